@@ -1,0 +1,12 @@
+"""Callbacks for `model.fit`."""
+
+if __name__ != "keras_initkit.callbacks":
+    raise ImportError(
+        "The callbacks must be imported as `keras_initkit.callbacks`. Received: an import of "
+        f"`{__name__}`, which would be a second copy of them. Write "
+        "`from keras_initkit.callbacks import GradientMonitor`."
+    )
+
+from keras_initkit.callbacks.gradient_monitor import GradientMonitor
+
+__all__ = ["GradientMonitor"]

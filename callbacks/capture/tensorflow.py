@@ -1,0 +1,202 @@
+"""Capture on the TensorFlow backend: a ring buffer of variables, written inside the step.
+
+Variables can be written from inside any control flow that an optimizer's update may stand in
+(the loop of `steps_per_execution`, the branch of a loss scale or of accumulated gradients), with
+XLA and without, and stay on the device until they are read.
+
+Keras internals listened to, all methods of `keras.optimizers.Optimizer`:
+
+- `_clip_gradients(grads)`: an update begins; the weights are as yet untouched;
+- `_all_reduce_sum_gradients(grads_and_vars)`: returns the gradients that are applied, after
+  unscaling, accumulation, clipping and the sum over replicas;
+- `_backend_update_step(grads, variables, learning_rate)`: returns when the update is done.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_initkit.callbacks.capture.recorded_step import (
+    Recorded,
+    TrainFunction,
+    replaced_methods,
+)
+from keras_initkit.gradient_statistics import GradientStatistics, gradient_statistics, norms
+from tensorboard_plugin_initkit.schema import RECORDED
+
+_Gradient = tuple[Any, int]  # and its column
+
+# Tensors of one shape are measured together up to this many elements, so that many small layers
+# cost few operations and big ones are never copied.
+_STACK_ELEMENTS = 2**18
+
+
+class TensorFlowCapture:
+    """Listens to the optimizer of a model. See `recorded_step.Capture`."""
+
+    def __init__(self, model: Any, variables: Sequence[Any], capacity: int) -> None:
+        self.functions: dict[tuple[Any, ...], TrainFunction] = {}
+        self.error: Exception | None = None
+        # A LossScaleOptimizer hands unscaled gradients to its inner optimizer, or skips the step.
+        self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        self.batches_per_update: int = self._optimizer.gradient_accumulation_steps or 1
+        self._variables = [variable.value for variable in variables]
+        self._columns = {id(variable): i for i, variable in enumerate(self._variables)}
+        self._capacity = capacity
+        self._read_count = 0
+        self._weights_before: dict[int, Any] = {}
+        self._applied: list[_Gradient] = []
+        self._strategy = model.distribute_strategy
+        with self._strategy.scope():
+            shape = (capacity, len(RECORDED), len(self._variables))
+            self._table = _replica_variable(np.zeros(shape, np.float32))
+            self._steps = _replica_variable(np.zeros(capacity, np.int64))
+            self._count = _replica_variable(np.zeros((), np.int64))
+
+    def batches_done(self) -> int:
+        """Number of batches whose gradients the optimizer has been given so far."""
+        return int(self._optimizer._iterations)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear the updates that are traced or run inside the context."""
+        if self.error is not None:
+            yield
+            return
+        clip = self._optimizer._clip_gradients
+        reduce = self._optimizer._all_reduce_sum_gradients
+        update = self._optimizer._backend_update_step
+
+        def clip_gradients(grads: Any) -> Any:
+            self._try(self._begin)
+            return clip(grads)
+
+        def all_reduce_sum_gradients(grads_and_vars: Any) -> Any:
+            reduced = reduce(grads_and_vars)
+            self._try(self._hear, reduced)
+            return reduced
+
+        def backend_update_step(*args: Any) -> Any:
+            result = update(*args)
+            self._try(self._finish)
+            return result
+
+        with replaced_methods(
+            self._optimizer,
+            _clip_gradients=clip_gradients,
+            _all_reduce_sum_gradients=all_reduce_sum_gradients,
+            _backend_update_step=backend_update_step,
+        ):
+            yield
+
+    def _try(self, action: Callable[..., None], *args: Any) -> None:
+        """Never let what fails in here reach the training."""
+        if self.error is None:
+            try:
+                action(*args)
+            except Exception as error:
+                self.error = error
+
+    def _begin(self) -> None:
+        self._weights_before = {
+            column: tf.identity(variable) for column, variable in enumerate(self._variables)
+        }
+
+    def _hear(self, grads_and_vars: Any) -> None:
+        self._applied = [
+            (gradient, self._columns[id(variable)])
+            for gradient, variable in grads_and_vars
+            if gradient is not None and id(variable) in self._columns
+        ]
+
+    def _finish(self) -> None:
+        rows = tf.fill((len(self._variables), len(RECORDED)), np.float32("nan"))
+        for columns, measured in self._measure():
+            rows = tf.tensor_scatter_nd_update(rows, [[c] for c in columns], measured)
+        index = self._count % self._capacity
+        self._table.scatter_nd_update([[index]], tf.transpose(rows)[None])
+        self._steps.scatter_nd_update(
+            [[index]], tf.cast(self._optimizer.iterations, tf.int64)[None]
+        )
+        self._count.assign_add(1)
+        self._weights_before, self._applied = {}, []
+
+    def _measure(self) -> Iterator[tuple[list[int], Any]]:
+        """Yield columns and their statistics, float32 (columns, len(RECORDED))."""
+        for group in _same_shape(self._applied):
+            columns = [column for _, column in group]
+            before = _stack([self._weights_before[column] for column in columns])
+            after = _stack([tf.identity(self._variables[column]) for column in columns])
+            statistics = _statistics([gradient for gradient, _ in group])
+            weight_norm, update_norm = norms(before), norms(after - before)
+            yield columns, tf.stack([*statistics, weight_norm, update_norm], axis=1)
+
+    def read(self) -> Recorded:
+        """Take the updates heard since the last read from the device."""
+        count = int(self._local(self._count))
+        rows = np.arange(self._read_count, count) % self._capacity
+        self._read_count = count
+        table, steps = self._local(self._table)[rows], self._local(self._steps)[rows]
+        return Recorded(steps, {name: table[:, i] for i, name in enumerate(RECORDED)})
+
+    def _local(self, variable: Any) -> Any:
+        """Value on this process's first device."""
+        return self._strategy.experimental_local_results(variable)[0].numpy()
+
+
+def _replica_variable(value: np.ndarray) -> Any:
+    """A variable that each replica writes for itself."""
+    return tf.Variable(
+        value,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+def _same_shape(gradients: Sequence[_Gradient]) -> list[list[_Gradient]]:
+    """Group gradients that are measured together."""
+    groups: dict[Any, list[_Gradient]] = {}
+    for position, (gradient, column) in enumerate(gradients):
+        alone = isinstance(gradient, tf.IndexedSlices) or not gradient.shape.is_fully_defined()
+        size = 0 if alone else gradient.shape.num_elements()
+        per_group = 1 if alone else max(1, _STACK_ELEMENTS // max(1, size))
+        key = position if per_group == 1 else (tuple(gradient.shape), gradient.dtype)
+        group = groups.setdefault(key, [])
+        if len(group) == per_group:
+            groups[key, position] = groups.pop(key)
+            group = groups.setdefault(key, [])
+        group.append((gradient, column))
+    return list(groups.values())
+
+
+def _stack(tensors: Sequence[Any]) -> Any:
+    """Flatten tensors of one size into an array (k, size)."""
+    if len(tensors) == 1:
+        return tf.reshape(tensors[0], (1, -1))
+    return tf.stack([tf.reshape(tensor, (-1,)) for tensor in tensors])
+
+
+def _statistics(gradients: Sequence[Any]) -> GradientStatistics:
+    if not isinstance(gradients[0], tf.IndexedSlices):
+        return gradient_statistics(_stack(gradients))
+    rows = _sum_duplicate_rows(gradients[0])
+    statistics = gradient_statistics(tf.reshape(rows, (1, -1)))
+    # All the rows that are not there are zero.
+    share = tf.cast(tf.size(rows) / tf.reduce_prod(gradients[0].dense_shape), tf.float32)
+    return statistics._replace(
+        mean_abs=statistics.mean_abs * share, zeros=1 - (1 - statistics.zeros) * share
+    )
+
+
+def _sum_duplicate_rows(gradient: Any) -> Any:
+    """Rows of a sparse gradient, those of one index summed; as many zero rows take their place."""
+    order = tf.argsort(gradient.indices)
+    indices = tf.gather(gradient.indices, order)
+    starts = tf.cast(indices[1:] != indices[:-1], tf.int32)
+    segments = tf.concat([[0], tf.cumsum(starts)], axis=0)
+    rows = tf.gather(tf.cast(gradient.values, tf.float32), order)
+    return tf.math.unsorted_segment_sum(rows, segments, tf.shape(indices)[0])

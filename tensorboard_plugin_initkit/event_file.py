@@ -1,0 +1,103 @@
+"""TensorBoard event files, written and read without TensorFlow.
+
+A file is a sequence of records, each `u64 length, u32 masked crc of the length, data, u32 masked
+crc of the data`, little-endian; the data is a serialised `Event`. Every write reaches the
+operating system before it returns, so a killed process loses nothing that was written.
+"""
+
+import itertools
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+from tensorboard.compat.proto.event_pb2 import Event
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_serial = itertools.count()
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        (length, _FOOTER.pack(_masked_crc(length)), data, _FOOTER.pack(_masked_crc(data)))
+    )
+
+
+class EventFileWriter:
+    """Appends serialised events to a new event file.
+
+    The file is open only while it is written: nothing has to be closed, whatever ends a training.
+
+    Args:
+        directory: Directory of the run; made if missing.
+
+    Raises:
+        OSError: If the directory or file cannot be written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        # TensorBoard reads the files of a run in the order of their names.
+        name = (
+            f"events.out.tfevents.{now:.6f}.{socket.gethostname()}"
+            f".{os.getpid()}.{next(_serial)}.initkit"
+        )
+        self.path = directory / name
+        version = Event(wall_time=now, file_version="brain.Event:2")
+        self.path.write_bytes(_record(version.SerializeToString()))
+
+    def write(self, events: Iterable[bytes]) -> None:
+        """Append serialised events.
+
+        Raises:
+            OSError: If the file is gone or cannot be written.
+        """
+        with open(self.path, "r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b"".join(map(_record, events)))
+
+
+def event_files(directory: str | os.PathLike[str]) -> list[Path]:
+    """Event files of keras-initkit in a directory, oldest first."""
+    return sorted(Path(directory).glob("events.out.tfevents.*.initkit"))
+
+
+def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Yield the `Event`s of a file, up to the first record that is not whole.
+
+    The last record of a file that is still written, or whose writer was killed, may be cut.
+
+    Raises:
+        ValueError: If a record that is there whole does not match its checksum.
+    """
+    with open(path, "rb") as file:
+        while len(header := file.read(_HEADER.size)) == _HEADER.size:
+            length, _ = _HEADER.unpack(header)
+            if _FOOTER.pack(_masked_crc(header[:8])) != header[8:]:
+                raise ValueError(_damaged(path, file.tell() - _HEADER.size))
+            data, footer = file.read(length), file.read(_FOOTER.size)
+            if len(footer) < _FOOTER.size:
+                return
+            if _FOOTER.pack(_masked_crc(data)) != footer:
+                raise ValueError(_damaged(path, file.tell()))
+            yield Event.FromString(data)
+
+
+def _damaged(path: str | os.PathLike[str], offset: int) -> str:
+    return (
+        f"The records of an event file must match their checksums. Received: {path}, damaged at "
+        f"byte {offset}. Copy the file again from where it was written."
+    )
