@@ -16,7 +16,7 @@ from keras_initkit.callbacks.capture import Capture, open_capture, record_next_s
 from keras_initkit.callbacks.columns import layout_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.schema import Chunk, Layout
+from tensorboard_plugin_initkit.schema import Chunk
 
 _CHUNK_STEPS = 64
 _CHUNK_SECONDS = 5.0
@@ -103,13 +103,12 @@ class GradientMonitor(keras.callbacks.Callback):
         self._history = History()
         self._log: _BackgroundLog | None = None
         self._watched: Any = None
-        self._variables: list[Any] = []
         self._optimizer: Any = None
-        self._layout = Layout(())
         self._capture: Capture | None = None
         self._capacity = 0
         self._first_batch = 0
         self._pending = 0
+        self._asked = 0
         self._last_flush = 0.0
         self._stopped = False
 
@@ -130,6 +129,7 @@ class GradientMonitor(keras.callbacks.Callback):
         """Prepare to record (called by Keras)."""
         if self._log_dir is not None and self._log is None:
             self._log = _BackgroundLog(self._log_dir, self._scalars)
+        self._asked = 0
         self._open_capture()
 
     @_never_breaks_training
@@ -142,10 +142,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Record the coming step if it is due (called by Keras)."""
         if self._capture is None:
-            # A model without an input shape has no variables before its first step.
-            self._open_capture()
-            if self._capture is None:
-                return
+            return
         if self._pending and time.monotonic() - self._last_flush > _CHUNK_SECONDS:
             self._flush()
         block = self._watched.steps_per_execution
@@ -154,6 +151,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 self._flush()
             record_next_step(self._watched, self._capture)
             self._pending += block
+            self._asked += block
 
     @_never_breaks_training
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -166,25 +164,33 @@ class GradientMonitor(keras.callbacks.Callback):
         self._flush()
         if self._log is not None:
             self._log.finish()
+        if self._asked and not len(self._history):
+            warnings.warn(
+                f"GradientMonitor recorded no step of this training: the optimizer "
+                f"{type(self._optimizer).__name__} made no update through "
+                "`keras.Optimizer.apply`. Either a loss scale skipped every step, or the "
+                "optimizer overrides `apply`: override `update_step` instead.",
+                stacklevel=2,
+            )
 
     def _open_capture(self) -> None:
-        model, variables = self._watched, self._watched.trainable_variables
+        model = self._watched
+        if model.optimizer is None:
+            return
         known = (
             self._capture is not None
             and self._optimizer is model.optimizer
-            and len(variables) == len(self._variables)
-            and all(map(_same, variables, self._variables))
             and self._capacity >= model.steps_per_execution
+            and _identical(self._capture.variables, model.trainable_variables)
         )
-        if not known and variables and model.optimizer is not None:
+        if not known:
             self._flush()
+            self._optimizer = model.optimizer
             self._capacity = max(_CHUNK_STEPS, model.steps_per_execution)
-            self._capture = open_capture(model, variables, self._capacity)
-            self._variables, self._optimizer = list(variables), model.optimizer
-            self._layout = layout_of(variables)
-        if self._capture is not None:
-            self._first_batch = self._capture.batches_done()
-            self._last_flush = time.monotonic()
+            self._capture = open_capture(model, self._capacity)
+        assert self._capture is not None
+        self._first_batch = self._capture.batches_done()
+        self._last_flush = time.monotonic()
 
     def _is_due(self, batch: int) -> bool:
         assert self._capture is not None
@@ -198,16 +204,17 @@ class GradientMonitor(keras.callbacks.Callback):
             return
         recorded = self._capture.read()
         self._pending, self._last_flush = 0, time.monotonic()
-        chunk = Chunk(self._layout, recorded.steps, recorded.values)
-        chunk = chunk.select(np.array([bool(self._schedule(int(s))) for s in chunk.steps], bool))
-        if len(chunk.steps):
+        due = np.array([bool(self._schedule(int(step))) for step in recorded.steps], bool)
+        if due.any():
+            layout = layout_of(self._capture.variables)
+            chunk = Chunk(layout, recorded.steps, recorded.values).select(due)
             self._history.append(chunk)
             if self._log is not None:
                 self._log.write(chunk)
 
 
-def _same(a: Any, b: Any) -> bool:
-    return a is b
+def _identical(some: list[Any], others: list[Any]) -> bool:
+    return list(map(id, some)) == list(map(id, others))
 
 
 def _checked_log_dir(log_dir: Any) -> Path | None:

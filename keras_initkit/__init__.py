@@ -1,8 +1,14 @@
-"""Start Keras networks right, and see what their gradients do."""
+"""Start Keras networks right, and see what their gradients do.
 
-from keras_initkit import callbacks
+Importing this package registers everything in it that Keras can save, so that a model which
+holds it can be loaded.
+"""
+
+from keras_initkit import callbacks, initializers
+from keras_initkit.moments import Moments
+from keras_initkit.normalization import Normalization
 from tensorboard_plugin_initkit.history import History, read_log
 
-__all__ = ["History", "callbacks", "read_log"]
+__all__ = ["History", "Moments", "Normalization", "callbacks", "initializers", "read_log"]
 
 __version__ = "0.1.0"

@@ -5,19 +5,20 @@ it is traced or run, a `Capture` listens to the optimizer and keeps what it hear
 This package is the only place that touches internals of Keras.
 """
 
+from typing import Any
+
 from keras_initkit.callbacks.capture.recorded_step import Capture, record_next_step
 
 __all__ = ["Capture", "open_capture", "record_next_step"]
 
 
-def open_capture(model, variables, capacity: int) -> Capture:  # type: ignore[no-untyped-def]
+def open_capture(model: Any, capacity: int) -> Capture:
     """Make the capture for a model on the current backend.
 
     Args:
         model: A compiled `keras.Model`.
-        variables: The trainable variables to record, in the order of the record's columns.
         capacity: Number of steps that can be recorded between two reads.
     """
     from keras_initkit.callbacks.capture.tensorflow import TensorFlowCapture
 
-    return TensorFlowCapture(model, variables, capacity)
+    return TensorFlowCapture(model, capacity)

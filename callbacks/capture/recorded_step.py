@@ -28,13 +28,20 @@ class Recorded(NamedTuple):
 
 
 class Capture(Protocol):
-    """Listens to the optimizer of one model, on one backend."""
+    """Listens to the optimizer of one model, on one backend.
 
-    # Instrumented functions that this capture is the first to listen to; kept with it, so that
-    # a second `fit` does not trace again.
-    functions: dict[tuple[Any, ...], TrainFunction]
-    # The first exception inside the capture; after it the capture is deaf.
+    Attributes:
+        variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
+            until the model is built.
+        batches_per_update: Number of batches whose gradients make one update.
+        error: The first exception inside the capture; after it the capture is deaf.
+        functions: Instrumented training functions, kept so that a second `fit` traces nothing.
+    """
+
+    variables: list[Any]
+    batches_per_update: int
     error: Exception | None
+    functions: dict[tuple[Any, ...], TrainFunction]
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Hear the updates that are traced or run inside the context."""
@@ -44,9 +51,6 @@ class Capture(Protocol):
 
     def batches_done(self) -> int:
         """Number of batches whose gradients the optimizer has been given so far."""
-
-    # Number of batches whose gradients make one update.
-    batches_per_update: int
 
 
 def record_next_step(model: Any, capture: Capture) -> None:

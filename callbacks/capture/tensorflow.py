@@ -37,28 +37,35 @@ _STACK_ELEMENTS = 2**18
 class TensorFlowCapture:
     """Listens to the optimizer of a model. See `recorded_step.Capture`."""
 
-    def __init__(self, model: Any, variables: Sequence[Any], capacity: int) -> None:
+    def __init__(self, model: Any, capacity: int) -> None:
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
         self.error: Exception | None = None
+        self.variables: list[Any] = []
         # A LossScaleOptimizer hands unscaled gradients to its inner optimizer, or skips the step.
         self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         self.batches_per_update: int = self._optimizer.gradient_accumulation_steps or 1
-        self._variables = [variable.value for variable in variables]
-        self._columns = {id(variable): i for i, variable in enumerate(self._variables)}
+        self._model = model
+        self._strategy = model.distribute_strategy
         self._capacity = capacity
         self._read_count = 0
-        self._weights_before: dict[int, Any] = {}
+        self._weights_before: list[Any] = []
         self._applied: list[_Gradient] = []
-        self._strategy = model.distribute_strategy
+        if model.trainable_variables:
+            self._make_buffer()
+
+    def _make_buffer(self) -> None:
+        self.variables = list(self._model.trainable_variables)
+        self._values = [variable.value for variable in self.variables]
+        self._columns = {id(value): i for i, value in enumerate(self._values)}
         with self._strategy.scope():
-            shape = (capacity, len(RECORDED), len(self._variables))
+            shape = (self._capacity, len(RECORDED), len(self.variables))
             self._table = _replica_variable(np.zeros(shape, np.float32))
-            self._steps = _replica_variable(np.zeros(capacity, np.int64))
+            self._steps = _replica_variable(np.zeros(self._capacity, np.int64))
             self._count = _replica_variable(np.zeros((), np.int64))
 
     def batches_done(self) -> int:
         """Number of batches whose gradients the optimizer has been given so far."""
-        return int(self._optimizer._iterations)
+        return int(self._local(self._optimizer._iterations.value))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -101,9 +108,11 @@ class TensorFlowCapture:
                 self.error = error
 
     def _begin(self) -> None:
-        self._weights_before = {
-            column: tf.identity(variable) for column, variable in enumerate(self._variables)
-        }
+        if not self.variables:
+            # A model without an input shape is built in its first step.
+            with tf.init_scope():
+                self._make_buffer()
+        self._weights_before = [tf.identity(value) for value in self._values]
 
     def _hear(self, grads_and_vars: Any) -> None:
         self._applied = [
@@ -113,29 +122,29 @@ class TensorFlowCapture:
         ]
 
     def _finish(self) -> None:
-        rows = tf.fill((len(self._variables), len(RECORDED)), np.float32("nan"))
+        rows = tf.fill((len(self.variables), len(RECORDED)), np.float32("nan"))
         for columns, measured in self._measure():
             rows = tf.tensor_scatter_nd_update(rows, [[c] for c in columns], measured)
         index = self._count % self._capacity
-        self._table.scatter_nd_update([[index]], tf.transpose(rows)[None])
-        self._steps.scatter_nd_update(
-            [[index]], tf.cast(self._optimizer.iterations, tf.int64)[None]
-        )
+        _write_row(self._table, index, tf.transpose(rows))
+        _write_row(self._steps, index, tf.cast(self._optimizer.iterations, tf.int64))
         self._count.assign_add(1)
-        self._weights_before, self._applied = {}, []
+        self._weights_before, self._applied = [], []
 
     def _measure(self) -> Iterator[tuple[list[int], Any]]:
         """Yield columns and their statistics, float32 (columns, len(RECORDED))."""
         for group in _same_shape(self._applied):
             columns = [column for _, column in group]
             before = _stack([self._weights_before[column] for column in columns])
-            after = _stack([tf.identity(self._variables[column]) for column in columns])
+            after = _stack([tf.identity(self._values[column]) for column in columns])
             statistics = _statistics([gradient for gradient, _ in group])
             weight_norm, update_norm = norms(before), norms(after - before)
             yield columns, tf.stack([*statistics, weight_norm, update_norm], axis=1)
 
     def read(self) -> Recorded:
         """Take the updates heard since the last read from the device."""
+        if not self.variables:
+            return Recorded(np.zeros(0, np.int64), {})
         count = int(self._local(self._count))
         rows = np.arange(self._read_count, count) % self._capacity
         self._read_count = count
@@ -155,6 +164,11 @@ def _replica_variable(value: np.ndarray) -> Any:
         synchronization=tf.VariableSynchronization.ON_READ,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
+
+
+def _write_row(variable: Any, index: Any, row: Any) -> None:
+    # Variables of replicas have no scatter methods, but each replica's handle can be written.
+    tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=[[index]], updates=row[None])
 
 
 def _same_shape(gradients: Sequence[_Gradient]) -> list[list[_Gradient]]:

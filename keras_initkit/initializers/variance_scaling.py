@@ -1,0 +1,157 @@
+"""Variance scaling with the gain of any activation."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_initkit.fans import check_axes, fans_from_shape
+from keras_initkit.gains import gain as resolve_gain
+
+Gain = float | str | Callable[[Any], Any]
+
+# Standard deviation of a standard normal variable that is cut off at ±2.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+_MODES: dict[str, Callable[[float, float], float]] = {
+    "fan_in": lambda fan_in, fan_out: fan_in,
+    "fan_out": lambda fan_in, fan_out: fan_out,
+    "fan_avg": lambda fan_in, fan_out: (fan_in + fan_out) / 2.0,
+    "fan_geo_avg": lambda fan_in, fan_out: math.sqrt(fan_in * fan_out),
+}
+_DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal", "normal")
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class VarianceScaling(keras.initializers.VarianceScaling):
+    """Draws weights of mean 0 and variance gain²/fan.
+
+    | distribution | drawn from |
+    |---|---|
+    | `"uniform"` | [-l, l), l = gain · sqrt(3/fan) |
+    | `"truncated_normal"` | normal, cut off at twice its scale, of variance gain²/fan |
+    | `"untruncated_normal"` | normal, of variance gain²/fan |
+
+    | mode | fan |
+    |---|---|
+    | `"fan_in"` | fan_in |
+    | `"fan_out"` | fan_out |
+    | `"fan_avg"` | (fan_in + fan_out)/2 |
+    | `"fan_geo_avg"` | sqrt(fan_in · fan_out) |
+
+    A fan below 1 counts as 1. Fans are read from the shape of the weight, or from the axes
+    where a layer gives them: `keras.layers.EinsumDense` and the attention layers do from
+    Keras 3.15 on. Values in half precision are drawn in float32 and rounded once.
+
+    A callable `gain` is kept as the number that it leads to, so that a saved model loads
+    where the function does not exist.
+
+    Examples:
+    >>> initializer = VarianceScaling(gain="tanh", distribution="uniform", seed=0)
+    >>> values = initializer((256, 128))
+    >>> layer = keras.layers.Dense(128, "tanh", kernel_initializer=initializer)
+
+    Args:
+        gain: Positive number, the factor of the standard deviation; or an activation, by
+            its name in `keras.activations` or as an elementwise callable: the gain that
+            keeps the second moment of its output at 1, `gains.forward_gain`.
+        negative_slope: Number, the slope of a leaky ReLU below 0, where `gain` is "relu" or
+            "leaky_relu"; or `None` for the activation's own.
+        mode: "fan_in", "fan_out", "fan_avg" or "fan_geo_avg".
+        distribution: "uniform", "truncated_normal" or its alias "normal", or
+            "untruncated_normal".
+        seed: Integer: the same values at each call. `None`: an integer drawn at random,
+            once. `keras.random.SeedGenerator`: other values at each call.
+        input_axes: Sequence of integers, the axes of the weight that lead in; or `None`.
+        output_axes: Sequence of integers, the axes of the weight that lead out; or `None`.
+
+    Raises:
+        ValueError: If an argument is not one of the above.
+
+    Reference:
+        He et al., 2015, Delving Deep into Rectifiers, section 2.2, for the principle;
+        Glorot & Bengio, 2010, equation 12, for "fan_avg".
+    """
+
+    def __init__(
+        self,
+        gain: Gain = 1.0,
+        negative_slope: float | None = None,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        _check_choice("mode", mode, _MODES)
+        _check_choice("distribution", distribution, _DISTRIBUTIONS)
+        check_axes(input_axes, output_axes)
+        factor = resolve_gain(gain, negative_slope)
+        # Keras knows neither this list of modes nor, before 3.15, the axes.
+        super().__init__(scale=factor**2, seed=seed)
+        self.gain = gain if isinstance(gain, str) else factor
+        self.negative_slope = None if negative_slope is None else float(negative_slope)
+        self.mode = mode
+        self.distribution = distribution
+        self.input_axes = None if input_axes is None else list(input_axes)
+        self.output_axes = None if output_axes is None else list(output_axes)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of new weights.
+
+        Args:
+            shape: Shape of the weight.
+            dtype: Floating dtype of the weight, or `None` for `keras.config.floatx()`.
+            **kwargs: `layout` is accepted and changes no value: the variable that receives
+                the values places them.
+        """
+        if unknown := kwargs.keys() - {"layout"}:
+            raise TypeError(
+                "An initializer must be called with `shape`, `dtype` and `layout` only. "
+                f"Received: {', '.join(sorted(unknown))}"
+            )
+        fans = fans_from_shape(shape, self.input_axes, self.output_axes)
+        stddev = math.sqrt(self.scale / max(1.0, _MODES[self.mode](*fans)))
+        return _draw(self.distribution, tuple(shape), stddev, dtype, self.seed)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with a callable `gain` as a number."""
+        return {
+            "gain": self.gain,
+            "negative_slope": self.negative_slope,
+            "mode": self.mode,
+            "distribution": self.distribution,
+            "seed": super().get_config()["seed"],
+            "input_axes": self.input_axes,
+            "output_axes": self.output_axes,
+        }
+
+
+def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the config of a subclass that fixes some of `VarianceScaling`'s arguments."""
+    return {name: value for name, value in config.items() if name not in names}
+
+
+def _draw(
+    distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any
+) -> Any:
+    dtype = keras.backend.standardize_dtype(dtype)
+    # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
+    # TensorFlow, 128 values with a mean of -0.013 standard deviations.
+    wide = "float32" if dtype in ("bfloat16", "float16") else dtype
+    if distribution == "uniform":
+        limit = math.sqrt(3.0) * stddev
+        values = keras.random.uniform(shape, -limit, limit, dtype=wide, seed=seed)
+    elif distribution == "untruncated_normal":
+        values = keras.random.normal(shape, 0.0, stddev, dtype=wide, seed=seed)
+    else:
+        scale = stddev / _TRUNCATED_STDDEV
+        values = keras.random.truncated_normal(shape, 0.0, scale, dtype=wide, seed=seed)
+    return keras.ops.cast(values, dtype)
+
+
+def _check_choice(argument: str, value: object, choices: Any) -> None:
+    if not isinstance(value, str) or value not in choices:
+        names = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"`{argument}` must be one of {names}. Received: {argument}={value!r}")
