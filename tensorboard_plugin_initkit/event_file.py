@@ -84,20 +84,22 @@ def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
         ValueError: If a record that is there whole does not match its checksum.
     """
     with open(path, "rb") as file:
+        start = 0
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, _ = _HEADER.unpack(header)
             if _FOOTER.pack(_masked_crc(header[:8])) != header[8:]:
-                raise ValueError(_damaged(path, file.tell() - _HEADER.size))
+                raise ValueError(_damaged(path, start))
             data, footer = file.read(length), file.read(_FOOTER.size)
             if len(footer) < _FOOTER.size:
                 return
             if _FOOTER.pack(_masked_crc(data)) != footer:
-                raise ValueError(_damaged(path, file.tell()))
+                raise ValueError(_damaged(path, start))
             yield Event.FromString(data)
+            start = file.tell()
 
 
 def _damaged(path: str | os.PathLike[str], offset: int) -> str:
     return (
-        f"The records of an event file must match their checksums. Received: {path}, damaged at "
-        f"byte {offset}. Copy the file again from where it was written."
+        f"The records of an event file must match their checksums. Received: {path}, damaged in "
+        f"the record at byte {offset}. Copy the file again from where it was written."
     )

@@ -176,7 +176,8 @@ class _ScalarTemplate:
     def fill(self, chunk: Chunk, wall_time: float) -> Iterator[bytes]:
         """Yield one serialised event a step."""
         table = np.stack([per_layer(chunk, name) for name in STATISTICS], axis=2)
-        table = table.reshape(len(chunk.steps), -1).astype("<f4")
+        with np.errstate(over="ignore"):  # an exploding layer's norm can exceed float32: inf
+            table = table.reshape(len(chunk.steps), -1).astype("<f4")
         for step, row in zip(chunk.steps, table, strict=True):
             self._bytes[self._slots] = row.view(np.uint8).reshape(-1, 4)
             # A serialised message field may be appended: Event {step, wall_time} + {summary}.

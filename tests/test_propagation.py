@@ -95,6 +95,13 @@ def test_a_relu_network_has_its_closed_form() -> None:
     assert prediction.gradient_norm_ratio == pytest.approx(0.75 ** (29 / 2), rel=1e-9)
 
 
+def test_gradients_pass_every_layer_but_the_last() -> None:
+    prediction = propagate("tanh", 3, 4.0, input_second_moment=0.01)
+    first, second, last = prediction.chi
+    assert prediction.gradient_norm_ratio == pytest.approx(math.sqrt(first * second))
+    assert last < 0.9 * first
+
+
 def test_a_single_layer_leaves_gradients_alone() -> None:
     assert propagate("tanh", 1, 3.0).gradient_norm_ratio == 1.0
 

@@ -67,7 +67,8 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         output_axes: Sequence of integers, the axes of the weight that lead out; or `None`.
 
     Raises:
-        ValueError: If an argument is not one of the above.
+        ValueError: If an argument is not one of the above; or, when called, if `dtype` is
+            no floating type.
 
     Reference:
         He et al., 2015, Delving Deep into Rectifiers, section 2.2, for the principle;
@@ -137,9 +138,11 @@ def _draw(
     distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any
 ) -> Any:
     dtype = keras.backend.standardize_dtype(dtype)
+    if "float" not in dtype:
+        raise ValueError(f"`dtype` must be a floating type. Received: dtype={dtype!r}")
     # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
     # TensorFlow, 128 values with a mean of -0.013 standard deviations.
-    wide = "float32" if dtype in ("bfloat16", "float16") else dtype
+    wide = dtype if dtype in ("float32", "float64") else "float32"
     if distribution == "uniform":
         limit = math.sqrt(3.0) * stddev
         values = keras.random.uniform(shape, -limit, limit, dtype=wide, seed=seed)
