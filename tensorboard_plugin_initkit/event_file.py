@@ -100,6 +100,6 @@ def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 def _damaged(path: str | os.PathLike[str], offset: int) -> str:
     return (
-        f"The records of an event file must match their checksums. Received: {path}, damaged in "
-        f"the record at byte {offset}. Copy the file again from where it was written."
+        f"The records of an event file must match their checksums. Received: {path}, damaged "
+        f"in the record at byte {offset}. Copy the file again from where it was written."
     )

@@ -73,7 +73,9 @@ layouts = st.permutations(VARIABLES).flatmap(
 )
 appends = st.lists(
     st.tuples(
-        layouts, st.lists(st.integers(0, 30), max_size=6, unique=True).map(sorted), st.booleans()
+        layouts,
+        st.lists(st.integers(0, 30), max_size=6, unique=True).map(sorted),
+        st.booleans(),
     ),
     max_size=8,
 )

@@ -75,7 +75,9 @@ def chunk_of(layout: Layout, steps: Any, **values: Any) -> Chunk:
 
 
 def random_chunk(layout: Layout, steps: Any, seed: int = 0) -> Chunk:
-    values = np.random.default_rng(seed).random((len(RECORDED), len(steps), len(layout.variables)))
+    values = np.random.default_rng(seed).random(
+        (len(RECORDED), len(steps), len(layout.variables))
+    )
     return chunk_of(layout, steps, **dict(zip(RECORDED, values, strict=True)))
 
 
@@ -123,7 +125,9 @@ def test_the_variables_of_a_layer_count_as_one_long_vector(
     expected = np.full((n, len(layout.layers), len(STATISTICS)), np.nan)
     for i, row in enumerate(steps):
         for j, layer in enumerate(layout.layers):
-            if own := [t for t, (name, _) in zip(row, columns, strict=True) if t and name == layer]:
+            if own := [
+                t for t, (name, _) in zip(row, columns, strict=True) if t and name == layer
+            ]:
                 expected[i, j] = Tensors.together(own)
     for k, statistic in enumerate(STATISTICS):
         got = per_layer(chunk, statistic)
@@ -198,7 +202,9 @@ def test_layers_are_listed_once_in_order_of_first_appearance() -> None:
 
 
 @pytest.mark.parametrize(("shape", "size"), [((), 1), ((7,), 7), ((2, 3, 4), 24), ((0, 3), 0)])
-def test_the_size_of_a_variable_is_its_number_of_elements(shape: tuple[int, ...], size: int) -> None:
+def test_the_size_of_a_variable_is_its_number_of_elements(
+    shape: tuple[int, ...], size: int
+) -> None:
     assert Variable("path", "layer", shape).size == size
 
 
@@ -225,8 +231,8 @@ def test_a_layout_is_the_same_after_json(layout: Layout) -> None:
 def test_another_schema_version_is_refused_in_words(version: int) -> None:
     text = json.dumps({"version": version, "columns": "of another form"})
     message = (
-        rf"^The log must have schema version 1\. Received: version {version}\. Read it with the "
-        r"keras-initkit that wrote it\.$"
+        rf"^The log must have schema version 1\. Received: version {version}\. Read it with "
+        r"the keras-initkit that wrote it\.$"
     )
     with pytest.raises(ValueError, match=message):
         Layout.from_json(text)
@@ -286,7 +292,10 @@ def test_joined_layers_are_nan_where_they_did_not_exist() -> None:
 
 def test_a_layer_whose_kernel_changes_its_shape_stays_one_layer() -> None:
     narrow, wide = Variable("a/kernel", "a", (2,)), Variable("a/kernel", "a", (6,))
-    chunks = [random_chunk(Layout((variable,)), [step]) for step, variable in enumerate([narrow, wide])]
+    chunks = [
+        random_chunk(Layout((variable,)), [step])
+        for step, variable in enumerate([narrow, wide])
+    ]
     both = join(chunks)
     assert both.layout.layers == ["a"]
     expected = [per_layer(chunk, "mean_abs")[0, 0] for chunk in chunks]
