@@ -101,9 +101,7 @@ def measure(case: Case, repeats: int) -> Result:
         times["keras"].append(seconds(lambda: theirs.adapt(theirs_data())))
     mean, variance = reference(case.array)
     np_sum, own, other = (float(np.median(values)) for values in times.values())
-    return Result(
-        np_sum, own, other, error(ours, mean, variance), error(theirs, mean, variance)
-    )
+    return Result(np_sum, own, other, error(ours, mean, variance), error(theirs, mean, variance))
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -59,7 +59,6 @@ class GradientMonitor(keras.callbacks.Callback):
     Works on the TensorFlow backend.
 
     Example:
-
     ```python
     monitor = keras_initkit.callbacks.GradientMonitor("runs/first")
     model.fit(x, y, callbacks=[monitor])

@@ -234,19 +234,20 @@ def as_predicted(outcome: Outcome) -> bool:
 
 def factors(*names: str) -> Callable[[Mapping[str, Outcome]], str]:
     """Say the measured and the predicted factor per layer of some runs."""
-
-    def text(outcomes: Mapping[str, Outcome]) -> str:
-        return "; ".join(
-            f"x{outcomes[name].factor:.3f} per layer, predicted x{outcomes[name].expected_factor:.3f}"
-            for name in names
-        )
-
-    return text
+    return lambda outcomes: "; ".join(
+        f"x{o.factor:.3f} per layer, predicted x{o.expected_factor:.3f}"
+        for o in map(outcomes.__getitem__, names)
+    )
 
 
 def accuracies(*names: str) -> Callable[[Mapping[str, Outcome]], str]:
     """Say the accuracies of some runs."""
     return lambda outcomes: "; ".join(f"{name}: {outcomes[name].accuracy:.0%}" for name in names)
+
+
+def times_larger(one: Outcome, other: Outcome) -> str:
+    """Compare the first layers' gradients."""
+    return f"{one.gradients[0] / other.gradients[0]:,.0f} times larger"
 
 
 RULES = [
@@ -284,8 +285,7 @@ RULES = [
         "Xavier does not suit ReLU: it halves the variance at every layer",
         lambda o: as_predicted(o["Xavier, ReLU"]) and not learns(o["Xavier, ReLU"]),
         lambda o: (
-            f"first layer's gradient {o['He, ReLU'].gradients[0] / o['Xavier, ReLU'].gradients[0]:,.0f} "
-            "times smaller than with He"
+            f"first layer's gradient {times_larger(o['He, ReLU'], o['Xavier, ReLU'])} with He"
         ),
     ),
     Rule(
@@ -349,7 +349,7 @@ def run_all(
     started: Callable[[int, str], None] = lambda done, name: None,
 ) -> dict[str, Outcome]:
     """Train all the networks, each from the same seed."""
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     for name, make in runs(setting).items():
         started(len(outcomes), name)
         keras.utils.set_random_seed(0)
@@ -362,10 +362,12 @@ def main() -> None:
     """Run the demonstration and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--log-dir", type=Path, default=Path("runs/textbook"))
+    parser.add_argument("--depth", type=int, default=Setting().depth)
     parser.add_argument("--epochs", type=int, default=Setting().epochs)
     arguments = parser.parse_args()
     shutil.rmtree(arguments.log_dir, ignore_errors=True)
-    setting, console, start = Setting(epochs=arguments.epochs), Console(), time.monotonic()
+    setting = Setting(depth=arguments.depth, epochs=arguments.epochs)
+    console, start = Console(), time.monotonic()
 
     columns = (SpinnerColumn(), "{task.description}", MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -25,7 +25,7 @@ class GradientStatistics(NamedTuple):
 
 
 def _scaled_magnitudes(stack: Array) -> tuple[Array, Array]:
-    """Return |x| / m, shape (k, size), and m, shape (k, 1): max |x|, or 1 where that is no scale."""
+    """Return |x| / m, shape (k, size), and m, shape (k, 1): max |x|, or 1 if that is no scale."""
     magnitudes = ops.abs(ops.cast(stack, "float32"))
     largest = ops.max(magnitudes, axis=1, keepdims=True)
     usable = ops.logical_and(largest > 0, ops.isfinite(largest))

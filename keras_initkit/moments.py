@@ -180,9 +180,7 @@ class Moments:
                 self._mean_low = other._mean_low.copy()
                 self.m2 = other.m2.copy()
             else:
-                delta = (other._mean_high - self._mean_high) + (
-                    other._mean_low - self._mean_low
-                )
+                delta = (other._mean_high - self._mean_high) + (other._mean_low - self._mean_low)
                 self.m2 = self.m2 + (
                     other.m2 + delta * delta * (self.count * (other.count / total))
                 )

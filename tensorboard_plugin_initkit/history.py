@@ -32,7 +32,6 @@ class History:
     replaces what was recorded from its first step on, as in TensorBoard.
 
     Example:
-
     ```python
     history = keras_initkit.read_log("runs/he")
     last = history["norm"][-1]

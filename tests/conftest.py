@@ -19,7 +19,7 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Every test starts with the same seeds, names and dtype policy."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
     yield

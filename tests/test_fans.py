@@ -76,9 +76,7 @@ def test_moving_axes_moves_fans_along(data: st.DataObject, shape: list[int]) -> 
 
 
 @pytest.mark.parametrize(("input_axes", "output_axes"), [([0], None), (None, [1])])
-def test_axes_come_in_pairs(
-    input_axes: list[int] | None, output_axes: list[int] | None
-) -> None:
+def test_axes_come_in_pairs(input_axes: list[int] | None, output_axes: list[int] | None) -> None:
     with pytest.raises(ValueError, match=r"must be given together.*Received: input_axes="):
         fans_from_shape((3, 4), input_axes, output_axes)
 

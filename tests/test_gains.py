@@ -75,9 +75,7 @@ FORMULAS = {
         lambda x: x * float(special.ndtr(x)),
         lambda x: float(special.ndtr(x)) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     ),
-    "silu": Formula(
-        lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))
-    ),
+    "silu": Formula(lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
     "mish": Formula(lambda x: x * math.tanh(np.logaddexp(0.0, x)), _mish_slope),
     "softplus": Formula(lambda x: float(np.logaddexp(0.0, x)), _sigmoid),
     "log_sigmoid": Formula(lambda x: -float(np.logaddexp(0.0, -x)), lambda x: _sigmoid(-x)),
@@ -323,9 +321,7 @@ def test_a_number_stands_for_itself(number: Any) -> None:
 
 @pytest.mark.parametrize("number", [0, -1.0, math.nan, math.inf, np.float64(-2)])
 def test_a_number_is_positive_and_finite(number: float) -> None:
-    with pytest.raises(
-        ValueError, match=r"`gain` must be positive and finite.*Received: gain="
-    ):
+    with pytest.raises(ValueError, match=r"`gain` must be positive and finite.*Received: gain="):
         gain(number)
 
 

@@ -53,7 +53,7 @@ def shared_layer():
     return keras.Model(inputs, layers.Dense(4)(twice(twice(inputs))))
 
 
-class Block(layers.Layer):
+class Block(keras.Layer):
     def __init__(self):
         super().__init__(name="block")
         self.dense = layers.Dense(8, "tanh", name="dense")
@@ -87,7 +87,15 @@ def without_input_shape():
     return keras.Sequential([layers.Dense(8, "tanh"), layers.Dense(4)])
 
 
-MODELS = [without_input_shape, mlp, convolutional, recurrent, shared_layer, Subclassed, with_embedding]
+MODELS = [
+    without_input_shape,
+    mlp,
+    convolutional,
+    recurrent,
+    shared_layer,
+    Subclassed,
+    with_embedding,
+]
 
 
 def data(make):
@@ -355,7 +363,9 @@ def test_non_finite_gradients_are_counted_and_seen():
 # What the monitor must not change.
 
 
-@pytest.mark.parametrize("compile_args", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize(
+    "compile_args", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
+)
 def test_training_is_bit_identical_with_and_without_the_monitor(compile_args):
     def trained(*callbacks):
         keras.utils.set_random_seed(0)
@@ -397,8 +407,10 @@ def test_the_monitor_costs_one_trace_and_a_second_fit_none():
         inputs = keras.Input((8,))
         return compiled(lambda: Traced(inputs, layers.Dense(4)(inputs)))
 
-    fit(traced(plain := []), *data(mlp))
-    model, monitor = traced(traces := []), GradientMonitor(every_n_steps=2)
+    plain: list[tf.Tensor] = []
+    traces: list[tf.Tensor] = []
+    fit(traced(plain), *data(mlp))
+    model, monitor = traced(traces), GradientMonitor(every_n_steps=2)
     for callbacks in ([monitor], [monitor], []):
         fit(model, *data(mlp), *callbacks)
         assert len(traces) == len(plain) + 1
@@ -515,7 +527,9 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_training_goes_on(tmp_pa
     monitor = GradientMonitor(tmp_path / "log", every_n_steps=1)
     fit(model, x, y, monitor)
     subprocess.run(["rm", "-r", tmp_path / "log"], check=True)
-    with pytest.warns(UserWarning, match="can no longer write to .*log.* Training goes on") as caught:
+    with pytest.warns(
+        UserWarning, match="can no longer write to .*log.* Training goes on"
+    ) as caught:
         fit(model, x, y, monitor, epochs=3)
     assert len(caught) == 1
     assert len(monitor.history) == 4 * STEPS

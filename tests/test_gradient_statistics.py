@@ -13,7 +13,9 @@ TINY, HUGE = 1e-30, 1e30
 
 
 def measure(stack, compiled=False):
-    function = tf.function(gradient_statistics, jit_compile=True) if compiled else gradient_statistics
+    function = (
+        tf.function(gradient_statistics, jit_compile=True) if compiled else gradient_statistics
+    )
     return GradientStatistics(*(np.asarray(x, np.float64) for x in function(tf.constant(stack))))
 
 

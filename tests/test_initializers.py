@@ -32,9 +32,7 @@ Array = npt.NDArray[np.float64]
 
 CLASSES = [getattr(initializers, name) for name in initializers.__all__]
 # Keras hands the axes of an EinsumDense kernel to its initializer from 3.15 on.
-KERAS_GIVES_AXES = (
-    "input_axes" in inspect.signature(keras.initializers.VarianceScaling).parameters
-)
+KERAS_GIVES_AXES = "input_axes" in inspect.signature(keras.initializers.VarianceScaling).parameters
 
 each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 
@@ -175,9 +173,7 @@ def test_weights_come_in_any_float_dtype(cls: Any, dtype: str) -> None:
 def test_half_precision_weights_are_rounded_float32_weights(dtype: str) -> None:
     initializer = HeUniform(seed=4)
     rounded = keras.ops.cast(initializer((100, 100)), dtype)
-    np.testing.assert_array_equal(
-        _values(initializer((100, 100), dtype=dtype)), _values(rounded)
-    )
+    np.testing.assert_array_equal(_values(initializer((100, 100), dtype=dtype)), _values(rounded))
 
 
 def test_the_default_dtype_is_floatx() -> None:
@@ -437,9 +433,7 @@ def test_an_initializer_can_be_made_while_a_model_is_traced() -> None:
 
 
 def test_training_starts_from_the_initializer() -> None:
-    model = keras.Sequential(
-        [keras.layers.Dense(300, kernel_initializer="keras_initkit>HeNormal")]
-    )
+    model = keras.Sequential([keras.layers.Dense(300, kernel_initializer="keras_initkit>HeNormal")])
     model.build((None, 200))
     _assert_variance(_values(model.layers[0].kernel), 2 / 200)
 

@@ -117,9 +117,7 @@ steps_lists = st.lists(st.integers(0, 2**40), min_size=1, max_size=8, unique=Tru
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.lists(st.text("ab/", max_size=3), max_size=3, unique=True), steps_lists)
-    ),
+    st.lists(st.tuples(st.lists(st.text("ab/", max_size=3), max_size=3, unique=True), steps_lists)),
     st.booleans(),
     st.integers(0, 2**32),
 )
@@ -131,8 +129,7 @@ def test_chunks_are_read_as_they_were_written(
 ) -> None:
     log_dir = tmp_path_factory.mktemp("log")
     chunks = [
-        chunk_of(layout_of(*layers), steps, seed + i)
-        for i, (layers, steps) in enumerate(contents)
+        chunk_of(layout_of(*layers), steps, seed + i) for i, (layers, steps) in enumerate(contents)
     ]
     write(log_dir, *chunks, scalars=scalars)
     read = list(read_chunks(log_dir))
@@ -313,9 +310,7 @@ def test_a_log_of_another_schema_version_is_refused_in_words(tmp_path: Path) -> 
 
 
 def test_a_resumed_training_continues_the_record(tmp_path: Path) -> None:
-    first, second = (
-        chunk_of(layout_of("a"), range(start, start + 5), start) for start in (0, 5)
-    )
+    first, second = (chunk_of(layout_of("a"), range(start, start + 5), start) for start in (0, 5))
     write(tmp_path, first)
     write(tmp_path, second)
     history = read_log(tmp_path)
@@ -327,9 +322,7 @@ def test_a_resumed_training_continues_the_record(tmp_path: Path) -> None:
 def test_a_training_resumed_from_a_checkpoint_replaces_what_came_after_it(
     tmp_path: Path,
 ) -> None:
-    first, second = (
-        chunk_of(layout_of("a"), range(start, start + 5), start) for start in (0, 3)
-    )
+    first, second = (chunk_of(layout_of("a"), range(start, start + 5), start) for start in (0, 3))
     write(tmp_path, first)
     write(tmp_path, second)
     history = read_log(tmp_path)

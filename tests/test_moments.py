@@ -147,9 +147,7 @@ def test_every_real_dtype(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["complex64", "O", "U3", "M8[s]"])
 def test_other_dtypes_are_refused(dtype: str) -> None:
-    with pytest.raises(
-        TypeError, match=r"must hold booleans, integers.* Received: batch.dtype"
-    ):
+    with pytest.raises(TypeError, match=r"must hold booleans, integers.* Received: batch.dtype"):
         Moments((1,)).update(np.zeros((2, 1), dtype))
 
 
@@ -229,9 +227,7 @@ def test_state_goes_on_where_it_was() -> None:
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(
-        ValueError, match=r"must have the shape \(rows, 3\). Received: .*\(4, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"must have the shape \(rows, 3\). Received: .*\(4, 2\)"):
         Moments((3,)).update(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"must have the shape \(3,\). Received: .*\(2,\)"):
         Moments((3,)).merge(Moments((2,)))

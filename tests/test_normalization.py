@@ -90,9 +90,7 @@ SOURCES: dict[str, Callable[[Array, Path], Any]] = {
     "list of x, y": lambda x, _: [(x[:300], y[:300]), (x[300:], y[300:])],
     "generator": lambda x, _: (x[i : i + 64] for i in range(0, 700, 64)),
     "generator of x, y": lambda x, _: ((x[i : i + 64], y) for i in range(0, 700, 64)),
-    "generator of tensors": lambda x, _: (
-        tf.constant(x[i : i + 64]) for i in range(0, 700, 64)
-    ),
+    "generator of tensors": lambda x, _: (tf.constant(x[i : i + 64]) for i in range(0, 700, 64)),
     "generator of one buffer": lambda x, _: reused_buffer(x),
 }
 
@@ -169,9 +167,7 @@ def test_images_where_a_float32_sum_saturates() -> None:
 def test_large_offsets(data: str) -> None:
     x = np.random.default_rng(2).normal(1e6, 1, (20_000, 3)).astype("float32")
     layer = adapted(x if data == "array" else iter(np.array_split(x, 50)))
-    np.testing.assert_allclose(
-        statistics(layer)[1], x.astype(np.float64).var(axis=0), rtol=1e-6
-    )
+    np.testing.assert_allclose(statistics(layer)[1], x.astype(np.float64).var(axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.0, 1e6 / 3, -1e-20])
@@ -255,9 +251,7 @@ def test_saved_and_loaded_in_a_fresh_process(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"), numpy(model(x)), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), numpy(model(x)), rtol=1e-5, atol=1e-6)
 
 
 def nan_at(*places: tuple[int, int]) -> Array:
@@ -331,9 +325,7 @@ def test_former_statistics_survive_an_error(bad: Callable[[], Any]) -> None:
 
 
 def test_axis_out_of_range() -> None:
-    with pytest.raises(
-        ValueError, match=r"`axis` must lie in \[-2, 2\).* Received: axis=\(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"`axis` must lie in \[-2, 2\).* Received: axis=\(3,\)"):
         adapted(table(), axis=3)
 
 

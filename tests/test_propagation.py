@@ -108,9 +108,7 @@ def test_a_single_layer_leaves_gradients_alone() -> None:
 
 def test_gradients_of_hundreds_of_layers_do_not_overflow_on_the_way() -> None:
     prediction = propagate("linear", 600, 4.0, input_second_moment=1e-200)
-    assert math.log(prediction.gradient_norm_ratio) == pytest.approx(
-        599 * math.log(2), rel=1e-9
-    )
+    assert math.log(prediction.gradient_norm_ratio) == pytest.approx(599 * math.log(2), rel=1e-9)
 
 
 def test_a_dead_layer_kills_gradients() -> None:

@@ -75,9 +75,7 @@ def chunk_of(layout: Layout, steps: Any, **values: Any) -> Chunk:
 
 
 def random_chunk(layout: Layout, steps: Any, seed: int = 0) -> Chunk:
-    values = np.random.default_rng(seed).random(
-        (len(RECORDED), len(steps), len(layout.variables))
-    )
+    values = np.random.default_rng(seed).random((len(RECORDED), len(steps), len(layout.variables)))
     return chunk_of(layout, steps, **dict(zip(RECORDED, values, strict=True)))
 
 
@@ -125,9 +123,7 @@ def test_the_variables_of_a_layer_count_as_one_long_vector(
     expected = np.full((n, len(layout.layers), len(STATISTICS)), np.nan)
     for i, row in enumerate(steps):
         for j, layer in enumerate(layout.layers):
-            if own := [
-                t for t, (name, _) in zip(row, columns, strict=True) if t and name == layer
-            ]:
+            if own := [t for t, (name, _) in zip(row, columns, strict=True) if t and name == layer]:
                 expected[i, j] = Tensors.together(own)
     for k, statistic in enumerate(STATISTICS):
         got = per_layer(chunk, statistic)
@@ -293,8 +289,7 @@ def test_joined_layers_are_nan_where_they_did_not_exist() -> None:
 def test_a_layer_whose_kernel_changes_its_shape_stays_one_layer() -> None:
     narrow, wide = Variable("a/kernel", "a", (2,)), Variable("a/kernel", "a", (6,))
     chunks = [
-        random_chunk(Layout((variable,)), [step])
-        for step, variable in enumerate([narrow, wide])
+        random_chunk(Layout((variable,)), [step]) for step, variable in enumerate([narrow, wide])
     ]
     both = join(chunks)
     assert both.layout.layers == ["a"]

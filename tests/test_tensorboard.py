@@ -132,8 +132,8 @@ def check_shown(tensorboard: TensorBoard, history: History) -> None:
             tag = f"gradients/{layer}/{statistic}"
             points = tensorboard.get(f"{SCALARS}/scalars", run="gradients", tag=tag)
             assert [step for _, step, _ in points] == history.steps.tolist()
-            values = [float(value) for _, _, value in points]
-            np.testing.assert_array_equal(np.float32(values), np.float32(expected), tag)
+            values = np.array([value for _, _, value in points], np.float32)
+            np.testing.assert_array_equal(values, expected.astype(np.float32), tag)
 
 
 def test_the_data_server_is_the_one_that_was_asked_for(
@@ -174,9 +174,7 @@ def test_the_run_of_keras_own_callback_is_still_there(tensorboard: TensorBoard) 
     eventually(check)
 
 
-def test_the_values_are_those_of_the_history(
-    tensorboard: TensorBoard, training: Training
-) -> None:
+def test_the_values_are_those_of_the_history(tensorboard: TensorBoard, training: Training) -> None:
     eventually(lambda: check_shown(tensorboard, read_log(training.log_dir)))
 
 
@@ -187,9 +185,7 @@ def test_what_a_second_fit_logs_appears(tensorboard: TensorBoard, training: Trai
     eventually(lambda: check_shown(tensorboard, read_log(training.log_dir)))
 
 
-def test_a_resumed_training_appears_as_one(
-    tensorboard: TensorBoard, training: Training
-) -> None:
+def test_a_resumed_training_appears_as_one(tensorboard: TensorBoard, training: Training) -> None:
     recorded = len(read_log(training.log_dir))
     training.resume()
     history = read_log(training.log_dir)

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import textbook
 from rich.console import Console
 
-from examples import textbook
 from tensorboard_plugin_initkit.history import read_log
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,8 @@ def test_vanishing_and_exploding_factors_are_those_of_the_weights(outcomes):
     for outcome in outcomes.values():
         if outcome.expected_ratio is not None and len(outcome.gradients) > 2:
             assert outcome.factor == pytest.approx(outcome.expected_factor, rel=0.1)
-            # Twenty layers of 96 random units each: the ratio scatters by a factor of two.
-            assert outcome.ratio == pytest.approx(outcome.expected_ratio, rel=5)
+            # Twenty layers of 96 random units each scatter by a factor of two.
+            assert abs(math.log(outcome.ratio / outcome.expected_ratio)) < math.log(5)
 
 
 def test_exploding_weights_end_in_overflow_and_zeros_in_guessing(outcomes):

@@ -134,9 +134,7 @@ def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in names}
 
 
-def _draw(
-    distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any
-) -> Any:
+def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any) -> Any:
     dtype = keras.backend.standardize_dtype(dtype)
     if "float" not in dtype:
         raise ValueError(f"`dtype` must be a floating type. Received: dtype={dtype!r}")

@@ -1,0 +1,41 @@
+# Everything is set up by the target that needs it, in the virtual environment .venv.
+PYTHON ?= python3
+
+.PHONY: demo test test-floor lint bench wheel-test clean
+
+demo: .venv/ready
+	.venv/bin/python examples/textbook.py
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+# The oldest versions that are supported, in an environment of their own.
+test-floor: .venv-floor/ready
+	.venv-floor/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: .venv/ready
+	.venv/bin/python benchmarks/import_time.py
+	.venv/bin/python benchmarks/monitor_overhead.py
+	.venv/bin/python benchmarks/normalization.py --quick
+
+# The wheel as a user gets it: built, installed outside the checkout, used.
+wheel-test: .venv/ready
+	tests/wheel.sh .venv/bin/python
+
+clean:
+	rm -rf .venv .venv-floor build dist runs *.egg-info
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/floor.txt
+	touch $@

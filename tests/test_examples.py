@@ -1,0 +1,77 @@
+"""Every example, run as the README says; and the README's own code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_initkit import read_log
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_example(name, directory, *arguments):
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_existing_pipeline(tmp_path):
+    output = run_example("existing_pipeline.py", tmp_path, "--epochs", "2")
+    assert "digits/conv_1" in output
+    log_dir = tmp_path / "runs" / "existing_pipeline"
+    assert {"best.keras", "gradients", "train", "validation"} <= {p.name for p in log_dir.iterdir()}
+    history = read_log(log_dir)
+    assert history.layers == ["digits/conv_1", "digits/conv_2", "digits/dense", "digits/logits"]
+    assert history.steps.tolist() == [0, 10, 20, 30, 40]
+
+
+def test_custom_initializers(tmp_path):
+    output = run_example("custom_initializers.py", tmp_path, "--epochs", "2")
+    squares = [float(x) for x in re.findall(r"^  \w+ +([\d.]+)$", output, flags=re.MULTILINE)]
+    assert len(squares) == 8
+    # The initializers hold the signal: neither shrinking nor growing through the layers.
+    assert all(0.2 < square < 3 for square in squares)
+    assert "Epoch 2/2" in output
+
+
+def test_save_and_serve(tmp_path):
+    output = run_example("save_and_serve.py", tmp_path, "--epochs", "2")
+    assert "The same, from raw inputs." in output
+
+
+def test_textbook(tmp_path):
+    output = run_example("textbook.py", tmp_path, "--depth", "5", "--epochs", "1")
+    assert "Where training ended" in output
+    assert "The rules" in output
+    assert re.search(r"tensorboard --logdir runs/textbook\n", output)
+    assert len(read_log(tmp_path / "runs" / "textbook" / "He_ReLU")) == 29
+
+
+def test_every_example_is_tested():
+    tested = set(re.findall(r'run_example\("(\w+\.py)"', Path(__file__).read_text()))
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert examples - tested == {"serve.py"}  # which save_and_serve.py runs
+
+
+def test_the_code_in_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert len(read_log("runs/first")) > 0

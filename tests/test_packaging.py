@@ -1,0 +1,92 @@
+"""The package as it is installed and imported."""
+
+import configparser
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_initkit
+
+ROOT = Path(__file__).parents[1]
+
+
+def packages_on_disk():
+    for directory in ("keras_initkit", "callbacks", "tensorboard_plugin_initkit"):
+        for init in (ROOT / directory).rglob("__init__.py"):
+            name = ".".join(init.parent.relative_to(ROOT).parts)
+            yield f"keras_initkit.{name}" if name.startswith("callbacks") else name
+
+
+def test_every_package_is_listed_in_setup_cfg():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    assert sorted(listed) == sorted(set(packages_on_disk()))
+
+
+def test_callbacks_is_no_package_of_its_own():
+    with pytest.raises(ImportError, match=r"must be imported as `keras_initkit\.callbacks`"):
+        importlib.import_module("callbacks")
+
+
+def test_the_public_names_are_these():
+    assert keras_initkit.__all__ == [
+        "History",
+        "Moments",
+        "Normalization",
+        "callbacks",
+        "initializers",
+        "read_log",
+    ]
+    assert keras_initkit.callbacks.__all__ == ["GradientMonitor"]
+    assert keras_initkit.initializers.__all__ == [
+        "HeNormal",
+        "HeUniform",
+        "LecunNormal",
+        "LecunUniform",
+        "VarianceScaling",
+        "XavierNormal",
+        "XavierUniform",
+    ]
+    for module in (keras_initkit, keras_initkit.callbacks, keras_initkit.initializers):
+        for name in module.__all__:
+            assert hasattr(module, name)
+
+
+def test_importing_registers_everything_that_keras_can_save():
+    for name in [*keras_initkit.initializers.__all__, "Normalization"]:
+        assert keras.saving.get_registered_object(f"keras_initkit>{name}") is not None, name
+
+
+def test_importing_leaves_what_is_slow_for_later():
+    script = """
+import keras, sys
+before = set(sys.modules)
+import keras_initkit
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    imported = set(result.stdout.split())
+    assert "keras_initkit" in imported, result.stderr
+    assert not imported & {"google_crc32c", "rich", "scipy", "sklearn", "tensorboard"}
+
+
+@pytest.mark.parametrize("module", ["history", "schema", "log", "event_file"])
+def test_what_tensorboard_reads_with_imports_no_keras(module):
+    script = f"""
+import sys
+import tensorboard_plugin_initkit.{module}
+assert not {{"keras", "tensorflow"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_version_is_one():
+    from importlib.metadata import version
+
+    assert version("keras-initkit") == keras_initkit.__version__
+    assert f"## [{keras_initkit.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
