@@ -174,6 +174,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _open_capture(self) -> None:
         model = self._watched
+        # What an interrupted training has left; the optimizer may have been set back since.
+        self._flush()
         if model.optimizer is None:
             return
         known = (
@@ -183,7 +185,6 @@ class GradientMonitor(keras.callbacks.Callback):
             and _identical(self._capture.variables, model.trainable_variables)
         )
         if not known:
-            self._flush()
             self._optimizer = model.optimizer
             self._capacity = max(_CHUNK_STEPS, model.steps_per_execution)
             self._capture = open_capture(model, self._capacity)

@@ -85,7 +85,7 @@ def chromium(width: int, height: int, scale: float, scratch: Path) -> Iterator[w
 
 
 def open_dashboard(
-    browser: webdriver.Chrome, address: str, tag_filter: str, card_width: int
+    browser: webdriver.Chrome, address: str, run_filter: str, tag_filter: str, card_width: int
 ) -> None:
     """Show the charts of the tags that match, and nothing beside them and the runs."""
     settings = {
@@ -93,12 +93,14 @@ def open_dashboard(
         "timeSeriesCardMinWidth": card_width,
         "stepSelectorEnabled": False,
         "ignoreOutliers": False,
+        "sideBarWidthInPercent": 23,
     }
     # TensorBoard reads these from where the browser stores them for its address.
     browser.get(address)
     script = "localStorage.setItem('_tb_global_settings', arguments[0])"
     browser.execute_script(script, json.dumps(settings))
-    query = urlencode({"tagFilter": tag_filter, "smoothing": 0, "darkMode": "false"})
+    filters = {"runFilter": run_filter, "tagFilter": tag_filter}
+    query = urlencode({**filters, "smoothing": 0, "darkMode": "false"})
     browser.get(f"{address}?{query}#timeseries")
 
 
@@ -123,6 +125,7 @@ def use_log_axis(browser: webdriver.Chrome, card: WebElement) -> None:
     click(browser, more)
     click(browser, wait_for("menu of a chart", items)[0])
     wait_for("end of the menu", lambda: not items())
+    browser.execute_script("document.activeElement.blur()")  # the menu's button stays marked
 
 
 def still_picture(browser: webdriver.Chrome) -> bytes:
@@ -144,6 +147,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory of pictures")
     parser.add_argument("--name", default="time-series", help="of the picture, without .png")
     parser.add_argument("--filter", default="/norm$", help="regular expression of the tags shown")
+    parser.add_argument("--runs", default="", help="regular expression of the runs shown")
     parser.add_argument("--window", default="1400x900", help="width and height in pixels")
     parser.add_argument("--scale", type=float, default=1, help="pixels per CSS pixel")
     parser.add_argument("--card-width", type=int, default=500, help="least width, 335 to 735")
@@ -155,7 +159,7 @@ def main() -> None:
         tensorboard(arguments.logdir, Path(scratch)) as address,
         chromium(width, height, arguments.scale, Path(scratch)) as browser,
     ):
-        open_dashboard(browser, address, arguments.filter, arguments.card_width)
+        open_dashboard(browser, address, arguments.runs, arguments.filter, arguments.card_width)
         wait_for("chart", lambda: visible_charts(browser))
         still_picture(browser)  # the charts come one by one
         cards = visible_charts(browser)

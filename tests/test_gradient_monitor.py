@@ -445,6 +445,20 @@ def test_an_interrupted_training_leaves_the_model_as_it_was(hook, error, tmp_pat
     fit(model, x, y)
 
 
+def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tmp_path):
+    model, (x, y) = compiled(mlp), data(mlp)
+    monitor = GradientMonitor(tmp_path, every_n_steps=1)
+    fit(model, x, y, monitor)
+    model.save(tmp_path / "checkpoint.keras")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, x, y, monitor, Interrupt("on_epoch_end", KeyboardInterrupt()), epochs=2)
+    model.load_weights(tmp_path / "checkpoint.keras")
+    assert int(model.optimizer.iterations) == STEPS
+    fit(model, x[: 2 * BATCH], y[: 2 * BATCH], monitor)
+    for history in (monitor.history, keras_initkit.read_log(tmp_path)):
+        np.testing.assert_array_equal(history.steps, np.arange(STEPS + 2))
+
+
 def test_an_error_in_the_users_train_step_is_the_users_error():
     class Faulty(keras.Model):
         def train_step(self, data):
