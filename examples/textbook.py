@@ -310,14 +310,14 @@ def outcome_table(outcomes: Mapping[str, Outcome]) -> Table:
     """Every run: how it ended, and its first gradients, measured and expected."""
     table = Table(
         title="Where training ended, and the gradients of its first step",
-        caption="Gradients with respect to the pre-activations (the biases'); expected: "
-        "mean-field theory of random weights.",
+        caption="Gradients with respect to the pre-activations (the biases'); theory: "
+        "of random weights, mean-field.",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("run", no_wrap=True)
-    for title in ("final\nloss", "accu-\nracy"):
-        table.add_column(title, justify="right")
-    for title in ("first/last\nlayer", "\nexpected", "factor\na layer", "\nexpected"):
+    gradients = ("first/last\nlayer", "\ntheory", "factor\na layer", "\ntheory")
+    for title in ("final\nloss", "\nacc.", *gradients):
         table.add_column(title, justify="right", no_wrap=True)
     for name, outcome in outcomes.items():
         cells = []
@@ -379,6 +379,7 @@ def main() -> None:
                 console.print(f"Training: {name}")
 
         outcomes = run_all(setting, arguments.log_dir, started)
+        progress.update(task, completed=len(outcomes), description="Trained")
 
     console.print(outcome_table(outcomes))
     console.print(rule_table(outcomes))
