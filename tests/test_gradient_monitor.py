@@ -545,7 +545,7 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_training_goes_on(tmp_pa
         UserWarning, match="can no longer write to .*log.* Training goes on"
     ) as caught:
         fit(model, x, y, monitor, epochs=3)
-    assert len(caught) == 1
+    assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
     assert len(monitor.history) == 4 * STEPS
 
 
@@ -560,7 +560,7 @@ def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(method
     model, (x, y) = compiled(mlp), data(mlp)
     with pytest.warns(UserWarning, match="stops recording, training goes on.*inside") as caught:
         history = fit(model, x, y, GradientMonitor(every_n_steps=1), epochs=2)
-    assert len(caught) == 1
+    assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
     assert len(history.history["loss"]) == 2
     plain = fit(compiled(mlp), x, y, epochs=2)
     assert history.history == plain.history

@@ -13,10 +13,8 @@ TINY, HUGE = 1e-30, 1e30
 
 
 def measure(stack, compiled=False):
-    function = (
-        tf.function(gradient_statistics, jit_compile=True) if compiled else gradient_statistics
-    )
-    return GradientStatistics(*(np.asarray(x, np.float64) for x in function(tf.constant(stack))))
+    function = tf.function(gradient_statistics, jit_compile=compiled)
+    return GradientStatistics(*(np.asarray(x, np.float64) for x in function([tf.constant(stack)])))
 
 
 def expected(stack):
@@ -66,5 +64,16 @@ def test_nan_infinity_and_all_zeros(compiled):
 def test_low_precision_is_summed_in_float32(rng, dtype):
     stack = keras.ops.cast(rng.normal(size=(1, 5000)) * 300, dtype)  # squares exceed float16
     want = np.linalg.norm(np.asarray(keras.ops.cast(stack, "float64")))
-    np.testing.assert_allclose(gradient_statistics(stack).norm[0], want, rtol=1e-6)
-    np.testing.assert_allclose(norms(stack)[0], want, rtol=1e-6)
+    np.testing.assert_allclose(gradient_statistics([stack]).norm[0], want, rtol=1e-6)
+    np.testing.assert_allclose(norms([stack])[0], want, rtol=1e-6)
+
+
+def test_stacks_of_several_sizes_are_measured_in_order(rng):
+    stacks = [rng.normal(size=shape).astype("float32") for shape in ((2, 3), (1, 50), (4, 1))]
+    for scales in ((1, 1, 1), (1, TINY, 1)):  # one extraordinary stack makes all careful
+        scaled = [stack * np.float32(scale) for stack, scale in zip(stacks, scales, strict=True)]
+        got = gradient_statistics([tf.constant(stack) for stack in scaled])
+        want = [np.concatenate(parts) for parts in zip(*map(expected, scaled), strict=True)]
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+        np.testing.assert_allclose(norms([tf.constant(s) for s in scaled]), want[0], rtol=1e-6)

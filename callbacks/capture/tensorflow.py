@@ -24,14 +24,19 @@ from keras_initkit.callbacks.capture.recorded_step import (
     TrainFunction,
     replaced_methods,
 )
-from keras_initkit.gradient_statistics import GradientStatistics, gradient_statistics, norms
+from keras_initkit.gradient_statistics import (
+    GradientStatistics,
+    gradient_statistics,
+    norms,
+    sum_of_squares,
+)
 from tensorboard_plugin_initkit.schema import RECORDED
 
 _Gradient = tuple[Any, int]  # and its column
 
-# Tensors of one shape are measured together up to this many elements, so that many small layers
-# cost few operations and big ones are never copied.
-_STACK_ELEMENTS = 2**18
+# Tensors of one shape are measured together up to this size, so that many small layers cost few
+# operations, and big ones are not copied.
+_SMALL = 4096
 
 
 class TensorFlowCapture:
@@ -123,23 +128,25 @@ class TensorFlowCapture:
 
     def _finish(self) -> None:
         rows = tf.fill((len(self.variables), len(RECORDED)), np.float32("nan"))
-        for columns, measured in self._measure():
-            rows = tf.tensor_scatter_nd_update(rows, [[c] for c in columns], measured)
+        if self._applied:
+            columns, measured = self._measure()
+            rows = tf.tensor_scatter_nd_update(rows, [[column] for column in columns], measured)
         index = self._count % self._capacity
         _write_row(self._table, index, tf.transpose(rows))
         _write_row(self._steps, index, tf.cast(self._optimizer.iterations, tf.int64))
         self._count.assign_add(1)
         self._weights_before, self._applied = [], []
 
-    def _measure(self) -> Iterator[tuple[list[int], Any]]:
-        """Yield columns and their statistics, float32 (columns, len(RECORDED))."""
-        for group in _same_shape(self._applied):
-            columns = [column for _, column in group]
-            before = _stack([self._weights_before[column] for column in columns])
-            after = _stack([tf.identity(self._values[column]) for column in columns])
-            statistics = _statistics([gradient for gradient, _ in group])
-            weight_norm, update_norm = norms(before), norms(after - before)
-            yield columns, tf.stack([*statistics, weight_norm, update_norm], axis=1)
+    def _measure(self) -> tuple[list[int], Any]:
+        """Return columns, and their statistics, float32 (columns, len(RECORDED))."""
+        groups = _grouped(self._applied)
+        columns = [[column for _, column in group] for group in groups]
+        before = [_stack([self._weights_before[c] for c in group]) for group in columns]
+        after = [_stack([tf.identity(self._values[c]) for c in group]) for group in columns]
+        updates = [b - a for a, b in zip(before, after, strict=True)]
+        statistics = _statistics([[gradient for gradient, _ in group] for group in groups])
+        measured = [*statistics, norms(before, _squares), norms(updates, _squares)]
+        return [c for group in columns for c in group], tf.stack(measured, axis=1)
 
     def read(self) -> Recorded:
         """Take the updates heard since the last read from the device."""
@@ -171,19 +178,16 @@ def _write_row(variable: Any, index: Any, row: Any) -> None:
     tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=[[index]], updates=row[None])
 
 
-def _same_shape(gradients: Sequence[_Gradient]) -> list[list[_Gradient]]:
-    """Group gradients that are measured together."""
+def _grouped(gradients: Sequence[_Gradient]) -> list[list[_Gradient]]:
+    """Group gradients that are measured together: small ones of the same shape."""
     groups: dict[Any, list[_Gradient]] = {}
     for position, (gradient, column) in enumerate(gradients):
-        alone = isinstance(gradient, tf.IndexedSlices) or not gradient.shape.is_fully_defined()
-        size = 0 if alone else gradient.shape.num_elements()
-        per_group = 1 if alone else max(1, _STACK_ELEMENTS // max(1, size))
-        key = position if per_group == 1 else (tuple(gradient.shape), gradient.dtype)
-        group = groups.setdefault(key, [])
-        if len(group) == per_group:
-            groups[key, position] = groups.pop(key)
-            group = groups.setdefault(key, [])
-        group.append((gradient, column))
+        key: Any = position
+        if not isinstance(gradient, tf.IndexedSlices) and gradient.shape.is_fully_defined():
+            size = gradient.shape.num_elements()
+            if size <= _SMALL:
+                key = (tuple(gradient.shape), gradient.dtype)
+        groups.setdefault(key, []).append((gradient, column))
     return list(groups.values())
 
 
@@ -194,15 +198,29 @@ def _stack(tensors: Sequence[Any]) -> Any:
     return tf.stack([tf.reshape(tensor, (-1,)) for tensor in tensors])
 
 
-def _statistics(gradients: Sequence[Any]) -> GradientStatistics:
-    if not isinstance(gradients[0], tf.IndexedSlices):
-        return gradient_statistics(_stack(gradients))
-    rows = _sum_duplicate_rows(gradients[0])
-    statistics = gradient_statistics(tf.reshape(rows, (1, -1)))
-    # All the rows that are not there are zero.
-    share = tf.cast(tf.size(rows) / tf.reduce_prod(gradients[0].dense_shape), tf.float32)
+def _squares(stack: Any) -> Any:
+    """Sum of squares; of a single tensor in one operation, without a copy."""
+    if stack.shape[0] == 1:
+        return 2 * tf.nn.l2_loss(stack)[None]
+    return sum_of_squares(stack)
+
+
+def _statistics(groups: Sequence[Sequence[Any]]) -> GradientStatistics:
+    stacks, shares = [], []
+    for group in groups:
+        share: Any = 1.0
+        if not isinstance(group[0], tf.IndexedSlices):
+            stack = _stack(group)
+        else:
+            stack = tf.reshape(_sum_duplicate_rows(group[0]), (1, -1))
+            share = tf.size(stack) / tf.reduce_prod(group[0].dense_shape)
+        stacks.append(stack)
+        shares.extend([tf.cast(share, tf.float32)] * len(group))
+    statistics = gradient_statistics(stacks, _squares)
+    # All the rows that a sparse gradient does not have are zero.
     return statistics._replace(
-        mean_abs=statistics.mean_abs * share, zeros=1 - (1 - statistics.zeros) * share
+        mean_abs=statistics.mean_abs * tf.stack(shares),
+        zeros=1 - (1 - statistics.zeros) * tf.stack(shares),
     )
 
 
