@@ -1,7 +1,7 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
 
-.PHONY: demo test test-floor lint bench wheel-test clean
+.PHONY: demo test test-floor test-backends lint bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
@@ -13,6 +13,11 @@ test: .venv/ready
 test-floor: .venv-floor/ready
 	.venv-floor/bin/python -m pytest
 
+# GradientMonitor on the other backends.
+test-backends: .venv-jax/ready .venv-torch/ready
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest
+
 lint: .venv/ready
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -21,14 +26,14 @@ lint: .venv/ready
 bench: .venv/ready
 	.venv/bin/python benchmarks/import_time.py
 	.venv/bin/python benchmarks/monitor_overhead.py
-	.venv/bin/python benchmarks/normalization.py --quick
+	.venv/bin/python benchmarks/normalization.py
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready
 	tests/wheel.sh .venv/bin/python
 
 clean:
-	rm -rf .venv .venv-floor build dist runs *.egg-info
+	rm -rf .venv .venv-* build dist runs *.egg-info
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -38,4 +43,9 @@ clean:
 .venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
 	$(PYTHON) -m venv .venv-floor
 	.venv-floor/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/floor.txt
+	touch $@
+
+.venv-jax/ready .venv-torch/ready: .venv-%/ready: setup.cfg pyproject.toml tests/backends.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --editable '.[test,$*]' --constraint tests/backends.txt
 	touch $@

@@ -1,5 +1,6 @@
 """Schedules: which steps are recorded."""
 
+import functools
 from collections.abc import Callable
 from numbers import Integral
 
@@ -24,4 +25,8 @@ def as_schedule(every_n_steps: int | Schedule) -> Schedule:
             f"(int) whether to record it. Received: every_n_steps={every_n_steps!r}. Write "
             "`every_n_steps=1` to record every step."
         )
-    return lambda step: step % every_n_steps == 0
+    return functools.partial(_is_multiple, int(every_n_steps))
+
+
+def _is_multiple(n: int, step: int) -> bool:
+    return step % n == 0

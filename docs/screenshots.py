@@ -2,7 +2,8 @@
 
 Starts a TensorBoard on the log directory and a headless Chromium on it:
 
-    python docs/screenshots.py --logdir runs -o docs/images --filter 'dense_(01|12)/norm$'
+    python docs/screenshots.py --logdir runs/textbook -o docs/images --name tensorboard \\
+        --runs '^(He|Xavier)' --filter 'hidden_(01|10|20|30)/norm$' --scale 1.5
 
 Needs `pip install selenium`, and Chromium with its driver (on Debian, the packages `chromium`
 and `chromium-driver`). Layers share a chart where they have the same name: call

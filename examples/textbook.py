@@ -1,9 +1,9 @@
 """The textbook rules of starting a deep network, each shown with numbers on real data.
 
 Trains small and deep networks on scikit-learn's handwritten digits, and a small one on a table
-whose columns differ in scale by a factor of a million, with a `GradientMonitor` beside each:
+whose columns differ in scale by a factor of 200,000, with a `GradientMonitor` beside each:
 
-    python examples/textbook.py            # about two minutes on two cores
+    python examples/textbook.py            # about a minute on two cores
     tensorboard --logdir runs/textbook
 
 For every deep network it compares the gradients of the first training step with what mean-field
@@ -235,7 +235,7 @@ def as_predicted(outcome: Outcome) -> bool:
 def factors(*names: str) -> Callable[[Mapping[str, Outcome]], str]:
     """Say the measured and the predicted factor per layer of some runs."""
     return lambda outcomes: "; ".join(
-        f"x{o.factor:.3f} per layer, predicted x{o.expected_factor:.3f}"
+        f"x{o.factor:.3f} per layer, predicted x{o.expected_factor:.3f}; accuracy {o.accuracy:.0%}"
         for o in map(outcomes.__getitem__, names)
     )
 
@@ -285,7 +285,8 @@ RULES = [
         "Xavier does not suit ReLU: it halves the variance at every layer",
         lambda o: as_predicted(o["Xavier, ReLU"]) and not learns(o["Xavier, ReLU"]),
         lambda o: (
-            f"first layer's gradient {times_larger(o['He, ReLU'], o['Xavier, ReLU'])} with He"
+            f"first layer's gradient {times_larger(o['He, ReLU'], o['Xavier, ReLU'])} with He; "
+            f"accuracy {o['Xavier, ReLU'].accuracy:.0%}"
         ),
     ),
     Rule(
@@ -296,7 +297,7 @@ RULES = [
     Rule(
         "Xavier suits sigmoid, in a deep network",
         lambda o: learns(o["Xavier, sigmoid"]),
-        lambda o: factors("Xavier, sigmoid")(o) + ": the slope of a sigmoid is at most 1/4",
+        lambda o: factors("Xavier, sigmoid")(o) + "; the slope of a sigmoid is at most 1/4",
     ),
     Rule(
         "Xavier suits sigmoid, in a shallow network",
@@ -328,7 +329,7 @@ def outcome_table(outcomes: Mapping[str, Outcome]) -> Table:
                 f"{outcome.factor:.3f}",
                 f"{outcome.expected_factor:.3f}",
             ]
-        table.add_row(name, f"{outcome.loss:.3f}", f"{outcome.accuracy:.0%}", *cells)
+        table.add_row(name, f"{outcome.loss:.3g}", f"{outcome.accuracy:.0%}", *cells)
     return table
 
 

@@ -86,13 +86,14 @@ def _is_ordinary(squared: Array) -> Array:
 
 
 def _plain_statistics(stack: Array, squared: Array) -> Array:
-    magnitudes = ops.abs(stack)
+    magnitudes, size = ops.abs(stack), ops.cast(ops.shape(stack)[1], "float32")
     return ops.stack(
         [
             squared,
             ops.mean(magnitudes, axis=1),
             ops.max(magnitudes, axis=1),
-            1 - ops.mean(ops.sign(magnitudes), axis=1),
+            # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
+            ops.maximum(size - ops.sum(ops.sign(magnitudes), axis=1), 0) / size,
             ops.zeros_like(squared),
         ]
     )
@@ -108,7 +109,7 @@ def _careful_statistics(stack: Array) -> Array:
             mean,
             # XLA's max passes over NaN, a mean never does.
             ops.where(ops.isnan(mean), mean, largest),
-            ops.mean(ops.cast(scaled == 0, "float32"), axis=1),
+            ops.mean(ops.cast(stack == 0, "float32"), axis=1),
             ops.sum(ops.cast(ops.logical_not(ops.isfinite(scaled)), "float32"), axis=1),
         ]
     )

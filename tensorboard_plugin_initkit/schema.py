@@ -48,8 +48,11 @@ class Layout:
         return list(dict.fromkeys(variable.layer for variable in self.variables))
 
     def union(self, other: "Layout") -> "Layout":
-        """These columns, then those that only `other` has."""
-        return Layout(tuple(dict.fromkeys(self.variables + other.variables)))
+        """All columns of both: in the order of the one that has them all, if one does."""
+        first, second = self.variables, other.variables
+        if set(first) < set(second):
+            first, second = second, first
+        return Layout(tuple(dict.fromkeys(first + second)))
 
     def columns_of(self, other: "Layout") -> list[int]:
         """Position here of each column of `other`."""

@@ -75,3 +75,10 @@ def test_the_code_in_the_readme(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert len(read_log("runs/first")) > 0
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) >= 5
+    for link in links:
+        assert (ROOT / link).is_file(), link

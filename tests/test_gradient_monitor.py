@@ -1,6 +1,8 @@
 """The monitor against an independent eager training, and against training without it."""
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -221,6 +223,41 @@ def test_steps_that_a_loss_scale_skips_are_not_recorded():
     assert not history["nonfinite"].any()
 
 
+@pytest.mark.parametrize("every_n_steps", [3, 10])
+def test_skipped_steps_do_not_put_the_schedule_out_of_step(every_n_steps):
+    keras.config.set_dtype_policy("mixed_float16")
+    scale = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**24)
+    model, (x, y) = compiled(mlp, scale), data(mlp)
+    monitor = GradientMonitor(every_n_steps=every_n_steps)
+    model.fit(np.tile(x, (10, 1)), np.tile(y, 10), BATCH, verbose=0, callbacks=[monitor])
+    updates = int(model.optimizer.iterations)
+    assert updates < 10 * STEPS
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, updates, every_n_steps))
+
+
+def test_a_train_step_that_updates_at_some_batches_keeps_the_schedule():
+    class EveryFourth(keras.Model):
+        batches = 0
+
+        def train_step(self, data):
+            self.batches += 1
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            gradients = tape.gradient(loss, self.trainable_variables)
+            if self.batches % 4 == 0:
+                self.optimizer.apply(gradients, self.trainable_variables)
+            return {"loss": loss}
+
+    def custom():
+        plain = mlp()
+        return EveryFourth(plain.inputs, plain.outputs)
+
+    model, monitor = compiled(custom, run_eagerly=True), GradientMonitor(every_n_steps=3)
+    fit(model, *data(mlp), monitor, epochs=7)
+    np.testing.assert_array_equal(monitor.history.steps, [0, 3, 6, 9])
+
+
 def test_accumulated_gradients_are_recorded_once_an_update():
     history = recorded(mlp, keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data(mlp)
@@ -257,7 +294,6 @@ def test_statistics_of_a_layer_are_those_of_all_its_variables_together():
         assert history["norm"] == pytest.approx(np.linalg.norm(change / 0.1), rel=1e-4)
         assert history["mean_abs"] == pytest.approx(np.mean(abs(change / 0.1)), rel=1e-4)
         assert history["max_abs"] == pytest.approx(np.max(abs(change / 0.1)), rel=1e-4)
-        assert history["zeros"] == pytest.approx(np.mean(change == 0), abs=0.03)
         ratio = np.linalg.norm(change) / np.linalg.norm(weights)
         assert history["update_ratio"] == pytest.approx(ratio, rel=1e-4)
 
@@ -294,6 +330,74 @@ def test_any_schedule_is_kept(steps_per_execution):
     monitor = GradientMonitor(every_n_steps=lambda step: step in (1, 2, 9))
     fit(model, x, y, monitor, epochs=2)
     np.testing.assert_array_equal(monitor.history.steps, [1, 2, 9])
+
+
+def test_phases_of_a_training_are_one_record(tmp_path):
+    model, (x, y) = compiled(mlp), data(mlp)
+    monitor = GradientMonitor(tmp_path, every_n_steps=1)
+    names = [layer.name for layer in model.layers]
+    model.layers[0].trainable = False
+    for trainable in (False, True):
+        model.layers[0].trainable = trainable
+        model.compile("sgd", model.loss)
+        fit(model, x, y, monitor)
+    for history in (monitor.history, keras_initkit.read_log(tmp_path)):
+        np.testing.assert_array_equal(history.steps, np.arange(2 * STEPS))
+        assert [path.split("/")[-1] for path in history.layers] == names
+        frozen = np.isnan(history["norm"][:, 0])
+        np.testing.assert_array_equal(frozen, [True] * STEPS + [False] * STEPS)
+
+
+def test_a_model_with_nothing_to_train_is_no_failure():
+    model, (x, y) = compiled(mlp), data(mlp)
+    model.trainable = False
+    model.compile("sgd", model.loss)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="GradientMonitor")
+        warnings.filterwarnings("ignore", message="The model does not have any trainable weights")
+        monitor = GradientMonitor()
+        fit(model, x, y, monitor)
+    assert len(monitor.history) == 0
+
+
+def test_the_history_can_be_read_at_any_time():
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            lengths.append(len(monitor.history))
+
+        def on_train_batch_end(self, batch, logs=None):
+            lengths.append(len(monitor.history))
+
+    lengths: list[int] = []
+    monitor = GradientMonitor(every_n_steps=1)
+    fit(compiled(mlp), *data(mlp), monitor, Reader())
+    assert lengths == [n for step in range(STEPS) for n in (step, step + 1)]
+    assert len(monitor.history) == STEPS
+
+
+def test_a_failing_schedule_keeps_what_was_recorded_and_the_next_fit_records_again(tmp_path):
+    def schedule(step):
+        if step == 4:
+            raise ZeroDivisionError
+        return True
+
+    model, (x, y) = compiled(mlp), data(mlp)
+    monitor = GradientMonitor(tmp_path, every_n_steps=schedule)
+    with pytest.warns(UserWarning, match="stops recording, training goes on.*ZeroDivisionError"):
+        fit(model, x, y, monitor)
+    for history in (monitor.history, keras_initkit.read_log(tmp_path)):
+        np.testing.assert_array_equal(history.steps, np.arange(4))
+    fit(model, x, y, monitor)
+    assert len(monitor.history) == 4 + STEPS
+
+
+def test_a_monitor_can_be_copied_and_pickled():
+    for monitor in (
+        copy.deepcopy(GradientMonitor()),
+        pickle.loads(pickle.dumps(GradientMonitor())),
+    ):
+        fit(compiled(mlp), *data(mlp), monitor)
+        assert len(monitor.history) == 1
 
 
 def test_more_steps_than_the_buffer_holds():
@@ -524,6 +628,11 @@ def test_log_dir_is_checked(log_dir):
         GradientMonitor(log_dir)
 
 
+def test_log_dir_must_be_local():
+    with pytest.raises(ValueError, match=r"must be the path of a local directory.*gs://bucket"):
+        GradientMonitor("gs://bucket/runs")
+
+
 def test_log_dir_must_not_be_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"which is a file\. Name another directory"):
@@ -531,8 +640,8 @@ def test_log_dir_must_not_be_a_file(tmp_path):
 
 
 def test_other_backends_are_refused_in_words(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(NotImplementedError, match=r'Received: backend "jax"\. Set KERAS_BACKEND'):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    with pytest.raises(NotImplementedError, match=r'Received: backend "openvino"\. Set KERAS_BACK'):
         GradientMonitor()
 
 
@@ -574,7 +683,7 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
             for g, v in zip(grads, trainable_variables or self._trainable_variables, strict=True):
                 v.assign_sub(1e-3 * g)
 
-    with pytest.warns(UserWarning, match="recorded no step.* Own "):
+    with pytest.warns(UserWarning, match=r"recorded no step.*\(Own\)"):
         recorded(mlp, Own())
 
 

@@ -68,6 +68,12 @@ def test_low_precision_is_summed_in_float32(rng, dtype):
     np.testing.assert_allclose(norms([stack])[0], want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "xla"])
+def test_a_small_number_beside_a_large_one_is_not_zero(compiled):
+    stack = np.array([[1e-20, 1e25, 1e-19, 2.0], [1e-30, 1e30, 0, 0]], "float32")
+    np.testing.assert_array_equal(measure(stack, compiled).zeros, [0, 0.5])
+
+
 def test_stacks_of_several_sizes_are_measured_in_order(rng):
     stacks = [rng.normal(size=shape).astype("float32") for shape in ((2, 3), (1, 50), (4, 1))]
     for scales in ((1, 1, 1), (1, TINY, 1)):  # one extraordinary stack makes all careful

@@ -279,6 +279,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (list, ValueError, r"at least one batch. Received: an empty list"),
     (lambda: iter(()), ValueError, r"at least one batch.*create a new one"),
     (lambda: np.zeros((0, 5)), ValueError, r"at least one value. Received: no rows"),
+    (lambda: np.zeros((5, 0)), ValueError, r"at least one feature.*Check what dropped"),
     (lambda: dataset(table()).take(0).batch(9), ValueError, r"Received: no rows"),
     (lambda: np.array(3.0), ValueError, r"a batch axis. Received: a scalar"),
     (lambda: np.arange(9.0), ValueError, r"must not be the batch axis.*`axis=None`"),

@@ -64,6 +64,11 @@ def test_tables_show_every_run_and_every_rule(outcomes):
         console.print(textbook.outcome_table(outcomes), textbook.rule_table(outcomes))
     text = captured.get()
     for name, outcome in outcomes.items():
-        assert re.search(rf"^ *{name} +{outcome.loss:.3f} +{outcome.accuracy:.0%}", text, re.M)
+        cells = [name, f"{outcome.loss:.3g}", f"{outcome.accuracy:.0%}"]
+        if outcome.expected_ratio is not None:
+            cells += [f"{outcome.ratio:.1e}", f"{outcome.expected_ratio:.1e}"]
+            cells += [f"{outcome.factor:.3f}", f"{outcome.expected_factor:.3f}"]
+        assert re.search(" +".join(map(re.escape, cells)), text)
+    assert "…" not in text
     assert text.count("does not hold") == len(NOT_BORNE_OUT)
     assert text.count("holds") == len(textbook.RULES) - len(NOT_BORNE_OUT)

@@ -7,9 +7,13 @@ This package is the only place that touches internals of Keras.
 
 from typing import Any
 
+import keras
+
 from keras_initkit.callbacks.capture.recorded_step import Capture, record_next_step
 
-__all__ = ["Capture", "open_capture", "record_next_step"]
+__all__ = ["BACKENDS", "Capture", "open_capture", "record_next_step"]
+
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def open_capture(model: Any, capacity: int) -> Capture:
@@ -19,6 +23,15 @@ def open_capture(model: Any, capacity: int) -> Capture:
         model: A compiled `keras.Model`.
         capacity: Number of steps that can be recorded between two reads.
     """
+    # Each imports its backend's framework.
+    if keras.backend.backend() == "jax":
+        from keras_initkit.callbacks.capture.jax import JaxCapture
+
+        return JaxCapture(model)
+    if keras.backend.backend() == "torch":
+        from keras_initkit.callbacks.capture.torch import TorchCapture
+
+        return TorchCapture(model)
     from keras_initkit.callbacks.capture.tensorflow import TensorFlowCapture
 
     return TensorFlowCapture(model, capacity)

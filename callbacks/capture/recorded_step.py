@@ -34,14 +34,19 @@ class Capture(Protocol):
         variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
             until the model is built.
         batches_per_update: Number of batches whose gradients make one update.
+        steady: Whether every batch surely is given to the optimizer once.
         error: The first exception inside the capture; after it the capture is deaf.
         functions: Instrumented training functions, kept so that a second `fit` traces nothing.
     """
 
     variables: list[Any]
     batches_per_update: int
+    steady: bool
     error: Exception | None
     functions: dict[tuple[Any, ...], TrainFunction]
+
+    def instrumenting(self) -> contextlib.AbstractContextManager[None]:
+        """Prepare the training function that is made inside the context."""
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Hear the updates that are traced or run inside the context."""
@@ -90,11 +95,14 @@ class _RecordedStep:
         return functions[key]
 
     def _make(self) -> TrainFunction:
-        try:
-            self.model.make_train_function(force=True)
-            return self.model.train_function
-        finally:
-            self.model.train_function = self.plain
+        with contextlib.ExitStack() as stack:
+            for capture in self.captures:
+                stack.enter_context(capture.instrumenting())
+            try:
+                self.model.make_train_function(force=True)
+                return self.model.train_function
+            finally:
+                self.model.train_function = self.plain
 
 
 @contextlib.contextmanager

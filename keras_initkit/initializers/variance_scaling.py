@@ -129,6 +129,30 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         }
 
 
+class FixedModeScaling(VarianceScaling):
+    """`VarianceScaling` whose class fixes the mode and the distribution."""
+
+    _mode: str
+    _distribution: str
+
+    def __init__(
+        self,
+        gain: Gain = 1.0,
+        negative_slope: float | None = None,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        """Take the arguments of `VarianceScaling`, but for `mode` and `distribution`."""
+        super().__init__(
+            gain, negative_slope, self._mode, self._distribution, seed, input_axes, output_axes
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with a callable `gain` as a number."""
+        return config_without(super().get_config(), "mode", "distribution")
+
+
 def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return the config of a subclass that fixes some of `VarianceScaling`'s arguments."""
     return {name: value for name, value in config.items() if name not in names}

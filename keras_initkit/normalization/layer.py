@@ -183,6 +183,11 @@ class Normalization(keras.layers.Normalization):
                 f"`data` must have a known size along axis={self.axis}. Received: shape="
                 f"{shape}. Set it, e.g. with `dataset.map(lambda x: tf.ensure_shape(x, …))`."
             )
+        if any(shape[axis] == 0 for axis in keep):
+            raise ValueError(
+                f"`data` must have at least one feature along axis={self.axis}. Received: shape="
+                f"{shape}. Check what dropped the columns."
+            )
         if not self.built:
             return
         built = tuple(self.get_build_config()["input_shape"])

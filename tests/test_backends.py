@@ -1,0 +1,261 @@
+"""GradientMonitor on the backend that KERAS_BACKEND names, against its own autodiff."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import keras_initkit
+from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.schema import STATISTICS
+
+BACKEND = keras.backend.backend()
+BATCH, STEPS = 16, 6
+layers = keras.layers
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def mlp():
+    hidden = [layers.Dense(16, "tanh") for _ in range(3)]
+    return keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(4)])
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Reshape((4, 2, 1)),
+            layers.Conv2D(4, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            layers.Dense(80, "tanh"),  # kernels above and below the size that is stacked
+            layers.Dense(80, "tanh"),
+            layers.Dense(4),
+        ]
+    )
+
+
+def with_embedding():
+    return keras.Sequential(
+        [keras.Input((8,)), layers.Embedding(30, 3), layers.Flatten(), layers.Dense(4)]
+    )
+
+
+def data(make=mlp):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(BATCH * STEPS, 8)).astype("float32")
+    if make is with_embedding:
+        x = rng.integers(0, 9, x.shape).astype("int32")
+    return x, rng.integers(0, 4, len(x)).astype("int32")
+
+
+def compiled(make, optimizer=None, **compile_args):
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.compile(optimizer or keras.optimizers.Adam(1e-2), LOSS, **compile_args)
+    return model
+
+
+def fit(model, *callbacks, make=mlp, epochs=1):
+    x, y = data(make)
+    return model.fit(
+        x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
+
+
+def recorded(make=mlp, optimizer=None, every_n_steps=1, epochs=1, **compile_args):
+    monitor = GradientMonitor(every_n_steps=every_n_steps)
+    fit(compiled(make, optimizer, **compile_args), monitor, make=make, epochs=epochs)
+    return monitor.history
+
+
+def autodiff(model, x, y):
+    """Gradients of the loss, by the framework itself."""
+    if BACKEND == "jax":
+        import jax
+
+        def loss(trainable):
+            others = [v.value for v in model.non_trainable_variables]
+            outputs, _ = model.stateless_call(trainable, others, x, training=True)
+            return LOSS(y, outputs)
+
+        return jax.grad(loss)([v.value for v in model.trainable_variables])
+    if BACKEND == "torch":
+        import torch
+
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        weights = [v.value for v in model.trainable_variables]
+        return torch.autograd.grad(LOSS(y, model(x, training=True)), weights)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = LOSS(y, model(x, training=True))
+    weights = [v.value for v in model.trainable_variables]
+    return [tf.convert_to_tensor(g) for g in tape.gradient(value, weights)]
+
+
+def trained_beside(make=mlp, optimizer=None):
+    """Gradients and weights before every step of a training without a monitor, as float64."""
+    model, (x, y) = compiled(make, optimizer), data(make)
+    for start in range(0, len(x), BATCH):
+        batch = x[start : start + BATCH], y[start : start + BATCH]
+        gradients = [keras.ops.convert_to_numpy(g) for g in autodiff(model, *batch)]
+        weights = [w.copy() for w in map(keras.ops.convert_to_numpy, model.trainable_variables)]
+        yield [g.astype("float64") for g in gradients], [w.astype("float64") for w in weights]
+        model.train_on_batch(*batch)
+
+
+def norms(arrays):
+    return [np.linalg.norm(array) for array in arrays]
+
+
+def assert_same_record(history, reference):
+    gradients, weights = zip(*reference, strict=True)
+    np.testing.assert_array_equal(history.steps, np.arange(STEPS))
+    want = {
+        "norm": [norms(step) for step in gradients],
+        "mean_abs": [[np.mean(abs(g)) for g in step] for step in gradients],
+        "max_abs": [[np.max(abs(g)) for g in step] for step in gradients],
+        "zeros": [[np.mean(g == 0) for g in step] for step in gradients],
+        "weight_norm": [norms(step) for step in weights],
+    }
+    for statistic, values in want.items():
+        np.testing.assert_allclose(
+            history.per_variable(statistic), values, rtol=1e-5, atol=1e-7, err_msg=statistic
+        )
+    assert not history["nonfinite"].any()
+    updates = [
+        norms([b - a for a, b in zip(*pair, strict=True)]) for pair in itertools.pairwise(weights)
+    ]
+    moving = np.array(want["weight_norm"])[:-1] > 0  # biases start at zero
+    np.testing.assert_allclose(
+        history.per_variable("update_ratio")[:-1][moving],
+        np.array(updates)[moving] / np.array(want["weight_norm"])[:-1][moving],
+        rtol=1e-4,  # a difference of weights, rounded in float32
+    )
+
+
+WAYS: list[dict[str, object]] = [{}, {"run_eagerly": True}]
+if BACKEND == "tensorflow":
+    WAYS += [{"jit_compile": True}, {"steps_per_execution": 4}]
+if BACKEND == "jax":
+    WAYS += [{"steps_per_execution": 4}]
+
+
+@pytest.mark.parametrize("make", [mlp, convolutional, with_embedding], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_what_is_recorded_is_what_autodiff_says(make, way):
+    assert_same_record(recorded(make, **way), trained_beside(make))
+
+
+# LossScaleOptimizer and MultiOptimizer hold others; the base class is none.
+OPTIMIZERS = sorted(
+    name
+    for name, member in vars(keras.optimizers).items()
+    if isinstance(member, type)
+    and issubclass(member, keras.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_keras(name):
+    def optimizer():
+        return getattr(keras.optimizers, name)(1e-2)
+
+    assert_same_record(recorded(optimizer=optimizer()), trained_beside(mlp, optimizer()))
+
+
+def test_clipped_gradients_are_recorded_as_applied():
+    history = recorded(optimizer=keras.optimizers.SGD(0.01, clipnorm=0.01))
+    np.testing.assert_allclose(history.per_variable("norm"), 0.01, rtol=1e-5)
+
+
+def test_accumulated_gradients_are_recorded_once_an_update():
+    history = recorded(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
+    monitor = GradientMonitor(every_n_steps=1)
+    model.fit(x, y, 2 * BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    np.testing.assert_array_equal(history.steps, np.arange(STEPS // 2))
+    np.testing.assert_allclose(history["norm"], monitor.history["norm"], rtol=1e-5)
+
+
+def test_mixed_precision_is_unscaled_and_skipped_steps_are_left_out():
+    plain = recorded()
+    keras.config.set_dtype_policy("mixed_float16")
+    np.testing.assert_allclose(recorded()["norm"], plain["norm"], rtol=0.02)
+    huge = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**24)
+    history = recorded(optimizer=huge, epochs=5)
+    assert 0 < len(history) < 5 * STEPS
+    np.testing.assert_array_equal(history.steps, np.arange(len(history)))
+    assert not history["nonfinite"].any()
+
+
+def test_skipped_steps_do_not_put_the_schedule_out_of_step():
+    keras.config.set_dtype_policy("mixed_float16")
+    huge = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**24)
+    model, (x, y) = compiled(mlp, huge), data()
+    monitor = GradientMonitor(every_n_steps=5)
+    model.fit(np.tile(x, (5, 1)), np.tile(y, 5), BATCH, verbose=0, callbacks=[monitor])
+    updates = int(model.optimizer.iterations)
+    assert updates < 5 * STEPS
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, updates, 5))
+
+
+def test_a_non_finite_gradient_is_counted():
+    model, (x, y) = compiled(mlp), data()
+    x[3 * BATCH] = np.inf
+    monitor = GradientMonitor(every_n_steps=1)
+    model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    assert not monitor.history["nonfinite"][:3].any()
+    assert monitor.history["nonfinite"][3, 0] > 0
+    assert np.isnan(monitor.history["max_abs"][3, 0])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_training_is_the_same_with_and_without_the_monitor(way):
+    def trained(*callbacks):
+        model = compiled(convolutional, metrics=["accuracy"], **way)
+        history = fit(model, *callbacks, epochs=3)
+        weights = [np.array(w) for w in model.get_weights()]
+        state = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+        return [*weights, *state], history.history
+
+    plain, plain_history = trained()
+    monitored, history = trained(GradientMonitor(every_n_steps=2), GradientMonitor(every_n_steps=3))
+    assert history == plain_history
+    for a, b in zip(plain, monitored, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_logs_and_a_second_fit(tmp_path):
+    model = compiled(mlp)
+    monitor = GradientMonitor(tmp_path / "log", every_n_steps=1)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "during.keras", save_freq=4)
+    fit(model, monitor, checkpoint)
+    fit(model, monitor)
+    loaded = keras.saving.load_model(tmp_path / "during.keras")
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    logged = keras_initkit.read_log(tmp_path / "log")
+    np.testing.assert_array_equal(logged.steps, np.arange(2 * STEPS))
+    for statistic in STATISTICS:
+        np.testing.assert_array_equal(logged[statistic], monitor.history[statistic])
+
+
+def test_an_interrupted_training_leaves_the_model_as_it_was():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = compiled(mlp)
+    fit(model)
+    plain, attributes = model.train_function, set(vars(model.optimizer))
+    variables = list(map(id, model.optimizer.variables))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, GradientMonitor(), Interrupt())
+    assert model.train_function is plain
+    assert set(vars(model.optimizer)) == attributes
+    assert list(map(id, model.optimizer.variables)) == variables
+    fit(model)
