@@ -1,8 +1,8 @@
-"""Take a picture of TensorBoard's Time Series dashboard, for the README.
+r"""Take a picture of TensorBoard's Time Series dashboard, for the README.
 
 Starts a TensorBoard on the log directory and a headless Chromium on it:
 
-    python docs/screenshots.py --logdir runs/textbook -o docs/images --name tensorboard \\
+    python docs/screenshots.py --logdir runs/textbook -o docs/images --name tensorboard \
         --runs '^(He|Xavier)' --filter 'hidden_(01|10|20|30)/norm$' --scale 1.5
 
 Needs `pip install selenium`, and Chromium with its driver (on Debian, the packages `chromium`
