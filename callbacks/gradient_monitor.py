@@ -6,13 +6,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initkit.callbacks.background_log import BackgroundLog
 from keras_initkit.callbacks.capture import BACKENDS, Capture, open_capture, record_next_step
 from keras_initkit.callbacks.columns import layout_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
@@ -97,7 +97,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._schedule = as_schedule(every_n_steps)
         self._scalars = scalars
         self._history = History()
-        self._log: _BackgroundLog | None = None
+        self._log: BackgroundLog | None = None
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
@@ -185,7 +185,7 @@ class GradientMonitor(keras.callbacks.Callback):
     @_never_breaks_training
     def _begin(self) -> None:
         if self._log_dir is not None and self._log is None:
-            self._log = _BackgroundLog(self._log_dir, self._scalars)
+            self._log = BackgroundLog(self._log_dir, self._scalars)
         self._asked = self._recorded = 0
         # What an interrupted training has left; the optimizer may have been set back since.
         self._settle()
@@ -285,56 +285,3 @@ def _checked_log_dir(log_dir: Any) -> Path | None:
             "is a file. Name another directory; it is made if it is missing."
         )
     return path
-
-
-class _BackgroundLog:
-    """Writes chunks to a log on a thread of its own; the first failure ends the log, not more."""
-
-    def __init__(self, log_dir: Path, scalars: bool) -> None:
-        self._open = functools.partial(_open_log, log_dir, scalars)
-        self._writer: Any = None
-        self._executor: ThreadPoolExecutor | None = None
-        self._futures: list[Future[None]] = []
-        self._log_dir = log_dir
-        self._failed = False
-
-    def write(self, chunk: Chunk) -> None:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="gradient-monitor")
-        self._futures.append(self._executor.submit(self._write, chunk))
-        self._check([future for future in self._futures if future.done()])
-
-    def finish(self) -> None:
-        """Wait until all is written."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
-            self._executor = None
-        self._check(self._futures)
-
-    def _write(self, chunk: Chunk) -> None:
-        if self._failed:
-            return
-        try:
-            if self._writer is None:
-                self._writer = self._open()
-            self._writer.write(chunk)
-        except Exception:
-            self._failed = True
-            raise
-
-    def _check(self, done: list[Future[None]]) -> None:
-        self._futures = [future for future in self._futures if future not in done]
-        for future in done:
-            if error := future.exception():
-                warnings.warn(
-                    f"GradientMonitor can no longer write to {self._log_dir}: {error}. Training "
-                    "goes on; what is recorded is kept in `monitor.history`.",
-                    stacklevel=4,
-                )
-
-
-def _open_log(log_dir: Path, scalars: bool) -> Any:
-    # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-    from tensorboard_plugin_initkit.log import LogWriter
-
-    return LogWriter(log_dir, scalars)

@@ -43,6 +43,9 @@ class OptimizerListener:
         model: A compiled `keras.Model`.
     """
 
+    # Whether the arguments of `_backend_update_step` are what is applied.
+    _hears_arguments = True
+
     def __init__(self, model: Any) -> None:
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
         self.error: Exception | None = None
@@ -77,7 +80,8 @@ class OptimizerListener:
             return clip(grads)
 
         def backend_update_step(grads: Any, variables: Any, *args: Any) -> Any:
-            self._try(self._hear, grads, variables)
+            if self._hears_arguments:
+                self._try(self._hear, grads, variables)
             result = update(grads, variables, *args)
             self._try(self._finish)
             return result
@@ -128,9 +132,7 @@ class OptimizerListener:
         """A model without an input shape has its variables only in its first step."""
         if not self.variables and self._model.trainable_variables:
             self.variables = list(self._model.trainable_variables)
-            for column, variable in enumerate(self.variables):
-                # An optimizer may be given Keras's variable or the backend's.
-                self._columns[id(variable)] = self._columns[id(variable.value)] = column
+            self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
             self._make_buffer()
 
     def _begin(self) -> None:

@@ -23,6 +23,8 @@ from tensorboard_plugin_initkit.schema import RECORDED
 class TensorFlowCapture(OptimizerListener):
     """Listens to the optimizer of a model. See `recorded_step.Capture`."""
 
+    _hears_arguments = False
+
     def __init__(self, model: Any, capacity: int) -> None:
         self._strategy = model.distribute_strategy
         self._capacity = capacity
@@ -64,6 +66,8 @@ class TensorFlowCapture(OptimizerListener):
         return self._strategy.experimental_local_results(variable)[0].numpy()
 
     def _make_buffer(self) -> None:
+        # Here the optimizer goes on with the backend's variables.
+        self._columns |= {id(v.value): i for i, v in enumerate(self.variables)}
         shape = (self._capacity, len(self.variables), len(RECORDED))
         with tf.init_scope(), self._strategy.scope():
             self._table = _replica_variable(np.zeros(shape, np.float32))
