@@ -7,6 +7,6 @@ if __name__ != "keras_initkit.callbacks":
         "`from keras_initkit.callbacks import GradientMonitor`."
     )
 
-from keras_initkit.callbacks.gradient_monitor import GradientMonitor
+from keras_initkit.callbacks.gradient_monitor import GradientMonitor, GradientWarning
 
-__all__ = ["GradientMonitor"]
+__all__ = ["GradientMonitor", "GradientWarning"]

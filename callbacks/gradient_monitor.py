@@ -5,22 +5,38 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_initkit.callbacks.background_log import BackgroundLog
-from keras_initkit.callbacks.capture import BACKENDS, Capture, open_capture, record_next_step
-from keras_initkit.callbacks.columns import layout_of
+from keras_initkit.callbacks.arguments import checked_count, checked_per, measured_statistics
+from keras_initkit.callbacks.background_log import BackgroundLog, checked_log_dir
+from keras_initkit.callbacks.capture import (
+    BACKENDS,
+    Call,
+    Capture,
+    Recorded,
+    Watch,
+    frozen_layers,
+    open_capture,
+    record_next_step,
+)
+from keras_initkit.callbacks.columns import layer_path, variables_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
+from keras_initkit.callbacks.selection import Selector, as_selection
+from keras_initkit.gradient_direction import WINDOW, directions
+from keras_initkit.verdicts import judge
+from tensorboard_plugin_initkit.findings import Finding, to_json
 from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.schema import Chunk
+from tensorboard_plugin_initkit.schema import Chunk, Layout
 
-_CHUNK_STEPS = 64
-_CHUNK_SECONDS = 5.0
+_FLUSH_SECONDS = 5.0
+
+
+class GradientWarning(UserWarning):
+    """What a `GradientMonitor` finds wrong with the gradients of a training."""
 
 
 def _never_breaks_training(hook: Callable[..., None]) -> Callable[..., None]:
@@ -54,6 +70,9 @@ class GradientMonitor(keras.callbacks.Callback):
     is `monitor.history`, or `keras_initkit.read_log(log_dir)`; `keras_initkit.History` explains
     the statistics.
 
+    What is wrong with the gradients is one `GradientWarning` each, with the layer, the step and
+    the numbers, and an entry of `monitor.findings`.
+
     Example:
     ```python
     monitor = keras_initkit.callbacks.GradientMonitor("runs/first")
@@ -63,28 +82,50 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Args:
         log_dir: Directory to log to, the one that `tensorboard --logdir` is pointed at or a
-            directory below it. `None` records in memory only.
+            directory below it; or the URL of one (`gs://…`, `s3://…`), for which the extra
+            `fsspec` is needed. `None` records in memory only.
         every_n_steps: A positive integer n, to record the steps 0, n, 2n, … of
             `optimizer.iterations`, which go on from one `fit` to the next; or a function that
             says for a step whether to record it. Where a model is compiled again, its new
             optimizer counts from 0: its steps are recorded after those before.
-        scalars: Whether to log scalars for TensorBoard's own dashboards, besides the compact
-            record that `read_log` reads. Scalars are most of the log's size (about 350 bytes
-            for a layer and step).
+        layers: Which layers to record: a name or path (which selects the layers inside as well),
+            a compiled regular expression that is searched for in the path, a function of the
+            path, or a list of these. `None` records all.
+        per: "layer"; or "variable", to record every variable as a layer of its own.
+        statistics: Which of "mean_abs", "max_abs", "zeros", "dead_units", "weight_norm" and
+            "update_ratio" to record; `None` for all. The last two take a second pass over the
+            weights, and "update_ratio" a copy of them for the duration of a recorded step.
+        sample_size: Number of elements of each variable's gradient to keep on recorded steps,
+            for "cosine", "snr" and histograms. They are moved to the host with each record.
+        scalars: Write scalars for TensorBoard's own dashboards at every so many recorded steps,
+            besides the compact record that `read_log` reads; 0 or False for none. Scalars are
+            most of the log's size.
+        histograms: Write histograms of log10|g|, of the sampled elements, at every so many
+            recorded steps; 0 or False for none.
 
     Attributes:
         history: `History` of what was recorded up to now.
+        findings: List of `Finding`s: what was found wrong up to now.
 
     Raises:
         ValueError: If an argument is not as described.
         NotImplementedError: On another backend than TensorFlow, JAX and PyTorch.
     """
 
+    # Keras may call `on_train_batch_end` on another thread, and does not wait for it.
+    async_safe = True
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | None = None,
         every_n_steps: int | Schedule = 10,
-        scalars: bool = True,
+        *,
+        layers: Selector | Sequence[Selector] | None = None,
+        per: str = "layer",
+        statistics: Sequence[str] | None = None,
+        sample_size: int = 0,
+        scalars: int = 1,
+        histograms: int = 0,
     ) -> None:
         super().__init__()
         if keras.backend.backend() not in BACKENDS:
@@ -93,19 +134,41 @@ class GradientMonitor(keras.callbacks.Callback):
                 f'"{keras.backend.backend()}". Set KERAS_BACKEND to one of these before importing '
                 "keras."
             )
-        self._log_dir = _checked_log_dir(log_dir)
+        self._log_dir = checked_log_dir(log_dir)
         self._schedule = as_schedule(every_n_steps)
-        self._scalars = scalars
+        self._selects = as_selection(layers)
+        self._layers = layers
+        self._per = checked_per(per)
+        self._statistics = measured_statistics(statistics)
+        meaning = "the number of elements of each gradient to keep"
+        self._sample_size = checked_count("sample_size", sample_size, meaning)
+        meaning = "the number of recorded steps from one to the next that is written"
+        self._scalars = checked_count("scalars", scalars, meaning)
+        self._histograms = checked_count("histograms", histograms, meaning)
+        if self._histograms and not self._sample_size:
+            raise ValueError(
+                "`histograms` are taken of sampled elements: `sample_size` must be positive. "
+                f"Received: histograms={histograms!r}, sample_size={sample_size!r}. Write "
+                "`sample_size=1024`."
+            )
+        self.findings: list[Finding] = []
         self._history = History()
         self._log: BackgroundLog | None = None
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
-        self._capacity = 0
+        self._frozen: tuple[str, ...] = ()
+        self._samples = np.zeros((0, 0), np.float32)
         # Number of batches that the optimizer had been given at batch 0 of this epoch, and what
         # is added to its iterations since it is not this monitor's first optimizer.
         self._first_batch = 0
         self._first_step = 0
+        # Batches of this training: before this epoch, in it, and those the optimizer was given
+        # before any of them.
+        self._epoch = 0
+        self._batches_before = 0
+        self._batches_in_epoch = 0
+        self._given_before = 0
         # Steps asked for that may be waiting on the device, and the one that runs next.
         self._pending = 0
         self._armed = 0
@@ -134,8 +197,11 @@ class GradientMonitor(keras.callbacks.Callback):
     @_never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find the optimizer's place in the schedule (called by Keras)."""
+        self._epoch = epoch
+        self._batches_before += self._batches_in_epoch
+        self._batches_in_epoch = 0
         if self._capture:
-            self._first_batch = self._capture.batches_done()
+            self._first_batch = self._place_in_schedule()
 
     @_never_breaks_training
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -144,7 +210,7 @@ class GradientMonitor(keras.callbacks.Callback):
             return
         was_due = self._armed > 0
         self._settle()
-        if self._pending and time.monotonic() - self._last_flush > _CHUNK_SECONDS:
+        if self._pending and time.monotonic() - self._last_flush > _FLUSH_SECONDS:
             self._flush()
         block = range(batch, batch + self._watched.steps_per_execution)
         due = any(map(self._is_due, block))
@@ -153,11 +219,15 @@ class GradientMonitor(keras.callbacks.Callback):
             self._first_batch = self._capture.batches_done() - batch
             due = any(map(self._is_due, block))
         if due:
-            if self._pending + len(block) > self._capacity:
+            if self._pending + len(block) > self._capture.capacity:
                 self._flush()
-            record_next_step(self._watched, self._capture)
+            record_next_step(self._watched, self._capture, self._call(block))
             self._armed = len(block)
             self._asked += len(block)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the batch (called by Keras)."""
+        self._batches_in_epoch = max(self._batches_in_epoch, batch + 1)
 
     @_never_breaks_training
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -176,16 +246,16 @@ class GradientMonitor(keras.callbacks.Callback):
             warnings.warn(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
-                "loss scale skipped every step; or a train_step uses other optimizers, or one "
-                "that holds others: compile with one optimizer; or the optimizer overrides "
-                "`apply`: override `update_step` instead.",
+                "loss scale skipped every step; or a train_step uses optimizers that are no "
+                "attributes of the model: make them so; or the optimizer overrides `apply`: "
+                "override `update_step` instead.",
                 stacklevel=2,
             )
 
     @_never_breaks_training
     def _begin(self) -> None:
         if self._log_dir is not None and self._log is None:
-            self._log = BackgroundLog(self._log_dir, self._scalars)
+            self._log = BackgroundLog(self._log_dir, self._scalars, self._histograms)
         self._asked = self._recorded = 0
         # What an interrupted training has left; the optimizer may have been set back since.
         self._settle()
@@ -210,17 +280,26 @@ class GradientMonitor(keras.callbacks.Callback):
         if model.optimizer is None or (model.built and not model.trainable_variables):
             self._capture = None
             return
+        self._frozen = frozen_layers(model)
+        watched = list(filter(self._is_selected, model.trainable_variables))
+        if model.built and not watched:
+            paths = dict.fromkeys(layer_path(variable) for variable in model.trainable_variables)
+            raise ValueError(
+                "`layers` must select a layer that is trained. Received: "
+                f"layers={self._layers!r}. The model's layers are {', '.join(paths)}."
+            )
         known = (
             self._capture is not None
             and self._optimizer is model.optimizer
-            and self._capacity >= model.steps_per_execution
-            and _identical(self._capture.variables, model.trainable_variables)
+            and self._capture.capacity >= model.steps_per_execution
+            and _identical(self._capture.variables, watched)
         )
         if not known:
-            self._capacity = max(_CHUNK_STEPS, model.steps_per_execution)
-            self._capture = open_capture(model, self._capacity)
+            watch = Watch(self._is_selected, self._statistics, self._sample_size)
+            self._capture = open_capture(model, watch)
         assert self._capture is not None
-        self._first_batch = self._capture.batches_done()
+        self._batches_before = self._batches_in_epoch = 0
+        self._given_before = self._first_batch = self._capture.batches_done()
         self._last_flush = time.monotonic()
         if self._optimizer is not model.optimizer:
             self._optimizer = model.optimizer
@@ -229,11 +308,36 @@ class GradientMonitor(keras.callbacks.Callback):
             restarts = len(recorded) > 0 and next_step <= recorded[-1]
             self._first_step = int(recorded[-1]) + 1 - next_step if restarts else 0
 
+    def _is_selected(self, variable: Any) -> bool:
+        return self._selects(layer_path(variable))
+
+    def _place_in_schedule(self) -> int:
+        assert self._capture is not None
+        if self._capture.several:  # they need not be in step: the batches count
+            return self._given_before + self._batches_before
+        return self._capture.batches_done()
+
     def _is_due(self, batch: int) -> bool:
+        step, part = self._step_of(batch)
+        return part == 0 and bool(self._schedule(step))
+
+    def _step_of(self, batch: int) -> tuple[int, int]:
+        """Number of updates before that of a batch, and of batches that it still takes."""
         assert self._capture is not None
         per_update = self._capture.batches_per_update
         step, part = divmod(self._first_batch + batch, per_update)
-        return part == per_update - 1 and bool(self._schedule(step))
+        return step, per_update - 1 - part
+
+    def _call(self, block: range) -> Call:
+        run = self._batches_before + block.start
+        given = self._first_batch + block.start - self._given_before
+        return Call(
+            self._step_of(block.start)[0],
+            self._step_of(block[-1])[0],
+            self._epoch,
+            block.stop,
+            max(0, run - given),
+        )
 
     def _settle(self) -> None:
         """Count the step that was to run as run."""
@@ -253,35 +357,41 @@ class GradientMonitor(keras.callbacks.Callback):
         due = np.array([bool(self._schedule(int(step))) for step in recorded.steps], bool)
         if due.any():
             self._recorded += int(due.sum())
-            layout = layout_of(self._capture.variables)
-            steps = recorded.steps + self._first_step
-            chunk = Chunk(layout, steps, recorded.values).select(due)
-            self._history.append(chunk)
-            if self._log is not None:
-                self._log.write(chunk)
+            self._keep(recorded.select(due), self._capture)
+
+    def _keep(self, recorded: Recorded, capture: Capture) -> None:
+        values = dict(recorded.values)
+        if self._sample_size:
+            before = self._samples
+            if before.shape[1] != recorded.samples.shape[1]:
+                before = recorded.samples[:0]
+            values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
+            self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
+        heard, optimizers = capture.optimizers
+        layout = Layout(
+            variables_of(capture.variables, optimizers, self._per),
+            tuple(dict.fromkeys(optimizers)) if len(heard) > 1 else ("",),
+            self._frozen,
+            capture.replicas,
+        )
+        totals = {name: array[:, heard] for name, array in recorded.totals.items()}
+        chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
+        self._history.append(chunk)
+        if self._log is not None:
+            edges = np.cumsum(capture.sample_sizes)[:-1]
+            samples = np.split(recorded.samples, edges, axis=1) if self._histograms else None
+            self._log.write(chunk, samples)
+        self._judge()
+
+    def _judge(self) -> None:
+        known = {finding.key for finding in self.findings}
+        news = [finding for finding in judge(self._history) if finding.key not in known]
+        self.findings.extend(news)
+        if news and self._log is not None:
+            self._log.write_findings(to_json(self.findings), news[-1].step)
+        for finding in news:
+            warnings.warn(finding.message, GradientWarning, stacklevel=2)
 
 
 def _identical(some: list[Any], others: list[Any]) -> bool:
     return list(map(id, some)) == list(map(id, others))
-
-
-def _checked_log_dir(log_dir: Any) -> Path | None:
-    if log_dir is None:
-        return None
-    if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
-        raise ValueError(
-            "`log_dir` must be the path of a directory, or None to record in memory only. "
-            f"Received: log_dir={log_dir!r}."
-        )
-    if "://" in str(log_dir):
-        raise ValueError(
-            "`log_dir` must be the path of a local directory. Received: "
-            f"log_dir={str(log_dir)!r}. Log to a directory here, and copy it afterwards."
-        )
-    path = Path(log_dir)
-    if path.exists() and not path.is_dir():
-        raise ValueError(
-            f"`log_dir` must be the path of a directory. Received: log_dir={str(log_dir)!r}, which "
-            "is a file. Name another directory; it is made if it is missing."
-        )
-    return path

@@ -7,8 +7,17 @@ holds it can be loaded.
 from keras_initkit import callbacks, initializers
 from keras_initkit.moments import Moments
 from keras_initkit.normalization import Normalization
+from tensorboard_plugin_initkit.findings import Finding
 from tensorboard_plugin_initkit.history import History, read_log
 
-__all__ = ["History", "Moments", "Normalization", "callbacks", "initializers", "read_log"]
+__all__ = [
+    "Finding",
+    "History",
+    "Moments",
+    "Normalization",
+    "callbacks",
+    "initializers",
+    "read_log",
+]
 
 __version__ = "0.1.0"

@@ -1,22 +1,27 @@
-"""TensorBoard event files, written and read without TensorFlow.
+"""TensorBoard event files, written without TensorFlow, and read from wherever they are.
 
 A file is a sequence of records, each `u64 length, u32 masked crc of the length, data, u32 masked
 crc of the data`, little-endian; the data is a serialised `Event`. Every write reaches the
 operating system before it returns, so a killed process loses nothing that was written.
 """
 
+import contextlib
+import io
 import itertools
 import os
 import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 
+from tensorboard_plugin_initkit import remote
+
+_PATTERN = "events.out.tfevents.*.initkit"
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _serial = itertools.count()
@@ -38,6 +43,7 @@ class EventFileWriter:
     """Appends serialised events to a new event file.
 
     The file is open only while it is written: nothing has to be closed, whatever ends a training.
+    It holds whole records only, also after a write that failed half way, as on a full disk.
 
     Args:
         directory: Directory of the run; made if missing.
@@ -57,7 +63,9 @@ class EventFileWriter:
         )
         self.path = directory / name
         version = Event(wall_time=now, file_version="brain.Event:2")
-        self.path.write_bytes(_record(version.SerializeToString()))
+        self._size = 0
+        self.path.touch()
+        self.write([version.SerializeToString()])
 
     def write(self, events: Iterable[bytes]) -> None:
         """Append serialised events.
@@ -65,14 +73,35 @@ class EventFileWriter:
         Raises:
             OSError: If the file is gone or cannot be written.
         """
-        with open(self.path, "r+b") as file:
-            file.seek(0, os.SEEK_END)
-            file.write(b"".join(map(_record, events)))
+        data = b"".join(map(_record, events))
+        with open(self.path, "r+b", buffering=0) as file:
+            end = min(file.seek(0, os.SEEK_END), self._size)
+            file.truncate(end)  # what a failed write has left, if it could not be taken back then
+            file.seek(end)
+            try:
+                _write_all(file, data)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+        self._size = end + len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is written has been handed to the system already."""
 
 
-def event_files(directory: str | os.PathLike[str]) -> list[Path]:
-    """Event files of keras-initkit in a directory, oldest first."""
-    return sorted(Path(directory).glob("events.out.tfevents.*.initkit"))
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def event_files(directory: str | os.PathLike[str]) -> list[str] | list[Path]:
+    """Event files of keras-initkit in a directory, or at a URL, oldest first."""
+    if remote.is_remote(directory):
+        urls = remote.list_directory(str(directory))
+        return sorted(url for url in urls if PurePosixPath(url).match(_PATTERN))
+    return sorted(Path(directory).glob(_PATTERN))
 
 
 def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
@@ -83,7 +112,7 @@ def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises:
         ValueError: If a record that is there whole does not match its checksum.
     """
-    with open(path, "rb") as file:
+    with remote.open_to_read(str(path)) if remote.is_remote(path) else open(path, "rb") as file:
         start = 0
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, _ = _HEADER.unpack(header)

@@ -1,19 +1,21 @@
 """`History`: the record of a training, as everyone reads it."""
 
 import os
-from pathlib import Path
+from numbers import Integral
 
 import numpy as np
 
 from tensorboard_plugin_initkit.schema import (
-    RECORDED,
     STATISTICS,
+    TOTAL_STATISTICS,
     Chunk,
     Layout,
     join,
     per_layer,
+    per_optimizer,
     per_variable,
 )
+from tensorboard_plugin_initkit.thinning import rows_to_keep
 
 
 class History:
@@ -22,14 +24,41 @@ class History:
     `history[name]` is a float64 array of shape `(n, layers)`, for the names
 
     - `"norm"`: L2 norm of the gradient that was applied, all the layer's variables together;
+    - `"rms"`: root mean square of its elements, which does not grow with the layer's size;
     - `"mean_abs"`, `"max_abs"`: mean and maximum of |g|;
-    - `"zeros"`: fraction of the gradient's elements that are exactly zero, in [0, 1];
+    - `"zeros"`: fraction of its elements that are exactly zero, in [0, 1];
     - `"nonfinite"`: number of its elements that are NaN or infinite;
+    - `"dead_units"`: fraction of the layer's units that no sample of the batch reached: the
+      gradient of their bias (without a bias: of their column of the kernel) is exactly zero;
+    - `"raw_norm"`: L2 norm before `clipnorm`, `clipvalue` or `global_clipnorm`;
+    - `"clip_ratio"`: `"norm"` relative to `"raw_norm"`, 1 where nothing was clipped;
+    - `"local_norm"`: root mean square over replicas of the L2 norm of the gradient of a replica's
+      part of the batch, before clipping;
     - `"weight_norm"`: L2 norm of the layer's weights before the update;
-    - `"update_ratio"`: L2 norm of the update relative to `"weight_norm"`.
+    - `"update_ratio"`: L2 norm of the update relative to `"weight_norm"`;
+    - `"cosine"`: cosine of the gradient with that of the record before;
+    - `"snr"`: signal-to-noise ratio of the gradient over the last records.
 
-    A layer that received no gradient at a step is NaN there. A record that goes back in steps
-    replaces what was recorded from its first step on, as in TensorBoard.
+    and of shape `(n, optimizers)` for the names
+
+    - `"loss"`: mean of the loss over the batches since the record before, in the same epoch;
+    - `"learning_rate"`;
+    - `"loss_scale"`: what the loss was multiplied by; gradients are those of the unscaled loss;
+    - `"skipped"`: number of updates that a loss scale has skipped since training began;
+    - `"global_norm"`, `"global_raw_norm"`: L2 norm of all the optimizer's gradients together,
+      applied and before clipping;
+    - `"noise_scale"`: gradient noise scale (McCandlish et al. 2018) in units of the global batch,
+      averaged over the last 50 records; needs replicas. Multiply with the batch size.
+
+    A layer that received no gradient at a step is NaN there, and so is what was not recorded. A
+    record that goes back in steps replaces what was recorded from its first step on, as in
+    TensorBoard.
+
+    A long record thins itself. The newest steps all stay, and so do the first one and, for each
+    layer, the steps of its largest and smallest norm and the first one that was not finite; of
+    the others those stay that stand out most, evenly over the training. A history that is thinned
+    keeps no more than `max_steps` and, where layers are many, the steps of their extremes.
+    `noise_scale` is then averaged over the steps that were kept.
 
     Example:
     ```python
@@ -37,10 +66,21 @@ class History:
     last = history["norm"][-1]
     print(dict(zip(history.layers, last)))
     ```
+
+    Args:
+        max_steps: Number of recorded steps to keep, a positive integer; or `None` to keep all.
+
+    Raises:
+        ValueError: If `max_steps` is neither.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_steps: int | None = 4096) -> None:
+        self._max_steps = _checked_max_steps(max_steps)
         self._chunks: list[Chunk] = []
+        self._length = 0
+        # Thinning is put off until a fifth more has come: it costs little for each step.
+        self._limit = self._max_steps or 0
+        self._thinned = False
 
     def append(self, chunk: Chunk) -> None:
         """Add recorded steps."""
@@ -49,22 +89,39 @@ class History:
         first = chunk.steps[0]
         while self._chunks and self._chunks[-1].steps[-1] >= first:
             last = self._chunks.pop()
-            kept = last.select(last.steps < first)
-            if len(kept.steps):
-                self._chunks.append(kept)
-        self._chunks.append(chunk)
+            self._length -= len(last.steps)
+            self._add(last.select(last.steps < first))
+        self._add(chunk)
+        if self._max_steps is not None and self._length > self._limit:
+            self._thin(self._max_steps)
+
+    def _add(self, chunk: Chunk) -> None:
+        if len(chunk.steps):
+            self._chunks.append(chunk)
+            self._length += len(chunk.steps)
+
+    def _thin(self, max_steps: int) -> None:
+        whole = self._joined()
+        kept = whole.select(rows_to_keep(whole, max_steps))
+        self._chunks, self._length = [kept], len(kept.steps)
+        self._limit = max(max_steps, self._length + self._length // 4)
+        self._thinned = self._thinned or self._length < len(whole.steps)
 
     def _joined(self) -> Chunk:
         if not self._chunks:
-            empty = np.zeros((0, 0), np.float32)
-            return Chunk(Layout(()), np.zeros(0, np.int64), dict.fromkeys(RECORDED, empty))
+            return Chunk(Layout(()), np.zeros(0, np.int64), {})
         if len(self._chunks) > 1:
             self._chunks = [join(self._chunks)]
         return self._chunks[0]
 
     def __len__(self) -> int:
-        """Number of recorded steps."""
-        return sum(len(chunk.steps) for chunk in self._chunks)
+        """Number of recorded steps that are kept."""
+        return self._length
+
+    @property
+    def thinned(self) -> bool:
+        """Whether steps were left out because the record is long."""
+        return self._thinned
 
     @property
     def steps(self) -> np.ndarray:
@@ -81,9 +138,21 @@ class History:
         """Paths of the trainable variables, in the model's order."""
         return [variable.path for variable in self._joined().layout.variables]
 
+    @property
+    def frozen(self) -> list[str]:
+        """Paths of the layers that were not trained at the last recorded step."""
+        return list(self._chunks[-1].layout.frozen) if self._chunks else []
+
+    @property
+    def optimizers(self) -> list[str]:
+        """Names of the optimizers; a model's only one is called ""."""
+        return list(self._joined().layout.optimizers)
+
     def __getitem__(self, statistic: str) -> np.ndarray:
-        """A statistic of every layer: float64 array (n, layers)."""
-        return per_layer(self._joined(), _known(statistic))
+        """A statistic of every layer or optimizer: float64 array (n, layers or optimizers)."""
+        if statistic in TOTAL_STATISTICS:
+            return per_optimizer(self._joined(), statistic)
+        return per_layer(self._joined(), _known(statistic, STATISTICS + TOTAL_STATISTICS))
 
     def per_variable(self, statistic: str) -> np.ndarray:
         """A statistic of every variable: float64 array (n, variables), columns as `variables`.
@@ -91,37 +160,53 @@ class History:
         Raises:
             KeyError: If there is no such statistic.
         """
-        return per_variable(self._joined(), _known(statistic))
+        return per_variable(self._joined(), _known(statistic, STATISTICS))
 
     def __repr__(self) -> str:
+        thinned = ", thinned" if self.thinned else ""
         steps = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""
-        return f"<History: {len(self)} recorded steps of {len(self.layers)} layers{steps}>"
+        return f"<History: {len(self)} recorded steps of {len(self.layers)} layers{steps}{thinned}>"
 
 
-def _known(statistic: str) -> str:
-    if statistic not in STATISTICS:
-        names = ", ".join(f'"{name}"' for name in STATISTICS)
+def _checked_max_steps(max_steps: int | None) -> int | None:
+    if max_steps is None:
+        return None
+    if not isinstance(max_steps, Integral) or isinstance(max_steps, bool) or max_steps < 1:
+        raise ValueError(
+            "`max_steps` must be a positive integer, or None to keep every recorded step. "
+            f"Received: max_steps={max_steps!r}. Write `max_steps=4096` for the default."
+        )
+    return int(max_steps)
+
+
+def _known(statistic: str, known: tuple[str, ...]) -> str:
+    if statistic not in known:
+        names = ", ".join(f'"{name}"' for name in known)
         raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
     return statistic
 
 
-def read_log(log_dir: str | os.PathLike[str]) -> History:
+def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> History:
     """Read what a `GradientMonitor` has logged, also while it is still training.
 
     Args:
-        log_dir: The directory that the monitor was given.
+        log_dir: The directory or URL that the monitor was given.
+        max_steps: Number of recorded steps to keep; by default all that were written.
 
     Returns:
-        A `History`, equal to `monitor.history` of the training that wrote it.
+        A `History`, equal to `monitor.history` of the training that wrote it, as long as that
+        is not thinned.
 
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.
-        ValueError: If the log is damaged, or of another schema version.
+        ImportError: If a package for the URL is missing.
+        ValueError: If the log is damaged, or of another schema version, or `max_steps` is not as
+            described.
     """
     # TensorBoard's protocol buffers take 70 ms to import: only who reads a log pays for them.
     from tensorboard_plugin_initkit.log import read_chunks
 
-    history = History()
-    for chunk in read_chunks(Path(log_dir)):
+    history = History(max_steps)
+    for chunk in read_chunks(log_dir):
         history.append(chunk)
     return history

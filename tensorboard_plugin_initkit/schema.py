@@ -1,26 +1,53 @@
 """What one record of a training is: its statistics, its columns, and how they are put together."""
 
 import dataclasses
+import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-# One column a variable, as measured on the device.
-RECORDED = (
+# One number a variable, as measured on the device where its gradient is applied.
+MEASURED = (
     "norm",
     "mean_abs",
     "max_abs",
     "zeros",
     "nonfinite",
+    "dead_units",
+    "clip_ratio",
+    "local_norm",
     "weight_norm",
     "update_norm",
 )
-# What a reader is given: `update_norm` comes as `update_ratio`, relative to the weights.
-STATISTICS = (*RECORDED[:-1], "update_ratio")
+# One number a variable, from a sample of its gradient's elements.
+SAMPLED = ("cosine", "snr")
+RECORDED = MEASURED + SAMPLED
+# What a reader is given of variables and layers.
+STATISTICS = (
+    "norm",
+    "rms",
+    "mean_abs",
+    "max_abs",
+    "zeros",
+    "nonfinite",
+    "dead_units",
+    "raw_norm",
+    "clip_ratio",
+    "local_norm",
+    "weight_norm",
+    "update_ratio",
+    "cosine",
+    "snr",
+)
+
+# One number an optimizer, as recorded, and what a reader is given.
+TOTALS = ("loss", "learning_rate", "loss_scale", "skipped")
+TOTAL_STATISTICS = (*TOTALS, "global_norm", "global_raw_norm", "noise_scale")
 
 
 class Variable(NamedTuple):
@@ -29,40 +56,76 @@ class Variable(NamedTuple):
     path: str
     layer: str
     shape: tuple[int, ...]
+    optimizer: str = ""
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @property
+    def units(self) -> int:
+        """Number of units that the variable belongs to: of elements along its last axis."""
+        return self.shape[-1] if self.shape else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The columns of a record, in the model's order (input first)."""
+    """The columns of a record.
+
+    Attributes:
+        variables: In the model's order (input first).
+        optimizers: Names of the optimizers; a model's only one is called "".
+        frozen: Paths of the layers whose weights are not trained.
+        replicas: Number of replicas that each computed the gradient of a part of the batch.
+    """
 
     variables: tuple[Variable, ...]
+    optimizers: tuple[str, ...] = ("",)
+    frozen: tuple[str, ...] = ()
+    replicas: int = 1
 
     @property
     def layers(self) -> list[str]:
         """Paths of the layers, each once, in order of first appearance."""
         return list(dict.fromkeys(variable.layer for variable in self.variables))
 
-    def union(self, other: "Layout") -> "Layout":
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """Number of elements of each variable: float64 array (variables,)."""
+        return np.array([variable.size for variable in self.variables], np.float64)
+
+    @functools.cached_property
+    def columns_by_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Columns sorted by layer, and where in them each layer starts."""
+        layers = self.layers
+        layer_of = np.array(_positions(layers, [v.layer for v in self.variables]), np.int64)
+        order = np.argsort(layer_of, kind="stable")
+        return order, np.searchsorted(layer_of[order], np.arange(len(layers)))
+
+    def union(self, later: "Layout") -> "Layout":
         """All columns of both: in the order of the one that has them all, if one does."""
-        first, second = self.variables, other.variables
+        first, second = self.variables, later.variables
         if set(first) < set(second):
             first, second = second, first
-        return Layout(tuple(dict.fromkeys(first + second)))
+        return Layout(
+            tuple(dict.fromkeys(first + second)),
+            tuple(dict.fromkeys(self.optimizers + later.optimizers)),
+            later.frozen,
+            later.replicas,
+        )
 
     def columns_of(self, other: "Layout") -> list[int]:
         """Position here of each column of `other`."""
-        position = {variable: i for i, variable in enumerate(self.variables)}
-        return [position[variable] for variable in other.variables]
+        return _positions(self.variables, other.variables)
 
     def to_json(self) -> str:
         """Serialise."""
-        columns = [variable._asdict() for variable in self.variables]
-        return json.dumps({"version": SCHEMA_VERSION, "variables": columns})
+        content = dataclasses.asdict(self) | {
+            "version": SCHEMA_VERSION,
+            "variables": [variable._asdict() for variable in self.variables],
+        }
+        return json.dumps(content)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -77,11 +140,15 @@ class Layout:
                 f"The log must have schema version {SCHEMA_VERSION}. Received: version "
                 f"{content['version']}. Read it with the keras-initkit that wrote it."
             )
+        variables = (
+            Variable(**(column | {"shape": tuple(column["shape"])}))
+            for column in content["variables"]
+        )
         return cls(
-            tuple(
-                Variable(column["path"], column["layer"], tuple(column["shape"]))
-                for column in content["variables"]
-            )
+            tuple(variables),
+            tuple(content["optimizers"]),
+            tuple(content["frozen"]),
+            content["replicas"],
         )
 
 
@@ -92,33 +159,44 @@ class Chunk:
     Attributes:
         layout: The columns.
         steps: int64 array (n,), strictly increasing: `optimizer.iterations` before the update.
-        values: For each statistic of `RECORDED`, a float32 array (n, variables). A column is NaN
-            in `nonfinite` where the variable received no gradient.
+        values: For each statistic of `RECORDED` that was recorded, a float32 array
+            (n, variables). A column is NaN in all of them where the variable received no
+            gradient.
+        totals: For each of `TOTALS` that is known, a float32 array (n, optimizers).
     """
 
     layout: Layout
     steps: np.ndarray
     values: Mapping[str, np.ndarray]
+    totals: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def select(self, rows: np.ndarray) -> "Chunk":
-        """The rows of an index or mask."""
+    def select(self, rows: np.ndarray | slice) -> "Chunk":
+        """The rows of an index, mask or slice."""
         return Chunk(
             self.layout,
             self.steps[rows],
             {name: array[rows] for name, array in self.values.items()},
+            {name: array[rows] for name, array in self.totals.items()},
         )
 
     def spread(self, layout: Layout) -> "Chunk":
         """The same steps on the columns of a larger layout; new columns are NaN."""
         if layout == self.layout:
             return self
-        columns = layout.columns_of(self.layout)
-        shape = (len(self.steps), len(layout.variables))
-        values = {}
-        for name, array in self.values.items():
-            values[name] = np.full(shape, np.nan, np.float32)
-            values[name][:, columns] = array
-        return Chunk(layout, self.steps, values)
+        variables = _positions(layout.variables, self.layout.variables)
+        optimizers = _positions(layout.optimizers, self.layout.optimizers)
+        return Chunk(
+            layout,
+            self.steps,
+            {
+                name: _widened(array, variables, len(layout.variables))
+                for name, array in self.values.items()
+            },
+            {
+                name: _widened(array, optimizers, len(layout.optimizers))
+                for name, array in self.totals.items()
+            },
+        )
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
@@ -130,15 +208,28 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(
         layout,
         np.concatenate([chunk.steps for chunk in spread]),
-        {name: np.concatenate([chunk.values[name] for chunk in spread]) for name in RECORDED},
+        {
+            name: np.concatenate([_recorded(chunk, name) for chunk in spread])
+            for name in RECORDED
+            if any(name in chunk.values for chunk in spread)
+        },
+        {
+            name: np.concatenate([_total(chunk, name) for chunk in spread])
+            for name in TOTALS
+            if any(name in chunk.totals for chunk in spread)
+        },
     )
 
 
 def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:
     """A statistic of `STATISTICS` for every variable: float64 array (n, variables)."""
-    if statistic != "update_ratio":
-        return chunk.values[statistic].astype(np.float64)
-    return _ratio(per_variable(chunk, "update_norm"), per_variable(chunk, "weight_norm"))
+    if statistic == "rms":
+        return _ratio(per_variable(chunk, "norm"), np.sqrt(chunk.layout.sizes))
+    if statistic == "raw_norm":
+        return _ratio(per_variable(chunk, "norm"), per_variable(chunk, "clip_ratio"))
+    if statistic == "update_ratio":
+        return _ratio(per_variable(chunk, "update_norm"), per_variable(chunk, "weight_norm"))
+    return _recorded(chunk, statistic).astype(np.float64)
 
 
 def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
@@ -147,55 +238,159 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
     A layer's variables count as one long vector. Variables that received no gradient are left
     out; a layer none of whose variables received one is NaN.
     """
+    if statistic == "clip_ratio":
+        norm, raw = per_layer(chunk, "norm"), per_layer(chunk, "raw_norm")
+        return np.where(raw == 0, 1.0, _ratio(norm, raw))
     if statistic == "update_ratio":
         return _ratio(per_layer(chunk, "update_norm"), per_layer(chunk, "weight_norm"))
-    values = chunk.values[statistic].astype(np.float64)
-    has_gradient = ~np.isnan(chunk.values["nonfinite"])
-    result = np.full((len(chunk.steps), len(chunk.layout.layers)), np.nan)
-    for i, columns in enumerate(_columns_by_layer(chunk.layout)):
-        present = has_gradient[:, columns]
-        rows = present.any(axis=1)
-        sizes = np.array([chunk.layout.variables[c].size for c in columns], np.float64)
-        result[rows, i] = _COMBINE[statistic](
-            np.where(present, values[:, columns], 0.0)[rows], (sizes * present)[rows]
-        )
+    order, starts = chunk.layout.columns_by_layer
+    present = ~np.isnan(_recorded(chunk, "nonfinite"))[:, order]
+    values = np.where(present, per_variable(chunk, statistic)[:, order], 0.0)
+    weights = np.where(present, _weights(chunk, statistic)[:, order], 0.0)
+    result = _COMBINE[statistic](values, weights, starts)
+    return np.where(np.logical_or.reduceat(present, starts, axis=1), result, np.nan)
+
+
+def per_optimizer(chunk: Chunk, statistic: str) -> np.ndarray:
+    """A statistic of `TOTAL_STATISTICS` for every optimizer: float64 array (n, optimizers)."""
+    if statistic == "global_norm":
+        return np.sqrt(_sum_of_squares(chunk, "norm"))
+    if statistic == "global_raw_norm":
+        return np.sqrt(_sum_of_squares(chunk, "raw_norm"))
+    if statistic == "noise_scale":
+        return _noise_scale(chunk)
+    return _total(chunk, statistic).astype(np.float64)
+
+
+def _noise_scale(chunk: Chunk) -> np.ndarray:
+    """tr(Σ) / |G|² of McCandlish et al. 2018, appendix A.1, with the global batch as its unit.
+
+    NaN where the noise is so large that the estimate of |G|² is not positive.
+    """
+    replicas = chunk.layout.replicas
+    if replicas == 1:
+        return np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
+    whole, part = _sum_of_squares(chunk, "raw_norm"), _sum_of_squares(chunk, "local_norm")
+    with np.errstate(invalid="ignore"):
+        squared_gradient = (replicas * whole - part) / (replicas - 1)
+        noise = (part - whole) / (replicas - 1)
+    # Each is noisy and unbiased, their ratio is not: it is taken of averages.
+    noise, squared_gradient = _trailing_mean(noise), _trailing_mean(squared_gradient)
+    return _ratio(noise, np.where(squared_gradient > 0, squared_gradient, np.nan))
+
+
+def _trailing_mean(array: np.ndarray, window: int = 50) -> np.ndarray:
+    """Mean over the rows up to each, as far as they are finite."""
+    finite = np.isfinite(array)
+    padding = ((window, 0), (0, 0))
+    values = np.pad(np.where(finite, array, 0.0), padding)
+    counts = np.pad(finite.astype(np.float64), padding)
+    windows = (np.lib.stride_tricks.sliding_window_view(a, window, 0) for a in (values, counts))
+    total, count = (view[1:].sum(axis=-1) for view in windows)
+    return np.where(finite, total / np.maximum(count, 1), np.nan)
+
+
+def _sum_of_squares(chunk: Chunk, statistic: str) -> np.ndarray:
+    """Sum over each optimizer's variables: float64 array (n, optimizers)."""
+    present = ~np.isnan(_recorded(chunk, "nonfinite"))
+    squares = np.where(present, np.square(per_variable(chunk, statistic)), 0.0)
+    result = np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
+    for i, columns in enumerate(_columns_by_optimizer(chunk.layout)):
+        rows = present[:, columns].any(axis=1)
+        result[rows, i] = squares[rows][:, columns].sum(axis=1)
     return result
 
 
-def _columns_by_layer(layout: Layout) -> list[list[int]]:
-    columns: dict[str, list[int]] = {}
+def _columns_by_optimizer(layout: Layout) -> list[list[int]]:
+    columns: dict[str, list[int]] = {name: [] for name in layout.optimizers}
     for i, variable in enumerate(layout.variables):
-        columns.setdefault(variable.layer, []).append(i)
+        columns[variable.optimizer].append(i)
     return list(columns.values())
 
 
-def _ratio(update: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _weights(chunk: Chunk, statistic: str) -> np.ndarray:
+    """What a variable counts in a mean over its layer: float64 array (n, variables)."""
+    if statistic in SAMPLED:
+        return np.square(per_variable(chunk, "norm"))
+    if statistic == "dead_units":
+        weights = np.array([variable.units for variable in chunk.layout.variables], np.float64)
+    else:
+        weights = chunk.layout.sizes
+    return np.broadcast_to(weights, (len(chunk.steps), len(weights)))
+
+
+def _recorded(chunk: Chunk, name: str) -> np.ndarray:
+    if name in chunk.values:
+        return chunk.values[name]
+    missing = np.full((len(chunk.steps), len(chunk.layout.variables)), np.nan, np.float32)
+    if name == "clip_ratio":  # nothing was clipped
+        missing[~np.isnan(_recorded(chunk, "nonfinite"))] = 1.0
+    return missing
+
+
+def _total(chunk: Chunk, name: str) -> np.ndarray:
+    if name in chunk.totals:
+        return chunk.totals[name]
+    return np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan, np.float32)
+
+
+def _positions(here: Sequence[Any], others: Sequence[Any]) -> list[int]:
+    position = {item: i for i, item in enumerate(here)}
+    return [position[item] for item in others]
+
+
+def _widened(array: np.ndarray, columns: list[int], width: int) -> np.ndarray:
+    wide = np.full((len(array), width), np.nan, array.dtype)
+    wide[:, columns] = array
+    return wide
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(update == 0, np.where(np.isnan(weight), weight, 0.0), update / weight)
+        return np.where(part == 0, np.where(np.isnan(whole), whole, 0.0), part / whole)
 
 
-def _root_sum_of_squares(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.sum(np.square(values), axis=1))
+# Values and weights are arrays (n, variables), sorted by layer; a layer's begin at its start.
 
 
-def _weighted_mean(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.sum(values * sizes, axis=1) / np.sum(sizes, axis=1)
+def _sum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values, starts, axis=1)
 
 
-def _maximum(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.max(values, axis=1)
+def _maximum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.maximum.reduceat(values, starts, axis=1)
 
 
-def _total(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.sum(values, axis=1)
+def _root_sum_of_squares(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.sqrt(_sum(np.square(values), weights, starts))
+
+
+def _root_mean_square(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.sqrt(_mean(np.square(values), weights, starts))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return _sum(values * weights, weights, starts) / _sum(weights, weights, starts)
+
+
+def _mean_of_defined(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    return _mean(np.where(defined, values, 0.0), np.where(defined, weights, 0.0), starts)
 
 
 _COMBINE = {
     "norm": _root_sum_of_squares,
-    "mean_abs": _weighted_mean,
+    "rms": _root_mean_square,
+    "mean_abs": _mean,
     "max_abs": _maximum,
-    "zeros": _weighted_mean,
-    "nonfinite": _total,
+    "zeros": _mean,
+    "nonfinite": _sum,
+    "dead_units": _mean_of_defined,
+    "raw_norm": _root_sum_of_squares,
+    "local_norm": _root_sum_of_squares,
     "weight_norm": _root_sum_of_squares,
     "update_norm": _root_sum_of_squares,
+    "cosine": _mean_of_defined,
+    "snr": _mean_of_defined,
 }

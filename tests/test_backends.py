@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_initkit
-from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from tensorboard_plugin_initkit.schema import STATISTICS
 
 BACKEND = keras.backend.backend()
@@ -208,7 +208,8 @@ def test_a_non_finite_gradient_is_counted():
     model, (x, y) = compiled(mlp), data()
     x[3 * BATCH] = np.inf
     monitor = GradientMonitor(every_n_steps=1)
-    model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    with pytest.warns(GradientWarning, match="Non-finite numbers: at step 3"):
+        model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
     assert not monitor.history["nonfinite"][:3].any()
     assert monitor.history["nonfinite"][3, 0] > 0
     assert np.isnan(monitor.history["max_abs"][3, 0])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -13,6 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from tensorboard_plugin_initkit import event_file
 from tensorboard_plugin_initkit.event_file import EventFileWriter, event_files, read_events
 
 # Records of one byte to some tens of kilobytes.
@@ -179,6 +184,75 @@ def test_a_directory_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
         EventFileWriter(tmp_path / "file" / "run")
 
 
+# Writes that fail half way.
+
+
+def write_half(file: Any, data: bytes) -> None:
+    file.write(data[: len(data) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("truncates", [True, False], ids=["taken back", "left torn"])
+def test_a_failed_write_leaves_whole_records_and_the_next_goes_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truncates: bool
+) -> None:
+    writer = EventFileWriter(tmp_path)
+    writer.write(serialised(event(0)))
+    size = writer.path.stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(event_file, "_write_all", write_half)
+        if not truncates:
+            patch.setattr(event_file, "open", open_without_truncating, raising=False)
+        with pytest.raises(OSError, match="No space left on device"):
+            writer.write(serialised(event(1, 70_000)))
+    assert (writer.path.stat().st_size == size) == truncates
+    assert [one.step for one in read_events(writer.path)] == [0, 0]
+    writer.write(serialised(event(2)))
+    assert [one.step for one in read_events(writer.path)] == [0, 0, 2]
+    assert record_ends(writer.path)[-1] == writer.path.stat().st_size
+
+
+class FileThatCannotBeCut(io.FileIO):
+    def truncate(self, size: int | None = None) -> int:
+        if size is not None and size < os.fstat(self.fileno()).st_size:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().truncate(size)
+
+
+def open_without_truncating(path: Path, mode: str, buffering: int) -> Any:
+    return FileThatCannotBeCut(path, mode.replace("b", ""))
+
+
+def test_on_a_disk_that_is_full_the_file_stays_whole(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from tensorboard_plugin_initkit.event_file import EventFileWriter
+from tensorboard.compat.proto.event_pb2 import Event
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer = EventFileWriter(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+for step in range(100):
+    try:
+        writer.write([Event(step=step, file_version="x" * 1_000).SerializeToString()])
+    except OSError as error:
+        print(step, error)
+        break
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.write([Event(step=1_000).SerializeToString()])
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert output.stdout.strip() == "48 [Errno 27] File too large"
+    (path,) = event_files(tmp_path)
+    assert [one.step for one in read_events(path)] == [0, *range(48), 1_000]
+
+
 def test_every_write_has_reached_the_system_when_it_returns(tmp_path: Path) -> None:
     writer = EventFileWriter(tmp_path)
     sizes = [writer.path.stat().st_size]
@@ -191,9 +265,9 @@ def test_every_write_has_reached_the_system_when_it_returns(tmp_path: Path) -> N
 def test_logs_are_read_without_keras_and_tensorflow() -> None:
     script = """
 import sys
-for name in ("history", "log", "schema", "event_file"):
+for name in ("history", "log", "schema", "event_file", "uploaded_event_file"):
     __import__(f"tensorboard_plugin_initkit.{name}")
-print(sorted({"keras", "tensorflow", "jax", "torch"} & set(sys.modules)))
+print(sorted({"keras", "tensorflow", "jax", "torch", "fsspec"} & set(sys.modules)))
 """
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True

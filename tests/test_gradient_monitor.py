@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import keras_initkit
-from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from tensorboard_plugin_initkit.schema import STATISTICS
 
 BATCH, STEPS = 16, 6
@@ -273,7 +273,7 @@ def test_two_replicas_record_the_gradient_of_the_global_batch():
         model = compiled(mlp)
     monitor = GradientMonitor(every_n_steps=1)
     fit(model, *data(mlp), monitor)
-    for statistic in STATISTICS:
+    for statistic in set(STATISTICS) - {"local_norm"}:
         np.testing.assert_allclose(
             monitor.history[statistic], single[statistic], rtol=1e-5, err_msg=statistic
         )
@@ -449,16 +449,19 @@ def test_a_variable_without_gradient_is_nan_and_a_frozen_one_is_not_listed():
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         history = recorded(Detached)
     assert history.layers == ["detached/unused", "detached/head"]
+    assert history.frozen == ["detached/frozen"]
+    unrecorded = {"local_norm", "cosine", "snr"}  # these take replicas, or samples
     for statistic in STATISTICS:
         assert np.isnan(history[statistic][:, 0]).all()
-        assert np.isfinite(history[statistic][:, 1]).all()
+        assert np.isnan(history[statistic][:, 1]).all() == (statistic in unrecorded)
 
 
 def test_non_finite_gradients_are_counted_and_seen():
     model, (x, y) = compiled(mlp), data(mlp)
     x[3 * BATCH] = np.inf
     monitor = GradientMonitor(every_n_steps=1)
-    fit(model, x, y, monitor)
+    with pytest.warns(GradientWarning, match="Non-finite numbers: at step 3"):
+        fit(model, x, y, monitor)
     assert not monitor.history["nonfinite"][:3].any()
     assert monitor.history["nonfinite"][3, 0] > 0
     assert np.isnan(monitor.history["norm"][3, 0])
@@ -626,11 +629,6 @@ def test_every_n_steps_is_checked(n):
 def test_log_dir_is_checked(log_dir):
     with pytest.raises(ValueError, match=r"`log_dir` must be the path of a directory, or None"):
         GradientMonitor(log_dir)
-
-
-def test_log_dir_must_be_local():
-    with pytest.raises(ValueError, match=r"must be the path of a local directory.*gs://bucket"):
-        GradientMonitor("gs://bucket/runs")
 
 
 def test_log_dir_must_not_be_a_file(tmp_path):

@@ -9,29 +9,41 @@ from typing import Any
 
 import keras
 
-from keras_initkit.callbacks.capture.recorded_step import Capture, record_next_step
+from keras_initkit.callbacks.capture.listener import Capture, Watch
+from keras_initkit.callbacks.capture.model_parts import frozen_layers
+from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
+from keras_initkit.callbacks.capture.row import Recorded
 
-__all__ = ["BACKENDS", "Capture", "open_capture", "record_next_step"]
+__all__ = [
+    "BACKENDS",
+    "Call",
+    "Capture",
+    "Recorded",
+    "Watch",
+    "frozen_layers",
+    "open_capture",
+    "record_next_step",
+]
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def open_capture(model: Any, capacity: int) -> Capture:
+def open_capture(model: Any, watch: Watch) -> Capture:
     """Make the capture for a model on the current backend.
 
     Args:
         model: A compiled `keras.Model`.
-        capacity: Number of steps that can be recorded between two reads.
+        watch: What to measure.
     """
     # Each imports its backend's framework.
     if keras.backend.backend() == "jax":
         from keras_initkit.callbacks.capture.jax import JaxCapture
 
-        return JaxCapture(model)
+        return JaxCapture(model, watch)
     if keras.backend.backend() == "torch":
         from keras_initkit.callbacks.capture.torch import TorchCapture
 
-        return TorchCapture(model)
+        return TorchCapture(model, watch)
     from keras_initkit.callbacks.capture.tensorflow import TensorFlowCapture
 
-    return TensorFlowCapture(model, capacity)
+    return TensorFlowCapture(model, watch)

@@ -15,37 +15,29 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.listener import OptimizerListener
-from keras_initkit.callbacks.capture.recorded_step import Recorded, replaced_methods
-from tensorboard_plugin_initkit.schema import RECORDED
+from keras_initkit.callbacks.capture.listener import Capture, Watch
+from keras_initkit.callbacks.capture.model_parts import Leaf
+from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
 
 _NO_UPDATE = -1
 
 
-class JaxCapture(OptimizerListener):
-    """Listens to the optimizer of a model. See `recorded_step.Capture`."""
+class JaxCapture(Capture):
+    """Listens to the optimizers of a model. See `listener.Capture`."""
 
-    def __init__(self, model: Any) -> None:
-        self._rows: list[tuple[Any, Any]] = []
-        super().__init__(model)
+    def __init__(self, model: Any, watch: Watch) -> None:
+        self._rows: list[tuple[Any, Any, int, Any]] = []
+        self._next_step = 0
+        super().__init__(model, watch)
 
-    def batches_done(self) -> int:
-        """Number of batches whose gradients the optimizer has been given so far."""
-        if self._model._jax_state_synced:
-            return super().batches_done()
-        # During an epoch the variables are empty, and the model holds their values.
-        for variable, value in zip(
-            self._model.optimizer.variables,
-            self._model._jax_state["optimizer_variables"],
-            strict=True,
-        ):
-            if variable is self._optimizer._iterations:
-                return int(value)
-        raise LookupError("The optimizer's variables must hold its iterations.")
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+        self._next_step = call.first_step
 
     @contextlib.contextmanager
     def instrumenting(self) -> Iterator[None]:
@@ -62,46 +54,82 @@ class JaxCapture(OptimizerListener):
     def listening(self) -> Iterator[None]:
         """Hear the updates that are traced or run inside the context."""
         self._meet_variables()
-        variables = self._optimizer._variables
-        variables.extend(self._row)
+        variables = self._carrier._variables
+        variables.extend(self._row_variables)
         try:
             with super().listening():
                 yield
         finally:
-            own = {id(variable) for variable in self._row}
+            own = set(map(id, self._row_variables))
             variables[:] = [variable for variable in variables if id(variable) not in own]
 
-    def read(self) -> Recorded:
-        """Take the updates heard since the last read from the device."""
-        rows, self._rows = self._rows, []
-        steps = np.array([int(step) for _, step in rows], np.int64)
-        shape = (len(rows), len(self.variables), len(RECORDED))
-        table = np.array([np.asarray(row) for row, _ in rows], np.float32).reshape(shape)
+    @property
+    def _carrier(self) -> Any:
+        """The optimizer whose state takes the row along: the only one, or what holds them."""
+        return self._model.optimizer if self.several else self.leaves[0].optimizer
+
+    def _take(self) -> tuple[np.ndarray, np.ndarray]:
+        taken, self._rows = self._rows, []
+        rows = np.array([np.asarray(row) for row, *_ in taken], np.float32)
+        rows = rows.reshape(len(taken), self._row.size)
+        steps = np.array([int(step) for _, step, *_ in taken], np.int64)
         made = steps != _NO_UPDATE
-        values = {name: table[made][:, :, i] for i, name in enumerate(RECORDED)}
-        return Recorded(steps[made], values)
+        if self.several:
+            steps = np.array([step for *_, step, _ in taken], np.int64)
+        for i, leaf in enumerate(self.leaves):
+            if leaf.loss_scale is not None:
+                scale = [float(scales[i]) for *_, scales in taken]
+                rows[:, self._row.loss_scale(i)] = scale
+        return steps[made], rows[made]
+
+    def _iterations(self, optimizer: Any) -> int:
+        if self._model._jax_state_synced:
+            return super()._iterations(optimizer)
+        # During an epoch the variables are empty, and the model holds their values.
+        place = self._place(optimizer._iterations)
+        return int(self._model._jax_state["optimizer_variables"][place])
+
+    def _loss_scale(self, leaf: Leaf) -> Any:
+        if leaf.loss_scale is None:
+            return super()._loss_scale(leaf)
+        # It is no variable of the state that the inner optimizer is given: see `_carrying`.
+        return np.float32("nan")
 
     def _make_buffer(self) -> None:
-        empty = np.full((len(self.variables), len(RECORDED)), np.nan, np.float32)
+        empty = np.full(self._row.size, np.nan, np.float32)
         self._empty = (empty, np.array(_NO_UPDATE, np.int32))
-        self._row = [
+        self._row_variables = [
             keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
         ]
 
-    def _keep(self, columns: list[int], measured: Any) -> None:
-        row, step = self._row
-        if columns:
-            indices = np.array(columns)[:, None]
-            row.assign(ops.scatter_update(ops.array(self._empty[0]), indices, measured))
-        step.assign(ops.cast(self._optimizer.iterations, "int32"))
+    def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        kept, step_kept = self._row_variables
+        kept.assign(row if mine is None else ops.where(mine, row, kept))
+        step_kept.assign(ops.cast(step, "int32"))
 
     def _carrying(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
         def step(state: Any, data: Any) -> Any:
             trainable, other, optimizer, metrics = state
-            state = (trainable, other, [*optimizer, *self._empty], metrics)
-            logs, (trainable, other, optimizer, metrics) = step_function(state, data)
-            *optimizer, row, index = optimizer
-            self._rows.append((row, index))
+            place = self._place(self._row_variables[0])
+            scales = [self._copied_scale(leaf, optimizer) for leaf in self.leaves]
+            optimizer = [*optimizer[:place], *self._empty, *optimizer[place:]]
+            logs, (trainable, other, optimizer, metrics) = step_function(
+                (trainable, other, optimizer, metrics), data
+            )
+            row, index = optimizer[place : place + 2]
+            self._rows.append((row, index, self._next_step, scales))
+            self._next_step += 1
+            optimizer = [*optimizer[:place], *optimizer[place + 2 :]]
             return logs, (trainable, other, optimizer, metrics)
 
         return step
+
+    def _place(self, variable: Any) -> int:
+        """Place of a variable in the state of the model's optimizer."""
+        return [id(v) for v in self._model.optimizer.variables].index(id(variable))
+
+    def _copied_scale(self, leaf: Leaf, optimizer: Any) -> Any:
+        """The loss scale of a step, before the step is given its only copy."""
+        if leaf.loss_scale is None:
+            return None
+        return jax.numpy.copy(optimizer[self._place(leaf.loss_scale.dynamic_scale)])

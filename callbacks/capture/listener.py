@@ -1,70 +1,133 @@
-"""Listening to an optimizer while it updates a model: what all backends have in common.
+"""Listening to optimizers while they update a model: what all backends have in common.
 
 Keras internals, all methods of `keras.optimizers.Optimizer`, which every backend's optimizers call
 once an update:
 
-- `_clip_gradients(grads)`: an update begins; the weights are as yet untouched;
-- `_backend_update_step(grads, variables, learning_rate)`: is given the gradients that are
-  applied (unscaled, accumulated, clipped), and returns when the update is done.
+- `_clip_gradients(grads)`: an update begins; the weights are as yet untouched, the gradients
+  unscaled and accumulated;
+- `_backend_update_step(grads, variables, learning_rate)`: is given the clipped gradients, and
+  returns when the update is done.
 """
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.recorded_step import TrainFunction, replaced_methods
-from keras_initkit.gradient_statistics import (
-    GradientStatistics,
-    gradient_statistics,
-    norms,
-    sum_of_squares,
-)
+from keras_initkit.callbacks.capture.model_parts import Leaf, leaf_optimizers
+from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
+from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
+from keras_initkit.callbacks.columns import unit_sources
+from keras_initkit.gradient_statistics import gradient_statistics, norms, sum_of_squares
+from tensorboard_plugin_initkit.schema import MEASURED
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
 # operations, and big ones are not copied.
 _SMALL = 4096
+# Rows that wait on the device: at most so many, and so many numbers.
+_MOST_ROWS, _MOST_NUMBERS = 64, 2**22
 
 
-class _Heard(NamedTuple):
-    """Columns of variables, in groups that are measured together, and their gradients' figures."""
+class Watch(NamedTuple):
+    """What a capture is to measure.
 
-    columns: list[list[int]]
-    statistics: GradientStatistics
+    Attributes:
+        selects: Says for a `keras.Variable` whether to measure it.
+        statistics: Names of `schema.MEASURED` that are wanted.
+        sample_size: Number of elements of each gradient to keep.
+    """
+
+    selects: Callable[[Any], bool]
+    statistics: frozenset[str]
+    sample_size: int
 
 
-class OptimizerListener:
-    """Measures each update that is traced or run. The base of every `recorded_step.Capture`.
+class _Update:
+    """An update that is being heard, on one replica.
+
+    Args:
+        before: Values of the watched variables before it; empty if they are not wanted.
+        given: Gradients as they were given, before clipping.
+
+    Attributes:
+        raw: Gradients before clipping, by column.
+        clipped: The same after clipping.
+        learning_rate: As the optimizer was given it.
+        groups: Columns that are measured together; `measured` is in their order.
+        measured: Statistics by name, each of shape (columns,).
+        samples: Elements of each variable's gradient.
+    """
+
+    def __init__(self, before: list[Any], given: list[Any]) -> None:
+        self.before = before
+        self.given = given
+        self.raw: dict[int, Any] = {}
+        self.clipped: dict[int, Any] = {}
+        self.learning_rate: Any = None
+        self.groups: list[list[int]] = []
+        self.measured: dict[str, Any] = {}
+        self.samples: list[Any] = []
+
+
+class Capture:
+    """Measures each update that is traced or run. The base of every backend's capture.
 
     Args:
         model: A compiled `keras.Model`.
+        watch: What to measure.
+
+    Attributes:
+        variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
+            until the model is built.
+        leaves: The optimizers that are listened to.
+        optimizer_of: For each column that was heard, the index of its optimizer in `leaves`.
+        several: Whether there are several optimizers. Then a row is what all of them did in one
+            call of the training function, the last update of each; its step is the monitor's.
+        batches_per_update: Number of batches whose gradients make one update.
+        steady: Whether the number of updates surely follows from that of batches.
+        replicas: Number of replicas.
+        capacity: Number of updates that can be recorded between two reads.
+        error: The first exception inside the capture; after it the capture is deaf.
+        functions: Instrumented training functions, kept so that a second `fit` traces nothing.
     """
 
     # Whether the arguments of `_backend_update_step` are what is applied.
     _hears_arguments = True
+    replicas = 1
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, watch: Watch) -> None:
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
         self.error: Exception | None = None
         self.variables: list[Any] = []
-        # A LossScaleOptimizer hands unscaled gradients to its inner optimizer, or skips the step.
-        self._optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        self.batches_per_update: int = self._optimizer.gradient_accumulation_steps or 1
+        self.leaves: list[Leaf] = leaf_optimizers(model)
+        self.optimizer_of: dict[int, int] = {}
+        self.several = len(self.leaves) > 1
+        self.batches_per_update: int = max(
+            leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves
+        )
         # A loss scale skips updates, and a custom step may make several of a batch, or none.
         own_step = type(model).train_step is not keras.Model.train_step
-        self.steady = self._optimizer is model.optimizer and not own_step
+        skips = any(leaf.loss_scale is not None for leaf in self.leaves)
+        self.steady = self.several or not (skips or own_step)
+        self.capacity = 0
         self._model = model
+        self._watch = watch
         self._columns: dict[int, int] = {}
-        self._before: list[Any] = []
-        self._heard: _Heard | None = None
+        self._updates: dict[tuple[int, int], _Update] = {}
+        self._calls: list[tuple[Call, Any]] = []
+        self._loss_since_last = _LossSinceLast()
         self._meet_variables()
 
     def batches_done(self) -> int:
-        """Number of batches whose gradients the optimizer has been given so far."""
-        return int(ops.convert_to_numpy(self._optimizer._iterations))
+        """Number of batches whose gradients the optimizers have been given so far."""
+        counts = [self._iterations(leaf.optimizer) for leaf in self.leaves]
+        # Several need not be in step, and one that was never used does not count.
+        return min([count for count in counts if count] or [0])
 
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
         """Prepare the training function that is made inside the context."""
@@ -73,30 +136,85 @@ class OptimizerListener:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Hear the updates that are traced or run inside the context."""
-        clip, update = self._optimizer._clip_gradients, self._optimizer._backend_update_step
-
-        def clip_gradients(grads: Any) -> Any:
-            self._try(self._begin)
-            return clip(grads)
-
-        def backend_update_step(grads: Any, variables: Any, *args: Any) -> Any:
-            if self._hears_arguments:
-                self._try(self._hear, grads, variables)
-            result = update(grads, variables, *args)
-            self._try(self._finish)
-            return result
-
-        with replaced_methods(
-            self._optimizer,
-            _clip_gradients=clip_gradients,
-            _backend_update_step=backend_update_step,
-        ):
+        with contextlib.ExitStack() as stack:
+            for i, leaf in enumerate(self.leaves):
+                stack.enter_context(replaced_methods(leaf.optimizer, **self._methods(i)))
             yield
+
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+
+    def end_call(self, call: Call, logs: Any) -> None:
+        """Take what the training function has returned: means over the epoch up to now."""
+        self._calls.append((call, logs.get("loss") if isinstance(logs, dict) else None))
+
+    def read(self) -> Recorded:
+        """Take the updates heard since the last read from the device."""
+        calls, self._calls = self._calls, []
+        if not self.variables:
+            return Recorded(np.zeros(0, np.int64), {}, {}, np.zeros((0, 0), np.float32))
+        steps, rows = self._take()
+        recorded = unpack(self._row, rows, steps)
+        shape = (len(steps), len(self.leaves))
+        totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
+        for call, mean in calls:
+            made = (call.first_step <= steps) & (steps <= call.last_step)
+            totals["skipped"][made] = call.skipped
+            if mean is not None:
+                mean = float(ops.convert_to_numpy(mean))
+                totals["loss"][made] = self._loss_since_last(call.epoch, call.batches, mean)
+        values = recorded.values
+        if "dead_units" in self._watch.statistics:
+            values = values | {"dead_units": self._all_dead_units(values)}
+        return recorded._replace(values=values, totals=recorded.totals | totals)
+
+    @property
+    def sample_sizes(self) -> tuple[int, ...]:
+        """Number of sampled elements of each variable's gradient."""
+        return self._row.samples
+
+    @property
+    def optimizers(self) -> tuple[list[int], list[str]]:
+        """Which of `leaves` were heard, and for each variable the name of its optimizer."""
+        heard = sorted(set(self.optimizer_of.values())) or [0]
+        names = [leaf.name if len(heard) > 1 else "" for leaf in self.leaves]
+        owners = [self.optimizer_of.get(c, heard[0]) for c in range(len(self.variables))]
+        return heard, [names[owner] for owner in owners]
+
+    def _all_dead_units(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """Dead units as their biases tell, and those that were measured on kernels."""
+        dead = values.get("dead_units", np.full_like(values["norm"], np.nan))
+        are_biases = np.array([source == "bias" for source in self._unit_sources])
+        return np.where(are_biases, values["zeros"], dead)
 
     # What a backend adds.
 
     def _make_buffer(self) -> None:
         """Make what rows are kept in, for `self.variables`."""
+
+    def _take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps, int64 (n,), and rows, float32 (n, row size), heard since the last call."""
+        raise NotImplementedError
+
+    def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        """Keep the row of an update.
+
+        Args:
+            row: float32 (row size,).
+            mine: Which of its numbers were heard, if others hear the rest; bool (row size,).
+            step: Iterations of the optimizer.
+        """
+        raise NotImplementedError
+
+    def _iterations(self, optimizer: Any) -> int:
+        """Number of batches whose gradients an optimizer has been given."""
+        return int(ops.convert_to_numpy(optimizer._iterations))
+
+    def _loss_scale(self, leaf: Leaf) -> Any:
+        """What the loss was multiplied by, as the gradients that are heard no longer are."""
+        if leaf.loss_scale is not None:
+            return leaf.loss_scale.dynamic_scale
+        return leaf.optimizer.loss_scale_factor or 1.0
 
     def _value(self, variable: Any) -> Any:
         """Value of a weight now, which a later update leaves as it is."""
@@ -114,11 +232,26 @@ class OptimizerListener:
         """Sum of squares of each tensor of a stack."""
         return sum_of_squares(stack)
 
-    def _keep(self, columns: list[int], measured: Any) -> None:
-        """Keep the row of an update: float32 (columns, len(RECORDED)) for these columns."""
-        raise NotImplementedError
+    # Hearing an update.
 
-    # An update.
+    def _methods(self, leaf: int) -> dict[str, Callable[..., Any]]:
+        """Methods of an optimizer as they are while it is listened to."""
+        optimizer = self.leaves[leaf].optimizer
+        clip, update = optimizer._clip_gradients, optimizer._backend_update_step
+
+        def clip_gradients(grads: Any) -> Any:
+            self._try(self._begin, leaf, grads)
+            return clip(grads)
+
+        def backend_update_step(grads: Any, variables: Any, learning_rate: Any) -> Any:
+            self._try(self._hear_clipped, leaf, grads, variables, learning_rate)
+            if self._hears_arguments:
+                self._try(self._hear, leaf, grads, variables)
+            result = update(grads, variables, learning_rate)
+            self._try(self._finish, leaf)
+            return result
+
+        return {"_clip_gradients": clip_gradients, "_backend_update_step": backend_update_step}
 
     def _try(self, action: Callable[..., None], *args: Any) -> None:
         """Never let what fails in here reach the training."""
@@ -130,58 +263,187 @@ class OptimizerListener:
 
     def _meet_variables(self) -> None:
         """A model without an input shape has its variables only in its first step."""
-        if not self.variables and self._model.trainable_variables:
-            self.variables = list(self._model.trainable_variables)
-            self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
-            self._make_buffer()
+        if self.variables or not self._model.trainable_variables:
+            return
+        self.variables = list(filter(self._watch.selects, self._model.trainable_variables))
+        self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
+        self._row = RowLayout(
+            len(self.variables),
+            tuple(name for name in MEASURED if name in self._statistics()),
+            len(self.leaves),
+            tuple(min(self._watch.sample_size, math.prod(v.shape)) for v in self.variables),
+        )
+        rows = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, self._row.size)))
+        self.capacity = max(rows, self._model.steps_per_execution)
+        self._make_buffer()
 
-    def _begin(self) -> None:
+    def _statistics(self) -> set[str]:
+        """Names of what can be measured here, of what is wanted."""
+        names = set(self._watch.statistics)
+        self._unit_sources = unit_sources(self.variables)
+        if "kernel" not in self._unit_sources:
+            names -= {"dead_units"}
+        if not any(_clips(leaf.optimizer) for leaf in self.leaves):
+            names -= {"clip_ratio"}
+        if self.replicas == 1:
+            names -= {"local_norm"}
+        return names
+
+    def _update(self, leaf: int) -> _Update:
+        return self._updates[leaf, threading.get_ident()]
+
+    def _begin(self, leaf: int, grads: Sequence[Any]) -> None:
         self._meet_variables()
-        self._before = [self._value(variable) for variable in self.variables]
+        before = []
+        if {"weight_norm", "update_norm"} & set(self._row.statistics):
+            before = [self._value(variable) for variable in self.variables]
+        # Replicas on one machine are threads.
+        self._updates[leaf, threading.get_ident()] = _Update(before, list(grads))
 
-    def _hear(self, grads: Sequence[Any], variables: Sequence[Any]) -> None:
-        known = [
-            (gradient, self._columns[id(variable)])
+    def _hear_clipped(
+        self, leaf: int, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        update = self._update(leaf)
+        update.learning_rate = learning_rate
+        update.raw = self._by_column(update.given, variables)
+        update.clipped = self._by_column(grads, variables)
+
+    def _by_column(self, grads: Sequence[Any], variables: Sequence[Any]) -> dict[int, Any]:
+        return {
+            self._columns[id(variable)]: gradient
             for gradient, variable in zip(grads, variables, strict=True)
             if gradient is not None and id(variable) in self._columns
-        ]
-        groups: dict[Any, list[tuple[Any, int]]] = {}
-        for gradient, column in known:
-            groups.setdefault(self._group(gradient, column), []).append((gradient, column))
-        stacks, shares = [], []
-        for group in groups.values():
-            arrays = [self._dense(gradient) for gradient, _ in group]
-            stacks.append(_stack([array for array, _ in arrays]))
-            shares.extend([ops.cast(share, "float32") for _, share in arrays])
-        self._heard = None
-        if known:
-            statistics, share = gradient_statistics(stacks, self._squares), ops.stack(shares)
-            # What a sparse gradient does not have is zero.
-            statistics = statistics._replace(
-                mean_abs=statistics.mean_abs * share,
-                zeros=1 - (1 - statistics.zeros) * share,
-            )
-            columns = [[column for _, column in group] for group in groups.values()]
-            self._heard = _Heard(columns, statistics)
+        }
 
-    def _group(self, gradient: Any, column: int) -> Any:
-        """Small gradients of the same shape are measured together, others alone."""
-        shape = tuple(self.variables[column].shape)
-        if math.prod(shape) > _SMALL or not self._is_dense(gradient):
-            return column
-        return shape, str(gradient.dtype)
-
-    def _finish(self) -> None:
-        if self._heard is None:
-            self._keep([], None)
+    def _hear(self, leaf: int, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        update = self._update(leaf)
+        applied = self._by_column(grads, variables)
+        update.groups = self._groups(applied)
+        if not applied:
             return
-        columns, statistics = self._heard
-        before = [_stack([self._before[c] for c in group]) for group in columns]
-        after = [_stack([self._value(self.variables[c]) for c in group]) for group in columns]
-        updates = [b - a for a, b in zip(before, after, strict=True)]
-        measured = [*statistics, norms(before, self._squares), norms(updates, self._squares)]
-        self._before, self._heard = [], None
-        self._keep([c for group in columns for c in group], ops.stack(measured, axis=1))
+        wanted, measured = set(self._row.statistics), update.measured
+        arrays = [[self._dense(applied[c]) for c in group] for group in update.groups]
+        stacks = [_stack([array for array, _ in group]) for group in arrays]
+        share = ops.stack([ops.cast(share, "float32") for group in arrays for _, share in group])
+        measured |= gradient_statistics(stacks, self._squares)._asdict()
+        # What a sparse gradient does not have is zero.
+        measured["mean_abs"] = measured["mean_abs"] * share
+        measured["zeros"] = 1 - (1 - measured["zeros"]) * share
+        if "clip_ratio" in wanted:
+            clipped = measured["norm"]
+            if self.replicas > 1:
+                clipped = self._norms(update.clipped, update.groups)
+            raw = self._norms(update.raw, update.groups)
+            measured["clip_ratio"] = ops.where(raw == 0, ops.ones_like(raw), clipped / raw)
+        if "local_norm" in wanted:
+            measured["local_norm"] = self.replicas * self._norms(update.raw, update.groups)
+        if "dead_units" in wanted:
+            measured["dead_units"] = self._dead_units(applied, update.groups)
+        update.samples = [self._sample(c, applied) for c in range(len(self.variables))]
+
+    def _groups(self, gradients: dict[int, Any]) -> list[list[int]]:
+        """Columns whose gradients are measured together: small ones of one shape and type."""
+        groups: dict[Any, list[int]] = {}
+        for column, gradient in gradients.items():
+            shape = tuple(self.variables[column].shape)
+            alone = math.prod(shape) > _SMALL or not self._is_dense(gradient)
+            groups.setdefault(column if alone else (shape, str(gradient.dtype)), []).append(column)
+        return list(groups.values())
+
+    def _norms(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
+        stacks = [_stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
+        return norms(stacks, self._squares)
+
+    def _dead_units(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
+        """Share of the kernel's columns that are zero, for layers that have no bias."""
+        return ops.stack(
+            [
+                _share_of_zero_columns(gradients[c])
+                if self._unit_sources[c] == "kernel"
+                else ops.convert_to_tensor(np.float32("nan"))
+                for group in groups
+                for c in group
+            ]
+        )
+
+    def _sample(self, column: int, gradients: dict[int, Any]) -> Any:
+        """Elements at equal distances; of a sparse gradient, which has others each time, none."""
+        size = self._row.samples[column]
+        if column not in gradients or not self._is_dense(gradients[column]):
+            return np.full(size, np.nan, np.float32)
+        flat = ops.reshape(gradients[column], (-1,))
+        if size < flat.shape[0]:
+            places = np.linspace(0, flat.shape[0] - 1, size).astype("int32")
+            flat = ops.take(flat, places, axis=0)
+        return ops.cast(flat, "float32")
+
+    def _finish(self, leaf: int) -> None:
+        update = self._updates.pop((leaf, threading.get_ident()))
+        columns = [column for group in update.groups for column in group]
+        if self.several and not columns:
+            return
+        self.optimizer_of |= dict.fromkeys(columns, leaf)
+        measured = update.measured
+        if update.before and columns:
+            before = [_stack([update.before[c] for c in group]) for group in update.groups]
+            measured["weight_norm"] = norms(before, self._squares)
+            if "update_norm" in self._row.statistics:
+                after = [
+                    _stack([self._value(self.variables[c]) for c in group])
+                    for group in update.groups
+                ]
+                changes = [b - a for a, b in zip(before, after, strict=True)]
+                measured["update_norm"] = norms(changes, self._squares)
+        row = self._assemble(leaf, columns, measured, update)
+        mine = self._row.mask(columns, leaf) if self.several else None
+        self._store(row, mine, self.leaves[leaf].optimizer.iterations)
+
+    def _assemble(
+        self, leaf: int, columns: list[int], measured: dict[str, Any], update: _Update
+    ) -> Any:
+        """Bring an update's numbers into the order of a row."""
+        missing = np.full((1, len(self._row.statistics)), np.nan, np.float32)
+        # Each variable's place in `table`; its last line stands for those that were not heard.
+        places = np.full(len(self.variables), len(columns), np.int32)
+        places[columns] = np.arange(len(columns))
+        table = ops.convert_to_tensor(missing)
+        if columns:
+            lines = ops.stack([measured[name] for name in self._row.statistics], axis=1)
+            table = ops.concatenate([lines, table], axis=0)
+        totals = np.full((len(self.leaves), 2), np.nan, np.float32).tolist()
+        totals[leaf] = [update.learning_rate, self._loss_scale(self.leaves[leaf])]
+        samples = update.samples or [np.full(sum(self._row.samples), np.nan, np.float32)]
+        return ops.concatenate(
+            [
+                ops.reshape(ops.take(table, places, axis=0), (-1,)),
+                ops.stack([ops.cast(number, "float32") for pair in totals for number in pair]),
+                *(sample for sample in samples if sample.shape[0]),
+            ],
+            axis=0,
+        )
+
+
+class _LossSinceLast:
+    """Takes means over an epoch up to now apart into means since the last one."""
+
+    def __init__(self) -> None:
+        self._epoch, self._batches, self._mean = -1, 0, 0.0
+
+    def __call__(self, epoch: int, batches: int, mean: float) -> float:
+        first, before = 0, 0.0
+        if epoch == self._epoch and self._batches < batches and np.isfinite(self._mean):
+            first, before = self._batches, self._mean
+        self._epoch, self._batches, self._mean = epoch, batches, mean
+        return (batches * mean - first * before) / (batches - first)
+
+
+def _clips(optimizer: Any) -> bool:
+    return bool(optimizer.clipnorm or optimizer.clipvalue or optimizer.global_clipnorm)
+
+
+def _share_of_zero_columns(kernel: Any) -> Any:
+    columns = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    return ops.mean(ops.cast(ops.all(columns == 0, axis=0), "float32"))
 
 
 def _stack(tensors: Sequence[Any]) -> Any:

@@ -7,42 +7,33 @@ however training ends, the model is left as it was.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
-
-import numpy as np
 
 TrainFunction = Callable[..., Any]
 
 
-class Recorded(NamedTuple):
-    """What a capture has heard.
+class Call(NamedTuple):
+    """A call of the training function that is recorded.
 
     Attributes:
-        steps: int64 array (n,): iterations of the optimizer before each update.
-        values: float32 arrays (n, variables) of `schema.RECORDED`.
+        first_step: Number of updates before it.
+        last_step: The same, before the last update that it makes.
+        epoch: Number of the epoch.
+        batches: Number of batches of the epoch when it has returned.
+        skipped: Number of updates that a loss scale has skipped before it.
     """
 
-    steps: np.ndarray
-    values: Mapping[str, np.ndarray]
+    first_step: int
+    last_step: int
+    epoch: int
+    batches: int
+    skipped: int
 
 
-class Capture(Protocol):
-    """Listens to the optimizer of one model, on one backend.
+class Listener(Protocol):
+    """What a recorded step needs of a capture."""
 
-    Attributes:
-        variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
-            until the model is built.
-        batches_per_update: Number of batches whose gradients make one update.
-        steady: Whether every batch surely is given to the optimizer once.
-        error: The first exception inside the capture; after it the capture is deaf.
-        functions: Instrumented training functions, kept so that a second `fit` traces nothing.
-    """
-
-    variables: list[Any]
-    batches_per_update: int
-    steady: bool
-    error: Exception | None
     functions: dict[tuple[Any, ...], TrainFunction]
 
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
@@ -51,52 +42,56 @@ class Capture(Protocol):
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Hear the updates that are traced or run inside the context."""
 
-    def read(self) -> Recorded:
-        """Take the updates heard since the last read from the device."""
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
 
-    def batches_done(self) -> int:
-        """Number of batches whose gradients the optimizer has been given so far."""
+    def end_call(self, call: Call, result: Any) -> None:
+        """Take what it has returned."""
 
 
-def record_next_step(model: Any, capture: Capture) -> None:
+def record_next_step(model: Any, capture: Listener, call: Call) -> None:
     """Have `capture` listen to the next call of `model.train_function`."""
     if model.train_function is None:
         model.make_train_function()
-    if isinstance(model.train_function, _RecordedStep):
-        model.train_function.captures.append(capture)
-    else:
-        model.train_function = _RecordedStep(model, model.train_function, capture)
+    if not isinstance(model.train_function, _RecordedStep):
+        model.train_function = _RecordedStep(model, model.train_function)
+    model.train_function.captures.append((capture, call))
 
 
 class _RecordedStep:
     """Stands in for `model.train_function` for one call."""
 
-    def __init__(self, model: Any, plain: TrainFunction, capture: Capture) -> None:
+    def __init__(self, model: Any, plain: TrainFunction) -> None:
         self.model = model
         self.plain = plain
-        self.captures = [capture]
+        self.captures: list[tuple[Listener, Call]] = []
 
     def __call__(self, *args: Any) -> Any:
         self.model.train_function = self.plain
         function = self._instrumented_function()
         with contextlib.ExitStack() as stack:
-            for capture in self.captures:
+            for capture, call in self.captures:
+                capture.begin_call(call)
                 stack.enter_context(capture.listening())
-            return function(*args)
+            result = function(*args)
+        for capture, call in self.captures:
+            capture.end_call(call, result)
+        return result
 
     def _instrumented_function(self) -> TrainFunction:
-        functions = self.captures[0].functions
+        captures = [capture for capture, _ in self.captures]
+        functions = captures[0].functions
         # Compiling a model anew makes a new plain function: drop what belongs to the old one.
         for key in [key for key in functions if key[0] is not self.plain]:
             del functions[key]
-        key = (self.plain, *self.captures[1:])
+        key = (self.plain, *captures[1:])
         if key not in functions:
-            functions[key] = self._make()
+            functions[key] = self._make(captures)
         return functions[key]
 
-    def _make(self) -> TrainFunction:
+    def _make(self, captures: list[Listener]) -> TrainFunction:
         with contextlib.ExitStack() as stack:
-            for capture in self.captures:
+            for capture in captures:
                 stack.enter_context(capture.instrumenting())
             try:
                 self.model.make_train_function(force=True)

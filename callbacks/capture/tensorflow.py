@@ -8,71 +8,82 @@ Keras internals, besides those of `listener`: the optimizer's `_all_reduce_sum_g
 returns the gradients that are applied where there are several replicas.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_initkit.callbacks.capture.listener import OptimizerListener
-from keras_initkit.callbacks.capture.recorded_step import Recorded, replaced_methods
-from tensorboard_plugin_initkit.schema import RECORDED
+from keras_initkit.callbacks.capture.listener import Capture, Watch
+from keras_initkit.callbacks.capture.recorded_step import Call
 
 
-class TensorFlowCapture(OptimizerListener):
-    """Listens to the optimizer of a model. See `recorded_step.Capture`."""
+class TensorFlowCapture(Capture):
+    """Listens to the optimizers of a model. See `listener.Capture`."""
 
     _hears_arguments = False
 
-    def __init__(self, model: Any, capacity: int) -> None:
+    def __init__(self, model: Any, watch: Watch) -> None:
         self._strategy = model.distribute_strategy
-        self._capacity = capacity
-        self._read_count = 0
-        super().__init__(model)
+        self.replicas = self._strategy.num_replicas_in_sync
+        self._rows_read = 0
+        self._waiting: list[int] = []
+        super().__init__(model, watch)
 
-    def batches_done(self) -> int:
-        """Number of batches whose gradients the optimizer has been given so far."""
-        return int(self._local(self._optimizer._iterations.value))
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+        if self.several:
+            self._waiting.append(call.last_step)
+            if self.variables:
+                components = zip(*map(self._on_replicas, (self._count, self._table)), strict=True)
+                for count, table in components:
+                    nothing = np.full(self._row.size, np.nan, np.float32)
+                    _write_row(table, count % self.capacity, nothing)
+                    count.assign_add(1)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hear the updates that are traced or run inside the context."""
-        reduce = self._optimizer._all_reduce_sum_gradients
+    def _take(self) -> tuple[np.ndarray, np.ndarray]:
+        count = int(self._on_replicas(self._count)[0])
+        places = np.arange(self._rows_read, count) % self.capacity
+        self._rows_read = count
+        tables = np.array([table.numpy()[places] for table in self._on_replicas(self._table)])
+        steps, rows = self._on_replicas(self._steps)[0].numpy()[places], tables[0]
+        if self.replicas > 1:
+            own = self._row.places("local_norm")
+            rows[:, own] = np.sqrt(np.mean(np.square(tables[:, :, own]), axis=0))
+        if not self.several:
+            return steps, rows
+        steps, self._waiting = np.array(self._waiting, np.int64), []
+        heard = ~np.isnan(rows[:, self._row.places("nonfinite")]).all(axis=1)
+        return steps[heard], rows[heard]
 
-        def all_reduce_sum_gradients(grads_and_vars: Any) -> Any:
-            reduced = reduce(grads_and_vars)
-            self._try(self._hear, *zip(*reduced, strict=True))
-            return reduced
+    def _iterations(self, optimizer: Any) -> int:
+        return int(self._on_replicas(optimizer._iterations.value)[0])
 
-        with (
-            super().listening(),
-            replaced_methods(self._optimizer, _all_reduce_sum_gradients=all_reduce_sum_gradients),
-        ):
-            yield
-
-    def read(self) -> Recorded:
-        """Take the updates heard since the last read from the device."""
-        if not self.variables:
-            return Recorded(np.zeros(0, np.int64), {})
-        count = int(self._local(self._count))
-        rows = np.arange(self._read_count, count) % self._capacity
-        self._read_count = count
-        table, steps = self._local(self._table)[rows], self._local(self._steps)[rows]
-        return Recorded(steps, {name: table[:, :, i] for i, name in enumerate(RECORDED)})
-
-    def _local(self, variable: Any) -> Any:
-        """Value on this process's first device."""
-        return self._strategy.experimental_local_results(variable)[0].numpy()
+    def _on_replicas(self, variable: Any) -> Any:
+        """A variable on each of this process's devices."""
+        return self._strategy.experimental_local_results(variable)
 
     def _make_buffer(self) -> None:
         # Here the optimizer goes on with the backend's variables.
         self._columns |= {id(v.value): i for i, v in enumerate(self.variables)}
-        shape = (self._capacity, len(self.variables), len(RECORDED))
+        table = np.full((self.capacity, self._row.size), np.nan, np.float32)
         with tf.init_scope(), self._strategy.scope():
-            self._table = _replica_variable(np.zeros(shape, np.float32))
-            self._steps = _replica_variable(np.zeros(self._capacity, np.int64))
-            self._count = _replica_variable(np.zeros((), np.int64))
+            self._table = _replica_variable(table)
+            self._steps = _replica_variable(np.zeros(self.capacity, np.int64))
+            self._count = _replica_variable(np.array(len(self._waiting), np.int64))
+
+    def _methods(self, leaf: int) -> dict[str, Callable[..., Any]]:
+        reduce = self.leaves[leaf].optimizer._all_reduce_sum_gradients
+
+        def all_reduce_sum_gradients(grads_and_vars: Any) -> Any:
+            reduced = reduce(grads_and_vars)
+            self._try(self._hear, leaf, *zip(*reduced, strict=True))
+            return reduced
+
+        return {
+            **super()._methods(leaf),
+            "_all_reduce_sum_gradients": all_reduce_sum_gradients,
+        }
 
     def _value(self, variable: Any) -> Any:
         return tf.identity(variable.value)
@@ -92,14 +103,15 @@ class TensorFlowCapture(OptimizerListener):
             return 2 * tf.nn.l2_loss(stack)[None]
         return super()._squares(stack)
 
-    def _keep(self, columns: list[int], measured: Any) -> None:
-        rows = tf.fill((len(self.variables), len(RECORDED)), np.float32("nan"))
-        if columns:
-            rows = tf.tensor_scatter_nd_update(rows, [[column] for column in columns], measured)
-        index = self._count % self._capacity
-        _write_row(self._table, index, rows)
-        _write_row(self._steps, index, tf.cast(self._optimizer.iterations, tf.int64))
-        self._count.assign_add(1)
+    def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        if mine is None:
+            index = self._count % self.capacity
+            _write_row(self._steps, index, tf.cast(step, tf.int64))
+            _write_row(self._table, index, row)
+            self._count.assign_add(1)
+        else:
+            index = (self._count - 1) % self.capacity
+            _write_row(self._table, index, tf.where(mine, row, self._table[index]))
 
 
 def _replica_variable(value: np.ndarray) -> Any:
@@ -114,7 +126,8 @@ def _replica_variable(value: np.ndarray) -> Any:
 
 def _write_row(variable: Any, index: Any, row: Any) -> None:
     # Variables of replicas have no scatter methods, but each replica's handle can be written.
-    tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=[[index]], updates=row[None])
+    updates = tf.expand_dims(row, 0)
+    tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=[[index]], updates=updates)
 
 
 def _sum_duplicate_rows(gradient: Any) -> Any:

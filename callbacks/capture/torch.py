@@ -6,34 +6,39 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_initkit.callbacks.capture.listener import OptimizerListener
-from keras_initkit.callbacks.capture.recorded_step import Recorded
-from tensorboard_plugin_initkit.schema import RECORDED
+from keras_initkit.callbacks.capture.listener import Capture, Watch
+from keras_initkit.callbacks.capture.recorded_step import Call
 
 
-class TorchCapture(OptimizerListener):
-    """Listens to the optimizer of a model. See `recorded_step.Capture`."""
+class TorchCapture(Capture):
+    """Listens to the optimizers of a model. See `listener.Capture`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, watch: Watch) -> None:
         self._rows: list[tuple[Any, Any]] = []
-        super().__init__(model)
+        super().__init__(model, watch)
 
-    def read(self) -> Recorded:
-        """Take the updates heard since the last read from the device."""
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+        self._step = call.last_step
+        self._is_new = True
+
+    def _take(self) -> tuple[np.ndarray, np.ndarray]:
         rows, self._rows = self._rows, []
         steps = np.array([int(step) for _, step in rows], np.int64)
-        shape = (len(rows), len(self.variables), len(RECORDED))
-        table = np.array([row.cpu().numpy() for row, _ in rows], np.float32).reshape(shape)
-        return Recorded(steps, {name: table[:, :, i] for i, name in enumerate(RECORDED)})
+        table = np.array([row.cpu().numpy() for row, _ in rows], np.float32)
+        return steps, table.reshape(len(rows), self._row.size)
 
     def _value(self, variable: Any) -> Any:
         # The update writes into the tensor itself.
         return variable.value.detach().clone()
 
-    def _keep(self, columns: list[int], measured: Any) -> None:
-        device = None if measured is None else measured.device
-        rows = torch.full((len(self.variables), len(RECORDED)), torch.nan, device=device)
-        if columns:
-            rows[columns] = measured
-        step = ops.convert_to_tensor(self._optimizer.iterations)
-        self._rows.append((rows, step.clone()))
+    def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        if mine is None:
+            self._rows.append((row, ops.convert_to_tensor(step).clone()))
+        elif self._is_new:
+            self._is_new = False
+            self._rows.append((row, self._step))
+        else:
+            former, _ = self._rows[-1]
+            heard = torch.from_numpy(mine).to(row.device)
+            self._rows[-1] = (torch.where(heard, row, former), self._step)

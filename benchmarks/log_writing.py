@@ -1,0 +1,96 @@
+"""What a log costs: CPU time and bytes for each recorded step, off the training thread.
+
+    python benchmarks/log_writing.py                     # 200 layers of a kernel and a bias
+    python benchmarks/log_writing.py --layers 50 --chunk 1
+
+Random values are written in chunks, as GradientMonitor does. "6 statistics" are those that are
+always recorded; "all" are those of `RECORDED`. Figures are medians over the repeats.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tensorboard_plugin_initkit.log import LogWriter
+from tensorboard_plugin_initkit.schema import RECORDED, TOTALS, Chunk, Layout, Variable
+
+SIX = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite", "weight_norm")
+SAMPLES = 64
+CASES = {
+    "6 statistics": (SIX, 0, 0),
+    "6 statistics and scalars": (SIX, 1, 0),
+    "all 12": (RECORDED, 0, 0),
+    "all and scalars": (RECORDED, 1, 0),
+    "all and scalars at every 10th": (RECORDED, 10, 0),
+    "all and histograms at every 10th": (RECORDED, 0, 10),
+}
+
+
+def layout_of(layers: int) -> Layout:
+    """Dense layers of 256 units."""
+    variables = [
+        Variable(f"sequential/dense_{i}/{name}", f"sequential/dense_{i}", shape)
+        for i in range(layers)
+        for name, shape in (("kernel", (256, 256)), ("bias", (256,)))
+    ]
+    return Layout(tuple(variables))
+
+
+def chunk_of(layout: Layout, names: tuple[str, ...], steps: range) -> Chunk:
+    """Random values of some statistics."""
+    rng = np.random.default_rng(0)
+
+    def table(width: int) -> np.ndarray:
+        return rng.lognormal(size=(len(steps), width)).astype(np.float32)
+
+    values = {name: table(len(layout.variables)) for name in names}
+    return Chunk(layout, np.array(steps), values, {name: table(1) for name in TOTALS})
+
+
+def cost(
+    layers: int, names: tuple[str, ...], scalars: int, histograms: int, chunk: int, steps: int
+) -> tuple[float, float]:
+    """CPU milliseconds and bytes a recorded step."""
+    layout = layout_of(layers)
+    samples = [
+        np.random.default_rng(0).normal(size=(chunk, SAMPLES)).astype(np.float32)
+        for _ in layout.variables
+    ]
+    with tempfile.TemporaryDirectory() as log_dir:
+        writer = LogWriter(log_dir, scalars, histograms)
+        chunks = [
+            chunk_of(layout, names, range(start, start + chunk)) for start in range(0, steps, chunk)
+        ]
+        start = time.process_time()
+        for one in chunks:
+            writer.write(one, samples)
+        seconds = time.process_time() - start
+        (path,) = Path(log_dir).rglob("events.*")
+        return 1e3 * seconds / steps, path.stat().st_size / steps
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--layers", type=int, default=200)
+    parser.add_argument("--chunk", type=int, default=64, help="recorded steps a chunk")
+    parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print(f"{arguments.layers} layers, two variables each, {arguments.chunk} steps a chunk\n")
+    print("| what is written | CPU ms a step | bytes a layer and step |\n|---|---|---|")
+    for case, (names, scalars, histograms) in CASES.items():
+        figures = [
+            cost(arguments.layers, names, scalars, histograms, arguments.chunk, arguments.steps)
+            for _ in range(arguments.repeats)
+        ]
+        milliseconds, size = (statistics.median(column) for column in zip(*figures, strict=True))
+        print(f"| {case} | {milliseconds:.2f} | {size / arguments.layers:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The parts of a model that a capture watches: its optimizers, and what is not trained.
+
+Keras internals: `Layer._flatten_layers()` and `Layer._trainable_variables`, for the layers inside
+layers, which no public attribute lists.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+
+
+# Since Keras 3.14.
+_MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
+
+
+class Leaf(NamedTuple):
+    """An optimizer that updates variables itself.
+
+    Attributes:
+        name: What tells it from the model's other optimizers; "" if there are none.
+        optimizer: It.
+        loss_scale: The `LossScaleOptimizer` that holds it, if one does.
+    """
+
+    name: str
+    optimizer: Any
+    loss_scale: Any
+
+
+def leaf_optimizers(model: Any) -> list[Leaf]:
+    """The optimizers that may update a model: compiled, or attributes of it or its sub-models.
+
+    Args:
+        model: A compiled `keras.Model`.
+    """
+    leaves: dict[int, Leaf] = {}
+    for name, optimizer in _optimizers(model):
+        for leaf in _leaves(name, optimizer):
+            leaves.setdefault(id(leaf.optimizer), leaf)
+    if len(leaves) == 1:
+        return [leaf._replace(name="") for leaf in leaves.values()]
+    names: dict[str, int] = {}
+    unique = []
+    for leaf in leaves.values():
+        count = names[leaf.name] = names.get(leaf.name, 0) + 1
+        unique.append(leaf._replace(name=leaf.name if count == 1 else f"{leaf.name}_{count}"))
+    return unique
+
+
+def frozen_layers(model: Any) -> tuple[str, ...]:
+    """Paths of the layers that could be trained and are not, in the model's order."""
+    return tuple(
+        layer._trainable_variables[0].path.rpartition("/")[0]
+        for layer in model._flatten_layers()
+        if not layer.trainable and layer._trainable_variables
+    )
+
+
+def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Optimizers by name, the compiled one last: the others' names say more."""
+    members = list(vars(model).items())
+    for name, value in members:
+        values = value.values() if isinstance(value, dict) else value
+        several = values if isinstance(value, list | tuple | dict) else [value]
+        for member in several:
+            if isinstance(member, keras.Optimizer) and member is not model.optimizer:
+                yield name, member
+    for _, value in members:
+        optimizer = getattr(value, "optimizer", None)  # one that is not compiled has none
+        if isinstance(value, keras.Model) and isinstance(optimizer, keras.Optimizer):
+            yield value.name, optimizer
+    if model.optimizer is not None:
+        yield "optimizer", model.optimizer
+
+
+def _leaves(name: str, optimizer: Any) -> Iterator[Leaf]:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        for leaf in _leaves(name, optimizer.inner_optimizer):
+            yield leaf._replace(loss_scale=optimizer)
+    elif isinstance(optimizer, _MULTI_OPTIMIZER):
+        for inner in optimizer.optimizers:
+            yield Leaf(inner.name, inner, None)
+    else:
+        yield Leaf(name, optimizer, None)

@@ -1,0 +1,98 @@
+"""The flat vector that a recorded update is on the device, and what it is on the host."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class RowLayout(NamedTuple):
+    """What the numbers of a row are: a table, then totals, then samples.
+
+    Attributes:
+        variables: Number of variables: rows of the table.
+        statistics: Names of those that are measured: columns of the table.
+        leaves: Number of optimizers; each has a learning rate and a loss scale.
+        samples: Number of sampled gradient elements of each variable.
+    """
+
+    variables: int
+    statistics: tuple[str, ...]
+    leaves: int
+    samples: tuple[int, ...]
+
+    @property
+    def table_size(self) -> int:
+        """Numbers in the table."""
+        return self.variables * len(self.statistics)
+
+    @property
+    def size(self) -> int:
+        """Numbers in a row."""
+        return self.table_size + 2 * self.leaves + sum(self.samples)
+
+    def places(self, statistic: str) -> np.ndarray:
+        """Where the numbers of a statistic are in a row: (variables,)."""
+        first = self.statistics.index(statistic)
+        return np.arange(self.variables) * len(self.statistics) + first
+
+    def loss_scale(self, leaf: int) -> int:
+        """Where the loss scale of an optimizer is in a row."""
+        return self.table_size + 2 * leaf + 1
+
+    def mask(self, columns: Sequence[int], leaf: int) -> np.ndarray:
+        """Which numbers of a row come from some variables, updated by an optimizer: (size,)."""
+        heard = np.isin(np.arange(self.variables), columns)
+        return np.concatenate(
+            [
+                np.repeat(heard, len(self.statistics)),
+                np.repeat(np.arange(self.leaves) == leaf, 2),
+                np.repeat(heard, self.samples),
+            ]
+        )
+
+
+class Recorded(NamedTuple):
+    """What a capture has heard in n updates.
+
+    Attributes:
+        steps: int64 array (n,): iterations of the optimizer before each update.
+        values: float32 arrays (n, variables) of the statistics in `schema.MEASURED` that were
+            measured.
+        totals: float32 arrays (n, optimizers) of `schema.TOTALS`.
+        samples: float32 array (n, samples): elements of all the gradients, in a row.
+    """
+
+    steps: np.ndarray
+    values: dict[str, np.ndarray]
+    totals: dict[str, np.ndarray]
+    samples: np.ndarray
+
+    def select(self, rows: np.ndarray) -> "Recorded":
+        """The updates of an index or mask."""
+        return Recorded(
+            self.steps[rows],
+            {name: array[rows] for name, array in self.values.items()},
+            {name: array[rows] for name, array in self.totals.items()},
+            self.samples[rows],
+        )
+
+
+def unpack(layout: RowLayout, rows: np.ndarray, steps: np.ndarray) -> Recorded:
+    """Take rows apart.
+
+    Args:
+        layout: Of the rows.
+        rows: float32 array (n, size).
+        steps: int64 array (n,).
+    """
+    ends = np.cumsum([layout.table_size, 2 * layout.leaves])
+    table, totals, samples = np.split(rows, ends, axis=1)
+    table = table.reshape(len(rows), layout.variables, len(layout.statistics))
+    totals = totals.reshape(len(rows), layout.leaves, 2)
+    return Recorded(
+        steps,
+        {name: table[:, :, i] for i, name in enumerate(layout.statistics)},
+        {"learning_rate": totals[:, :, 0], "loss_scale": totals[:, :, 1]},
+        samples,
+    )

@@ -1,0 +1,242 @@
+"""What a log holds for TensorBoard's own dashboards: scalars, and histograms of log10 |g|."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
+from tensorboard.plugins.histogram.metadata import create_summary_metadata
+
+from tensorboard_plugin_initkit.schema import (
+    STATISTICS,
+    TOTAL_STATISTICS,
+    Chunk,
+    Layout,
+    join,
+    per_layer,
+    per_optimizer,
+)
+
+LAYER_GROUP = "gradients"
+OPTIMIZER_GROUP = "optimizer"
+HISTOGRAM_GROUP = "log10_gradient"
+
+# What a statistic is computed from, where that is not its own record.
+_SOURCES = {
+    "rms": {"norm"},
+    "raw_norm": {"clip_ratio"},
+    "update_ratio": {"update_norm", "weight_norm"},
+}
+# Rows that the noise scale of a row is averaged over, but for itself.
+_NOISE_ROWS = 49
+_NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
+
+
+class Scalars:
+    """Scalars of every n-th recorded step.
+
+    - `gradients/<layer>/<statistic>`: each of `STATISTICS` that was recorded;
+    - `optimizer/<name>`, or `optimizer/<optimizer>/<name>` where there are several: those of
+      `TOTAL_STATISTICS` that say something.
+
+    What is NaN is left out.
+
+    Args:
+        every: n; 0 for none.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._rows = _EveryNth(every)
+        self._template: _Template | None = None
+        self._key: Any = None
+        self._before: Chunk | None = None
+
+    def events(self, chunk: Chunk, wall_time: float) -> Iterator[bytes]:
+        """Yield one serialised event for each step that is due."""
+        rows = self._rows.of_next(len(chunk.steps))
+        noise = self._noise_scale(chunk)[rows]
+        chunk = chunk.select(rows)
+        if not len(chunk.steps):
+            return
+        names = [name for name in STATISTICS if _SOURCES.get(name, {name}) <= chunk.values.keys()]
+        if self._template is None or self._key != (chunk.layout, names):
+            self._template, self._key = _Template(_tags(chunk.layout, names)), (chunk.layout, names)
+        statistics = [per_layer(chunk, name) for name in names]
+        layers = np.reshape(np.stack(statistics, axis=2), (len(chunk.steps), -1))
+        totals = np.concatenate([_total(chunk, name, noise) for name in TOTAL_STATISTICS], axis=1)
+        yield from self._template.fill(chunk.steps, np.hstack([layers, totals]), wall_time)
+
+    def _noise_scale(self, chunk: Chunk) -> np.ndarray:
+        """Averaged over the chunks before as well."""
+        if chunk.layout.replicas == 1 or "local_norm" not in chunk.values:
+            return per_optimizer(chunk, "noise_scale")
+        values = {name: chunk.values[name] for name in _NOISE_SOURCES if name in chunk.values}
+        whole = Chunk(chunk.layout, chunk.steps, values)
+        if self._before is not None and self._before.layout == chunk.layout:
+            whole = join([self._before, whole])
+        self._before = whole.select(slice(-_NOISE_ROWS, None))
+        return per_optimizer(whole, "noise_scale")[-len(chunk.steps) :]
+
+
+class Histograms:
+    """Histograms `log10_gradient/<layer>` of every n-th recorded step.
+
+    Bins are half decades. A sampled element counts for as many of its variable's as it stands
+    for, so that the counts of a layer add up to about the number of its elements that are not
+    zero.
+
+    Args:
+        every: n; 0 for none.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._rows = _EveryNth(every)
+
+    def events(
+        self, chunk: Chunk, samples: Sequence[np.ndarray], wall_time: float
+    ) -> Iterator[bytes]:
+        """Yield one serialised event for each step that is due.
+
+        Args:
+            chunk: The recorded steps.
+            samples: For each variable a float32 array (n, k) of elements of its gradient.
+            wall_time: Time of writing.
+        """
+        rows = self._rows.of_next(len(chunk.steps))
+        variables, layers = chunk.layout.variables, chunk.layout.layers
+        widths = [array.shape[1] for array in samples]
+        position = {layer: i for i, layer in enumerate(layers)}
+        layer_of = np.repeat([position[variable.layer] for variable in variables], widths)
+        weights = np.repeat(
+            [v.size / max(k, 1) for v, k in zip(variables, widths, strict=True)], widths
+        )
+        for row in range(len(chunk.steps))[rows]:
+            magnitude = np.abs(np.concatenate([array[row] for array in samples]))
+            there = (magnitude > 0) & np.isfinite(magnitude)
+            if not there.any():
+                continue
+            counts, edges = _half_decades(
+                magnitude[there], layer_of[there], weights[there], len(layers)
+            )
+            values = [
+                _histogram(f"{HISTOGRAM_GROUP}/{layer}", own, edges)
+                for layer, own in zip(layers, counts, strict=True)
+                if own.any()
+            ]
+            summary = Summary(value=values)
+            step = int(chunk.steps[row])
+            yield Event(step=step, wall_time=wall_time, summary=summary).SerializeToString()
+
+
+class _EveryNth:
+    """Every n-th of rows that come in pieces."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._seen = 0
+
+    def of_next(self, length: int) -> slice:
+        """Those among the next `length` rows."""
+        if not self._n:
+            return slice(0, 0)
+        first = -self._seen % self._n
+        self._seen += length
+        return slice(first, None, self._n)
+
+
+def _tags(layout: Layout, names: Sequence[str]) -> list[str]:
+    several = len(layout.optimizers) > 1
+    groups = [
+        f"{OPTIMIZER_GROUP}/{name}" if several else OPTIMIZER_GROUP for name in layout.optimizers
+    ]
+    return [f"{LAYER_GROUP}/{layer}/{name}" for layer in layout.layers for name in names] + [
+        f"{group}/{name}" for name in TOTAL_STATISTICS for group in groups
+    ]
+
+
+def _total(chunk: Chunk, name: str, noise: np.ndarray) -> np.ndarray:
+    """A total, and NaN where it says nothing."""
+    values = per_optimizer(chunk, name) if name != "noise_scale" else noise
+    if name == "noise_scale":
+        return np.where(np.isfinite(values), values, np.nan)
+    if name == "loss_scale":
+        return np.where((values != 1).any(axis=0), values, np.nan)
+    if name == "skipped":
+        return np.where((values > 0).any(axis=0), values, np.nan)
+    if name == "global_raw_norm" and "clip_ratio" not in chunk.values:
+        return np.full_like(values, np.nan)
+    return values
+
+
+class _Template:
+    """The scalars of one step, serialised once; the numbers are then filled in.
+
+    A thousand scalars a step cost 15 ms as protocol buffers, and 0.1 ms so: a serialised
+    `Summary.Value` of a tag and a `simple_value` ends in the four bytes of that float.
+    """
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        pieces = [
+            Summary(value=[Summary.Value(tag=tag, simple_value=1.0)]).SerializeToString()
+            for tag in tags
+        ]
+        self._lengths = np.array([len(piece) for piece in pieces], np.int64)
+        self._bytes = np.frombuffer(b"".join(pieces), np.uint8).copy()
+        self._slots = np.cumsum(self._lengths)[:, None] + np.arange(-4, 0)
+
+    def fill(self, steps: np.ndarray, table: np.ndarray, wall_time: float) -> Iterator[bytes]:
+        """Yield one serialised event a row, without what is NaN."""
+        with np.errstate(over="ignore"):  # an exploding layer's norm can exceed float32: inf
+            table = table.astype("<f4")
+        there = ~np.isnan(table)
+        for step, row, kept in zip(steps, table, there, strict=True):
+            self._bytes[self._slots] = row.view(np.uint8).reshape(-1, 4)
+            whole = kept.all()
+            summary = (
+                self._bytes if whole else self._bytes[np.repeat(kept, self._lengths)]
+            ).tobytes()
+            # A serialised message field may be appended: Event {step, wall_time} + {summary}.
+            head = Event(step=int(step), wall_time=wall_time).SerializeToString()
+            yield head + b"\x2a" + _varint(len(summary)) + summary
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _half_decades(
+    magnitude: np.ndarray, layer_of: np.ndarray, weights: np.ndarray, layers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (layers, bins) of log10 of magnitudes, and the bins + 1 edges."""
+    bins = np.floor(2 * np.log10(magnitude.astype(np.float64))).astype(np.int64)
+    first, count = bins.min(), np.ptp(bins) + 1
+    flat = np.bincount(layer_of * count + bins - first, weights, layers * count)
+    return flat.reshape(layers, count), (first + np.arange(count + 1)) / 2
+
+
+def _histogram(tag: str, counts: np.ndarray, edges: np.ndarray) -> Any:
+    """A summary for the histogram dashboard, of the bins from the first to the last in use."""
+    used = np.flatnonzero(counts)
+    bins = slice(used[0], used[-1] + 1)
+    table = np.stack([edges[:-1][bins], edges[1:][bins], counts[bins]], axis=1).astype("<f8")
+    tensor = TensorProto(
+        dtype=DT_DOUBLE,
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in table.shape]),
+        tensor_content=table.tobytes(),
+    )
+    metadata = create_summary_metadata(
+        display_name=None,
+        description="log10 |g| of a sample of the layer's gradient. Exact zeros are left out: "
+        "their fraction is the scalar `zeros`.",
+    )
+    metadata.data_class = 2  # DATA_CLASS_TENSOR
+    return Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
