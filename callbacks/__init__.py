@@ -7,6 +7,7 @@ if __name__ != "keras_initkit.callbacks":
         "`from keras_initkit.callbacks import GradientMonitor`."
     )
 
+from keras_initkit.callbacks.activation_probe import ActivationProbe
 from keras_initkit.callbacks.gradient_monitor import GradientMonitor, GradientWarning
 
-__all__ = ["GradientMonitor", "GradientWarning"]
+__all__ = ["ActivationProbe", "GradientMonitor", "GradientWarning"]

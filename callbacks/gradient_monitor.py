@@ -254,13 +254,14 @@ class GradientMonitor(keras.callbacks.Callback):
 
     @_never_breaks_training
     def _begin(self) -> None:
-        if self._log_dir is not None and self._log is None:
-            self._log = BackgroundLog(self._log_dir, self._scalars, self._histograms)
         self._asked = self._recorded = 0
         # What an interrupted training has left; the optimizer may have been set back since.
         self._settle()
         self._flush()
         self._open_capture()
+        writes = self._capture is not None and self._capture.writes
+        if writes and self._log_dir is not None and self._log is None:
+            self._log = BackgroundLog(self._log_dir, self._scalars, self._histograms)
 
     def _stop(self, error: Exception) -> None:
         self._stopped = True
@@ -367,14 +368,13 @@ class GradientMonitor(keras.callbacks.Callback):
                 before = recorded.samples[:0]
             values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
             self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
-        heard, optimizers = capture.optimizers
         layout = Layout(
-            variables_of(capture.variables, optimizers, self._per),
-            tuple(dict.fromkeys(optimizers)) if len(heard) > 1 else ("",),
+            variables_of(capture.variables, capture.owners, self._per),
+            tuple(capture.optimizers),
             self._frozen,
             capture.replicas,
         )
-        totals = {name: array[:, heard] for name, array in recorded.totals.items()}
+        totals = {name: array[:, capture.heard] for name, array in recorded.totals.items()}
         chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
         self._history.append(chunk)
         if self._log is not None:

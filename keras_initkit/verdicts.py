@@ -114,7 +114,7 @@ def judge(history: History) -> list[Finding]:
         Findings, each at the first record that allows it. While records are only added, those of
         now are found again later. Ask `news` what is new.
     """
-    if not len(history):
+    if not len(history) or not history.variables:
         return []
     record = _Record(history)
     findings = list(_non_finite(record))
@@ -174,6 +174,7 @@ class _Record:
         steps: Recorded steps, (n,).
         layers: Paths.
         layer_of: Position of each variable's layer.
+        optimizer_of: Position of each layer's optimizer.
         units: Columns of the variables that have an element a unit: biases, or kernels without.
         start: For each record, the first one of the window that ends with it, (n,).
         ready: Whether that window is long enough to judge by, (n,).
@@ -191,6 +192,14 @@ class _Record:
         self.layers = list(dict.fromkeys(paths))
         position = {layer: i for i, layer in enumerate(self.layers)}
         self.layer_of: Ints = np.array([position[path] for path in paths], np.int64)
+        # Where there are several optimizers, each one's name stands before its layers.
+        names = history.optimizers if len(history.optimizers) > 1 else []
+        self.optimizer_of: Ints = np.array(
+            [
+                next((i for i, name in enumerate(names) if layer.startswith(f"{name}/")), -1)
+                for layer in self.layers
+            ]
+        )
         # The columns of each layer side by side, for `by_layer`.
         self._order = np.argsort(self.layer_of, kind="stable")
         self._begins = np.searchsorted(self.layer_of[self._order], np.arange(len(self.layers)))
@@ -206,8 +215,10 @@ class _Record:
         return self._cache[statistic]
 
     def total(self, statistic: str) -> Floats:
-        """The mean over the optimizers of what there is one number of for each, (n,)."""
-        return self._history[statistic][self._rows].mean(axis=1)
+        """Of what there is one number an optimizer: the mean of those that are known, (n,)."""
+        values = self._history[statistic][self._rows]
+        known = ~np.isnan(values)
+        return _quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
 
     def by_layer(self, combine: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Combine the columns of each layer's variables: (n, variables) to (n, layers)."""
@@ -315,7 +326,13 @@ def _never_reached(record: _Record) -> Iterator[Finding]:
     if not missing.any():
         return
     missing = record.by_layer(np.logical_and, missing)
+    # An optimizer may wait for others, as in adversarial training: its own records count.
+    heard = np.zeros(missing.shape, np.int64)
+    for optimizer in np.unique(record.optimizer_of):
+        own = record.optimizer_of == optimizer
+        heard[:, own] = np.cumsum(~missing[:, own].all(axis=1))[:, None]
     never = np.logical_and.accumulate(missing, axis=0) & record.ready[:, None]
+    never &= heard >= THRESHOLDS["window_records"].value
     row = _first(never.any(axis=1))
     if row is None:
         return
@@ -430,8 +447,10 @@ def _depth_finding(record: _Record, kind: str, row: int, signal: Floats, layers:
 def _cut_off(record: _Record) -> Iterator[Finding]:
     """Layers whose whole gradient is exactly zero, up to one that passes nothing back.
 
-    Where they begin at the input, only a loss that is still falling, or gone, speaks against it.
-    Further on it may be a branch that others go around: there a good loss is enough.
+    Where they begin at the input, a loss that has halved is no excuse: fitting the output's bias
+    can do that, after a start with a large loss. One that is still falling is, and where all layers
+    are without gradient, one that is gone. Further on it may be a branch that others go around:
+    there any good loss is enough.
     """
     norm = record.per_variable("norm")
     if (norm != 0).all():
@@ -442,8 +461,8 @@ def _cut_off(record: _Record) -> Iterator[Finding]:
     )
     from_input = np.logical_and.accumulate(zero, axis=1)
     loss = record.loss
-    speaks = np.where(from_input, ~(loss.falling | loss.gone)[:, None], ~loss.good[:, None])
-    zero &= speaks
+    at_input = loss.falling | (loss.gone & zero.all(axis=1))
+    zero &= ~np.where(from_input, at_input[:, None], loss.good[:, None])
     said = np.zeros(len(record.layers), bool)
     for row in np.unique(zero.argmax(axis=0)[zero.any(axis=0)]):
         for begin, end in _runs(zero[row]):

@@ -96,12 +96,15 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def event_files(directory: str | os.PathLike[str]) -> list[str] | list[Path]:
-    """Event files of keras-initkit in a directory, or at a URL, oldest first."""
-    if remote.is_remote(directory):
-        urls = remote.list_directory(str(directory))
-        return sorted(url for url in urls if PurePosixPath(url).match(_PATTERN))
+def event_files(directory: str | os.PathLike[str]) -> list[Path]:
+    """Event files of keras-initkit in a directory, oldest first."""
     return sorted(Path(directory).glob(_PATTERN))
+
+
+def event_file_urls(directory: str) -> list[str]:
+    """Event files of keras-initkit in the directory at a URL, oldest first."""
+    urls = remote.list_directory(directory)
+    return sorted(url for url in urls if PurePosixPath(url).match(_PATTERN))
 
 
 def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:

@@ -28,7 +28,12 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from tensorboard_plugin_initkit import remote
 from tensorboard_plugin_initkit.dashboards import Histograms, Scalars
-from tensorboard_plugin_initkit.event_file import EventFileWriter, event_files, read_events
+from tensorboard_plugin_initkit.event_file import (
+    EventFileWriter,
+    event_file_urls,
+    event_files,
+    read_events,
+)
 from tensorboard_plugin_initkit.schema import (
     SCHEMA_VERSION,
     TOTALS,
@@ -149,7 +154,12 @@ def read_findings(log_dir: str | os.PathLike[str]) -> list[str]:
 
 
 def _files(log_dir: str | os.PathLike[str]) -> Sequence[str | Path]:
-    files = event_files(_run(log_dir)) or event_files(log_dir)
+    run = _run(log_dir)
+    files: Sequence[str | Path]
+    if isinstance(run, str):
+        files = event_file_urls(run) or event_file_urls(str(log_dir))
+    else:
+        files = event_files(run) or event_files(log_dir)
     if not files:
         raise FileNotFoundError(
             f"`log_dir` must be a directory that a GradientMonitor has written to. Received: "

@@ -244,10 +244,20 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
     if statistic == "update_ratio":
         return _ratio(per_layer(chunk, "update_norm"), per_layer(chunk, "weight_norm"))
     order, starts = chunk.layout.columns_by_layer
-    present = ~np.isnan(_recorded(chunk, "nonfinite"))[:, order]
-    values = np.where(present, per_variable(chunk, statistic)[:, order], 0.0)
-    weights = np.where(present, _weights(chunk, statistic)[:, order], 0.0)
+    present, values, weights = (
+        np.take(array, order, axis=1)
+        for array in (
+            ~np.isnan(_recorded(chunk, "nonfinite")),
+            per_variable(chunk, statistic),
+            _weights(chunk, statistic),
+        )
+    )
+    everywhere = present.all()
+    if not everywhere:
+        values, weights = np.where(present, values, 0.0), np.where(present, weights, 0.0)
     result = _COMBINE[statistic](values, weights, starts)
+    if everywhere:
+        return result
     return np.where(np.logical_or.reduceat(present, starts, axis=1), result, np.nan)
 
 
@@ -276,7 +286,7 @@ def _noise_scale(chunk: Chunk) -> np.ndarray:
         noise = (part - whole) / (replicas - 1)
     # Each is noisy and unbiased, their ratio is not: it is taken of averages.
     noise, squared_gradient = _trailing_mean(noise), _trailing_mean(squared_gradient)
-    return _ratio(noise, np.where(squared_gradient > 0, squared_gradient, np.nan))
+    return _ratio(np.maximum(noise, 0), np.where(squared_gradient > 0, squared_gradient, np.nan))
 
 
 def _trailing_mean(array: np.ndarray, window: int = 50) -> np.ndarray:

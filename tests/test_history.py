@@ -25,6 +25,7 @@ from tensorboard_plugin_initkit.schema import (
     per_optimizer,
     per_variable,
 )
+from tensorboard_plugin_initkit.thinning import rows_to_keep
 
 VARIABLES = (
     Variable("a/kernel", "a", (2, 3)),
@@ -339,6 +340,17 @@ def test_thinning_wears_out_no_part_of_the_record() -> None:
     assert np.sum(history.steps < 1_000) >= early - 2 * LAYERS
 
 
+def test_each_span_keeps_two_rows() -> None:
+    norm = 1 + 1e-3 * np.random.default_rng(0).random((1_000, LAYERS))
+    norm[300] = [1e6, 1e-6, 1]  # stands out in both directions
+    norm[0], norm[-1] = [0.5, 1, 0.5], [1, 2, 2]  # the other extremes
+    kept = np.flatnonzero(rows_to_keep(norms_of(norm), 64))
+    assert 300 in kept
+    per_span = np.bincount(kept[kept < 1_000 - 32] // 128)
+    assert len(per_span) == 8
+    assert (per_span[1:] == 2).all()
+
+
 def test_more_layers_than_steps_are_bounded_by_their_extremes() -> None:
     layers = 100
     layout = Layout(tuple(Variable(f"{i}/kernel", f"{i}", (2,)) for i in range(layers)))
@@ -359,7 +371,7 @@ def test_appending_to_a_thinned_record_is_cheap() -> None:
     start = time.process_time()
     for i in range(1_000):
         steps = chunk.steps + 64 * i
-        history.append(Chunk(layout, steps, chunk.values | {"norm": rng.random((64, 20))}))
+        history.append(Chunk(layout, steps, {**chunk.values, "norm": rng.random((64, 20))}))
     assert time.process_time() - start < 5  # 0.4 s for 64,000 steps on an idle machine
     assert len(history) <= 1024
 

@@ -301,7 +301,7 @@ def test_scalars_are_byte_for_byte_what_protocol_buffers_would_write(
         assert event.SerializeToString() == same.SerializeToString()
 
 
-def ones(layout: Layout, steps: Any, **values: float) -> Chunk:
+def ones(layout: Layout, steps: Any, **values: Any) -> Chunk:
     """A chunk whose values and totals are 1 where they are not given, and not written if None."""
     shapes = dict.fromkeys(RECORDED, len(layout.variables))
     shapes |= dict.fromkeys(TOTALS, len(layout.optimizers))
@@ -394,7 +394,7 @@ def test_the_scalar_of_the_noise_scale_is_that_of_the_history(tmp_path: Path) ->
     for name, low in (("norm", 1), ("local_norm", 1.2)):
         chunk.values[name][:] = rng.uniform(low, low + 0.3, chunk.values[name].shape)
     chunk.values["norm"][70] = np.nan
-    pieces = np.split(np.arange(150), [1, 2, 30, 31, 95, 140])
+    pieces = np.split(np.arange(150), [1, 2, 30, 31, 96, 141])
     write(tmp_path, *map(chunk.select, pieces), scalars=3)
     logged = {s: v for (t, s), v in logged_scalars(tmp_path).items() if t.endswith("noise_scale")}
     history = read_log(tmp_path)

@@ -1,4 +1,4 @@
-"""A real TensorBoard shows what `GradientMonitor` logged, beside Keras's own callback."""
+"""A real TensorBoard shows what was logged, and what `GradientMonitor` logs beside Keras's own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ import pytest
 
 from keras_initkit import History, read_log
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.schema import STATISTICS
+from tensorboard_plugin_initkit.log import LogWriter
+from tensorboard_plugin_initkit.schema import (
+    RECORDED,
+    STATISTICS,
+    TOTAL_STATISTICS,
+    TOTALS,
+    Chunk,
+    Layout,
+    Variable,
+)
 
 pytestmark = pytest.mark.slow
 SECONDS = 60  # to start, and to show what was written
-SCALARS = "data/plugin/scalars"
+SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
 
 
 def eventually(check: Callable[[], Any]) -> Any:
@@ -70,37 +79,73 @@ class TensorBoard:
             self.process.wait()
 
 
-class Training:
-    """A model that is trained and logged to one directory."""
+LAYERS = ["embedding", "block/dense", "block/dense#2", 'any "name" <b>, 层', "optimizer"]
+
+
+class Log:
+    """A log whose chunks are written one by one: all statistics, of two optimizers."""
+
+    def __init__(self, log_dir: Path, url: bool = False) -> None:
+        self.log_dir = log_dir
+        self._path = f"file://{log_dir}" if url else log_dir
+        self.layout = Layout(
+            tuple(
+                Variable(
+                    f"{layer}/{name}", layer, shape, "head" if layer == "optimizer" else "body"
+                )
+                for layer in LAYERS
+                for name, shape in (("kernel", (8, 4)), ("bias", (4,)))
+            ),
+            ("body", "head"),
+        )
+        self.steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """As a new process would go on: with an event file of its own."""
+        self._writer = LogWriter(self._path, scalars=1, histograms=2)
+
+    def write(self, steps: int) -> None:
+        rng = np.random.default_rng(self.steps)
+        width = len(self.layout.variables)
+        chunk = Chunk(
+            self.layout,
+            np.arange(self.steps, self.steps + steps),
+            {name: rng.lognormal(size=(steps, width)).astype("f4") for name in RECORDED},
+            {name: rng.lognormal(size=(steps, 2)).astype("f4") for name in TOTALS},
+        )
+        samples = [rng.normal(size=(steps, v.size)).astype("f4") for v in self.layout.variables]
+        self._writer.write(chunk, samples)
+        self._writer.write_findings("[]", self.steps)
+        self._writer.flush()
+        self.steps += steps
+
+
+class Logs:
+    """The logs in the directory that TensorBoard watches, one a directory."""
 
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
+        self.written = Log(log_dir / "written")
+        self.written.write(10)
+        self.uploaded = Log(log_dir / "uploaded", url=True)
+        self.uploaded.write(10)
+        self.monitor = GradientMonitor(log_dir / "trained", 1)
+
+    def train(self) -> None:
         dense = keras.layers.Dense
-        hidden = [dense(8, "relu", name=f"dense_{i}") for i in range(3)]
-        self.model = keras.Sequential([keras.Input((8,)), *hidden, dense(1, name="head")])
-        self.model.compile(keras.optimizers.SGD(0.01), "mse")
-        self.callbacks = [GradientMonitor(log_dir, 1), keras.callbacks.TensorBoard(log_dir)]
-
-    @property
-    def monitor(self) -> GradientMonitor:
-        return self.callbacks[0]
-
-    def fit(self) -> None:
+        model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
+        model.compile(keras.optimizers.SGD(0.01), "mse")
         x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")
-        y = x[:, :1] ** 2
-        self.model.fit(x, y, 16, epochs=2, verbose=0, callbacks=self.callbacks)
-
-    def resume(self) -> None:
-        """As a new process would go on: with a monitor, and so an event file, of its own."""
-        self.callbacks[0] = GradientMonitor(self.log_dir, 1)
-        self.fit()
+        callbacks = [self.monitor, keras.callbacks.TensorBoard(self.log_dir / "trained")]
+        model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=callbacks)
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
-    training = Training(tmp_path_factory.mktemp("log"))
-    training.fit()
-    return training
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
+    logs = Logs(tmp_path_factory.mktemp("log"))
+    logs.train()
+    return logs
 
 
 @pytest.fixture(
@@ -108,11 +153,11 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
 )
 def tensorboard(
     request: pytest.FixtureRequest,
-    training: Training,
+    logs: Logs,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TensorBoard]:
     output = tmp_path_factory.mktemp("tensorboard") / "output.txt"
-    tensorboard = TensorBoard(training.log_dir, output, request.param)
+    tensorboard = TensorBoard(logs.log_dir, output, request.param)
     try:
         eventually(tensorboard.address)
         yield tensorboard
@@ -121,19 +166,35 @@ def tensorboard(
     assert "Traceback" not in output.read_text()
 
 
-def tags_of(history: History) -> set[str]:
-    return {f"gradients/{layer}/{name}" for layer in history.layers for name in STATISTICS}
-
-
-def check_shown(tensorboard: TensorBoard, history: History) -> None:
-    """TensorBoard shows a history, all of it."""
+def scalars_of(history: History) -> dict[str, dict[int, np.float32]]:
+    """What the scalars dashboard is to show: of each tag the values by step."""
+    columns = {}
     for statistic in STATISTICS:
-        for layer, expected in zip(history.layers, history[statistic].T, strict=True):
-            tag = f"gradients/{layer}/{statistic}"
-            points = tensorboard.get(f"{SCALARS}/scalars", run="gradients", tag=tag)
-            assert [step for _, step, _ in points] == history.steps.tolist()
-            values = np.array([value for _, _, value in points], np.float32)
-            np.testing.assert_array_equal(values, expected.astype(np.float32), tag)
+        for layer, column in zip(history.layers, history[statistic].T, strict=True):
+            columns[f"gradients/{layer}/{statistic}"] = column
+    several = len(history.optimizers) > 1
+    for statistic in TOTAL_STATISTICS:
+        for name, column in zip(history.optimizers, history[statistic].T, strict=True):
+            group = f"optimizer/{name}" if several else "optimizer"
+            columns[f"{group}/{statistic}"] = column
+    return {
+        tag: {
+            int(step): np.float32(value)
+            for step, value in zip(history.steps, column, strict=True)
+            if not np.isnan(value)
+        }
+        for tag, column in columns.items()
+        if not np.isnan(column).all()
+    }
+
+
+def check_shown(tensorboard: TensorBoard, log_dir: Path) -> None:
+    """TensorBoard shows a log, all of it."""
+    run, expected = f"{log_dir.name}/gradients", scalars_of(read_log(log_dir))
+    for tag in tensorboard.get(f"{SCALARS}/tags")[run]:
+        points = tensorboard.get(f"{SCALARS}/scalars", run=run, tag=tag)
+        shown = {step: np.float32(value) for _, step, value in points}
+        assert shown == expected[tag], tag
 
 
 def test_the_data_server_is_the_one_that_was_asked_for(
@@ -143,52 +204,70 @@ def test_the_data_server_is_the_one_that_was_asked_for(
     assert provider.startswith("Grpc") == ("rust" in request.node.name)
 
 
-def test_layers_and_statistics_are_tags_of_the_run_gradients(
-    tensorboard: TensorBoard, training: Training
+@pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
+@pytest.mark.parametrize("dashboard", ["scalars", "timeseries"])
+def test_layers_and_optimizers_are_tags_of_the_run_gradients(
+    tensorboard: TensorBoard, logs: Logs, name: str, dashboard: str
 ) -> None:
     def check() -> None:
-        shown = tensorboard.get(f"{SCALARS}/tags")
-        assert set(shown["gradients"]) == tags_of(training.monitor.history)
+        tags = tensorboard.get(f"data/plugin/{dashboard}/tags")
+        shown = tags["scalars"]["runTagInfo"] if dashboard == "timeseries" else tags
+        expected = set(scalars_of(read_log(logs.log_dir / name)))
+        if name == "trained":  # nothing was clipped, scaled or skipped, on one device
+            without = ("loss_scale", "skipped", "raw_norm", "clip_ratio", "global_raw_norm")
+            expected = {tag for tag in expected if tag.rpartition("/")[2] not in without}
+        assert set(shown[f"{name}/gradients"]) == expected
 
     eventually(check)
 
 
-def test_the_time_series_dashboard_lists_them_too(
-    tensorboard: TensorBoard, training: Training
+@pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
+def test_the_values_are_those_of_the_history(
+    tensorboard: TensorBoard, logs: Logs, name: str
 ) -> None:
-    def check() -> None:
-        shown = tensorboard.get("data/plugin/timeseries/tags")["scalars"]["runTagInfo"]
-        assert set(shown["gradients"]) == tags_of(training.monitor.history)
-
-    eventually(check)
+    eventually(lambda: check_shown(tensorboard, logs.log_dir / name))
 
 
 def test_the_run_of_keras_own_callback_is_still_there(tensorboard: TensorBoard) -> None:
     def check() -> None:
         shown = tensorboard.get(f"{SCALARS}/tags")
-        assert set(shown) == {"gradients", "train"}
-        assert "epoch_loss" in shown["train"]
-        points = tensorboard.get(f"{SCALARS}/scalars", run="train", tag="epoch_loss")
+        gradients = {f"{name}/gradients" for name in ("written", "uploaded", "trained")}
+        assert set(shown) == gradients | {"trained/train"}
+        assert "epoch_loss" in shown["trained/train"]
+        points = tensorboard.get(f"{SCALARS}/scalars", run="trained/train", tag="epoch_loss")
         assert {step for _, step, _ in points} == {0, 1}
 
     eventually(check)
 
 
-def test_the_values_are_those_of_the_history(tensorboard: TensorBoard, training: Training) -> None:
-    eventually(lambda: check_shown(tensorboard, read_log(training.log_dir)))
+def test_the_histogram_dashboard_shows_every_layer(tensorboard: TensorBoard, logs: Logs) -> None:
+    run = "written/gradients"
+
+    def check() -> None:
+        shown = tensorboard.get(f"{HISTOGRAMS}/tags")[run]
+        assert set(shown) == {f"log10_gradient/{layer}" for layer in LAYERS}
+        for tag, about in shown.items():
+            assert "Exact zeros are left out" in about["description"]
+            steps = tensorboard.get(f"{HISTOGRAMS}/histograms", run=run, tag=tag)
+            assert [step for _, step, _ in steps] == list(range(0, logs.written.steps, 2))
+            for _, _, buckets in steps:
+                left, right, count = np.transpose(buckets)
+                np.testing.assert_array_equal(right - left, 0.5)
+                np.testing.assert_array_equal(2 * left, np.round(2 * left))
+                assert count.sum() == 8 * 4 + 4
+
+    eventually(check)
 
 
-def test_what_a_second_fit_logs_appears(tensorboard: TensorBoard, training: Training) -> None:
-    recorded = len(training.monitor.history)
-    training.fit()
-    assert len(training.monitor.history) == recorded + 10
-    eventually(lambda: check_shown(tensorboard, read_log(training.log_dir)))
+@pytest.mark.parametrize("name", ["written", "uploaded"])
+def test_what_is_written_later_appears(tensorboard: TensorBoard, logs: Logs, name: str) -> None:
+    log: Log = getattr(logs, name)
+    log.write(10)
+    eventually(lambda: check_shown(tensorboard, log.log_dir))
 
 
-def test_a_resumed_training_appears_as_one(tensorboard: TensorBoard, training: Training) -> None:
-    recorded = len(read_log(training.log_dir))
-    training.resume()
-    history = read_log(training.log_dir)
-    assert len(history) == recorded + 10
-    assert len(training.monitor.history) == 10
-    eventually(lambda: check_shown(tensorboard, history))
+def test_a_resumed_training_appears_as_one(tensorboard: TensorBoard, logs: Logs) -> None:
+    logs.written.restart()
+    logs.written.write(10)
+    assert len(read_log(logs.written.log_dir)) == logs.written.steps
+    eventually(lambda: check_shown(tensorboard, logs.written.log_dir))

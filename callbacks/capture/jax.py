@@ -39,6 +39,10 @@ class JaxCapture(Capture):
         """Prepare for a call of the instrumented training function."""
         self._next_step = call.first_step
 
+    def end_call(self, call: Call, result: Any) -> None:
+        """Take what the training function has returned."""
+        super().end_call(call, result[0])  # beside the state
+
     @contextlib.contextmanager
     def instrumenting(self) -> Iterator[None]:
         """Have the training function carry the row through its state."""
@@ -65,8 +69,8 @@ class JaxCapture(Capture):
 
     @property
     def _carrier(self) -> Any:
-        """The optimizer whose state takes the row along: the only one, or what holds them."""
-        return self._model.optimizer if self.several else self.leaves[0].optimizer
+        """The optimizer whose state takes the row along."""
+        return getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
 
     def _take(self) -> tuple[np.ndarray, np.ndarray]:
         taken, self._rows = self._rows, []
@@ -104,7 +108,7 @@ class JaxCapture(Capture):
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         kept, step_kept = self._row_variables
-        kept.assign(row if mine is None else ops.where(mine, row, kept))
+        kept.assign(row if mine is None else ops.where(mine, row, kept.value))
         step_kept.assign(ops.cast(step, "int32"))
 
     def _carrying(self, step_function: Callable[..., Any]) -> Callable[..., Any]:

@@ -91,6 +91,7 @@ class Capture:
         batches_per_update: Number of batches whose gradients make one update.
         steady: Whether the number of updates surely follows from that of batches.
         replicas: Number of replicas.
+        writes: Whether this process is to write logs.
         capacity: Number of updates that can be recorded between two reads.
         error: The first exception inside the capture; after it the capture is deaf.
         functions: Instrumented training functions, kept so that a second `fit` traces nothing.
@@ -99,6 +100,7 @@ class Capture:
     # Whether the arguments of `_backend_update_step` are what is applied.
     _hears_arguments = True
     replicas = 1
+    writes = True
 
     def __init__(self, model: Any, watch: Watch) -> None:
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
@@ -144,9 +146,9 @@ class Capture:
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
 
-    def end_call(self, call: Call, logs: Any) -> None:
+    def end_call(self, call: Call, result: Any) -> None:
         """Take what the training function has returned: means over the epoch up to now."""
-        self._calls.append((call, logs.get("loss") if isinstance(logs, dict) else None))
+        self._calls.append((call, result.get("loss") if isinstance(result, dict) else None))
 
     def read(self) -> Recorded:
         """Take the updates heard since the last read from the device."""
@@ -174,12 +176,23 @@ class Capture:
         return self._row.samples
 
     @property
-    def optimizers(self) -> tuple[list[int], list[str]]:
-        """Which of `leaves` were heard, and for each variable the name of its optimizer."""
-        heard = sorted(set(self.optimizer_of.values())) or [0]
-        names = [leaf.name if len(heard) > 1 else "" for leaf in self.leaves]
-        owners = [self.optimizer_of.get(c, heard[0]) for c in range(len(self.variables))]
-        return heard, [names[owner] for owner in owners]
+    def heard(self) -> list[int]:
+        """Which of `leaves` were heard."""
+        return sorted(set(self.optimizer_of.values())) or [0]
+
+    @property
+    def optimizers(self) -> list[str]:
+        """Names of the optimizers that were heard; "" if it is one."""
+        return [self.leaves[i].name for i in self.heard] if len(self.heard) > 1 else [""]
+
+    @property
+    def owners(self) -> list[str]:
+        """For each variable, the one of `optimizers` that updates it."""
+        names = dict(zip(self.heard, self.optimizers, strict=True))
+        return [
+            names[self.optimizer_of.get(column, self.heard[0])]
+            for column in range(len(self.variables))
+        ]
 
     def _all_dead_units(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """Dead units as their biases tell, and those that were measured on kernels."""

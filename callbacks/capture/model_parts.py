@@ -33,9 +33,13 @@ def leaf_optimizers(model: Any) -> list[Leaf]:
 
     Args:
         model: A compiled `keras.Model`.
+
+    Raises:
+        ValueError: If they cannot be known yet.
     """
     leaves: dict[int, Leaf] = {}
     for name, optimizer in _optimizers(model):
+        _build_choice(optimizer, model)
         for leaf in _leaves(name, optimizer):
             leaves.setdefault(id(leaf.optimizer), leaf)
     if len(leaves) == 1:
@@ -60,12 +64,16 @@ def frozen_layers(model: Any) -> tuple[str, ...]:
 def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
     """Optimizers by name, the compiled one last: the others' names say more."""
     members = list(vars(model).items())
-    for name, value in members:
-        values = value.values() if isinstance(value, dict) else value
-        several = values if isinstance(value, list | tuple | dict) else [value]
-        for member in several:
-            if isinstance(member, keras.Optimizer) and member is not model.optimizer:
-                yield name, member
+    inside = [
+        (name, member)
+        for name, value in members
+        if isinstance(value, list | tuple | dict)
+        for member in (value.values() if isinstance(value, dict) else value)
+    ]
+    # Keras itself keeps lists of them, in which they have no name of their own: these come last.
+    for name, value in [*members, *inside]:
+        if isinstance(value, keras.Optimizer) and value is not model.optimizer:
+            yield name, value
     for _, value in members:
         optimizer = getattr(value, "optimizer", None)  # one that is not compiled has none
         if isinstance(value, keras.Model) and isinstance(optimizer, keras.Optimizer):
@@ -74,12 +82,26 @@ def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
         yield "optimizer", model.optimizer
 
 
+def _build_choice(optimizer: Any, model: Any) -> None:
+    """Have a function that chooses optimizers be asked now, as the first update would."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, _MULTI_OPTIMIZER) and not optimizer.built:
+        if not model.built:
+            raise ValueError(
+                "A model with a MultiOptimizer must be built before training, so that its "
+                "optimizers are known. Received: a model that is not. Give it an input shape, or "
+                "call it on a batch first."
+            )
+        optimizer.build(model.trainable_variables)
+        optimizer.built = True
+
+
 def _leaves(name: str, optimizer: Any) -> Iterator[Leaf]:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         for leaf in _leaves(name, optimizer.inner_optimizer):
             yield leaf._replace(loss_scale=optimizer)
     elif isinstance(optimizer, _MULTI_OPTIMIZER):
         for inner in optimizer.optimizers:
-            yield Leaf(inner.name, inner, None)
+            yield from _leaves(inner.name, inner)
     else:
         yield Leaf(name, optimizer, None)

@@ -8,7 +8,7 @@ Keras internals, besides those of `listener`: the optimizer's `_all_reduce_sum_g
 returns the gradients that are applied where there are several replicas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
+
+# What each replica measures of its part of the batch; the root mean square over them is recorded.
+_OF_REPLICAS = ("clip_ratio", "local_norm")
 
 
 class TensorFlowCapture(Capture):
@@ -26,6 +29,8 @@ class TensorFlowCapture(Capture):
     def __init__(self, model: Any, watch: Watch) -> None:
         self._strategy = model.distribute_strategy
         self.replicas = self._strategy.num_replicas_in_sync
+        # Of the processes that train together, the chief does.
+        self.writes = self._strategy.extended.should_save_summary
         self._rows_read = 0
         self._waiting: list[int] = []
         super().__init__(model, watch)
@@ -47,9 +52,9 @@ class TensorFlowCapture(Capture):
         self._rows_read = count
         tables = np.array([table.numpy()[places] for table in self._on_replicas(self._table)])
         steps, rows = self._on_replicas(self._steps)[0].numpy()[places], tables[0]
-        if self.replicas > 1:
-            own = self._row.places("local_norm")
-            rows[:, own] = np.sqrt(np.mean(np.square(tables[:, :, own]), axis=0))
+        for name in filter(self._row.statistics.__contains__, _OF_REPLICAS):
+            own = self._row.places(name)
+            rows[:, own] = np.sqrt(np.mean(np.square(tables[:, :, own], dtype=np.float64), axis=0))
         if not self.several:
             return steps, rows
         steps, self._waiting = np.array(self._waiting, np.int64), []
@@ -84,6 +89,16 @@ class TensorFlowCapture(Capture):
             **super()._methods(leaf),
             "_all_reduce_sum_gradients": all_reduce_sum_gradients,
         }
+
+    def _hear(self, leaf: int, grads: Sequence[Any], variables: Sequence[Any]) -> None:
+        super()._hear(leaf, grads, variables)
+        if self.replicas == len(self._on_replicas(self._count)):
+            return  # `_take` sees them all
+        measured = self._update(leaf).measured
+        for name in filter(measured.__contains__, _OF_REPLICAS):
+            squares = tf.square(tf.cast(measured[name], tf.float64))
+            mean = tf.distribute.get_replica_context().all_reduce("MEAN", squares)
+            measured[name] = tf.cast(tf.sqrt(mean), tf.float32)
 
     def _value(self, variable: Any) -> Any:
         return tf.identity(variable.value)

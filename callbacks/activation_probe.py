@@ -1,0 +1,346 @@
+"""`ActivationProbe`: what every layer makes of a fixed batch, epoch by epoch."""
+
+import contextlib
+import functools
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initkit.activation_statistics import activation_statistics
+from keras_initkit.callbacks.background_log import checked_log_dir
+from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.callbacks.selection import Selection, Selector, as_selection
+
+RUN = GROUP = "activations"
+_STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
+# Calls of one layer that get a column each: a loop over time steps would fill the record.
+_MAX_CALLS = 4
+
+
+class _Row(NamedTuple):
+    epoch: int
+    step: int
+    layers: dict[str, np.ndarray]
+
+
+class ActivationHistory:
+    """What an `ActivationProbe` recorded: epochs x layers x statistic.
+
+    `history[name]` is a float64 array of shape `(n, layers)`, for the names
+
+    - `"mean"`, `"variance"`: of all the layer's outputs on the batch;
+    - `"zeros"`: fraction of its outputs that are exactly zero, in [0, 1];
+    - `"dead_units"`: fraction of its units (features, or channels) that are exactly zero for the
+      whole batch, at every position;
+    - `"saturation"`: fraction of its outputs in the flat part of a bounded activation, where the
+      slope is below 1 % of the largest (tanh: |y| > .995; sigmoid: y outside (.0025, .9975)); NaN
+      for layers without one, and for LSTM and GRU, whose outputs are no values of it;
+    - `"nonfinite"`: number of its outputs that are NaN or infinite, which make the mean and the
+      variance so as well.
+
+    A layer that was not called at a row is NaN there.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[_Row] = []
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """int64 array (n,): number of epochs that were trained before each row."""
+        return np.array([row.epoch for row in self._rows], np.int64)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """int64 array (n,): `optimizer.iterations` at each row."""
+        return np.array([row.step for row in self._rows], np.int64)
+
+    @property
+    def layers(self) -> list[str]:
+        """Paths of the layers in the order in which they end; a block follows its layers."""
+        return list(dict.fromkeys(path for row in self._rows for path in row.layers))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, statistic: str) -> np.ndarray:
+        """A statistic of every layer: float64 array (n, layers)."""
+        if statistic not in _STATISTICS:
+            names = ", ".join(f'"{name}"' for name in _STATISTICS)
+            raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
+        layers, column = self.layers, _STATISTICS.index(statistic)
+        missing = np.full(len(_STATISTICS), np.nan)
+        table = [[row.layers.get(path, missing)[column] for path in layers] for row in self._rows]
+        return np.array(table, np.float64).reshape(len(self), len(layers))
+
+    def append(self, row: _Row) -> None:
+        """Add a row."""
+        self._rows.append(row)
+
+
+class ActivationProbe(keras.callbacks.Callback):
+    """Records each layer's activations on a fixed batch, before training and after every epoch.
+
+    The model is called once on the batch, eagerly, as in inference: without gradients, and
+    without a change of its state, random seeds and metrics included: training goes on as it would
+    have without the probe, bit for bit on CPU. (What a layer draws past Keras's random numbers,
+    as by `torch.randn`, it draws here as well.) Each layer is measured when it is called; no
+    outputs are kept. What fails inside the probe is one warning, and training goes on.
+
+    All layers are measured, nested ones too, whose output is one floating point tensor; not the
+    model itself, and not what the framework calls inside a compiled loop. A layer that is called
+    several times has a column for each of its first 4 calls, the second one's `<path>#2`, and so
+    have several layers of one path. Padding counts, masked or not.
+
+    For TensorBoard, each row logs for each layer the scalars `activations/<layer>/<statistic>`
+    under the run `<log_dir>/activations`, at the step that `optimizer.iterations` has reached.
+
+    Example:
+    ```python
+    probe = keras_initkit.callbacks.ActivationProbe(x_val[:256], "runs/first")
+    model.fit(x, y, epochs=5, callbacks=[probe])
+    print(probe.history["dead_units"][-1])  # one number a layer
+    ```
+
+    Args:
+        batch: Input of the model: an array or tensor, or a dictionary, list or tuple of these,
+            as the model takes it. A copy is kept.
+        log_dir: Directory to log to, or the URL of one, as of `GradientMonitor`. `None` records
+            in memory only.
+        layers: Which layers to record: a name or path (which selects the layers inside as well),
+            a compiled regular expression that is searched for in the path, a function of the
+            path, or a list of these. `None` records all.
+
+    Attributes:
+        history: `ActivationHistory` of what was recorded up to now.
+
+    Raises:
+        ValueError: If an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        batch: Any,
+        log_dir: str | os.PathLike[str] | None = None,
+        layers: Selector | Sequence[Selector] | None = None,
+    ) -> None:
+        super().__init__()
+        self._batch = _copied(batch)
+        self._log_dir = checked_log_dir(log_dir)
+        self._selects = as_selection(layers)
+        self._layers = layers
+        self.history = ActivationHistory()
+        self._log: Any = None
+        self._log_failed = False
+        self._offset = 0
+        self._started = False
+        self._stopped = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Prepare to record (called by Keras)."""
+        self._started = self._stopped = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Record the model before its first epoch (called by Keras)."""
+        # Not at train begin, where another callback may still restore the model.
+        if not self._started:
+            self._started = True
+            self._record(epoch, resumes=True)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Record the model (called by Keras)."""
+        self._record(epoch + 1)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Have the log complete (called by Keras)."""
+        if self._log is not None:
+            self._logging(self._log.flush)
+
+    def _record(self, epoch: int, resumes: bool = False) -> None:
+        if self._stopped:
+            return
+        try:
+            model = self.model  # on jax, has the state moved to the variables
+            if not model.built:
+                return  # calling it would build it, and draw its weights
+            step = self._step(model, resumes)
+            found = _probe(model, self._batch, self._selects)
+            if not found:
+                raise ValueError(
+                    "`layers` must select a layer whose output is one floating point tensor. "
+                    f"Received: layers={self._layers!r}."
+                )
+            row = _Row(epoch, step, found)
+            self.history.append(row)
+        except Exception as error:
+            self._stopped = True
+            warnings.warn(
+                f"ActivationProbe stops recording, training goes on. Reason: {error!r}.",
+                stacklevel=3,
+            )
+            return
+        if self._log_dir is not None:
+            self._logging(functools.partial(self._write, row))
+
+    def _step(self, model: Any, resumes: bool) -> int:
+        iterations = getattr(model.optimizer, "iterations", 0)
+        step = int(ops.convert_to_numpy(iterations)) + self._offset
+        # A new optimizer counts from 0: its steps come after those before.
+        if resumes and len(self.history) and step < (last := int(self.history.steps[-1])):
+            self._offset += last - step
+            step = last
+        return step
+
+    def _write(self, row: _Row) -> None:
+        if self._log is None:
+            # TensorBoard's protocol buffers take 70 ms to import: only who logs pays for them.
+            from tensorboard_plugin_initkit.scalars import ScalarLog
+
+            assert self._log_dir is not None
+            self._log = ScalarLog(self._log_dir, RUN)
+        scalars = {
+            f"{GROUP}/{path}/{name}": value
+            for path, values in row.layers.items()
+            for name, value in zip(_STATISTICS, values.tolist(), strict=True)
+        }
+        self._log.write(row.step, scalars)
+
+    def _logging(self, write: Callable[[], None]) -> None:
+        if self._log_failed:
+            return
+        try:
+            write()
+        except Exception as error:
+            self._log_failed = True
+            warnings.warn(
+                f"ActivationProbe can no longer write to {self._log_dir}: {error}. Training goes "
+                "on; what is recorded is kept in `probe.history`.",
+                stacklevel=4,
+            )
+
+
+def _copied(batch: Any) -> Any:
+    try:
+        copy = keras.tree.map_structure(lambda leaf: np.array(ops.convert_to_numpy(leaf)), batch)
+        arrays = keras.tree.flatten(copy)
+        is_batch = bool(arrays) and all(array.ndim and array.size for array in arrays)
+    except Exception:
+        is_batch = False
+    if not is_batch:
+        shape = getattr(batch, "shape", None)
+        of_shape = "" if shape is None else f" of shape {tuple(shape)}"
+        raise ValueError(
+            "`batch` must be what the model is called on: an array of shape (batch, …) that is "
+            "not empty, or a dictionary, list or tuple of such. Received: batch="
+            f"<{type(batch).__name__}{of_shape}>. Write `ActivationProbe(x[:256])`."
+        )
+    return copy
+
+
+def _probe(model: Any, batch: Any, selects: Selection) -> dict[str, np.ndarray]:
+    """Call a model and measure its layers: for each path a float64 array (statistics,)."""
+    listener = _Listener(model, selects)
+    with contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers(include_self=False):
+            # Which of them `Layer.__call__` calls depends on whether the layer is quantized.
+            names = [name for name in ("call", "quantized_call") if hasattr(layer, name)]
+            methods = {name: listener.heard(layer, getattr(layer, name)) for name in names}
+            stack.enter_context(replaced_methods(layer, **methods))
+        stack.enter_context(keras.StatelessScope())  # what is assigned is dropped at its end
+        stack.enter_context(_no_gradient())
+        model(batch, training=False)
+    if not listener.found and listener.error is not None:
+        raise listener.error
+    return listener.found
+
+
+@contextlib.contextmanager
+def _no_gradient() -> Iterator[None]:
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+class _Listener:
+    """Measures the layers of a model while it is called.
+
+    Attributes:
+        found: The statistics of each call, by the path of the layer.
+        error: Why a layer could not be measured, if one could not.
+    """
+
+    def __init__(self, model: Any, selects: Selection) -> None:
+        self.found: dict[str, np.ndarray] = {}
+        self.error: Exception | None = None
+        self._selects = selects
+        self._calls: Counter[str] = Counter()
+        # The layers that are being called, the innermost last, as what their own layers' paths
+        # begin with.
+        self._prefixes = [_prefix_inside(model, model.path or model.name)]
+
+    def heard(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A layer's method `call` that is measured."""
+
+        @functools.wraps(call)
+        def measured_call(*args: Any, **kwargs: Any) -> Any:
+            path = layer.path or self._prefixes[-1] + layer.name
+            self._prefixes.append(_prefix_inside(layer, path))
+            try:
+                outputs = call(*args, **kwargs)
+            finally:
+                self._prefixes.pop()
+            try:
+                self._hear(layer, path, outputs)
+            except Exception as error:  # as of a symbolic tensor: it is left out
+                self.error = error
+            return outputs
+
+        return measured_call
+
+    def _hear(self, layer: Any, path: str, outputs: Any) -> None:
+        if not _is_measurable(outputs) or not self._selects(path):
+            return
+        if self._calls[path] == _MAX_CALLS:
+            return
+        values = _measured(layer, outputs)
+        self._calls[path] += 1
+        calls = self._calls[path]
+        self.found[path if calls == 1 else f"{path}#{calls}"] = values
+
+
+def _prefix_inside(layer: Any, path: str) -> str:
+    """What the paths of the layers in a layer begin with: those of a functional model, nothing."""
+    known = [inner.path for inner in layer._layers if inner.path]
+    is_named = not known or any(inner.startswith(f"{path}/") for inner in known)
+    return f"{path}/" if is_named else ""
+
+
+def _is_measurable(outputs: Any) -> bool:
+    return (
+        ops.is_tensor(outputs)
+        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(outputs.dtype))
+        and len(outputs.shape) > 0
+        and 0 not in outputs.shape
+    )
+
+
+def _measured(layer: Any, outputs: Any) -> np.ndarray:
+    activation = getattr(layer, "activation", None)
+    # What a gated layer returns is no value of its activation.
+    name = None if hasattr(layer, "recurrent_activation") else getattr(activation, "__name__", None)
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    unit_axis = 1 if channels_first and len(outputs.shape) > 1 else -1
+    statistics = activation_statistics(outputs, name, unit_axis)
+    values = ops.convert_to_numpy(ops.stack(statistics)).astype(np.float64)
+    values[1] **= 2  # in float64, which holds the square
+    return values

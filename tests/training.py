@@ -1,0 +1,106 @@
+"""Small trainings, and the framework's own autodiff beside them, on the backend in use."""
+
+import keras
+import numpy as np
+
+from keras_initkit.callbacks import GradientMonitor
+
+BACKEND = keras.backend.backend()
+BATCH, STEPS = 16, 6
+layers = keras.layers
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def mlp():
+    hidden = [layers.Dense(16, "tanh") for _ in range(3)]
+    return keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(4)])
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Reshape((4, 2, 1)),
+            layers.Conv2D(4, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            layers.Dense(80, "tanh"),  # kernels above and below the size that is stacked
+            layers.Dense(80, "tanh"),
+            layers.Dense(4),
+        ]
+    )
+
+
+def with_embedding():
+    return keras.Sequential(
+        [keras.Input((8,)), layers.Embedding(30, 3), layers.Flatten(), layers.Dense(4)]
+    )
+
+
+def data(make=mlp):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(BATCH * STEPS, 8)).astype("float32")
+    if make is with_embedding:
+        x = rng.integers(0, 9, x.shape).astype("int32")
+    return x, rng.integers(0, 4, len(x)).astype("int32")
+
+
+def compiled(make, optimizer=None, **compile_args):
+    keras.utils.set_random_seed(0)
+    model = make()
+    model.compile(optimizer or keras.optimizers.Adam(1e-2), LOSS, **compile_args)
+    return model
+
+
+def fit(model, *callbacks, make=mlp, epochs=1):
+    x, y = data(make)
+    return model.fit(
+        x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
+
+
+def recorded(make=mlp, optimizer=None, every_n_steps=1, epochs=1, **compile_args):
+    monitor = GradientMonitor(every_n_steps=every_n_steps)
+    fit(compiled(make, optimizer, **compile_args), monitor, make=make, epochs=epochs)
+    return monitor.history
+
+
+def autodiff(model, x, y):
+    """Gradients of the loss, by the framework itself."""
+    if BACKEND == "jax":
+        import jax
+
+        def loss(trainable):
+            others = [v.value for v in model.non_trainable_variables]
+            outputs, _ = model.stateless_call(trainable, others, x, training=True)
+            return LOSS(y, outputs)
+
+        return jax.grad(loss)([v.value for v in model.trainable_variables])
+    if BACKEND == "torch":
+        import torch
+
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        weights = [v.value for v in model.trainable_variables]
+        return torch.autograd.grad(LOSS(y, model(x, training=True)), weights)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = LOSS(y, model(x, training=True))
+    weights = [v.value for v in model.trainable_variables]
+    return [tf.convert_to_tensor(g) for g in tape.gradient(value, weights)]
+
+
+def trained_beside(make=mlp, optimizer=None):
+    """Gradients and weights before every step of a training without a monitor, as float64."""
+    model, (x, y) = compiled(make, optimizer), data(make)
+    for start in range(0, len(x), BATCH):
+        batch = x[start : start + BATCH], y[start : start + BATCH]
+        gradients = [keras.ops.convert_to_numpy(g) for g in autodiff(model, *batch)]
+        weights = [w.copy() for w in map(keras.ops.convert_to_numpy, model.trainable_variables)]
+        yield [g.astype("float64") for g in gradients], [w.astype("float64") for w in weights]
+        model.train_on_batch(*batch)
+
+
+def norms(arrays):
+    return [np.linalg.norm(array) for array in arrays]
