@@ -8,7 +8,7 @@ from tensorboard_plugin_initkit.schema import Variable
 
 
 def variables_of(
-    variables: Sequence[Any], optimizers: Sequence[str], per: str
+    model: Any, variables: Sequence[Any], optimizers: Sequence[str], per: str
 ) -> tuple[Variable, ...]:
     """Name variables by their paths, and layers by the paths without the variable's own name.
 
@@ -17,22 +17,28 @@ def variables_of(
     name stands before the layers that it trains.
 
     Args:
+        model: The model whose variables they are.
         variables: `keras.Variable`s, in the order of the record.
         optimizers: Name of the optimizer of each; "" for a model's only one.
         per: "layer", or "variable" to count every variable as a layer.
     """
+    paths = _unique([path_inside(model, variable.path) for variable in variables])
     columns = []
-    for path, optimizer, variable in zip(_paths(variables), optimizers, variables, strict=True):
+    for path, optimizer, variable in zip(paths, optimizers, variables, strict=True):
         full = f"{optimizer}/{path}" if optimizer else path
-        layer = full if per == "variable" else full.rpartition("/")[0] or full
+        layer = full if per == "variable" else _layer_of(full)
         columns.append(Variable(full, layer, tuple(variable.shape), optimizer))
     return tuple(columns)
 
 
-def layer_path(variable: Any) -> str:
+def path_inside(model: Any, path: str) -> str:
+    """A path without the model's own name, which Keras leaves out of some models' paths."""
+    return path.removeprefix(f"{model.name}/")
+
+
+def layer_path(model: Any, variable: Any) -> str:
     """Path of the layer that a variable belongs to."""
-    layer, _, name = variable.path.rpartition("/")
-    return layer or name
+    return _layer_of(path_inside(model, variable.path))
 
 
 def unit_sources(variables: Sequence[Any]) -> list[str]:
@@ -48,7 +54,7 @@ def unit_sources(variables: Sequence[Any]) -> list[str]:
         For each, "bias": the zeros of this gradient; "kernel": its columns that are zero, for
         kernels of layers without a bias; "": nothing.
     """
-    layers = [layer_path(variable) for variable in variables]
+    layers = [_layer_of(variable.path) for variable in variables]
     names = [variable.path.rpartition("/")[2] for variable in variables]
     biases = [name in ("bias", "beta") for name in names]
     have_bias = {layer for layer, is_bias in zip(layers, biases, strict=True) if is_bias}
@@ -59,14 +65,17 @@ def unit_sources(variables: Sequence[Any]) -> list[str]:
     return sources
 
 
-def _paths(variables: Sequence[Any]) -> list[str]:
-    """Paths of variables, made unique."""
+def _layer_of(path: str) -> str:
+    return path.rpartition("/")[0] or path
+
+
+def _unique(paths: Sequence[str]) -> list[str]:
     seen: Counter[str] = Counter()
-    paths = []
-    for variable in variables:
-        layer, name = layer_path(variable), variable.path.rpartition("/")[2]
-        if repeats := seen[variable.path]:
+    unique = []
+    for path in paths:
+        layer, name = _layer_of(path), path.rpartition("/")[2]
+        if repeats := seen[path]:
             layer = f"{layer}#{repeats + 1}"
-        seen[variable.path] += 1
-        paths.append(f"{layer}/{name}")
-    return paths
+        seen[path] += 1
+        unique.append(f"{layer}/{name}")
+    return unique

@@ -23,7 +23,7 @@ from keras_initkit.callbacks.capture import (
     open_capture,
     record_next_step,
 )
-from keras_initkit.callbacks.columns import layer_path, variables_of
+from keras_initkit.callbacks.columns import layer_path, path_inside, variables_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.gradient_direction import WINDOW, directions
@@ -281,10 +281,10 @@ class GradientMonitor(keras.callbacks.Callback):
         if model.optimizer is None or (model.built and not model.trainable_variables):
             self._capture = None
             return
-        self._frozen = frozen_layers(model)
+        self._frozen = tuple(path_inside(model, path) for path in frozen_layers(model))
         watched = list(filter(self._is_selected, model.trainable_variables))
         if model.built and not watched:
-            paths = dict.fromkeys(layer_path(variable) for variable in model.trainable_variables)
+            paths = dict.fromkeys(layer_path(model, v) for v in model.trainable_variables)
             raise ValueError(
                 "`layers` must select a layer that is trained. Received: "
                 f"layers={self._layers!r}. The model's layers are {', '.join(paths)}."
@@ -310,7 +310,7 @@ class GradientMonitor(keras.callbacks.Callback):
             self._first_step = int(recorded[-1]) + 1 - next_step if restarts else 0
 
     def _is_selected(self, variable: Any) -> bool:
-        return self._selects(layer_path(variable))
+        return self._selects(layer_path(self._watched, variable))
 
     def _place_in_schedule(self) -> int:
         assert self._capture is not None
@@ -369,7 +369,7 @@ class GradientMonitor(keras.callbacks.Callback):
             values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
             self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
         layout = Layout(
-            variables_of(capture.variables, capture.owners, self._per),
+            variables_of(self._watched, capture.variables, capture.owners, self._per),
             tuple(capture.optimizers),
             self._frozen,
             capture.replicas,

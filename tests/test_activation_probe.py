@@ -1,6 +1,7 @@
 """On the backend that KERAS_BACKEND names, against NumPy in float64 and models of the layers."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,7 +63,7 @@ def rows(history, row=-1):
 def expected(outputs, activation=None, axis=-1):
     y = np.asarray(outputs, np.float64)
     others = tuple(i for i in range(y.ndim) if i != axis % y.ndim)
-    slopes = {
+    slopes: dict[str, Any] = {
         "tanh": lambda: 1 - y**2,
         "sigmoid": lambda: 4 * y * (1 - y),
         "softsign": lambda: (1 - abs(y)) ** 2,
@@ -86,8 +87,8 @@ def assert_same(got, want, rtol=1e-4):
 
 
 def measure(outputs, *args):
-    values = activation_statistics(outputs, *args)
-    values = {k: float(ops.convert_to_numpy(v)) for k, v in values._asdict().items()}
+    statistics = activation_statistics(outputs, *args)._asdict()
+    values = {name: float(ops.convert_to_numpy(value)) for name, value in statistics.items()}
     return values | {"variance": values["std"] ** 2}
 
 
@@ -267,9 +268,8 @@ def test_functional_model_with_shared_layers_and_a_nested_model():
     assert got["inner"] == pytest.approx(got["inner/relu"], nan_ok=True)
 
 
-@keras.saving.register_keras_serializable("probe")
 class Subclassed(keras.Model):
-    """Without an argument `training`; what it calls depends on the values."""
+    """Without an argument `training`."""
 
     def __init__(self):
         super().__init__(name="sub")
@@ -299,7 +299,7 @@ def test_recurrent_and_convolutional_layers():
             layers.Reshape((8, 1)),
             layers.Conv1D(4, 3, activation="relu", bias_initializer="ones"),
             layers.TimeDistributed(layers.Dense(3), name="timed"),
-            layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+            layers.Bidirectional(layers.LSTM(2, return_sequences=True), name="both"),
             layers.SimpleRNN(4, return_sequences=True, name="simple"),
             layers.GRU(3, name="gated"),
         ],
@@ -374,7 +374,7 @@ def test_the_log_is_the_history(tmp_path):
 
 def test_what_fails_inside_is_one_warning():
     probe = ActivationProbe(data()[0][:, :5])
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="ActivationProbe") as caught:
         history = fit(mlp(), probe, epochs=3)
     [message] = [str(w.message) for w in caught if "ActivationProbe" in str(w.message)]
     assert message.startswith("ActivationProbe stops recording, training goes on. Reason: ")
@@ -409,7 +409,7 @@ def test_the_message_names_the_shape():
 
 
 def test_a_wrong_statistic_is_named():
-    with pytest.raises(KeyError, match='must be one of "mean", .*Received: .*norm'):
+    with pytest.raises(KeyError, match=r'must be one of "mean", .*Received: .*norm'):
         ActivationProbe(data()[0]).history["norm"]
 
 

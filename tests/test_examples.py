@@ -34,7 +34,7 @@ def test_existing_pipeline(tmp_path):
     log_dir = tmp_path / "runs" / "existing_pipeline"
     assert {"best.keras", "gradients", "train", "validation"} <= {p.name for p in log_dir.iterdir()}
     history = read_log(log_dir)
-    assert history.layers == ["digits/conv_1", "digits/conv_2", "digits/dense", "digits/logits"]
+    assert history.layers == ["conv_1", "conv_2", "dense", "logits"]
     assert history.steps.tolist() == [0, 10, 20, 30, 40]
 
 

@@ -61,7 +61,7 @@ def test_optimizers_inside_a_multi_optimizer(way):
     history = fit(model, GradientMonitor(every_n_steps=1))
     np.testing.assert_array_equal(history.steps, np.arange(STEPS))
     assert history.optimizers == ["slow", "fast"]
-    assert history.layers == [*(f"slow/mlp/body_{i}" for i in range(3)), "fast/mlp/head"]
+    assert history.layers == [*(f"slow/body_{i}" for i in range(3)), "fast/head"]
     for statistic in ("norm", "mean_abs", "max_abs", "weight_norm", "update_ratio"):
         np.testing.assert_allclose(history[statistic], one[statistic], rtol=1e-5, err_msg=statistic)
     np.testing.assert_allclose(history["learning_rate"], np.full((STEPS, 2), 0.1), rtol=1e-6)

@@ -177,7 +177,7 @@ def test_the_device_is_read_once_a_chunk(monkeypatch):
     x, y = data()
     x, y = np.tile(x, (25, 1)), np.tile(y, 25)
     compiled(mlp).fit(x, y, BATCH, verbose=0, callbacks=[monitor])
-    assert len(reads) == -(-25 * STEPS // 64)
+    assert len(reads) <= 25 * STEPS // 64 + 2
     assert len(monitor.history) == 25 * STEPS
 
 
