@@ -15,6 +15,7 @@ from keras import ops
 from keras_initkit.activation_statistics import activation_statistics
 from keras_initkit.callbacks.background_log import checked_log_dir
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.callbacks.columns import path_inside
 from keras_initkit.callbacks.selection import Selection, Selector, as_selection
 
 RUN = GROUP = "activations"
@@ -62,7 +63,7 @@ class ActivationHistory:
 
     @property
     def layers(self) -> list[str]:
-        """Paths of the layers in the order in which they end; a block follows its layers."""
+        """Paths of the layers, in the order in which they end: a block follows its layers."""
         return list(dict.fromkeys(path for row in self._rows for path in row.layers))
 
     def __len__(self) -> int:
@@ -282,19 +283,20 @@ class _Listener:
     def __init__(self, model: Any, selects: Selection) -> None:
         self.found: dict[str, np.ndarray] = {}
         self.error: Exception | None = None
+        self._model = model
         self._selects = selects
         self._calls: Counter[str] = Counter()
-        # The layers that are being called, the innermost last, as what their own layers' paths
-        # begin with.
-        self._prefixes = [_prefix_inside(model, model.path or model.name)]
+        # Of the layers that are being called, the innermost last: what the paths in it begin with.
+        self._prefixes = [""]
 
     def heard(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         """A layer's method `call` that is measured."""
 
         @functools.wraps(call)
         def measured_call(*args: Any, **kwargs: Any) -> Any:
-            path = layer.path or self._prefixes[-1] + layer.name
-            self._prefixes.append(_prefix_inside(layer, path))
+            # What Keras need not build has no path of its own.
+            path = self._path(layer) or self._prefixes[-1] + layer.name
+            self._prefixes.append(self._prefix_inside(layer, path))
             try:
                 outputs = call(*args, **kwargs)
             finally:
@@ -317,12 +319,14 @@ class _Listener:
         calls = self._calls[path]
         self.found[path if calls == 1 else f"{path}#{calls}"] = values
 
+    def _path(self, layer: Any) -> str:
+        return path_inside(self._model, layer.path or "")
 
-def _prefix_inside(layer: Any, path: str) -> str:
-    """What the paths of the layers in a layer begin with: those of a functional model, nothing."""
-    known = [inner.path for inner in layer._layers if inner.path]
-    is_named = not known or any(inner.startswith(f"{path}/") for inner in known)
-    return f"{path}/" if is_named else ""
+    def _prefix_inside(self, layer: Any, path: str) -> str:
+        """What paths of the layers in a layer begin with: those of functional models, nothing."""
+        known = [inner for inner in map(self._path, layer._layers) if inner]
+        is_named = not known or any(inner.startswith(f"{path}/") for inner in known)
+        return f"{path}/" if is_named else ""
 
 
 def _is_measurable(outputs: Any) -> bool:

@@ -27,12 +27,14 @@ from keras_initkit.callbacks.columns import layer_path, path_inside, variables_o
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.gradient_direction import WINDOW, directions
-from keras_initkit.verdicts import judge
+from keras_initkit.verdicts import judge, news
 from tensorboard_plugin_initkit.findings import Finding, to_json
 from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.schema import Chunk, Layout
 
 _FLUSH_SECONDS = 5.0
+# Judging a long history takes longer: it is left to wait until it is this share of the time.
+_JUDGING_SHARE = 0.002
 
 
 class GradientWarning(UserWarning):
@@ -109,6 +111,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not as described.
+        ImportError: If the package for a URL's protocol is missing.
         NotImplementedError: On another backend than TensorFlow, JAX and PyTorch.
     """
 
@@ -175,6 +178,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._asked = 0
         self._recorded = 0
         self._last_flush = 0.0
+        self._next_judgement = 0.0
         self._stopped = False
 
     @property
@@ -240,6 +244,7 @@ class GradientMonitor(keras.callbacks.Callback):
         """Log what was recorded, and wait until it is written (called by Keras)."""
         self._settle()
         self._flush()
+        self._judge()
         if self._log is not None:
             self._log.finish()
         if self._asked and not self._recorded:
@@ -381,15 +386,19 @@ class GradientMonitor(keras.callbacks.Callback):
             edges = np.cumsum(capture.sample_sizes)[:-1]
             samples = np.split(recorded.samples, edges, axis=1) if self._histograms else None
             self._log.write(chunk, samples)
-        self._judge()
+        if time.monotonic() >= self._next_judgement:
+            self._judge()
 
     def _judge(self) -> None:
-        known = {finding.key for finding in self.findings}
-        news = [finding for finding in judge(self._history) if finding.key not in known]
-        self.findings.extend(news)
-        if news and self._log is not None:
-            self._log.write_findings(to_json(self.findings), news[-1].step)
-        for finding in news:
+        """Say what is wrong that was not said before."""
+        start = time.monotonic()
+        found = news(self.findings, judge(self._history))
+        now = time.monotonic()
+        self._next_judgement = now + (now - start) / _JUDGING_SHARE
+        self.findings.extend(found)
+        if found and self._log is not None:
+            self._log.write_findings(to_json(self.findings), found[-1].step)
+        for finding in found:
             warnings.warn(finding.message, GradientWarning, stacklevel=2)
 
 

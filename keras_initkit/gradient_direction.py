@@ -1,5 +1,6 @@
 """How gradients of successive records point: pure functions on samples of their elements."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def directions(samples: np.ndarray, before: np.ndarray, sizes: Sequence[int]) ->
     table = np.concatenate([missing, before, samples]).astype(np.float64)
     table = table[len(table) - len(samples) - (WINDOW - 1) :]
     edges = np.cumsum([0, *sizes])
-    parts = [table[:, start:end] for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [table[:, start:end] for start, end in itertools.pairwise(edges)]
     with np.errstate(invalid="ignore", divide="ignore"):
         return Directions(
             np.array([_cosine(part) for part in parts]).T.astype(np.float32),

@@ -6,78 +6,166 @@ One set of operations then serves all the small tensors of a shape, whatever the
 Gradients of deep networks reach 1e-30 and 1e+30, whose squares are not float32 numbers. Sums are
 taken plainly where that is exact, and otherwise relative to the largest magnitude:
 ‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|. Ordinary gradients take the plain way, in fewer passes.
+
+Only what is wanted is computed: next to the training step, a pass over the gradients is what a
+statistic costs. A count of non-finite elements is free: an ordinary sum of squares has none.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from keras import ops
 
 Array = Any
 
+GRADIENT_STATISTICS = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite")
+
 # A sum of squares in between lost no square to underflow that matters, and none to overflow.
 _ORDINARY = (1e-20, 1e30)
+# Compilers turn sums over fewer elements than 32 into plain vector loops.
+_FOLD = 16
 
 
-class GradientStatistics(NamedTuple):
-    """Statistics of each tensor of all stacks, in order: float32 arrays of shape (Σk,)."""
+class Reductions:
+    """What the statistics read the elements with: (k, size) -> (k,). A backend may know better.
 
-    norm: Array
-    mean_abs: Array
-    max_abs: Array
-    zeros: Array
-    nonfinite: Array
+    A reduction need not be right where squares are out of range or elements are not finite, except
+    that `squares` must be out of range or NaN there, and `nonzeros` right for finite elements.
+    """
+
+    def squares(self, stack: Array) -> Array:
+        """Sum of squares. Relative error at most 1e-6 for any size."""
+        return ops.sum(ops.square(stack), axis=1)
+
+    def largest(self, stack: Array) -> Array:
+        """Largest magnitude."""
+        return ops.max(ops.abs(stack), axis=1)
+
+    def magnitudes(self, stack: Array) -> Array:
+        """Sum of magnitudes."""
+        return ops.sum(ops.abs(stack), axis=1)
+
+    def nonzeros(self, stack: Array) -> Array:
+        """Number of elements that are not zero, as float32: exact up to 2²⁴, where it counts."""
+        # On every backend the squares are the sum that vectorizes best.
+        return self.squares(ops.sign(stack))
 
 
-def sum_of_squares(stack: Array) -> Array:
-    """Sum of the squares of each tensor of a stack: (k, size) -> (k,)."""
-    return ops.sum(ops.square(stack), axis=1)
+class FoldedReductions(Reductions):
+    """For TensorFlow's XLA, on whose CPU backend a long sum is a slow chain of scalars.
+
+    Each tensor is folded to (16, size/16) and its rows are reduced first, element by element: a
+    vector loop, and more exact. The `abs` between the two steps, which changes nothing, keeps the
+    compiler from merging them; a maximum with 0 would too, but loses NaN outside XLA.
+    """
+
+    def squares(self, stack: Array) -> Array:
+        """Sum of squares."""
+        return self._fold(ops.square, ops.sum, stack)
+
+    def largest(self, stack: Array) -> Array:
+        """Largest magnitude."""
+        return self._fold(ops.abs, ops.max, stack)
+
+    def magnitudes(self, stack: Array) -> Array:
+        """Sum of magnitudes."""
+        return self._fold(ops.abs, ops.sum, stack)
+
+    def _fold(
+        self, elements: Callable[..., Array], reduce: Callable[..., Array], x: Array
+    ) -> Array:
+        size = x.shape[1]
+        if size is None or size < 2 * _FOLD:
+            return reduce(elements(x), axis=1)
+        if size % _FOLD:
+            # Zeros add nothing to any of these.
+            x = ops.pad(x, [[0, 0], [0, -size % _FOLD]])
+        folded = ops.reshape(x, (x.shape[0], _FOLD, -1))
+        return reduce(ops.abs(reduce(elements(folded), axis=1)), axis=1)
 
 
 def gradient_statistics(
-    stacks: Sequence[Array], squares: Callable[[Array], Array] = sum_of_squares
-) -> GradientStatistics:
+    stacks: Sequence[Array],
+    wanted: Collection[str] = GRADIENT_STATISTICS,
+    reductions: Reductions | None = None,
+) -> dict[str, Array]:
     """Measure gradients.
 
     Args:
         stacks: Arrays of shape (k, size), any float dtype; computed in float32.
-        squares: What sums squares; a backend may know a faster way.
+        wanted: Names out of `GRADIENT_STATISTICS`: `norm`, the L2 norm; `mean_abs` and `max_abs`,
+            mean and maximum of |g|; `zeros`, the fraction of exact zeros, in [0, 1]; `nonfinite`,
+            the number of NaN and infinities. A NaN makes the first three NaN; an infinity makes
+            them infinite.
+        reductions: The backend's way to reduce.
 
     Returns:
-        `GradientStatistics`: `norm`, the L2 norm; `mean_abs` and `max_abs`, mean and maximum of
-        |g|; `zeros`, the fraction of exact zeros, in [0, 1]; `nonfinite`, the number of NaN and
-        infinities. A NaN makes the first three NaN; an infinity makes them infinite.
+        The wanted statistics of each tensor of all stacks, in order: float32 arrays, shape (Σk,).
     """
+    reductions = reductions or Reductions()
     stacks = [ops.cast(stack, "float32") for stack in stacks]
-    plain = [_plain_statistics(stack, squares(stack)) for stack in stacks]
-    table = ops.concatenate(plain, axis=1)
-    squared, mean, largest = table[0], table[1], table[2]
-    ordinary = ops.logical_or(_is_ordinary(squared), largest == 0)
-    table = ops.cond(
-        ops.all(ops.logical_and(ordinary, ops.isfinite(mean))),
-        lambda: ops.concatenate([ops.sqrt(table[:1]), table[1:]], axis=0),
-        lambda: ops.concatenate([_careful_statistics(stack) for stack in stacks], axis=1),
+    names = [name for name in GRADIENT_STATISTICS if name in wanted]
+
+    def gather(reduce: Callable[[Array], Array]) -> Array:
+        parts = [reduce(stack) for stack in stacks]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
+
+    sizes = _sizes(stacks)
+    squared = gather(reductions.squares)
+    ordinary, plain = _is_ordinary(squared), {}
+    for name in names:
+        if name == "norm":
+            plain[name] = ops.sqrt(squared)
+        elif name == "mean_abs":
+            plain[name] = gather(reductions.magnitudes) / sizes
+        elif name == "max_abs":
+            plain[name] = gather(reductions.largest)
+        elif name == "zeros":
+            # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
+            plain[name] = ops.maximum(sizes - gather(reductions.nonzeros), 0) / sizes
+        else:
+            plain[name] = ops.zeros_like(squared)
+    # Gradients that are all zero, as a dead layer's, are ordinary.
+    if "max_abs" in plain:
+        zero = plain["max_abs"] == 0
+    elif "zeros" in plain:
+        zero = plain["zeros"] == 1
+    else:
+        zero = ops.zeros_like(ordinary)
+    ordinary = ops.logical_or(ordinary, ops.logical_and(squared == 0, zero))
+    # Separately, not as a table: a branch that hands its inputs through copies nothing.
+    columns = ops.cond(
+        ops.all(ordinary),
+        lambda: tuple(plain[name] for name in names),
+        lambda: tuple(
+            ops.concatenate(column, axis=0)
+            for column in zip(
+                *(_careful_statistics(stack, names, reductions) for stack in stacks), strict=True
+            )
+        ),
     )
-    return GradientStatistics(*(table[i] for i in range(5)))
+    return dict(zip(names, columns, strict=True))
 
 
-def norms(stacks: Sequence[Array], squares: Callable[[Array], Array] = sum_of_squares) -> Array:
+def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Array:
     """L2 norm of each tensor of all stacks, in order.
 
     Args:
         stacks: Arrays of shape (k, size), any float dtype; computed in float32.
-        squares: What sums squares; a backend may know a faster way.
+        reductions: The backend's way to reduce.
 
     Returns:
         float32 array of shape (Σk,).
     """
-    stacks = [ops.cast(stack, "float32") for stack in stacks]
-    squared = ops.concatenate([squares(stack) for stack in stacks], axis=0)
-    return ops.cond(
-        ops.all(_is_ordinary(squared)),
-        lambda: ops.sqrt(squared),
-        lambda: ops.concatenate([_careful_norm(*_scaled(stack)) for stack in stacks], axis=0),
-    )
+    return gradient_statistics(stacks, ("norm",), reductions)["norm"]
+
+
+def _sizes(stacks: Sequence[Array]) -> Array:
+    """Size of each tensor of all stacks; those of sparse gradients are known only in the step."""
+    sizes = [ops.shape(stack)[1] for stack in stacks for _ in range(stack.shape[0])]
+    if all(isinstance(size, int) for size in sizes):
+        return ops.convert_to_tensor([float(size) for size in sizes], dtype="float32")
+    return ops.stack([ops.cast(size, "float32") for size in sizes])
 
 
 def _is_ordinary(squared: Array) -> Array:
@@ -85,44 +173,26 @@ def _is_ordinary(squared: Array) -> Array:
     return ops.logical_and(squared > low, squared < high)
 
 
-def _plain_statistics(stack: Array, squared: Array) -> Array:
-    magnitudes, size = ops.abs(stack), ops.cast(ops.shape(stack)[1], "float32")
-    return ops.stack(
-        [
-            squared,
-            ops.mean(magnitudes, axis=1),
-            ops.max(magnitudes, axis=1),
-            # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
-            ops.maximum(size - ops.sum(ops.sign(magnitudes), axis=1), 0) / size,
-            ops.zeros_like(squared),
-        ]
-    )
+def _careful_statistics(stack: Array, names: Sequence[str], reductions: Reductions) -> list[Array]:
+    scaled, scale, largest = _scaled(stack)
+    mean = scale * reductions.magnitudes(scaled) / _sizes([stack])
+    careful: dict[str, Callable[[], Array]] = {
+        "norm": lambda: scale * ops.sqrt(reductions.squares(scaled)),
+        "mean_abs": lambda: mean,
+        # XLA's max passes over NaN, a mean never does.
+        "max_abs": lambda: ops.where(ops.isnan(mean), mean, largest),
+        "zeros": lambda: ops.mean(ops.cast(stack == 0, "float32"), axis=1),
+        "nonfinite": lambda: ops.sum(
+            ops.cast(ops.logical_not(ops.isfinite(scaled)), "float32"), axis=1
+        ),
+    }
+    return [careful[name]() for name in names]
 
 
-def _careful_statistics(stack: Array) -> Array:
-    scaled, scale = _scaled(stack)
-    mean = scale * ops.mean(scaled, axis=1)
-    largest = scale * ops.max(scaled, axis=1)
-    return ops.stack(
-        [
-            _careful_norm(scaled, scale),
-            mean,
-            # XLA's max passes over NaN, a mean never does.
-            ops.where(ops.isnan(mean), mean, largest),
-            ops.mean(ops.cast(stack == 0, "float32"), axis=1),
-            ops.sum(ops.cast(ops.logical_not(ops.isfinite(scaled)), "float32"), axis=1),
-        ]
-    )
-
-
-def _careful_norm(scaled: Array, scale: Array) -> Array:
-    return scale * ops.sqrt(sum_of_squares(scaled))
-
-
-def _scaled(stack: Array) -> tuple[Array, Array]:
-    """Return |x| / m, shape (k, size), and m, shape (k,): max |x|, or 1 if that is no scale."""
+def _scaled(stack: Array) -> tuple[Array, Array, Array]:
+    """Return |x| / m, shape (k, size), m, shape (k,): max |x|, or 1 if no scale; and max |x|."""
     magnitudes = ops.abs(stack)
     largest = ops.max(magnitudes, axis=1)
     usable = ops.logical_and(largest > 0, ops.isfinite(largest))
     scale = ops.where(usable, largest, ops.ones_like(largest))
-    return magnitudes / ops.expand_dims(scale, 1), scale
+    return magnitudes / ops.expand_dims(scale, 1), scale, largest

@@ -5,11 +5,16 @@ from pathlib import Path
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+if BACKEND == "jax":  # two devices for the tests of data parallelism
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import keras
 import numpy as np
 import pytest
 
+tests = Path(__file__).parent
+of_one_backend = {"test_jax_distribution.py": "jax", "test_torch_compile.py": "torch"}
+collect_ignore = [name for name, backend in of_one_backend.items() if backend != BACKEND]
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
@@ -22,13 +27,16 @@ else:
     on_every_backend = {
         "test_activation_probe.py",
         "test_backends.py",
+        "test_precision.py",
         "test_several_optimizers.py",
         "test_signals.py",
         "test_training_forms.py",
+        "test_unchanged_training.py",
     }
-    here = Path(__file__).parent
-    collect_ignore = [
-        path.name for path in here.glob("test_*.py") if path.name not in on_every_backend
+    collect_ignore += [
+        path.name
+        for path in tests.glob("test_*.py")
+        if path.name not in on_every_backend | set(of_one_backend)
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from keras_initkit.activation_statistics import activation_statistics
-from keras_initkit.callbacks import ActivationProbe
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 from tensorboard_plugin_initkit.event_file import event_files, read_events
 
 BACKEND = keras.backend.backend()
@@ -169,12 +169,12 @@ def test_a_tiny_network_by_hand():
     fit(model, probe, x=x, y=np.zeros((2, 2)), epochs=1, loss="mse")
     a = np.maximum(x @ kernel + bias, 0)  # the second unit is dead
     b = 1 / (1 + np.exp(-(a @ np.full((3, 2), 4.0) + [0, -8])))
-    assert probe.history.layers == ["m/a", "m/b"]
+    assert probe.history.layers == ["a", "b"]
     np.testing.assert_array_equal(probe.history.epochs, [0, 1])
     first = rows(probe.history, 0)
-    assert_same(first["m/a"], expected(a))
-    assert_same(first["m/b"], expected(b, "sigmoid"))
-    np.testing.assert_allclose(first["m/a"]["dead_units"], 1 / 3)
+    assert_same(first["a"], expected(a))
+    assert_same(first["b"], expected(b, "sigmoid"))
+    np.testing.assert_allclose(first["a"]["dead_units"], 1 / 3)
 
 
 def test_rows_are_those_of_the_model_at_that_time():
@@ -198,12 +198,12 @@ def test_rows_are_those_of_the_model_at_that_time():
     np.testing.assert_array_equal(history.epochs, [0, 1, 2])
     np.testing.assert_array_equal(history.steps, [0, 4, 8])
     names = ["first", "dropout", "normalized", "dense", "last"]
-    assert history.layers == [f"mlp/{name}" for name in names]
+    assert history.layers == names
     for i, outputs in enumerate(seen):
         for name, output in zip(names, outputs, strict=True):
             activation = "tanh" if name == "dense" else None
             want = expected(ops.convert_to_numpy(output), activation)
-            assert_same(rows(history, i)[f"mlp/{name}"], want)
+            assert_same(rows(history, i)[name], want)
     assert history["saturation"][0, 3] > 0.05
     assert len(history) == 3
 
@@ -248,19 +248,24 @@ def test_a_probe_leaves_no_trace_on_the_model():
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
-def test_functional_model_with_shared_layers_and_a_nested_model():
+def functional():
     inputs = {"left": keras.Input((4,), name="left"), "right": keras.Input((4,), name="right")}
     inner = keras.Sequential([layers.Dense(5, name="deep"), layers.ReLU(name="relu")], name="inner")
     outer = layers.Dense(5, "tanh", name="shared")
     left, right = outer(inputs["left"]), outer(inputs["right"])
     summed = layers.Add(name="add")([left, right])
-    model = keras.Model(inputs, layers.Dense(3, name="head")(inner(summed)), name="two")
+    return keras.Model(inputs, layers.Dense(3, name="head")(inner(summed)), name="two")
+
+
+def test_functional_model_with_shared_layers_and_a_nested_model():
+    model = functional()
     x, _ = data()
     batch = {"left": x[:, :4], "right": x[:, 4:]}
     got = probed(model, batch)
     assert list(got) == ["shared", "shared#2", "add", "inner/deep", "inner/relu", "inner", "head"]
-    outputs = [left, right, summed, model.output]
-    want = keras.Model(inputs, outputs)(batch, training=False)
+    shared, summed = model.get_layer("shared"), model.get_layer("add").output
+    calls = [node.output_tensors[0] for node in shared._inbound_nodes]
+    want = keras.Model(model.input, [*calls, summed, model.output])(batch, training=False)
     for name, output, activation in zip(
         ["shared", "shared#2", "add", "head"], want, ["tanh", "tanh", None, None], strict=True
     ):
@@ -289,7 +294,7 @@ class Subclassed(keras.Model):
 def test_subclassed_model_on_a_tuple():
     x, _ = data()
     got = probed(Subclassed(), (x[:, :4], x[:, 4:]))
-    assert list(got) == ["sub/same", "sub/same#2", "sub/head/dense", "sub/head"]
+    assert list(got) == ["same", "same#2", "head/dense", "head"]
 
 
 def test_recurrent_and_convolutional_layers():
@@ -307,9 +312,9 @@ def test_recurrent_and_convolutional_layers():
     )
     got = probed(model)
     for name in ("reshape", "conv1d", "timed", "both", "simple", "gated"):
-        assert got[f"rnn/{name}"]["variance"] > 0
-    assert got["rnn/simple"]["saturation"] == 0
-    assert np.isnan(got["rnn/gated"]["saturation"])
+        assert got[name]["variance"] > 0
+    assert got["simple"]["saturation"] == 0
+    assert np.isnan(got["gated"]["saturation"])
     calls = [path for path in got if re.search(r"timed/dense(#\d)?$", path)]
     assert len(calls) == 4  # of six time steps
 
@@ -321,9 +326,20 @@ def test_channels_first_and_last_have_the_same_dead_units():
     np.testing.assert_allclose(measure(y, None, -1)["dead_units"], 0)
 
 
+@pytest.mark.parametrize("make", [mlp, functional, Subclassed])
+def test_layers_are_named_as_a_gradient_monitor_names_them(make):
+    x, _ = data()
+    batch = {mlp: x, functional: {"left": x[:, :4], "right": x[:, 4:]}}.get(make)
+    batch = (x[:, :4], x[:, 4:]) if batch is None else batch
+    probe, monitor = ActivationProbe(batch), GradientMonitor()
+    fit(make(), probe, monitor, epochs=1, x=batch)
+    assert monitor.history.layers
+    assert set(monitor.history.layers) <= set(probe.history.layers)
+
+
 def test_layers_are_selected():
-    assert list(probed(mlp(), layers="last")) == ["mlp/last"]
-    assert list(probed(mlp(), layers=re.compile("^.*n.*i"))) == ["mlp/normalized"]
+    assert list(probed(mlp(), layers="last")) == ["last"]
+    assert list(probed(mlp(), layers=re.compile("normal"))) == ["normalized"]
 
 
 def test_training_again_goes_on_with_the_steps():
@@ -422,7 +438,7 @@ def test_mirrored_variables():
         got = probed(model)
     x = data()[0]
     want = expected(ops.convert_to_numpy(model(x, training=False)))
-    assert_same(got["mlp/last"], want)
+    assert_same(got["last"], want)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function")
@@ -444,4 +460,4 @@ def test_a_layer_that_compiles_itself_is_left_out_inside():
     model = keras.Sequential(
         [keras.Input((8,)), Compiled(), layers.Dense(3, name="last")], name="m"
     )
-    assert list(probed(model)) == ["m/compiled", "m/last"]
+    assert list(probed(model)) == ["compiled", "last"]

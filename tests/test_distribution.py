@@ -208,17 +208,17 @@ WORKER = """
     import numpy as np
     from keras.src.backend.tensorflow import trainer
     from keras_initkit.callbacks import GradientMonitor
-    from tests.test_distribution import compiled, fit, mlp, without_input_shape
+    from tests.test_distribution import compiled, fit
 
     # With several workers, `fit` of Keras 3.15 fails before the first step and after it
     # (keras#20585). This and `_maybe_symbolic_build` go around it; gradients are untouched.
     trainer._collective_all_reduce_multi_worker = lambda strategy: False
 
-    def trained(*callbacks, make=mlp, **compile_args):
+    def trained(*callbacks):
         with strategy.scope():
-            model = compiled(make, **compile_args)
+            model = compiled()
             model._maybe_symbolic_build = lambda **arguments: None
-        fit(model, *callbacks, make=make, epochs=2)
+        fit(model, *callbacks, epochs=2)
         return np.concatenate([w.ravel() for w in model.get_weights()])
 
     np.savez(
@@ -227,7 +227,7 @@ WORKER = """
         monitored=trained(GradientMonitor(f"{sys.argv[1]}/log", every_n_steps=1)),
     )
     fourth = GradientMonitor(f"{sys.argv[1]}/fourth", every_n_steps=4)
-    trained(fourth, make=without_input_shape)
+    trained(fourth)
     np.savez(f"{sys.argv[1]}/fourth", norm=fourth.history.per_variable("norm"))
 """
 
@@ -279,7 +279,6 @@ def test_workers_record_the_global_gradient_and_the_chief_alone_logs(tmp_path):
     assert_close(history.per_variable("norm"), applied)
     assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw))
 
-    applied, _, raw = by_hand(without_input_shape, epochs=2)
     history = keras_initkit.read_log(chief / "fourth")
     np.testing.assert_array_equal(history.steps, np.arange(0, 2 * STEPS, 4))
     assert_close(history.per_variable("norm"), applied[::4])

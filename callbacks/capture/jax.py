@@ -7,8 +7,8 @@ optimizer variables through it), and taken off the state that comes out. The mod
 never holds them, and the rows stay on the device until they are read.
 
 Keras internals, besides those of `listener`: the optimizer's list `_variables`; the model's
-`_make_function`, which is given the compiled step, and `_jax_state`, which holds the state during
-an epoch.
+`_make_function`, which is given the compiled step, `_get_state_sharding_spec`, which says on which
+devices its state is to be, and `_jax_state`, which holds the state during an epoch.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ class JaxCapture(Capture):
     def __init__(self, model: Any, watch: Watch) -> None:
         self._rows: list[tuple[Any, Any, int, Any]] = []
         self._next_step = 0
+        self._shardings: Any = None
         super().__init__(model, watch)
 
     def begin_call(self, call: Call) -> None:
@@ -51,7 +52,10 @@ class JaxCapture(Capture):
         def make_function(step_function: Any, *args: Any, **kwargs: Any) -> Any:
             return make(self._carrying(step_function), *args, **kwargs)
 
-        with self.listening(), replaced_methods(self._model, _make_function=make_function):
+        methods: dict[str, Callable[..., Any]] = {"_make_function": make_function}
+        if self._shardings is not None:
+            methods["_get_state_sharding_spec"] = self._shardings_with_row()
+        with self.listening(), replaced_methods(self._model, **methods):
             yield
 
     @contextlib.contextmanager
@@ -105,6 +109,20 @@ class JaxCapture(Capture):
         self._row_variables = [
             keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
         ]
+        if keras.distribution.distribution() is not None:
+            self._shardings = self._model._get_state_sharding_spec()
+
+    def _shardings_with_row(self) -> Callable[[], Any]:
+        """What says on which devices the state is to be; in an epoch the variables cannot tell."""
+        others = vars(self._model).get("_get_state_sharding_spec", lambda: self._shardings)
+
+        def shardings() -> Any:
+            trainable, other, optimizer, metrics = others()
+            place = self._place(self._row_variables[0])
+            row = [variable.value.sharding for variable in self._row_variables]
+            return trainable, other, [*optimizer[:place], *row, *optimizer[place:]], metrics
+
+        return shardings
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         kept, step_kept = self._row_variables

@@ -23,7 +23,11 @@ from keras_initkit.callbacks.capture.model_parts import Leaf, leaf_optimizers
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
 from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
-from keras_initkit.gradient_statistics import gradient_statistics, norms, sum_of_squares
+from keras_initkit.gradient_statistics import (
+    Reductions,
+    gradient_statistics,
+    norms,
+)
 from tensorboard_plugin_initkit.schema import MEASURED
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
@@ -99,6 +103,7 @@ class Capture:
 
     # Whether the arguments of `_backend_update_step` are what is applied.
     _hears_arguments = True
+    _reductions = Reductions()
     replicas = 1
     writes = True
 
@@ -241,10 +246,6 @@ class Capture:
         """A gradient as an array, and the share of the variable's elements that it has."""
         return gradient, 1.0
 
-    def _squares(self, stack: Any) -> Any:
-        """Sum of squares of each tensor of a stack."""
-        return sum_of_squares(stack)
-
     # Hearing an update.
 
     def _methods(self, leaf: int) -> dict[str, Callable[..., Any]]:
@@ -337,11 +338,15 @@ class Capture:
         wanted, measured = set(self._row.statistics), update.measured
         arrays = [[self._dense(applied[c]) for c in group] for group in update.groups]
         stacks = [_stack([array for array, _ in group]) for group in arrays]
-        share = ops.stack([ops.cast(share, "float32") for group in arrays for _, share in group])
-        measured |= gradient_statistics(stacks, self._squares)._asdict()
-        # What a sparse gradient does not have is zero.
-        measured["mean_abs"] = measured["mean_abs"] * share
-        measured["zeros"] = 1 - (1 - measured["zeros"]) * share
+        measured |= gradient_statistics(stacks, wanted, self._reductions)
+        shares = [share for group in arrays for _, share in group]
+        if not all(isinstance(share, float) for share in shares):
+            # What a sparse gradient does not have is zero.
+            share = ops.stack([ops.cast(share, "float32") for share in shares])
+            if "mean_abs" in wanted:
+                measured["mean_abs"] = measured["mean_abs"] * share
+            if "zeros" in wanted:
+                measured["zeros"] = 1 - (1 - measured["zeros"]) * share
         if "clip_ratio" in wanted:
             clipped = measured["norm"]
             if self.replicas > 1:
@@ -365,7 +370,7 @@ class Capture:
 
     def _norms(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
         stacks = [_stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
-        return norms(stacks, self._squares)
+        return norms(stacks, self._reductions)
 
     def _dead_units(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
         """Share of the kernel's columns that are zero, for layers that have no bias."""
@@ -399,14 +404,13 @@ class Capture:
         measured = update.measured
         if update.before and columns:
             before = [_stack([update.before[c] for c in group]) for group in update.groups]
-            measured["weight_norm"] = norms(before, self._squares)
+            changes = []
             if "update_norm" in self._row.statistics:
-                after = [
-                    _stack([self._value(self.variables[c]) for c in group])
-                    for group in update.groups
-                ]
-                changes = [b - a for a, b in zip(before, after, strict=True)]
-                measured["update_norm"] = norms(changes, self._squares)
+                now = [[self._value(self.variables[c]) for c in group] for group in update.groups]
+                changes = [_stack(a) - b for a, b in zip(now, before, strict=True)]
+            both = norms([*before, *changes], self._reductions)
+            measured["weight_norm"] = both[: len(columns)]
+            measured["update_norm"] = both[len(columns) :]
         row = self._assemble(leaf, columns, measured, update)
         mine = self._row.mask(columns, leaf) if self.several else None
         self._store(row, mine, self.leaves[leaf].optimizer.iterations)
@@ -463,4 +467,4 @@ def _stack(tensors: Sequence[Any]) -> Any:
     """Flatten tensors of one size into an array (k, size)."""
     if len(tensors) == 1:
         return ops.reshape(tensors[0], (1, -1))
-    return ops.stack([ops.reshape(tensor, (-1,)) for tensor in tensors])
+    return ops.reshape(ops.stack(tensors), (len(tensors), -1))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import keras
 
-
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
+from keras_initkit.gradient_statistics import FoldedReductions, Reductions
 
 # What each replica measures of its part of the batch; the root mean square over them is recorded.
 _OF_REPLICAS = ("clip_ratio", "local_norm")
@@ -25,6 +26,7 @@ class TensorFlowCapture(Capture):
     """Listens to the optimizers of a model. See `listener.Capture`."""
 
     _hears_arguments = False
+    _reductions: Reductions = FoldedReductions()
 
     def __init__(self, model: Any, watch: Watch) -> None:
         self._strategy = model.distribute_strategy
@@ -33,6 +35,8 @@ class TensorFlowCapture(Capture):
         self.writes = self._strategy.extended.should_save_summary
         self._rows_read = 0
         self._waiting: list[int] = []
+        if not model.jit_compile:
+            self._reductions = _GraphReductions()
         super().__init__(model, watch)
 
     def begin_call(self, call: Call) -> None:
@@ -113,11 +117,6 @@ class TensorFlowCapture(Capture):
         size = tf.reduce_prod(tf.cast(gradient.dense_shape, tf.float32))
         return rows, tf.cast(tf.size(rows), tf.float32) / size
 
-    def _squares(self, stack: Any) -> Any:
-        if stack.shape[0] == 1:  # in one operation, without a copy
-            return 2 * tf.nn.l2_loss(stack)[None]
-        return super()._squares(stack)
-
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         if mine is None:
             index = self._count % self.capacity
@@ -127,6 +126,16 @@ class TensorFlowCapture(Capture):
         else:
             index = (self._count - 1) % self.capacity
             _write_row(self._table, index, tf.where(mine, row, self._table[index]))
+
+
+class _GraphReductions(Reductions):
+    """Without XLA, `l2_loss` squares and sums in one operation, without a copy."""
+
+    def squares(self, stack: Any) -> Any:
+        """Sum of squares."""
+        if stack.shape[0] == 1:
+            return 2 * tf.nn.l2_loss(stack)[None]
+        return super().squares(stack)
 
 
 def _replica_variable(value: np.ndarray) -> Any:

@@ -8,10 +8,26 @@ from keras import ops
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
+from keras_initkit.gradient_statistics import Reductions
+
+
+class _EagerReductions(Reductions):
+    """What PyTorch has in one operation. Its `vector_norm` is too inexact for large gradients."""
+
+    def largest(self, stack: Any) -> Any:
+        """Largest magnitude."""
+        least, most = torch.aminmax(stack, dim=1)
+        return torch.maximum(-least, most)
+
+    def nonzeros(self, stack: Any) -> Any:
+        """Number of elements that are not zero."""
+        return torch.count_nonzero(stack, dim=1).to(torch.float32)
 
 
 class TorchCapture(Capture):
     """Listens to the optimizers of a model. See `listener.Capture`."""
+
+    _reductions: Reductions = _EagerReductions()
 
     def __init__(self, model: Any, watch: Watch) -> None:
         self._rows: list[tuple[Any, Any]] = []
