@@ -164,7 +164,8 @@ def compared(
     free = ["max_abs", "zeros", "dead_units"]
     callbacks: dict[str, keras.callbacks.Callback | None] = {
         "without": None,
-        "default: every 10th step": GradientMonitor(log_dir / "default"),
+        "default": GradientMonitor(log_dir / "default"),
+        "every 10th step": GradientMonitor(log_dir / "tenth", every_n_steps=10),
         "every step, gradients only": GradientMonitor(
             log_dir / "free", every_n_steps=1, statistics=free
         ),

@@ -51,6 +51,8 @@ def _never_breaks_training(hook: Callable[..., None]) -> Callable[..., None]:
         try:
             hook(self, *args, **kwargs)
             error = self._capture.error if self._capture else None
+        except GradientWarning:
+            raise  # of someone who has made these warnings errors, to stop the training
         except Exception as exception:
             error = exception
         if error is not None:
@@ -88,8 +90,9 @@ class GradientMonitor(keras.callbacks.Callback):
             `fsspec` is needed. `None` records in memory only.
         every_n_steps: A positive integer n, to record the steps 0, n, 2n, … of
             `optimizer.iterations`, which go on from one `fit` to the next; or a function that
-            says for a step whether to record it. Where a model is compiled again, its new
-            optimizer counts from 0: its steps are recorded after those before.
+            says for a step whether to record it. `None` records every 10th of the first 200
+            steps, in which a bad start shows, and every 50th later. Where a model is compiled
+            again, its new optimizer counts from 0: its steps are recorded after those before.
         layers: Which layers to record: a name or path (which selects the layers inside as well),
             a compiled regular expression that is searched for in the path, a function of the
             path, or a list of these. `None` records all.
@@ -121,7 +124,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | None = None,
-        every_n_steps: int | Schedule = 10,
+        every_n_steps: int | Schedule | None = None,
         *,
         layers: Selector | Sequence[Selector] | None = None,
         per: str = "layer",

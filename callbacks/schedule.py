@@ -6,23 +6,28 @@ from numbers import Integral
 
 Schedule = Callable[[int], bool]
 
+_FIRST_STEPS, _AT_FIRST, _LATER = 200, 10, 50
 
-def as_schedule(every_n_steps: int | Schedule) -> Schedule:
+
+def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
     """Make a schedule of an argument `every_n_steps`.
 
     Args:
-        every_n_steps: A positive integer n, for the steps 0, n, 2n, …; or a schedule.
+        every_n_steps: A positive integer n, for the steps 0, n, 2n, …; or a schedule; or None for
+            every 10th of the first 200 steps, in which a bad start shows, and every 50th later.
 
     Raises:
         ValueError: If it is neither.
     """
+    if every_n_steps is None:
+        return _is_multiple_by_age
     if callable(every_n_steps):
         return every_n_steps
     is_integer = isinstance(every_n_steps, Integral) and not isinstance(every_n_steps, bool)
     if not is_integer or every_n_steps < 1:
         raise ValueError(
-            "`every_n_steps` must be a positive integer, or a function that says for a step "
-            f"(int) whether to record it. Received: every_n_steps={every_n_steps!r}. Write "
+            "`every_n_steps` must be a positive integer, a function that says for a step (int) "
+            f"whether to record it, or None. Received: every_n_steps={every_n_steps!r}. Write "
             "`every_n_steps=1` to record every step."
         )
     return functools.partial(_is_multiple, int(every_n_steps))
@@ -30,3 +35,7 @@ def as_schedule(every_n_steps: int | Schedule) -> Schedule:
 
 def _is_multiple(n: int, step: int) -> bool:
     return step % n == 0
+
+
+def _is_multiple_by_age(step: int) -> bool:
+    return step % (_AT_FIRST if step < _FIRST_STEPS else _LATER) == 0

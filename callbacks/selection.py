@@ -23,7 +23,7 @@ def as_selection(layers: Selector | Sequence[Selector] | None) -> Selection:
     if layers is None:
         return _selects_any
     is_one = isinstance(layers, str | re.Pattern) or not isinstance(layers, Sequence)
-    selectors: Sequence[Any] = [layers] if is_one else layers  # type: ignore[assignment,list-item]
+    selectors: Sequence[Any] = [layers] if is_one else layers  # type: ignore[assignment]
     if not selectors or not all(_is_selector(selector) for selector in selectors):
         raise ValueError(
             "`layers` must be a layer's name or path, a compiled regular expression, a function "

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from rich.table import Table
 from sklearn.datasets import load_breast_cancer, load_digits
 
 import keras_initkit
-from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from keras_initkit.initializers import HeNormal, XavierNormal
 from keras_initkit.propagation import propagate
 
@@ -79,6 +80,8 @@ class Outcome(NamedTuple):
     expected_ratio: float | None
     # Whether all the units of each hidden layer have the same weights.
     symmetric: bool
+    # What the monitor found wrong.
+    findings: list[keras_initkit.Finding]
 
     @property
     def ratio(self) -> float:
@@ -184,11 +187,13 @@ def train(run: Run, name: str, log_dir: Path | None = None) -> Outcome:
     )
     directory = None if log_dir is None else log_dir / name.replace(" ", "_").replace(",", "")
     monitor = GradientMonitor(directory, every_n_steps=1)
-    fitted = model.fit(
-        run.data.x, run.data.y, batch_size=64, epochs=run.epochs, verbose=0, callbacks=[monitor]
-    )
-    names = [path.split("/")[-2:] for path in monitor.history.variables]
-    biases = [i for i, (layer, kind) in enumerate(names) if kind == "bias" and layer != "output"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradientWarning)  # they are shown at the end
+        fitted = model.fit(
+            *(run.data.x, run.data.y), 64, epochs=run.epochs, verbose=0, callbacks=[monitor]
+        )
+    names = monitor.history.variables
+    biases = [i for i, name in enumerate(names) if name.endswith("bias") and "output" not in name]
     kernels = [
         layer.kernel.numpy() for layer in run.layers if isinstance(layer, keras.layers.Dense)
     ]
@@ -198,6 +203,7 @@ def train(run: Run, name: str, log_dir: Path | None = None) -> Outcome:
         gradients=monitor.history.per_variable("norm")[0, biases],
         expected_ratio=expected_ratio(run),
         symmetric=bool(kernels) and all(np.ptp(kernel, axis=1).max() == 0 for kernel in kernels),
+        findings=monitor.findings,
     )
 
 
@@ -344,6 +350,17 @@ def rule_table(outcomes: Mapping[str, Outcome]) -> Table:
     return table
 
 
+def finding_table(outcomes: Mapping[str, Outcome]) -> Table:
+    """What the monitors warned of while the networks trained."""
+    table = Table(title="What the monitor said", box=box.SIMPLE_HEAD)
+    for title in ("run", "finding"):
+        table.add_column(title)
+    for name, outcome in outcomes.items():
+        for finding in outcome.findings:
+            table.add_row(name, finding.message)
+    return table
+
+
 def run_all(
     setting: Setting,
     log_dir: Path | None = None,
@@ -384,6 +401,7 @@ def main() -> None:
 
     console.print(outcome_table(outcomes))
     console.print(rule_table(outcomes))
+    console.print(finding_table(outcomes))
     tensorboard = Path(sys.executable).with_name("tensorboard")
     console.print(f"\n{time.monotonic() - start:.0f} s. Now look at the gradients themselves:\n")
     console.print(f"    {_shortest(tensorboard)} --logdir {arguments.log_dir}\n", style="bold")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-tests = Path(__file__).parent
+here = Path(__file__).parent
 of_one_backend = {"test_jax_distribution.py": "jax", "test_torch_compile.py": "torch"}
 collect_ignore = [name for name, backend in of_one_backend.items() if backend != BACKEND]
 if BACKEND == "tensorflow":
@@ -35,7 +35,7 @@ else:
     }
     collect_ignore += [
         path.name
-        for path in tests.glob("test_*.py")
+        for path in here.glob("test_*.py")
         if path.name not in on_every_backend | set(of_one_backend)
     ]
 

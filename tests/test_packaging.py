@@ -35,6 +35,7 @@ def test_callbacks_is_no_package_of_its_own():
 
 def test_the_public_names_are_these():
     assert keras_initkit.__all__ == [
+        "Finding",
         "History",
         "Moments",
         "Normalization",
@@ -42,7 +43,11 @@ def test_the_public_names_are_these():
         "initializers",
         "read_log",
     ]
-    assert keras_initkit.callbacks.__all__ == ["GradientMonitor"]
+    assert keras_initkit.callbacks.__all__ == [
+        "ActivationProbe",
+        "GradientMonitor",
+        "GradientWarning",
+    ]
     assert keras_initkit.initializers.__all__ == [
         "HeNormal",
         "HeUniform",

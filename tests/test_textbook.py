@@ -50,11 +50,21 @@ def test_exploding_weights_end_in_overflow_and_zeros_in_guessing(outcomes):
     assert outcomes["all-zero weights"].loss == pytest.approx(math.log(10), rel=0.01)
 
 
+def test_the_monitor_speaks_of_bad_starts_and_is_silent_on_good_ones(outcomes):
+    kinds = {name: {f.kind for f in outcome.findings} for name, outcome in outcomes.items()}
+    assert {name: kind for name, kind in kinds.items() if kind} == {
+        "raw inputs": {"large_updates", "dead_units"},
+        "all-zero weights": {"no_gradient"},
+        "He x 1.4, ReLU": {"non_finite"},
+        "Xavier, sigmoid": {"vanishing"},
+    }
+
+
 def test_every_run_is_logged_under_its_own_name(outcomes, log_dir):
     runs = {path.name for path in log_dir.iterdir()}
     assert runs == {name.replace(" ", "_").replace(",", "") for name in outcomes}
     history = read_log(log_dir / "He_ReLU")
-    assert history.layers[0] == "textbook/hidden_01"
+    assert history.layers[0] == "hidden_01"
     assert np.isfinite(history["norm"]).all()
 
 
@@ -63,12 +73,16 @@ def test_tables_show_every_run_and_every_rule(outcomes):
     with console.capture() as captured:
         console.print(textbook.outcome_table(outcomes), textbook.rule_table(outcomes))
     text = captured.get()
+    with console.capture() as captured:
+        console.print(textbook.finding_table(outcomes))
+    said = captured.get()
     for name, outcome in outcomes.items():
         cells = [name, f"{outcome.loss:.3g}", f"{outcome.accuracy:.0%}"]
         if outcome.expected_ratio is not None:
             cells += [f"{outcome.ratio:.1e}", f"{outcome.expected_ratio:.1e}"]
             cells += [f"{outcome.factor:.3f}", f"{outcome.expected_factor:.3f}"]
         assert re.search(" +".join(map(re.escape, cells)), text)
-    assert "…" not in text
+    assert "…" not in text + said
+    assert all(word in said for word in ("Dead units", "No gradient", "Vanishing gradients"))
     assert text.count("does not hold") == len(NOT_BORNE_OUT)
     assert text.count("holds") == len(textbook.RULES) - len(NOT_BORNE_OUT)

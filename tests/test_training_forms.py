@@ -172,7 +172,12 @@ def test_the_device_is_read_once_a_chunk(monkeypatch):
 
     reads = []
     read = Capture.read
-    monkeypatch.setattr(Capture, "read", lambda self: (reads.append(self), read(self))[1])
+
+    def counted(self):
+        reads.append(self)
+        return read(self)
+
+    monkeypatch.setattr(Capture, "read", counted)
     monitor = GradientMonitor(every_n_steps=1)
     x, y = data()
     x, y = np.tile(x, (25, 1)), np.tile(y, 25)
