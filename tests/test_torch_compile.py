@@ -1,0 +1,43 @@
+"""The monitor where PyTorch compiles the training step."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from keras_initkit.callbacks import GradientMonitor
+from tests.training import STEPS, compiled, fit, layers, norms, trained_beside
+
+
+def small():
+    return keras.Sequential([keras.Input((8,)), layers.Dense(6, "tanh"), layers.Dense(4)])
+
+
+@pytest.fixture(autouse=True)
+def _without_a_cpp_compiler(monkeypatch):
+    # What is traced and how it is cut into graphs is the same; only no C++ is compiled.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+
+
+def trained(*callbacks, optimizer=None, **how):
+    model = compiled(small, optimizer or keras.optimizers.Adam(1e-2), jit_compile=True, **how)
+    fit(model, *callbacks)
+    return model.get_weights()
+
+
+def test_a_compiled_step_is_recorded_rightly_and_left_as_it_is():
+    monitor = GradientMonitor(every_n_steps=2)
+    for plain, monitored in zip(trained(), trained(monitor), strict=True):
+        np.testing.assert_array_equal(plain, monitored)
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, STEPS, 2))
+    gradients, weights = zip(*trained_beside(small), strict=True)
+    for statistic, arrays in (("norm", gradients), ("weight_norm", weights)):
+        np.testing.assert_allclose(
+            monitor.history.per_variable(statistic),
+            [norms(step) for step in arrays[::2]],
+            rtol=1e-5,
+            err_msg=statistic,
+        )
