@@ -31,7 +31,8 @@ class History:
     - `"dead_units"`: fraction of the layer's units that no sample of the batch reached: the
       gradient of their bias (without a bias: of their column of the kernel) is exactly zero;
     - `"raw_norm"`: L2 norm before `clipnorm`, `clipvalue` or `global_clipnorm`;
-    - `"clip_ratio"`: `"norm"` relative to `"raw_norm"`, 1 where nothing was clipped;
+    - `"clip_ratio"`: `"norm"` relative to `"raw_norm"`, 1 where nothing was clipped; replicas clip
+      each their own gradient, and this is the root mean square of theirs;
     - `"local_norm"`: root mean square over replicas of the L2 norm of the gradient of a replica's
       part of the batch, before clipping;
     - `"weight_norm"`: L2 norm of the layer's weights before the update;

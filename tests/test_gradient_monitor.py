@@ -267,18 +267,6 @@ def test_accumulated_gradients_are_recorded_once_an_update():
     np.testing.assert_allclose(history["norm"], monitor.history["norm"], rtol=1e-5)
 
 
-def test_two_replicas_record_the_gradient_of_the_global_batch():
-    single = recorded(mlp)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = compiled(mlp)
-    monitor = GradientMonitor(every_n_steps=1)
-    fit(model, *data(mlp), monitor)
-    for statistic in set(STATISTICS) - {"local_norm"}:
-        np.testing.assert_allclose(
-            monitor.history[statistic], single[statistic], rtol=1e-5, err_msg=statistic
-        )
-
-
 def test_statistics_of_a_layer_are_those_of_all_its_variables_together():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data(mlp)
     monitor = GradientMonitor(every_n_steps=1)

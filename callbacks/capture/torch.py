@@ -1,5 +1,6 @@
 """Capture on the PyTorch backend: training is eager, so rows are simply kept as tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ class TorchCapture(Capture):
         """Prepare for a call of the instrumented training function."""
         self._step = call.last_step
         self._is_new = True
+
+    @torch.compiler.disable
+    def _try(self, action: Callable[..., None], *args: Any) -> None:
+        # A compiled step is left around it: what it does in Python is not for a compiler.
+        super()._try(action, *args)
 
     def _take(self) -> tuple[np.ndarray, np.ndarray]:
         rows, self._rows = self._rows, []
