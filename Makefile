@@ -1,5 +1,7 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
+# Two processes, each with whole files.
+PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-floor test-backends lint bench wheel-test clean
 
@@ -7,16 +9,17 @@ demo: .venv/ready
 	.venv/bin/python examples/textbook.py
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python $(PYTEST)
 
-# The oldest versions that are supported, in an environment of their own.
+# The oldest versions that are supported, in an environment of their own. Left out is what trains
+# networks for minutes to test what is NumPy.
 test-floor: .venv-floor/ready
-	.venv-floor/bin/python -m pytest
+	.venv-floor/bin/python $(PYTEST) --ignore tests/test_verdicts.py --ignore tests/test_textbook.py
 
 # GradientMonitor on the other backends.
 test-backends: .venv-jax/ready .venv-torch/ready
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest
+	KERAS_BACKEND=jax .venv-jax/bin/python $(PYTEST)
+	KERAS_BACKEND=torch .venv-torch/bin/python $(PYTEST)
 
 lint: .venv/ready
 	.venv/bin/ruff check
@@ -25,7 +28,8 @@ lint: .venv/ready
 
 bench: .venv/ready
 	.venv/bin/python benchmarks/import_time.py
-	.venv/bin/python benchmarks/monitor_overhead.py
+	.venv/bin/python benchmarks/monitor_overhead.py --peers
+	.venv/bin/python benchmarks/log_writing.py
 	.venv/bin/python benchmarks/normalization.py
 
 # The wheel as a user gets it: built, installed outside the checkout, used.

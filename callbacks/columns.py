@@ -1,7 +1,7 @@
 """The columns of a record: a model's trainable variables, each with the layer it belongs to."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tensorboard_plugin_initkit.schema import Variable
@@ -41,7 +41,7 @@ def layer_path(model: Any, variable: Any) -> str:
     return _layer_of(path_inside(model, variable.path))
 
 
-def unit_sources(variables: Sequence[Any]) -> list[str]:
+def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str]:
     """What of a variable's gradient tells that a unit is dead.
 
     A unit that no sample of a batch has activated passes no gradient on, neither to its bias nor
@@ -49,18 +49,19 @@ def unit_sources(variables: Sequence[Any]) -> list[str]:
 
     Args:
         variables: `keras.Variable`s.
+        kernels: The `id`s of those that are kernels whose last axis is the units.
 
     Returns:
         For each, "bias": the zeros of this gradient; "kernel": its columns that are zero, for
-        kernels of layers without a bias; "": nothing.
+        such kernels of layers without a bias; "": nothing.
     """
     layers = [_layer_of(variable.path) for variable in variables]
     names = [variable.path.rpartition("/")[2] for variable in variables]
     biases = [name in ("bias", "beta") for name in names]
     have_bias = {layer for layer, is_bias in zip(layers, biases, strict=True) if is_bias}
     sources = []
-    for layer, name, is_bias in zip(layers, names, biases, strict=True):
-        is_kernel = name.endswith("kernel") and layer not in have_bias
+    for layer, variable, is_bias in zip(layers, variables, biases, strict=True):
+        is_kernel = id(variable) in kernels and layer not in have_bias
         sources.append("bias" if is_bias else "kernel" if is_kernel else "")
     return sources
 

@@ -33,8 +33,9 @@ from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.schema import Chunk, Layout
 
 _FLUSH_SECONDS = 5.0
-# Judging a long history takes longer: it is left to wait until it is this share of the time.
+# Judging takes at most this share of the time, and looks at so many records of a training.
 _JUDGING_SHARE = 0.002
+_JUDGED_STEPS = 512
 
 
 class GradientWarning(UserWarning):
@@ -159,30 +160,39 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self.findings: list[Finding] = []
         self._history = History()
+        # The part that is judged: of this training, of which the last is `_said`.
+        self._judged = History(_JUDGED_STEPS)
+        self._said: list[Finding] = []
+        self._next_judgement = 0.0
         self._log: BackgroundLog | None = None
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
         self._frozen: tuple[str, ...] = ()
         self._samples = np.zeros((0, 0), np.float32)
-        # Number of batches that the optimizer had been given at batch 0 of this epoch, and what
-        # is added to its iterations since it is not this monitor's first optimizer.
-        self._first_batch = 0
+        # What is added to the optimizer's iterations since it is not this monitor's first one.
         self._first_step = 0
+        # Batches that the optimizer had been given at batch 0 of this epoch, and is given a batch.
+        self._first_batch = 0
+        self._given_a_batch = 1
+        self._last_look = (0, 0)
         # Batches of this training: before this epoch, in it, and those the optimizer was given
         # before any of them.
-        self._epoch = 0
         self._batches_before = 0
         self._batches_in_epoch = 0
         self._given_before = 0
-        # Steps asked for that may be waiting on the device, and the one that runs next.
+        # Updates asked for that may be waiting on the device, and those of the next call.
         self._pending = 0
         self._armed = 0
-        self._asked = 0
+        self._calls_before = 0
         self._recorded = 0
         self._last_flush = 0.0
-        self._next_judgement = 0.0
         self._stopped = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or pickle has: not the training that it watches."""
+        begun = {"_capture": None, "_watched": None, "_optimizer": None, "_log": None}
+        return self.__dict__ | begun | {"_model": None}
 
     @property
     def history(self) -> History:
@@ -204,11 +214,13 @@ class GradientMonitor(keras.callbacks.Callback):
     @_never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find the optimizer's place in the schedule (called by Keras)."""
-        self._epoch = epoch
         self._batches_before += self._batches_in_epoch
         self._batches_in_epoch = 0
-        if self._capture:
-            self._first_batch = self._place_in_schedule()
+        if self._capture and self._capture.several:  # they need not be in step: batches count
+            self._first_batch = self._given_before + self._batches_before
+        elif self._capture:
+            self._first_batch = self._capture.batches_done()
+            self._last_look = (0, self._first_batch)
 
     @_never_breaks_training
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -220,17 +232,15 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._pending and time.monotonic() - self._last_flush > _FLUSH_SECONDS:
             self._flush()
         block = range(batch, batch + self._watched.steps_per_execution)
-        due = any(map(self._is_due, block))
-        if (due or was_due) and not self._capture.steady:
+        if (was_due or self._is_due(block)) and not self._capture.steady:
             # The update before may have been skipped, or still be to come.
-            self._first_batch = self._capture.batches_done() - batch
-            due = any(map(self._is_due, block))
-        if due:
-            if self._pending + len(block) > self._capture.capacity:
+            self._look(batch)
+        if self._is_due(block):
+            updates = len(block) * self._given_a_batch
+            if self._pending + updates > self._capture.capacity:
                 self._flush()
             record_next_step(self._watched, self._capture, self._call(block))
-            self._armed = len(block)
-            self._asked += len(block)
+            self._armed = updates
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch (called by Keras)."""
@@ -246,11 +256,14 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Log what was recorded, and wait until it is written (called by Keras)."""
         self._settle()
-        self._flush()
-        self._judge()
-        if self._log is not None:
-            self._log.finish()
-        if self._asked and not self._recorded:
+        try:
+            self._flush()
+            self._judge()
+        finally:
+            if self._log is not None:
+                self._log.finish()
+        made = self._capture.calls_made if self._capture else 0
+        if made > self._calls_before and not self._recorded:
             warnings.warn(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
@@ -262,7 +275,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     @_never_breaks_training
     def _begin(self) -> None:
-        self._asked = self._recorded = 0
+        self._recorded = 0
         # What an interrupted training has left; the optimizer may have been set back since.
         self._settle()
         self._flush()
@@ -306,7 +319,10 @@ class GradientMonitor(keras.callbacks.Callback):
         if not known:
             watch = Watch(self._is_selected, self._statistics, self._sample_size)
             self._capture = open_capture(model, watch)
+            self._judged, self._said = History(_JUDGED_STEPS), []
         assert self._capture is not None
+        self._calls_before = self._capture.calls_made
+        self._given_a_batch = 1
         self._batches_before = self._batches_in_epoch = 0
         self._given_before = self._first_batch = self._capture.batches_done()
         self._last_flush = time.monotonic()
@@ -318,34 +334,37 @@ class GradientMonitor(keras.callbacks.Callback):
             self._first_step = int(recorded[-1]) + 1 - next_step if restarts else 0
 
     def _is_selected(self, variable: Any) -> bool:
-        return self._selects(layer_path(self._watched, variable))
+        return 0 not in variable.shape and self._selects(layer_path(self._watched, variable))
 
-    def _place_in_schedule(self) -> int:
+    def _look(self, batch: int) -> None:
+        """See how many batches the optimizer has been given, and so is given for each."""
         assert self._capture is not None
-        if self._capture.several:  # they need not be in step: the batches count
-            return self._given_before + self._batches_before
-        return self._capture.batches_done()
+        given, (last_batch, last_given) = self._capture.batches_done(), self._last_look
+        if batch > last_batch:
+            self._given_a_batch = max(1, round((given - last_given) / (batch - last_batch)))
+        self._last_look = (batch, given)
+        self._first_batch = given - batch * self._given_a_batch
 
-    def _is_due(self, batch: int) -> bool:
-        step, part = self._step_of(batch)
-        return part == 0 and bool(self._schedule(step))
+    def _given(self, batch: int) -> int:
+        return self._first_batch + batch * self._given_a_batch
 
-    def _step_of(self, batch: int) -> tuple[int, int]:
-        """Number of updates before that of a batch, and of batches that it still takes."""
+    def _is_due(self, block: range) -> bool:
         assert self._capture is not None
         per_update = self._capture.batches_per_update
-        step, part = divmod(self._first_batch + batch, per_update)
-        return step, per_update - 1 - part
+        return any(
+            bool(self._schedule(given // per_update))
+            for given in range(self._given(block.start), self._given(block.stop))
+            if given % per_update == per_update - 1
+        )
 
     def _call(self, block: range) -> Call:
-        run = self._batches_before + block.start
-        given = self._first_batch + block.start - self._given_before
+        assert self._capture is not None
+        per_update = self._capture.batches_per_update
+        given, run = self._given(block.start), self._batches_before + block.start
         return Call(
-            self._step_of(block.start)[0],
-            self._step_of(block[-1])[0],
-            self._epoch,
-            block.stop,
-            max(0, run - given),
+            given // per_update,
+            (self._given(block.stop) - 1) // per_update,
+            max(0, run - (given - self._given_before)) if self._capture.skips else 0,
         )
 
     def _settle(self) -> None:
@@ -377,7 +396,7 @@ class GradientMonitor(keras.callbacks.Callback):
             values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
             self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
         layout = Layout(
-            variables_of(self._watched, capture.variables, capture.owners, self._per),
+            variables_of(capture.model, capture.variables, capture.owners, self._per),
             tuple(capture.optimizers),
             self._frozen,
             capture.replicas,
@@ -385,6 +404,7 @@ class GradientMonitor(keras.callbacks.Callback):
         totals = {name: array[:, capture.heard] for name, array in recorded.totals.items()}
         chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
         self._history.append(chunk)
+        self._judged.append(chunk)
         if self._log is not None:
             edges = np.cumsum(capture.sample_sizes)[:-1]
             samples = np.split(recorded.samples, edges, axis=1) if self._histograms else None
@@ -395,9 +415,10 @@ class GradientMonitor(keras.callbacks.Callback):
     def _judge(self) -> None:
         """Say what is wrong that was not said before."""
         start = time.monotonic()
-        found = news(self.findings, judge(self._history))
+        found = news(self._said, judge(self._judged))
         now = time.monotonic()
         self._next_judgement = now + (now - start) / _JUDGING_SHARE
+        self._said.extend(found)
         self.findings.extend(found)
         if found and self._log is not None:
             self._log.write_findings(to_json(self.findings), found[-1].step)

@@ -316,7 +316,11 @@ def _non_finite(record: _Record) -> Iterator[Finding]:
     step, last = int(record.steps[row]), int(np.flatnonzero(bad[row])[-1])
     number, layers = float(np.nansum(count[row])), int(bad[row].sum())
     what = f"{number:.0f} elements of the gradient are" if number else "weights are"
-    where = "the output layer" if last == len(record.layers) - 1 else "the layers after it are not"
+    where = (
+        "the last recorded layer"
+        if last == len(record.layers) - 1
+        else "the layers after it are not"
+    )
     yield Finding(
         "non_finite",
         record.layers[last],

@@ -1,11 +1,14 @@
 """An event file in a directory that cannot be appended to."""
 
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 import time
+import warnings
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 
 from tensorboard_plugin_initkit import remote
 from tensorboard_plugin_initkit.event_file import EventFileWriter
@@ -33,10 +36,11 @@ class UploadedEventFile:
     def __init__(self, directory: str) -> None:
         remote.make_directory(directory)
         local = tempfile.mkdtemp(prefix="keras-initkit-")
-        self._remove = weakref.finalize(self, shutil.rmtree, local, ignore_errors=True)
         self._file = EventFileWriter(local)
         self._url = remote.child(directory, self._file.path.name)
-        self._complete = False
+        self._state = _State(complete=False)
+        # A training that is interrupted does not flush.
+        self._leave = weakref.finalize(self, _leave, self._file.path, self._url, self._state)
         self._due = 0.0
         self._upload()
 
@@ -47,7 +51,7 @@ class UploadedEventFile:
             OSError: If the local copy cannot be written.
         """
         self._file.write(events)
-        self._complete = False
+        self._state.complete = False
         if time.monotonic() >= self._due:
             with contextlib.suppress(Exception):
                 self._upload()
@@ -58,19 +62,37 @@ class UploadedEventFile:
         Raises:
             OSError: If that fails; the local copy is then kept.
         """
-        if self._complete:
+        if self._state.complete:
             return
         try:
             self._upload()
         except Exception as error:
-            self._remove.detach()
+            self._leave.detach()
             raise OSError(f"{error!r}. The log up to now is kept as {self._file.path}") from error
 
     def _upload(self) -> None:
         start = time.monotonic()
         try:
             remote.upload(self._file.path, self._url)
-            self._complete = True
+            self._state.complete = True
         finally:
             end = time.monotonic()
             self._due = end + max(_SECONDS_BETWEEN_UPLOADS, (end - start) / _UPLOADS_SHARE)
+
+
+@dataclasses.dataclass
+class _State:
+    """Whether all that was written is uploaded."""
+
+    complete: bool
+
+
+def _leave(path: Path, url: str, state: _State) -> None:
+    """Upload what is missing, and remove the local copy; keep it if that fails."""
+    if not state.complete:
+        try:
+            remote.upload(path, url)
+        except Exception as error:
+            warnings.warn(f"{error!r}. The log up to now is kept as {path}.", stacklevel=1)
+            return
+    shutil.rmtree(path.parent, ignore_errors=True)

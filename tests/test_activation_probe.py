@@ -11,6 +11,7 @@ from keras import layers, ops
 from keras_initkit.activation_statistics import activation_statistics
 from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 from tensorboard_plugin_initkit.event_file import event_files, read_events
+from tests.training import two_devices
 
 BACKEND = keras.backend.backend()
 STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
@@ -431,9 +432,7 @@ def test_a_wrong_statistic_is_named():
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 def test_mirrored_variables():
-    import tensorflow as tf
-
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_devices().scope():
         model = mlp()
         got = probed(model)
     x = data()[0]

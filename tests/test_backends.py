@@ -17,6 +17,7 @@ from tests.training import (
     convolutional,
     data,
     fit,
+    label,
     mlp,
     norms,
     recorded,
@@ -59,7 +60,7 @@ if BACKEND == "jax":
 
 
 @pytest.mark.parametrize("make", [mlp, convolutional, with_embedding], ids=lambda m: m.__name__)
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=label)
 def test_what_is_recorded_is_what_autodiff_says(make, way):
     assert_same_record(recorded(make, **way), trained_beside(make))
 
@@ -129,7 +130,7 @@ def test_a_non_finite_gradient_is_counted():
     assert np.isnan(monitor.history["max_abs"][3, 0])
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=label)
 def test_training_is_the_same_with_and_without_the_monitor(way):
     def trained(*callbacks):
         model = compiled(convolutional, metrics=["accuracy"], **way)

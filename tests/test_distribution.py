@@ -18,7 +18,7 @@ import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.schema import STATISTICS
 from tests import training
-from tests.training import BATCH, LOSS, STEPS, layers, mlp, with_embedding
+from tests.training import BATCH, LOSS, STEPS, label, layers, mlp, two_devices, with_embedding
 
 REPLICAS = 2
 
@@ -42,12 +42,6 @@ def fit(model, *callbacks, make=mlp, epochs=1):
     return model.fit(
         *data(make), BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
     )
-
-
-@functools.cache
-def two_devices():
-    # One for all tests: a second one of a process numbers its collectives like the first.
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def mirrored(*callbacks, make=mlp, optimizer=lambda: None, epochs=1, **compile_args):
@@ -124,7 +118,7 @@ def assert_close(actual, desired):
             ),
         ),
     ],
-    ids=str,
+    ids=label,
 )
 def test_replicas_record_the_global_gradient_and_the_mean_of_their_own(how):
     applied, _, raw = by_hand(how.get("make", mlp))
@@ -162,7 +156,7 @@ def test_the_noise_scale_is_that_of_the_gradients_of_halves():
         ({"global_clipnorm": 0.2}, lambda gs: tf.clip_by_global_norm(gs, 0.2)[0]),
         ({"clipnorm": 0.1}, lambda gs: [tf.clip_by_norm(g, 0.1) for g in gs]),
     ],
-    ids=str,
+    ids=label,
 )
 def test_each_replica_clips_its_own(argument, clip):
     applied, clipped, raw = by_hand(clip=clip)

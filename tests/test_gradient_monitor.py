@@ -17,6 +17,7 @@ import tensorflow as tf
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from tensorboard_plugin_initkit.schema import STATISTICS
+from tests.training import label
 
 BATCH, STEPS = 16, 6
 layers = keras.layers
@@ -182,7 +183,7 @@ def test_every_kind_of_model_is_recorded_rightly(make):
         {"steps_per_execution": 4},
         {"steps_per_execution": 4, "jit_compile": True},
     ],
-    ids=str,
+    ids=label,
 )
 def test_every_way_of_execution_is_recorded_rightly(make, compile_args):
     assert_same_record(recorded(make, **compile_args), eager_training(make))
@@ -197,7 +198,7 @@ def test_every_way_of_execution_is_recorded_rightly(make, compile_args):
         ({"weight_decay": 0.1}, lambda gs: gs),
         ({"use_ema": True}, lambda gs: gs),
     ],
-    ids=str,
+    ids=label,
 )
 def test_gradients_are_those_applied_and_updates_those_made(argument, clip):
     def optimizer():
@@ -459,7 +460,7 @@ def test_non_finite_gradients_are_counted_and_seen():
 
 
 @pytest.mark.parametrize(
-    "compile_args", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
+    "compile_args", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=label
 )
 def test_training_is_bit_identical_with_and_without_the_monitor(compile_args):
     def trained(*callbacks):

@@ -39,6 +39,7 @@ from tensorboard_plugin_initkit.schema import (
     per_layer,
     per_optimizer,
 )
+from tests.training import label
 
 HOSTILE = [
     "plain",
@@ -199,7 +200,7 @@ def test_large_steps_are_exact(tmp_path: Path, step: int) -> None:
     assert {logged for _, logged in logged_scalars(tmp_path)} == {step, step + 1}
 
 
-@pytest.mark.parametrize("value", [0, 1e-45, 3.4e38, np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("value", [0, 1e-45, 3.4e38, np.inf, np.nan], ids=label)
 def test_every_float32_is_exact(tmp_path: Path, value: float) -> None:
     layout = layout_of("dense")
     table = np.full((3, 2), value, np.float32)

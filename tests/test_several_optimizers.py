@@ -6,6 +6,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
+from tests.training import label
 
 BACKEND = keras.backend.backend()
 BATCH, STEPS = 16, 6
@@ -47,7 +48,7 @@ needs_multi_optimizer = pytest.mark.skipif(
 
 
 @needs_multi_optimizer
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=label)
 def test_optimizers_inside_a_multi_optimizer(way):
     # With equal settings they do what one does, which other tests compare with autodiff.
     reference = mlp()

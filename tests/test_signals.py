@@ -15,6 +15,7 @@ from tests.training import (
     compiled,
     data,
     fit,
+    label,
     layers,
     mlp,
     norms,
@@ -52,7 +53,7 @@ def clipped_by_global_norm(gradients):
         ({"clipvalue": 0.01}, clipped_by_value),
         ({"global_clipnorm": 0.1}, clipped_by_global_norm),
     ],
-    ids=str,
+    ids=label,
 )
 def test_norms_before_and_after_clipping(argument, clip):
     history = record(optimizer=sgd(**argument))
@@ -243,7 +244,7 @@ def test_statistics_are_selected():
         ({"histograms": "all"}, r"`histograms` must be .*Received: histograms='all'"),
         ({"histograms": 1}, r"`sample_size` must be positive.*Write `sample_size=1024`"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_arguments_are_checked_at_construction(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,7 @@
 """Small trainings, and the framework's own autodiff beside them, on the backend in use."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -104,3 +106,18 @@ def trained_beside(make=mlp, optimizer=None):
 
 def norms(arrays):
     return [np.linalg.norm(array) for array in arrays]
+
+
+@functools.cache
+def two_devices():
+    """Two replicas; one strategy for all tests, as a second one's collectives have its numbers."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def label(value):
+    """What a parameter is called in a test's name, the same in every process."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={label(item)}" for name, item in value.items())
+    return getattr(value, "__name__", None) or str(value)

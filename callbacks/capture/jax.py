@@ -42,12 +42,14 @@ class JaxCapture(Capture):
 
     def end_call(self, call: Call, result: Any) -> None:
         """Take what the training function has returned."""
-        super().end_call(call, result[0])  # beside the state
+        logs, (_, _, _, metrics) = result
+        self._metrics = metrics
+        super().end_call(call, logs)
 
     @contextlib.contextmanager
     def instrumenting(self) -> Iterator[None]:
         """Have the training function carry the row through its state."""
-        make = self._model._make_function
+        make = self.model._make_function
 
         def make_function(step_function: Any, *args: Any, **kwargs: Any) -> Any:
             return make(self._carrying(step_function), *args, **kwargs)
@@ -55,13 +57,13 @@ class JaxCapture(Capture):
         methods: dict[str, Callable[..., Any]] = {"_make_function": make_function}
         if self._shardings is not None:
             methods["_get_state_sharding_spec"] = self._shardings_with_row()
-        with self.listening(), replaced_methods(self._model, **methods):
+        with self.listening(), replaced_methods(self.model, **methods):
             yield
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Hear the updates that are traced or run inside the context."""
-        self._meet_variables()
+        self._try(self._meet_variables)
         variables = self._carrier._variables
         variables.extend(self._row_variables)
         try:
@@ -74,28 +76,33 @@ class JaxCapture(Capture):
     @property
     def _carrier(self) -> Any:
         """The optimizer whose state takes the row along."""
-        return getattr(self._model.optimizer, "inner_optimizer", self._model.optimizer)
+        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
 
     def _take(self) -> tuple[np.ndarray, np.ndarray]:
         taken, self._rows = self._rows, []
-        rows = np.array([np.asarray(row) for row, *_ in taken], np.float32)
-        rows = rows.reshape(len(taken), self._row.size)
-        steps = np.array([int(step) for _, step, *_ in taken], np.int64)
+        if not taken:
+            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
+        rows = np.array(jax.numpy.stack([row for row, *_ in taken]))
+        steps = np.array(jax.numpy.stack([step for _, step, *_ in taken])).astype(np.int64)
         made = steps != _NO_UPDATE
         if self.several:
             steps = np.array([step for *_, step, _ in taken], np.int64)
         for i, leaf in enumerate(self.leaves):
             if leaf.loss_scale is not None:
-                scale = [float(scales[i]) for *_, scales in taken]
-                rows[:, self._row.loss_scale(i)] = scale
+                scale = jax.numpy.stack([scales[i] for *_, scales in taken])
+                rows[:, self._row.loss_scale(i)] = np.array(scale)
         return steps[made], rows[made]
 
     def _iterations(self, optimizer: Any) -> int:
-        if self._model._jax_state_synced:
+        if self.model._jax_state_synced:
             return super()._iterations(optimizer)
         # During an epoch the variables are empty, and the model holds their values.
         place = self._place(optimizer._iterations)
-        return int(self._model._jax_state["optimizer_variables"][place])
+        return int(self.model._jax_state["optimizer_variables"][place])
+
+    def _now(self, variable: Any) -> Any:
+        places = [id(v) for v in self.model.metrics_variables]
+        return jax.numpy.copy(self._metrics[places.index(id(variable))])
 
     def _loss_scale(self, leaf: Leaf) -> Any:
         if leaf.loss_scale is None:
@@ -110,11 +117,11 @@ class JaxCapture(Capture):
             keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
         ]
         if keras.distribution.distribution() is not None:
-            self._shardings = self._model._get_state_sharding_spec()
+            self._shardings = self.model._get_state_sharding_spec()
 
     def _shardings_with_row(self) -> Callable[[], Any]:
         """What says on which devices the state is to be; in an epoch the variables cannot tell."""
-        others = vars(self._model).get("_get_state_sharding_spec", lambda: self._shardings)
+        others = vars(self.model).get("_get_state_sharding_spec", lambda: self._shardings)
 
         def shardings() -> Any:
             trainable, other, optimizer, metrics = others()
@@ -126,7 +133,13 @@ class JaxCapture(Capture):
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         kept, step_kept = self._row_variables
-        kept.assign(row if mine is None else ops.where(mine, row, kept.value))
+        if mine is not None:
+            row = ops.where(mine, row, kept.value)
+        elif self.own_step:  # which may make several updates: the first is kept
+            is_first = step_kept.value == _NO_UPDATE
+            row = ops.where(is_first, row, kept.value)
+            step = ops.where(is_first, step, step_kept.value)
+        kept.assign(row)
         step_kept.assign(ops.cast(step, "int32"))
 
     def _carrying(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +161,7 @@ class JaxCapture(Capture):
 
     def _place(self, variable: Any) -> int:
         """Place of a variable in the state of the model's optimizer."""
-        return [id(v) for v in self._model.optimizer.variables].index(id(variable))
+        return [id(v) for v in self.model.optimizer.variables].index(id(variable))
 
     def _copied_scale(self, leaf: Leaf, optimizer: Any) -> Any:
         """The loss scale of a step, before the step is given its only copy."""

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.model_parts import Leaf, leaf_optimizers
+from keras_initkit.callbacks.capture.model_parts import Leaf, leaf_optimizers, unit_kernels
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
 from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
@@ -89,6 +89,7 @@ class Capture:
         variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
             until the model is built.
         leaves: The optimizers that are listened to.
+        model: The model.
         optimizer_of: For each column that was heard, the index of its optimizer in `leaves`.
         several: Whether there are several optimizers. Then a row is what all of them did in one
             call of the training function, the last update of each; its step is the monitor's.
@@ -97,6 +98,9 @@ class Capture:
         replicas: Number of replicas.
         writes: Whether this process is to write logs.
         capacity: Number of updates that can be recorded between two reads.
+        own_step: Whether the model has a `train_step` of its own.
+        skips: Whether a loss scale can skip updates.
+        calls_made: Number of calls of the training function that returned.
         error: The first exception inside the capture; after it the capture is deaf.
         functions: Instrumented training functions, kept so that a second `fit` traces nothing.
     """
@@ -118,15 +122,18 @@ class Capture:
             leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves
         )
         # A loss scale skips updates, and a custom step may make several of a batch, or none.
-        own_step = type(model).train_step is not keras.Model.train_step
-        skips = any(leaf.loss_scale is not None for leaf in self.leaves)
-        self.steady = self.several or not (skips or own_step)
+        self.own_step = type(model).train_step is not keras.Model.train_step
+        self.skips = any(leaf.loss_scale is not None for leaf in self.leaves)
+        self.steady = self.several or not (self.skips or self.own_step)
         self.capacity = 0
-        self._model = model
+        self.model = model
         self._watch = watch
         self._columns: dict[int, int] = {}
         self._updates: dict[tuple[int, int], _Update] = {}
-        self._calls: list[tuple[Call, Any]] = []
+        self.calls_made = 0
+        self._calls: list[tuple[Call, bool]] = []
+        self._losses: list[Any] = []
+        self._loss = _loss_sums(model)
         self._loss_since_last = _LossSinceLast()
         self._meet_variables()
 
@@ -153,27 +160,39 @@ class Capture:
 
     def end_call(self, call: Call, result: Any) -> None:
         """Take what the training function has returned: means over the epoch up to now."""
-        self._calls.append((call, result.get("loss") if isinstance(result, dict) else None))
+        self.calls_made += 1
+        self._try(self._end_call, call, result)
+
+    def _end_call(self, call: Call, result: Any) -> None:
+        loss = result.get("loss") if isinstance(result, dict) else None
+        if loss is not None:
+            sums = (np.nan, np.nan) if self._loss is None else map(self._now, self._loss)
+            self._losses += [loss, *sums]
+        self._calls.append((call, loss is not None))
 
     def read(self) -> Recorded:
         """Take the updates heard since the last read from the device."""
         calls, self._calls = self._calls, []
+        losses, self._losses = self._losses, []
         if not self.variables:
             return Recorded(np.zeros(0, np.int64), {}, {}, np.zeros((0, 0), np.float32))
         steps, rows = self._take()
         recorded = unpack(self._row, rows, steps)
         shape = (len(steps), len(self.leaves))
         totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
-        for call, mean in calls:
+        losses = [ops.cast(number, "float32") for number in losses]
+        numbers = ops.convert_to_numpy(ops.stack(losses)) if losses else np.zeros(0)
+        sums = iter(numbers.astype(np.float64).reshape(-1, 3))
+        for call, has_loss in calls:
             made = (call.first_step <= steps) & (steps <= call.last_step)
             totals["skipped"][made] = call.skipped
-            if mean is not None:
-                mean = float(ops.convert_to_numpy(mean))
-                totals["loss"][made] = self._loss_since_last(call.epoch, call.batches, mean)
+            if has_loss:
+                totals["loss"][made] = self._loss_since_last(*next(sums))
+        recorded = recorded._replace(totals=recorded.totals | totals)
         values = recorded.values
         if "dead_units" in self._watch.statistics:
             values = values | {"dead_units": self._all_dead_units(values)}
-        return recorded._replace(values=values, totals=recorded.totals | totals)
+        return recorded._replace(values=values)
 
     @property
     def sample_sizes(self) -> tuple[int, ...]:
@@ -234,6 +253,10 @@ class Capture:
             return leaf.loss_scale.dynamic_scale
         return leaf.optimizer.loss_scale_factor or 1.0
 
+    def _now(self, variable: Any) -> Any:
+        """Value of a metric's variable now, on the device."""
+        return ops.convert_to_tensor(variable)
+
     def _value(self, variable: Any) -> Any:
         """Value of a weight now, which a later update leaves as it is."""
         return variable.value
@@ -277,9 +300,9 @@ class Capture:
 
     def _meet_variables(self) -> None:
         """A model without an input shape has its variables only in its first step."""
-        if self.variables or not self._model.trainable_variables:
+        if self.variables or not self.model.trainable_variables:
             return
-        self.variables = list(filter(self._watch.selects, self._model.trainable_variables))
+        self.variables = list(filter(self._watch.selects, self.model.trainable_variables))
         self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
         self._row = RowLayout(
             len(self.variables),
@@ -288,13 +311,13 @@ class Capture:
             tuple(min(self._watch.sample_size, math.prod(v.shape)) for v in self.variables),
         )
         rows = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, self._row.size)))
-        self.capacity = max(rows, self._model.steps_per_execution)
+        self.capacity = max(rows, self.model.steps_per_execution)
         self._make_buffer()
 
     def _statistics(self) -> set[str]:
         """Names of what can be measured here, of what is wanted."""
         names = set(self._watch.statistics)
-        self._unit_sources = unit_sources(self.variables)
+        self._unit_sources = unit_sources(self.variables, unit_kernels(self.model))
         if "kernel" not in self._unit_sources:
             names -= {"dead_units"}
         if not any(_clips(leaf.optimizer) for leaf in self.leaves):
@@ -441,17 +464,33 @@ class Capture:
 
 
 class _LossSinceLast:
-    """Takes means over an epoch up to now apart into means since the last one."""
+    """Takes a mean over the epoch up to now apart, into the mean since it was last asked for."""
 
     def __init__(self) -> None:
-        self._epoch, self._batches, self._mean = -1, 0, 0.0
+        self._total = self._count = 0.0
 
-    def __call__(self, epoch: int, batches: int, mean: float) -> float:
-        first, before = 0, 0.0
-        if epoch == self._epoch and self._batches < batches and np.isfinite(self._mean):
-            first, before = self._batches, self._mean
-        self._epoch, self._batches, self._mean = epoch, batches, mean
-        return (batches * mean - first * before) / (batches - first)
+    def __call__(self, mean: float, total: float, count: float) -> float:
+        """Return the mean since the last call.
+
+        Args:
+            mean: What was logged.
+            total: Sum of which the mean is taken.
+            count: Number that it is divided by.
+        """
+        first = self._total, self._count
+        if count < first[1] or not np.isfinite(first[0]):  # a new epoch, or nothing to go on from
+            first = 0.0, 0.0
+        self._total, self._count = total, count
+        is_kept = np.isclose(total, mean * count, rtol=1e-3) and count > first[1]
+        return (total - first[0]) / (count - first[1]) if is_kept else mean
+
+
+def _loss_sums(model: Any) -> tuple[Any, Any] | None:
+    """Variables of the metric that a model keeps of its loss, if it has one."""
+    for metric in model.metrics:
+        if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+            return metric.total, metric.count
+    return None
 
 
 def _clips(optimizer: Any) -> bool:

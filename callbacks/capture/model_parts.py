@@ -28,7 +28,7 @@ class Leaf(NamedTuple):
 
 
 def leaf_optimizers(model: Any) -> list[Leaf]:
-    """The optimizers that may update a model: compiled, or attributes of it or its sub-models.
+    """The optimizers that may update a model: compiled, or attributes of it.
 
     Args:
         model: A compiled `keras.Model`.
@@ -60,6 +60,18 @@ def frozen_layers(model: Any) -> tuple[str, ...]:
     )
 
 
+def unit_kernels(model: Any) -> set[int]:
+    """The `id`s of the kernels whose last axis is the layer's units."""
+    kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    return {
+        id(variable)
+        for layer in model._flatten_layers()
+        if isinstance(layer, kinds)
+        for variable in layer._trainable_variables
+        if variable.name == "kernel"
+    }
+
+
 def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
     """Optimizers by name, the compiled one last: the others' names say more."""
     members = list(vars(model).items())
@@ -73,10 +85,6 @@ def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
     for name, value in [*members, *inside]:
         if isinstance(value, keras.Optimizer) and value is not model.optimizer:
             yield name, value
-    for _, value in members:
-        optimizer = getattr(value, "optimizer", None)  # one that is not compiled has none
-        if isinstance(value, keras.Model) and isinstance(optimizer, keras.Optimizer):
-            yield value.name, optimizer
     if model.optimizer is not None:
         yield "optimizer", model.optimizer
 

@@ -19,15 +19,11 @@ class Call(NamedTuple):
     Attributes:
         first_step: Number of updates before it.
         last_step: The same, before the last update that it makes.
-        epoch: Number of the epoch.
-        batches: Number of batches of the epoch when it has returned.
         skipped: Number of updates that a loss scale has skipped before it.
     """
 
     first_step: int
     last_step: int
-    epoch: int
-    batches: int
     skipped: int
 
 

@@ -52,7 +52,8 @@ class TensorFlowCapture(Capture):
 
     def _take(self) -> tuple[np.ndarray, np.ndarray]:
         count = int(self._on_replicas(self._count)[0])
-        places = np.arange(self._rows_read, count) % self.capacity
+        # More updates than there were batches may have come round.
+        places = np.arange(max(self._rows_read, count - self.capacity), count) % self.capacity
         self._rows_read = count
         tables = np.array([table.numpy()[places] for table in self._on_replicas(self._table)])
         steps, rows = self._on_replicas(self._steps)[0].numpy()[places], tables[0]
@@ -119,10 +120,12 @@ class TensorFlowCapture(Capture):
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         if mine is None:
-            index = self._count % self.capacity
-            _write_row(self._steps, index, tf.cast(step, tf.int64))
-            _write_row(self._table, index, row)
-            self._count.assign_add(1)
+            # At the end of the data the step runs as far as it does without them.
+            with tf.control_dependencies([row]):
+                index = self._count % self.capacity
+                _write_row(self._steps, index, tf.cast(step, tf.int64))
+                _write_row(self._table, index, row)
+                self._count.assign_add(1)
         else:
             index = (self._count - 1) % self.capacity
             _write_row(self._table, index, tf.where(mine, row, self._table[index]))

@@ -46,9 +46,13 @@ class TorchCapture(Capture):
 
     def _take(self) -> tuple[np.ndarray, np.ndarray]:
         rows, self._rows = self._rows, []
-        steps = np.array([int(step) for _, step in rows], np.int64)
-        table = np.array([row.cpu().numpy() for row, _ in rows], np.float32)
-        return steps, table.reshape(len(rows), self._row.size)
+        if not rows:
+            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
+        steps = torch.stack([torch.as_tensor(step) for _, step in rows]).cpu().numpy()
+        return steps.astype(np.int64), torch.stack([row for row, _ in rows]).cpu().numpy()
+
+    def _now(self, variable: Any) -> Any:
+        return variable.value.detach().clone()
 
     def _value(self, variable: Any) -> Any:
         # The update writes into the tensor itself.
