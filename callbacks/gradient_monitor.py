@@ -19,7 +19,6 @@ from keras_initkit.callbacks.capture import (
     Capture,
     Recorded,
     Watch,
-    frozen_layers,
     open_capture,
     record_next_step,
 )
@@ -168,7 +167,6 @@ class GradientMonitor(keras.callbacks.Callback):
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
-        self._frozen: tuple[str, ...] = ()
         self._samples = np.zeros((0, 0), np.float32)
         # What is added to the optimizer's iterations since it is not this monitor's first one.
         self._first_step = 0
@@ -302,7 +300,6 @@ class GradientMonitor(keras.callbacks.Callback):
         if model.optimizer is None or (model.built and not model.trainable_variables):
             self._capture = None
             return
-        self._frozen = tuple(path_inside(model, path) for path in frozen_layers(model))
         watched = list(filter(self._is_selected, model.trainable_variables))
         if model.built and not watched:
             paths = dict.fromkeys(layer_path(model, v) for v in model.trainable_variables)
@@ -398,7 +395,7 @@ class GradientMonitor(keras.callbacks.Callback):
         layout = Layout(
             variables_of(capture.model, capture.variables, capture.owners, self._per),
             tuple(capture.optimizers),
-            self._frozen,
+            tuple(path_inside(capture.model, path) for path in capture.frozen),
             capture.replicas,
         )
         totals = {name: array[:, capture.heard] for name, array in recorded.totals.items()}

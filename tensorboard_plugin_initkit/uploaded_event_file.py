@@ -41,6 +41,7 @@ class UploadedEventFile:
         self._state = _State(complete=False)
         # A training that is interrupted does not flush.
         self._leave = weakref.finalize(self, _leave, self._file.path, self._url, self._state)
+        self._state.complete = True  # nothing is lost if the first upload fails
         self._due = 0.0
         self._upload()
 

@@ -27,6 +27,7 @@ else:
     on_every_backend = {
         "test_activation_probe.py",
         "test_backends.py",
+        "test_edges.py",
         "test_precision.py",
         "test_several_optimizers.py",
         "test_signals.py",

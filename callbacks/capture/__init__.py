@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
-from keras_initkit.callbacks.capture.model_parts import frozen_layers
 from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
 from keras_initkit.callbacks.capture.row import Recorded
 
@@ -20,7 +19,6 @@ __all__ = [
     "Capture",
     "Recorded",
     "Watch",
-    "frozen_layers",
     "open_capture",
     "record_next_step",
 ]

@@ -19,7 +19,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.model_parts import Leaf, leaf_optimizers, unit_kernels
+from keras_initkit.callbacks.capture.model_parts import (
+    Leaf,
+    frozen_layers,
+    leaf_optimizers,
+    unit_kernels,
+)
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
 from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
@@ -88,6 +93,7 @@ class Capture:
     Attributes:
         variables: The trainable `keras.Variable`s that are recorded, in the model's order; empty
             until the model is built.
+        frozen: Paths of the layers that are not trained.
         leaves: The optimizers that are listened to.
         model: The model.
         optimizer_of: For each column that was heard, the index of its optimizer in `leaves`.
@@ -115,6 +121,7 @@ class Capture:
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
         self.error: Exception | None = None
         self.variables: list[Any] = []
+        self.frozen: tuple[str, ...] = ()
         self.leaves: list[Leaf] = leaf_optimizers(model)
         self.optimizer_of: dict[int, int] = {}
         self.several = len(self.leaves) > 1
@@ -255,7 +262,7 @@ class Capture:
 
     def _now(self, variable: Any) -> Any:
         """Value of a metric's variable now, on the device."""
-        return ops.convert_to_tensor(variable)
+        return ops.multiply(variable, 1)  # a reading could share the memory that is written later
 
     def _value(self, variable: Any) -> Any:
         """Value of a weight now, which a later update leaves as it is."""
@@ -303,6 +310,7 @@ class Capture:
         if self.variables or not self.model.trainable_variables:
             return
         self.variables = list(filter(self._watch.selects, self.model.trainable_variables))
+        self.frozen = frozen_layers(self.model)
         self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
         self._row = RowLayout(
             len(self.variables),

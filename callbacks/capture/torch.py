@@ -51,9 +51,6 @@ class TorchCapture(Capture):
         steps = torch.stack([torch.as_tensor(step) for _, step in rows]).cpu().numpy()
         return steps.astype(np.int64), torch.stack([row for row, _ in rows]).cpu().numpy()
 
-    def _now(self, variable: Any) -> Any:
-        return variable.value.detach().clone()
-
     def _value(self, variable: Any) -> Any:
         # The update writes into the tensor itself.
         return variable.value.detach().clone()
