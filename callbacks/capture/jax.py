@@ -133,6 +133,7 @@ class JaxCapture(Capture):
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         kept, step_kept = self._row_variables
+        step = ops.cast(step, "int32")
         if mine is not None:
             row = ops.where(mine, row, kept.value)
         elif self.own_step:  # which may make several updates: the first is kept
@@ -140,7 +141,7 @@ class JaxCapture(Capture):
             row = ops.where(is_first, row, kept.value)
             step = ops.where(is_first, step, step_kept.value)
         kept.assign(row)
-        step_kept.assign(ops.cast(step, "int32"))
+        step_kept.assign(step)
 
     def _carrying(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
         def step(state: Any, data: Any) -> Any:
