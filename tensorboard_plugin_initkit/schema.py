@@ -183,7 +183,7 @@ class Chunk:
         """The same steps on the columns of a larger layout; new columns are NaN."""
         if layout == self.layout:
             return self
-        variables = _positions(layout.variables, self.layout.variables)
+        variables = layout.columns_of(self.layout)
         optimizers = _positions(layout.optimizers, self.layout.optimizers)
         return Chunk(
             layout,
