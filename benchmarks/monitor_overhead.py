@@ -4,10 +4,14 @@
     python benchmarks/monitor_overhead.py --models mlp cnn --modes graph --peers
     KERAS_BACKEND=jax python benchmarks/monitor_overhead.py    # or torch
 
-One `fit` trains a model on batches of 64. Its epochs of 50 steps take turns: without a callback,
-with the monitor's settings, with the peers. A figure is the median over epochs, relative to the
-median without. Peers: `keras.callbacks.TensorBoard(histogram_freq=1)`; a callback that computes
-gradients of a sample batch anew with a `GradientTape`, at every 10th step; and Weights & Biases'
+One `fit` trains a model on batches of 64. Its epochs of 50 steps take turns, in random order:
+without a callback, with the monitor's settings, with the peers. A figure is the time of a step
+relative to one without: the median of steps that are recorded and that of the others, weighted by
+their number, and the mean of the time in the callback (which moves records to the host, judges and
+logs them); all that is on the training thread.
+
+Peers: `keras.callbacks.TensorBoard(histogram_freq=1)`; a callback that computes gradients of a
+sample batch anew with a `GradientTape`, at every 10th step; and Weights & Biases'
 `WandbMetricsLogger`, offline, which logs no gradients (where wandb is installed).
 """
 
@@ -19,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -30,7 +34,7 @@ import numpy as np
 
 from keras_initkit.callbacks import GradientMonitor
 
-BATCH, STEPS = 64, 50
+BATCH, STEPS, FIRST_STEP = 64, 50, 225
 BACKEND = keras.backend.backend()
 MODES = {"tensorflow": ("graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
 layers = keras.layers
@@ -104,92 +108,119 @@ class RecomputedGradients(keras.callbacks.Callback):
         self.norms.append([float(tf.norm(gradient)) for gradient in gradients])
 
 
+class Measured(NamedTuple):
+    """What is measured: a callback, or none, and every how many steps it does something in them."""
+
+    callback: keras.callbacks.Callback | None
+    every_n_steps: int | None = None
+
+
 class TakingTurns(keras.callbacks.Callback):
     """Has each epoch be trained with another callback, and times it."""
 
     async_safe = True
 
-    def __init__(self, callbacks: dict[str, keras.callbacks.Callback | None]) -> None:
+    def __init__(self, measured: dict[str, Measured], rounds: int) -> None:
         super().__init__()
-        self.callbacks = callbacks
-        self.times: dict[str, list[float]] = {name: [] for name in callbacks}
-        self.now: keras.callbacks.Callback | None = None
+        self.measured = measured
+        rng = np.random.default_rng(0)
+        self.order = [name for _ in range(rounds) for name in rng.permutation(list(measured))]
+        self.hooks = dict.fromkeys(measured, 0.0)
+        self.steps: dict[str, list[tuple[bool, float]]] = {name: [] for name in measured}
+        self.step = 0
+
+    def pass_on(self, hook: str, *args: Any, to_all: bool = False) -> None:
+        """Call a hook of the callback whose turn it is, and time it; or of all."""
+        names = list(self.measured) if to_all else [self.name]
+        start = time.perf_counter()
+        for name in names:
+            if callback := self.measured[name].callback:
+                getattr(callback, hook)(*args)
+        if not to_all and self.counts:
+            self.hooks[self.name] += time.perf_counter() - start
 
     def set_model(self, model: Any) -> None:
         """Pass on."""
         super().set_model(model)
-        for callback in filter(None, self.callbacks.values()):
-            callback.set_params(self.params)
-            callback.set_model(model)
+        self.pass_on("set_params", self.params, to_all=True)
+        self.pass_on("set_model", model, to_all=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Pass on."""
-        for callback in filter(None, self.callbacks.values()):
-            callback.on_train_begin(logs)
+        self.pass_on("on_train_begin", logs, to_all=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin to time, and pass on to the one whose turn it is."""
-        self.name = list(self.callbacks)[epoch % len(self.callbacks)]
-        self.now = self.callbacks[self.name]
-        self.start = time.perf_counter()
-        if self.now:
-            self.now.on_epoch_begin(epoch, logs)
+        """Let another have its turn."""
+        self.name = self.order[epoch]
+        self.counts = epoch >= len(self.measured)  # in the first round all is compiled
+        self.pass_on("on_epoch_begin", epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Pass on."""
-        if self.now:
-            self.now.on_train_batch_begin(batch, logs)
+        """Pass on, and begin to time a step."""
+        self.pass_on("on_train_batch_begin", batch, logs)
+        self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Pass on."""
-        if self.now:
-            self.now.on_train_batch_end(batch, logs)
+        """Stop timing it, and pass on."""
+        seconds = time.perf_counter() - self.start
+        every_n_steps = self.measured[self.name].every_n_steps
+        acts = every_n_steps is not None and (FIRST_STEP + self.step) % every_n_steps == 0
+        if self.counts:
+            self.steps[self.name].append((acts, seconds))
+        self.step += 1
+        self.pass_on("on_train_batch_end", batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Pass on, and stop timing."""
-        if self.now:
-            self.now.on_epoch_end(epoch, logs)
-        self.times[self.name].append(time.perf_counter() - self.start)
+        """Pass on."""
+        self.pass_on("on_epoch_end", epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Pass on."""
-        for callback in filter(None, self.callbacks.values()):
-            callback.on_train_end(logs)
+        self.pass_on("on_train_end", logs, to_all=True)
+
+    def ratios(self) -> dict[str, float]:
+        """Time of a step with each callback, relative to one without."""
+        figures = {}
+        for name, steps in self.steps.items():
+            seconds = self.hooks[name] / len(steps)
+            for kind in (True, False):
+                times = [time for acts, time in steps if acts is kind]
+                if times:
+                    seconds += statistics.median(times) * len(times) / len(steps)
+            figures[name] = seconds
+        without = figures.pop("without")
+        return {name: seconds / without for name, seconds in figures.items()}
 
 
-def compared(
-    log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool
-) -> dict[str, keras.callbacks.Callback | None]:
+def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[str, Measured]:
     """What is measured, by the heading of its column."""
     free = ["max_abs", "zeros", "dead_units"]
-    callbacks: dict[str, keras.callbacks.Callback | None] = {
-        "without": None,
-        "default": GradientMonitor(log_dir / "default"),
-        "every 10th step": GradientMonitor(log_dir / "tenth", every_n_steps=10),
-        "every step, gradients only": GradientMonitor(
-            log_dir / "free", every_n_steps=1, statistics=free
-        ),
-        "every step, all": GradientMonitor(log_dir / "all", every_n_steps=1),
+    every_step = GradientMonitor(log_dir / "free", every_n_steps=1, statistics=free)
+    measured = {
+        "without": Measured(None),
+        "default": Measured(GradientMonitor(log_dir / "default"), 50),
+        "every 10th step": Measured(GradientMonitor(log_dir / "tenth", every_n_steps=10), 10),
+        "every step, gradients only": Measured(every_step, 1),
+        "every step, all": Measured(GradientMonitor(log_dir / "all", every_n_steps=1), 1),
     }
     if peers:
-        callbacks["TensorBoard(histogram_freq=1)"] = keras.callbacks.TensorBoard(
-            log_dir / "keras", histogram_freq=1
-        )
+        tensorboard = keras.callbacks.TensorBoard(log_dir / "keras", histogram_freq=1)
+        measured["TensorBoard(histogram_freq=1)"] = Measured(tensorboard)
         if BACKEND == "tensorflow":
-            callbacks["GradientTape, every 10th"] = RecomputedGradients(x, y, 10)
+            measured["GradientTape, every 10th"] = Measured(RecomputedGradients(x, y, 10))
         if importlib.util.find_spec("wandb"):
             import wandb
             from wandb.integration.keras import WandbMetricsLogger
 
             wandb.init(project="overhead", dir=log_dir)
-            callbacks["WandbMetricsLogger"] = WandbMetricsLogger(log_freq=10)
-    return callbacks
+            measured["WandbMetricsLogger"] = Measured(WandbMetricsLogger(log_freq=10))
+    return measured
 
 
 def ratios(
     make: Callable[[], keras.Model], mode: str, rounds: int, peers: bool
 ) -> dict[str, float]:
-    """Median time of an epoch with each callback, relative to one without."""
+    """Time of a step with each callback, relative to one without."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH * STEPS, 64)).astype("float32")
@@ -197,12 +228,16 @@ def ratios(
     model = make()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-4), loss, jit_compile=mode in ("xla", "jit"))
+    # Past the steps that the default schedule records more densely; and an odd number, so that
+    # what is recorded is not always the first step of an epoch, which is a slow one.
+    x_before, y_before = (np.resize(a, (FIRST_STEP * BATCH, *a.shape[1:])) for a in (x, y))
+    model.fit(x_before, y_before, BATCH, shuffle=False, verbose=0)
     with tempfile.TemporaryDirectory() as log_dir:
-        turns = TakingTurns(compared(Path(log_dir), x[:BATCH], y[:BATCH], peers))
-        epochs = (rounds + 1) * len(turns.callbacks)  # in the first round all is compiled
+        measured = compared(Path(log_dir), x[:BATCH], y[:BATCH], peers)
+        turns = TakingTurns(measured, rounds + 1)
+        epochs = len(turns.order)
         model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[turns])
-    medians = {name: statistics.median(times[1:]) for name, times in turns.times.items()}
-    return {name: time / medians["without"] for name, time in medians.items() if name != "without"}
+    return turns.ratios()
 
 
 def main() -> None:

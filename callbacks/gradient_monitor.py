@@ -31,7 +31,9 @@ from tensorboard_plugin_initkit.findings import Finding, to_json
 from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.schema import Chunk, Layout
 
-_FLUSH_SECONDS = 5.0
+# What is recorded is moved to the host at the end of an epoch, unless that was done just before;
+# and within long epochs.
+_FLUSH_SECONDS_BETWEEN_EPOCHS, _FLUSH_SECONDS = 1.0, 5.0
 # Judging takes at most this share of the time, and looks at so many records of a training.
 _JUDGING_SHARE = 0.002
 _JUDGED_STEPS = 512
@@ -167,6 +169,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
+        self._known_layout: tuple[Any, Any, Any] = (None, None, None)
         self._samples = np.zeros((0, 0), np.float32)
         # What is added to the optimizer's iterations since it is not this monitor's first one.
         self._first_step = 0
@@ -189,8 +192,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or pickle has: not the training that it watches."""
-        begun = {"_capture": None, "_watched": None, "_optimizer": None, "_log": None}
-        return self.__dict__ | begun | {"_model": None}
+        begun = dict.fromkeys(("_capture", "_watched", "_optimizer", "_log", "_model"))
+        return self.__dict__ | begun | {"_known_layout": (None, None, None)}
 
     @property
     def history(self) -> History:
@@ -230,7 +233,7 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._pending and time.monotonic() - self._last_flush > _FLUSH_SECONDS:
             self._flush()
         block = range(batch, batch + self._watched.steps_per_execution)
-        if (was_due or self._is_due(block)) and not self._capture.steady:
+        if not self._capture.steady and (was_due or self._is_due(block)):
             # The update before may have been skipped, or still be to come.
             self._look(batch)
         if self._is_due(block):
@@ -248,7 +251,8 @@ class GradientMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log what was recorded (called by Keras)."""
         self._settle()
-        self._flush()
+        if time.monotonic() - self._last_flush > _FLUSH_SECONDS_BETWEEN_EPOCHS:
+            self._flush()
 
     @_never_breaks_training
     def on_train_end(self, logs: Any = None) -> None:
@@ -348,11 +352,10 @@ class GradientMonitor(keras.callbacks.Callback):
     def _is_due(self, block: range) -> bool:
         assert self._capture is not None
         per_update = self._capture.batches_per_update
-        return any(
-            bool(self._schedule(given // per_update))
-            for given in range(self._given(block.start), self._given(block.stop))
-            if given % per_update == per_update - 1
-        )
+        for given in range(self._given(block.start), self._given(block.stop)):
+            if given % per_update == per_update - 1 and self._schedule(given // per_update):
+                return True
+        return False
 
     def _call(self, block: range) -> Call:
         assert self._capture is not None
@@ -392,12 +395,7 @@ class GradientMonitor(keras.callbacks.Callback):
                 before = recorded.samples[:0]
             values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
             self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
-        layout = Layout(
-            variables_of(capture.model, capture.variables, capture.owners, self._per),
-            tuple(capture.optimizers),
-            tuple(path_inside(capture.model, path) for path in capture.frozen),
-            capture.replicas,
-        )
+        layout = self._layout(capture)
         totals = {name: array[:, capture.heard] for name, array in recorded.totals.items()}
         chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
         self._history.append(chunk)
@@ -408,6 +406,18 @@ class GradientMonitor(keras.callbacks.Callback):
             self._log.write(chunk, samples)
         if time.monotonic() >= self._next_judgement:
             self._judge()
+
+    def _layout(self, capture: Capture) -> Layout:
+        # Which optimizers there are and whose the variables are shows when they are heard.
+        if self._known_layout[:2] != (capture, capture.optimizer_of):
+            layout = Layout(
+                variables_of(capture.model, capture.variables, capture.owners, self._per),
+                tuple(capture.optimizers),
+                tuple(path_inside(capture.model, path) for path in capture.frozen),
+                capture.replicas,
+            )
+            self._known_layout = capture, dict(capture.optimizer_of), layout
+        return self._known_layout[2]
 
     def _judge(self) -> None:
         """Say what is wrong that was not said before."""

@@ -27,28 +27,40 @@ _FOLD = 16
 
 
 class Reductions:
-    """What the statistics read the elements with: (k, size) -> (k,). A backend may know better.
+    """What the statistics read the elements with: stacks (k, size) -> (Σk,).
 
-    A reduction need not be right where squares are out of range or elements are not finite, except
-    that `squares` must be out of range or NaN there, and `nonzeros` right for finite elements.
+    A backend may know better. A reduction need not be right where squares are out of range or
+    elements are not finite, except that `squares` must be out of range or NaN there, and
+    `nonzeros` right for finite elements.
     """
 
-    def squares(self, stack: Array) -> Array:
-        """Sum of squares. Relative error at most 1e-6 for any size."""
-        return ops.sum(ops.square(stack), axis=1)
+    def squares(self, stacks: Sequence[Array]) -> Array:
+        """Sums of squares. Relative error at most 1e-6 for any size."""
+        return each(lambda stack: ops.sum(ops.square(stack), axis=1), stacks)
 
-    def largest(self, stack: Array) -> Array:
-        """Largest magnitude."""
-        return ops.max(ops.abs(stack), axis=1)
+    def largest(self, stacks: Sequence[Array]) -> Array:
+        """Largest magnitudes."""
+        return each(lambda stack: ops.max(ops.abs(stack), axis=1), stacks)
 
-    def magnitudes(self, stack: Array) -> Array:
-        """Sum of magnitudes."""
-        return ops.sum(ops.abs(stack), axis=1)
+    def magnitudes(self, stacks: Sequence[Array]) -> Array:
+        """Sums of magnitudes."""
+        return each(lambda stack: ops.sum(ops.abs(stack), axis=1), stacks)
 
-    def nonzeros(self, stack: Array) -> Array:
-        """Number of elements that are not zero, as float32: exact up to 2²⁴, where it counts."""
-        # On every backend the squares are the sum that vectorizes best.
-        return self.squares(ops.sign(stack))
+    def nonzeros(self, stacks: Sequence[Array]) -> Array:
+        """Numbers of elements that are not zero, as float32: exact up to 2²⁴, where it counts."""
+        # Nearly everywhere the squares are the sum that vectorizes best.
+        return self.squares([ops.sign(stack) for stack in stacks])
+
+    def choose(
+        self,
+        ordinary: Array,
+        plain: tuple[Array, ...],
+        careful: Callable[[Sequence[Array]], tuple[Array, ...]],
+        stacks: Sequence[Array],
+    ) -> tuple[Array, ...]:
+        """Return `plain` if `ordinary`, which it nearly always is; else `careful(stacks)`."""
+        # Separately, not as a table: a branch that hands its inputs through copies nothing.
+        return ops.cond(ordinary, lambda: plain, lambda: careful(stacks))
 
 
 class FoldedReductions(Reductions):
@@ -59,29 +71,45 @@ class FoldedReductions(Reductions):
     compiler from merging them; a maximum with 0 would too, but loses NaN outside XLA.
     """
 
-    def squares(self, stack: Array) -> Array:
-        """Sum of squares."""
-        return self._fold(ops.square, ops.sum, stack)
+    def squares(self, stacks: Sequence[Array]) -> Array:
+        """Sums of squares."""
+        return self._fold(ops.square, ops.sum, stacks)
 
-    def largest(self, stack: Array) -> Array:
-        """Largest magnitude."""
-        return self._fold(ops.abs, ops.max, stack)
+    def largest(self, stacks: Sequence[Array]) -> Array:
+        """Largest magnitudes."""
+        return self._fold(ops.abs, ops.max, stacks)
 
-    def magnitudes(self, stack: Array) -> Array:
-        """Sum of magnitudes."""
-        return self._fold(ops.abs, ops.sum, stack)
+    def magnitudes(self, stacks: Sequence[Array]) -> Array:
+        """Sums of magnitudes."""
+        return self._fold(ops.abs, ops.sum, stacks)
+
+    def nonzeros(self, stacks: Sequence[Array]) -> Array:
+        """Numbers of elements that are not zero."""
+        return self._fold(lambda x: ops.cast(x != 0, "float32"), ops.sum, stacks)
 
     def _fold(
-        self, elements: Callable[..., Array], reduce: Callable[..., Array], x: Array
+        self,
+        elements: Callable[[Array], Array],
+        reduce: Callable[..., Array],
+        stacks: Sequence[Array],
     ) -> Array:
-        size = x.shape[1]
-        if size is None or size < 2 * _FOLD:
-            return reduce(elements(x), axis=1)
-        if size % _FOLD:
-            # Zeros add nothing to any of these.
-            x = ops.pad(x, [[0, 0], [0, -size % _FOLD]])
-        folded = ops.reshape(x, (x.shape[0], _FOLD, -1))
-        return reduce(ops.abs(reduce(elements(folded), axis=1)), axis=1)
+        def fold(x: Array) -> Array:
+            size = x.shape[1]
+            if size is None or size < 2 * _FOLD:
+                return reduce(elements(x), axis=1)
+            if size % _FOLD:
+                # Zeros add nothing to any of these.
+                x = ops.pad(x, [[0, 0], [0, -size % _FOLD]])
+            folded = ops.reshape(x, (x.shape[0], _FOLD, -1))
+            return reduce(ops.abs(reduce(elements(folded), axis=1)), axis=1)
+
+        return each(fold, stacks)
+
+
+def each(reduce: Callable[[Array], Array], stacks: Sequence[Array]) -> Array:
+    """Reduce each stack, (k, size) -> (k,), and put the results one after the other."""
+    parts = [reduce(stack) for stack in stacks]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
 
 
 def gradient_statistics(
@@ -106,23 +134,19 @@ def gradient_statistics(
     stacks = [ops.cast(stack, "float32") for stack in stacks]
     names = [name for name in GRADIENT_STATISTICS if name in wanted]
 
-    def gather(reduce: Callable[[Array], Array]) -> Array:
-        parts = [reduce(stack) for stack in stacks]
-        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
-
     sizes = _sizes(stacks)
-    squared = gather(reductions.squares)
+    squared = reductions.squares(stacks)
     ordinary, plain = _is_ordinary(squared), {}
     for name in names:
         if name == "norm":
             plain[name] = ops.sqrt(squared)
         elif name == "mean_abs":
-            plain[name] = gather(reductions.magnitudes) / sizes
+            plain[name] = reductions.magnitudes(stacks) / sizes
         elif name == "max_abs":
-            plain[name] = gather(reductions.largest)
+            plain[name] = reductions.largest(stacks)
         elif name == "zeros":
             # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
-            plain[name] = ops.maximum(sizes - gather(reductions.nonzeros), 0) / sizes
+            plain[name] = ops.maximum(sizes - reductions.nonzeros(stacks), 0) / sizes
         else:
             plain[name] = ops.zeros_like(squared)
     # Gradients that are all zero, as a dead layer's, are ordinary.
@@ -133,16 +157,13 @@ def gradient_statistics(
     else:
         zero = ops.zeros_like(ordinary)
     ordinary = ops.logical_or(ordinary, ops.logical_and(squared == 0, zero))
-    # Separately, not as a table: a branch that hands its inputs through copies nothing.
-    columns = ops.cond(
-        ops.all(ordinary),
-        lambda: tuple(plain[name] for name in names),
-        lambda: tuple(
-            ops.concatenate(column, axis=0)
-            for column in zip(
-                *(_careful_statistics(stack, names, reductions) for stack in stacks), strict=True
-            )
-        ),
+
+    def careful(stacks: Sequence[Array]) -> tuple[Array, ...]:
+        parts = [_careful_statistics(stack, names, reductions) for stack in stacks]
+        return tuple(ops.concatenate(column, axis=0) for column in zip(*parts, strict=True))
+
+    columns = reductions.choose(
+        ops.all(ordinary), tuple(plain[name] for name in names), careful, stacks
     )
     return dict(zip(names, columns, strict=True))
 
@@ -175,9 +196,9 @@ def _is_ordinary(squared: Array) -> Array:
 
 def _careful_statistics(stack: Array, names: Sequence[str], reductions: Reductions) -> list[Array]:
     scaled, scale, largest = _scaled(stack)
-    mean = scale * reductions.magnitudes(scaled) / _sizes([stack])
+    mean = scale * reductions.magnitudes([scaled]) / _sizes([stack])
     careful: dict[str, Callable[[], Array]] = {
-        "norm": lambda: scale * ops.sqrt(reductions.squares(scaled)),
+        "norm": lambda: scale * ops.sqrt(reductions.squares([scaled])),
         "mean_abs": lambda: mean,
         # XLA's max passes over NaN, a mean never does.
         "max_abs": lambda: ops.where(ops.isnan(mean), mean, largest),

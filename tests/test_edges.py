@@ -47,7 +47,8 @@ def test_an_incomplete_block_of_steps():
         fit(reference, losses)
     np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
     want = np.array(losses.losses).reshape(2, STEPS)
-    want[:, :4], want[:, 4:] = want[:, :4].mean(1)[:, None], want[:, 4:].mean(1)[:, None]
+    if BACKEND != "tensorflow":  # which records each batch's own
+        want[:, :4], want[:, 4:] = want[:, :4].mean(1)[:, None], want[:, 4:].mean(1)[:, None]
     np.testing.assert_allclose(monitor.history["loss"][:, 0], want.ravel(), rtol=1e-5)
     assert not monitor.history["skipped"].any()
 

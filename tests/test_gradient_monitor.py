@@ -683,12 +683,13 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
 
 def test_a_killed_training_keeps_its_record(tmp_path):
     script = """
-        import os, signal, sys
+        import os, signal, sys, time
         import keras, numpy as np
         from keras_initkit.callbacks import GradientMonitor
 
         class Kill(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
+                time.sleep(1.1)  # at most so much may be lost
                 if epoch == 3:
                     os.kill(os.getpid(), signal.SIGKILL)
 

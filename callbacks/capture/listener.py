@@ -141,6 +141,7 @@ class Capture:
         self._calls: list[tuple[Call, bool]] = []
         self._losses: list[Any] = []
         self._loss = _loss_sums(model)
+        self._loss_in_step = self._loss_is_known_in_step()
         self._loss_since_last = _LossSinceLast()
         self._meet_variables()
 
@@ -171,6 +172,9 @@ class Capture:
         self._try(self._end_call, call, result)
 
     def _end_call(self, call: Call, result: Any) -> None:
+        if self._loss_in_step:
+            self._calls.append((call, False))
+            return
         loss = result.get("loss") if isinstance(result, dict) else None
         if loss is not None:
             sums = (np.nan, np.nan) if self._loss is None else map(self._now, self._loss)
@@ -182,12 +186,12 @@ class Capture:
         calls, self._calls = self._calls, []
         losses, self._losses = self._losses, []
         if not self.variables:
-            return Recorded(np.zeros(0, np.int64), {}, {}, np.zeros((0, 0), np.float32))
+            return Recorded(np.zeros(0, np.int64), {}, {}, *[np.zeros((0, 0), np.float32)] * 2)
         steps, rows = self._take()
         recorded = unpack(self._row, rows, steps)
         shape = (len(steps), len(self.leaves))
         totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
-        losses = [ops.cast(number, "float32") for number in losses]
+        losses = [_as_float32(number) for number in losses]
         numbers = ops.convert_to_numpy(ops.stack(losses)) if losses else np.zeros(0)
         sums = iter(numbers.astype(np.float64).reshape(-1, 3))
         for call, has_loss in calls:
@@ -195,6 +199,10 @@ class Capture:
             totals["skipped"][made] = call.skipped
             if has_loss:
                 totals["loss"][made] = self._loss_since_last(*next(sums))
+        if self._loss_in_step:
+            for i, (total, count) in enumerate(recorded.loss.astype(np.float64)):
+                mean = total / count if count else np.nan
+                totals["loss"][i] = self._loss_since_last(mean, total, count)
         recorded = recorded._replace(totals=recorded.totals | totals)
         values = recorded.values
         if "dead_units" in self._watch.statistics:
@@ -260,6 +268,10 @@ class Capture:
             return leaf.loss_scale.dynamic_scale
         return leaf.optimizer.loss_scale_factor or 1.0
 
+    def _loss_is_known_in_step(self) -> bool:
+        """Whether the sums of losses are up to date when the optimizer is called."""
+        return False
+
     def _now(self, variable: Any) -> Any:
         """Value of a metric's variable now, on the device."""
         return ops.multiply(variable, 1)  # a reading could share the memory that is written later
@@ -316,6 +328,7 @@ class Capture:
             len(self.variables),
             tuple(name for name in MEASURED if name in self._statistics()),
             len(self.leaves),
+            self._loss_in_step,
             tuple(min(self._watch.sample_size, math.prod(v.shape)) for v in self.variables),
         )
         rows = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, self._row.size)))
@@ -391,13 +404,16 @@ class Capture:
         update.samples = [self._sample(c, applied) for c in range(len(self.variables))]
 
     def _groups(self, gradients: dict[int, Any]) -> list[list[int]]:
-        """Columns whose gradients are measured together: small ones of one shape and type."""
+        """Columns whose gradients are measured together: small ones of one shape and type.
+
+        Those that are measured alone come last.
+        """
         groups: dict[Any, list[int]] = {}
         for column, gradient in gradients.items():
             shape = tuple(self.variables[column].shape)
             alone = math.prod(shape) > _SMALL or not self._is_dense(gradient)
             groups.setdefault(column if alone else (shape, str(gradient.dtype)), []).append(column)
-        return list(groups.values())
+        return sorted(groups.values(), key=lambda group: len(group) == 1)
 
     def _norms(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
         stacks = [_stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
@@ -458,13 +474,15 @@ class Capture:
         if columns:
             lines = ops.stack([measured[name] for name in self._row.statistics], axis=1)
             table = ops.concatenate([lines, table], axis=0)
-        totals = np.full((len(self.leaves), 2), np.nan, np.float32).tolist()
-        totals[leaf] = [update.learning_rate, self._loss_scale(self.leaves[leaf])]
+        totals = [np.float32("nan")] * (2 * len(self.leaves))
+        totals[2 * leaf : 2 * leaf + 2] = update.learning_rate, self._loss_scale(self.leaves[leaf])
+        if self._loss_in_step and self._loss:
+            totals += [variable.value for variable in self._loss]
         samples = update.samples or [np.full(sum(self._row.samples), np.nan, np.float32)]
         return ops.concatenate(
             [
                 ops.reshape(ops.take(table, places, axis=0), (-1,)),
-                ops.stack([ops.cast(number, "float32") for pair in totals for number in pair]),
+                ops.stack([ops.cast(number, "float32") for number in totals]),
                 *(sample for sample in samples if sample.shape[0]),
             ],
             axis=0,
@@ -499,6 +517,11 @@ def _loss_sums(model: Any) -> tuple[Any, Any] | None:
         if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
             return metric.total, metric.count
     return None
+
+
+def _as_float32(number: Any) -> Any:
+    is_float32 = keras.backend.standardize_dtype(number.dtype) == "float32"
+    return number if is_float32 else ops.cast(number, "float32")
 
 
 def _clips(optimizer: Any) -> bool:

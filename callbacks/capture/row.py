@@ -7,18 +7,20 @@ import numpy as np
 
 
 class RowLayout(NamedTuple):
-    """What the numbers of a row are: a table, then totals, then samples.
+    """What the numbers of a row are: a table, totals, losses, samples.
 
     Attributes:
         variables: Number of variables: rows of the table.
         statistics: Names of those that are measured: columns of the table.
         leaves: Number of optimizers; each has a learning rate and a loss scale.
+        has_loss: Whether there are the sum and the count that the mean of the loss is taken of.
         samples: Number of sampled gradient elements of each variable.
     """
 
     variables: int
     statistics: tuple[str, ...]
     leaves: int
+    has_loss: bool
     samples: tuple[int, ...]
 
     @property
@@ -29,7 +31,7 @@ class RowLayout(NamedTuple):
     @property
     def size(self) -> int:
         """Numbers in a row."""
-        return self.table_size + 2 * self.leaves + sum(self.samples)
+        return self.table_size + 2 * self.leaves + 2 * self.has_loss + sum(self.samples)
 
     def places(self, statistic: str) -> np.ndarray:
         """Where the numbers of a statistic are in a row: (variables,)."""
@@ -47,6 +49,7 @@ class RowLayout(NamedTuple):
             [
                 np.repeat(heard, len(self.statistics)),
                 np.repeat(np.arange(self.leaves) == leaf, 2),
+                np.repeat(True, 2 * self.has_loss),
                 np.repeat(heard, self.samples),
             ]
         )
@@ -60,12 +63,15 @@ class Recorded(NamedTuple):
         values: float32 arrays (n, variables) of the statistics in `schema.MEASURED` that were
             measured.
         totals: float32 arrays (n, optimizers) of `schema.TOTALS`.
+        loss: float32 array (n, 2): sum and count of the losses of the epoch so far; (n, 0) if
+            they are not in the rows.
         samples: float32 array (n, samples): elements of all the gradients, in a row.
     """
 
     steps: np.ndarray
     values: dict[str, np.ndarray]
     totals: dict[str, np.ndarray]
+    loss: np.ndarray
     samples: np.ndarray
 
     def select(self, rows: np.ndarray) -> "Recorded":
@@ -74,6 +80,7 @@ class Recorded(NamedTuple):
             self.steps[rows],
             {name: array[rows] for name, array in self.values.items()},
             {name: array[rows] for name, array in self.totals.items()},
+            self.loss[rows],
             self.samples[rows],
         )
 
@@ -86,13 +93,14 @@ def unpack(layout: RowLayout, rows: np.ndarray, steps: np.ndarray) -> Recorded:
         rows: float32 array (n, size).
         steps: int64 array (n,).
     """
-    ends = np.cumsum([layout.table_size, 2 * layout.leaves])
-    table, totals, samples = np.split(rows, ends, axis=1)
+    ends = np.cumsum([layout.table_size, 2 * layout.leaves, 2 * layout.has_loss])
+    table, totals, loss, samples = np.split(rows, ends, axis=1)
     table = table.reshape(len(rows), layout.variables, len(layout.statistics))
     totals = totals.reshape(len(rows), layout.leaves, 2)
     return Recorded(
         steps,
         {name: table[:, :, i] for i, name in enumerate(layout.statistics)},
         {"learning_rate": totals[:, :, 0], "loss_scale": totals[:, :, 1]},
+        loss,
         samples,
     )
