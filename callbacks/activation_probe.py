@@ -17,6 +17,7 @@ from keras_initkit.callbacks.background_log import checked_log_dir
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
 from keras_initkit.callbacks.columns import path_inside
 from keras_initkit.callbacks.selection import Selection, Selector, as_selection
+from keras_initkit.layers_inside import layers_inside
 
 RUN = GROUP = "activations"
 _STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
@@ -248,7 +249,7 @@ def _probe(model: Any, batch: Any, selects: Selection) -> dict[str, np.ndarray]:
     """Call a model and measure its layers: for each path a float64 array (statistics,)."""
     listener = _Listener(model, selects)
     with contextlib.ExitStack() as stack:
-        for layer in model._flatten_layers(include_self=False):
+        for layer in layers_inside(model, include_self=False):
             # Which of them `Layer.__call__` calls depends on whether the layer is quantized.
             names = [name for name in ("call", "quantized_call") if hasattr(layer, name)]
             methods = {name: listener.heard(layer, getattr(layer, name)) for name in names}

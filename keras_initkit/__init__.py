@@ -5,6 +5,7 @@ holds it can be loaded.
 """
 
 from keras_initkit import callbacks, initializers
+from keras_initkit.layer_fans import fans, register_fans
 from keras_initkit.moments import Moments
 from keras_initkit.normalization import Normalization
 from tensorboard_plugin_initkit.findings import Finding
@@ -16,8 +17,10 @@ __all__ = [
     "Moments",
     "Normalization",
     "callbacks",
+    "fans",
     "initializers",
     "read_log",
+    "register_fans",
 ]
 
 __version__ = "0.1.0"

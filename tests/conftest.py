@@ -28,6 +28,7 @@ else:
         "test_activation_probe.py",
         "test_backends.py",
         "test_edges.py",
+        "test_layer_fans.py",
         "test_precision.py",
         "test_several_optimizers.py",
         "test_signals.py",

@@ -40,8 +40,10 @@ def test_the_public_names_are_these():
         "Moments",
         "Normalization",
         "callbacks",
+        "fans",
         "initializers",
         "read_log",
+        "register_fans",
     ]
     assert keras_initkit.callbacks.__all__ == [
         "ActivationProbe",

@@ -1,13 +1,11 @@
-"""The parts of a model that a capture watches: its optimizers, and what is not trained.
-
-Keras internals: `Layer._flatten_layers()` and `Layer._trainable_variables`, for the layers inside
-layers, which no public attribute lists.
-"""
+"""The parts of a model that a capture watches: its optimizers, and what is not trained."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+
+from keras_initkit.layers_inside import layers_inside, trainable_weights
 
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
@@ -54,9 +52,9 @@ def leaf_optimizers(model: Any) -> list[Leaf]:
 def frozen_layers(model: Any) -> tuple[str, ...]:
     """Paths of the layers that could be trained and are not, in the model's order."""
     return tuple(
-        layer._trainable_variables[0].path.rpartition("/")[0]
-        for layer in model._flatten_layers()
-        if not layer.trainable and layer._trainable_variables
+        trainable_weights(layer)[0].path.rpartition("/")[0]
+        for layer in layers_inside(model)
+        if not layer.trainable and trainable_weights(layer)
     )
 
 
@@ -65,9 +63,9 @@ def unit_kernels(model: Any) -> set[int]:
     kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
     return {
         id(variable)
-        for layer in model._flatten_layers()
+        for layer in layers_inside(model)
         if isinstance(layer, kinds)
-        for variable in layer._trainable_variables
+        for variable in trainable_weights(layer)
         if variable.name == "kernel"
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.fans import check_axes, fans_from_shape
+from keras_initkit.fan_formulas import check_axes, fans_from_shape
 from keras_initkit.gains import gain as resolve_gain
 
 Gain = float | str | Callable[[Any], Any]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_initkit.fans import fans_from_shape
+from keras_initkit.fan_formulas import fans_from_shape
 
 sizes = st.integers(1, 12)
 windows = st.lists(sizes, min_size=1, max_size=3)
