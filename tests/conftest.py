@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 here = Path(__file__).parent
-of_one_backend = {"test_jax_distribution.py": "jax", "test_torch_compile.py": "torch"}
+of_one_backend = {
+    "test_jax_distribution.py": "jax",
+    "test_torch_compile.py": "torch",
+    "test_torch_init.py": "torch",
+}
 collect_ignore = [name for name, backend in of_one_backend.items() if backend != BACKEND]
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -29,6 +33,7 @@ else:
         "test_backends.py",
         "test_edges.py",
         "test_layer_fans.py",
+        "test_other_initializers.py",
         "test_precision.py",
         "test_several_optimizers.py",
         "test_signals.py",

@@ -51,10 +51,16 @@ def test_the_public_names_are_these():
         "GradientWarning",
     ]
     assert keras_initkit.initializers.__all__ == [
+        "ChronoBias",
+        "Dirac",
         "HeNormal",
         "HeUniform",
+        "KaimingNormal",
+        "KaimingUniform",
         "LecunNormal",
         "LecunUniform",
+        "PriorBias",
+        "Siren",
         "VarianceScaling",
         "XavierNormal",
         "XavierUniform",

@@ -1,7 +1,7 @@
 """Variance scaling with the gain of any activation."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -85,12 +85,13 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
-        _check_choice("mode", mode, _MODES)
-        _check_choice("distribution", distribution, _DISTRIBUTIONS)
+        check_choice("mode", mode, _MODES)
+        check_choice("distribution", distribution, _DISTRIBUTIONS)
         check_axes(input_axes, output_axes)
         factor = resolve_gain(gain, negative_slope)
         # Keras knows neither this list of modes nor, before 3.15, the axes.
         super().__init__(scale=factor**2, seed=seed)
+        self._factor = factor
         self.gain = gain if isinstance(gain, str) else factor
         self.negative_slope = None if negative_slope is None else float(negative_slope)
         self.mode = mode
@@ -107,14 +108,14 @@ class VarianceScaling(keras.initializers.VarianceScaling):
             **kwargs: `layout` is accepted and changes no value: the variable that receives
                 the values places them.
         """
-        if unknown := kwargs.keys() - {"layout"}:
-            raise TypeError(
-                "An initializer must be called with `shape`, `dtype` and `layout` only. "
-                f"Received: {', '.join(sorted(unknown))}"
-            )
-        fans = fans_from_shape(shape, self.input_axes, self.output_axes)
-        stddev = math.sqrt(self.scale / max(1.0, _MODES[self.mode](*fans)))
+        check_call(kwargs)
+        stddev = self.stddev(shape)
         return _draw(self.distribution, tuple(shape), stddev, dtype, self.seed)
+
+    def stddev(self, shape: Sequence[int]) -> float:
+        """Return the standard deviation of the weights that are drawn for a shape."""
+        fans = fans_from_shape(shape, self.input_axes, self.output_axes)
+        return self._factor / math.sqrt(max(1.0, _MODES[self.mode](*fans)))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with a callable `gain` as a number."""
@@ -158,10 +159,29 @@ def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in names}
 
 
+def check_call(kwargs: Mapping[str, Any]) -> None:
+    """Raise a TypeError if an initializer is called with what it does not know."""
+    if unknown := kwargs.keys() - {"layout"}:
+        raise TypeError(
+            "An initializer must be called with `shape`, `dtype` and `layout` only. "
+            f"Received: {', '.join(sorted(unknown))}"
+        )
+
+
+def floating(dtype: Any) -> str:
+    """Return the name of a floating dtype; of `keras.config.floatx()` for `None`.
+
+    Raises:
+        ValueError: If it is no floating type.
+    """
+    name = str(keras.backend.standardize_dtype(dtype))
+    if "float" not in name:
+        raise ValueError(f"`dtype` must be a floating type. Received: dtype={name!r}")
+    return name
+
+
 def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any) -> Any:
-    dtype = keras.backend.standardize_dtype(dtype)
-    if "float" not in dtype:
-        raise ValueError(f"`dtype` must be a floating type. Received: dtype={dtype!r}")
+    dtype = floating(dtype)
     # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
     # TensorFlow, 128 values with a mean of -0.013 standard deviations.
     wide = dtype if dtype in ("float32", "float64") else "float32"
@@ -176,7 +196,8 @@ def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, 
     return keras.ops.cast(values, dtype)
 
 
-def _check_choice(argument: str, value: object, choices: Any) -> None:
+def check_choice(argument: str, value: object, choices: Any) -> None:
+    """Raise a ValueError unless an argument is one of some strings."""
     if not isinstance(value, str) or value not in choices:
         names = ", ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"`{argument}` must be one of {names}. Received: {argument}={value!r}")

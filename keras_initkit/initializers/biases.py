@@ -1,0 +1,149 @@
+"""Biases that say at the start what is known before training."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers.variance_scaling import check_call, check_choice, floating
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class PriorBias(keras.initializers.Initializer):
+    """Sets the bias of an output layer so that it predicts class frequencies at the start.
+
+    Without it the first epochs of a training on rare classes are spent on learning how rare they
+    are. The focal loss needs it: with a rare foreground its paper sets the prior to .01.
+
+    | activation | bias |
+    |---|---|
+    | `"sigmoid"` | log(p/(1 - p)) |
+    | `"softmax"` | log p |
+
+    Examples:
+    >>> rare = keras.layers.Dense(1, "sigmoid", bias_initializer=PriorBias(0.01))
+    >>> counts = [900, 90, 10]
+    >>> layer = keras.layers.Dense(3, "softmax", bias_initializer=PriorBias(counts, "softmax"))
+
+    Args:
+        prior: For "sigmoid" the probability of each output's class, in (0, 1): a number for
+            all, or a sequence. For "softmax" a sequence of positive numbers, counts or
+            frequencies; only their proportions count.
+        activation: "sigmoid" or "softmax", what the probabilities are read with, be it in the
+            layer or in the loss (`from_logits=True`).
+
+    Raises:
+        ValueError: If an argument is not as described; or, when called, if the shape is not
+            that of `prior`, or `dtype` is no floating type.
+
+    Reference:
+        Lin et al., 2017, Focal Loss for Dense Object Detection, section 4.1.
+    """
+
+    def __init__(self, prior: float | Sequence[float], activation: str = "sigmoid") -> None:
+        check_choice("activation", activation, ("sigmoid", "softmax"))
+        values = np.asarray(prior, np.float64)
+        in_range = (values > 0) & (values < (1 if activation == "sigmoid" else np.inf))
+        if activation == "sigmoid" and not (values.ndim <= 1 and values.size and in_range.all()):
+            raise ValueError(
+                '`prior` must be a probability, more than 0 and less than 1, for "sigmoid"; or a '
+                f"sequence of one for each output. Received: prior={prior!r}"
+            )
+        if activation == "softmax" and not (values.ndim == 1 and values.size and in_range.all()):
+            raise ValueError(
+                '`prior` must be a sequence of a positive number for each class, for "softmax". '
+                f"Received: prior={prior!r}. For a class that is not in the data count 1."
+            )
+        self.prior = values.tolist()
+        self.activation = activation
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of biases."""
+        check_call(kwargs)
+        dtype = floating(dtype)
+        prior = np.asarray(self.prior)
+        if prior.ndim and tuple(shape) != prior.shape:
+            raise ValueError(
+                "`prior` must have a number for each output of the layer. Received: "
+                f"{len(prior)} numbers, and a bias of shape {tuple(shape)}"
+            )
+        if self.activation == "sigmoid":
+            values = np.log(prior) - np.log1p(-prior)
+        else:
+            values = np.log(prior / prior.sum())
+        values = np.broadcast_to(values, shape).astype(np.float32)
+        return keras.ops.cast(keras.ops.convert_to_tensor(values), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"prior": self.prior, "activation": self.activation}
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class ChronoBias(keras.initializers.Initializer):
+    """Sets the biases of a gated recurrent layer so that it remembers for up to `longest` steps.
+
+    A unit with the bias b in its forget gate forgets within about 1 + exp(b) steps. With
+    b = log U, U uniform in [1, longest - 1], these times are spread over those of the data. In an
+    LSTM the input gate has -b, and the other gates 0; in a GRU the update gate has b.
+
+    Examples:
+    >>> initializer = ChronoBias(longest=200, seed=0)
+    >>> layer = keras.layers.LSTM(
+    ...     64, bias_initializer=initializer, unit_forget_bias=False
+    ... )
+    >>> layer = keras.layers.GRU(64, bias_initializer=ChronoBias(200, cell="gru"))
+
+    Args:
+        longest: Number, at least 2, of steps between what depends on each other.
+        cell: "lstm" or "gru". An LSTM must have `unit_forget_bias=False`: Keras would set its
+            own bias otherwise.
+        seed: As in `VarianceScaling`.
+
+    Raises:
+        ValueError: If an argument is not as described; or, when called, if the shape is not that
+            of the cell's bias, or `dtype` is no floating type.
+
+    Reference:
+        Tallec & Ollivier, 2018, Can Recurrent Neural Networks Warp Time?, equation 16.
+    """
+
+    def __init__(self, longest: float, cell: str = "lstm", seed: Any = None) -> None:
+        check_choice("cell", cell, ("lstm", "gru"))
+        is_number = isinstance(longest, int | float) and not isinstance(longest, bool)
+        if not is_number or not 2 <= longest < math.inf:
+            raise ValueError(
+                f"`longest` must be a number of steps, at least 2. Received: longest={longest!r}"
+            )
+        self.longest = float(longest)
+        self.cell = cell
+        self._uniform = keras.initializers.RandomUniform(1.0, self.longest - 1.0, seed)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of biases of shape (4 units,); for GRU (3 units,) or (2, 3 units)."""
+        check_call(kwargs)
+        dtype = floating(dtype)
+        gates = {"lstm": 4, "gru": 3}[self.cell]
+        if len(shape) not in (1, 2) or shape[-1] % gates:
+            raise ValueError(
+                f'`shape` must be that of the bias of an "{self.cell}" cell, whose last axis is a '
+                f"multiple of {gates}. Received: shape={tuple(shape)}"
+            )
+        units = shape[-1] // gates
+        bias = keras.ops.log(self._uniform((units,), dtype="float32"))
+        zeros = keras.ops.zeros_like(bias)
+        # Keras's order: input, forget, candidate, output; and update, reset, candidate.
+        parts = [-bias, bias, zeros, zeros] if self.cell == "lstm" else [bias, zeros, zeros]
+        values = keras.ops.concatenate(parts)
+        if len(shape) == 2:
+            # A GRU that resets after the product has biases of the inputs and of the state.
+            rest = keras.ops.zeros((shape[0] - 1, shape[1]))
+            values = keras.ops.concatenate([values[None], rest])
+        return keras.ops.cast(values, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        seed = self._uniform.get_config()["seed"]
+        return {"longest": self.longest, "cell": self.cell, "seed": seed}
