@@ -165,6 +165,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._judged = History(_JUDGED_STEPS)
         self._said: list[Finding] = []
         self._next_judgement = 0.0
+        self._unjudged = False
         self._log: BackgroundLog | None = None
         self._watched: Any = None
         self._optimizer: Any = None
@@ -260,7 +261,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self._settle()
         try:
             self._flush()
-            self._judge()
+            if self._unjudged:
+                self._judge()
         finally:
             if self._log is not None:
                 self._log.finish()
@@ -400,6 +402,7 @@ class GradientMonitor(keras.callbacks.Callback):
         chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
         self._history.append(chunk)
         self._judged.append(chunk)
+        self._unjudged = True
         if self._log is not None:
             edges = np.cumsum(capture.sample_sizes)[:-1]
             samples = np.split(recorded.samples, edges, axis=1) if self._histograms else None
@@ -422,6 +425,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def _judge(self) -> None:
         """Say what is wrong that was not said before."""
         start = time.monotonic()
+        self._unjudged = False
         found = news(self._said, judge(self._judged))
         now = time.monotonic()
         self._next_judgement = now + (now - start) / _JUDGING_SHARE

@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_initkit.callbacks.capture.tensorflow import GraphReductions
 from keras_initkit.gradient_statistics import (
     GRADIENT_STATISTICS,
     FoldedReductions,
@@ -25,8 +26,9 @@ WAYS = pytest.mark.parametrize(
         (True, Reductions()),
         (False, FoldedReductions()),
         (True, FoldedReductions()),
+        (False, GraphReductions()),
     ],
-    ids=["graph", "xla", "folded", "folded xla"],
+    ids=["graph", "xla", "folded", "folded xla", "graph's own"],
 )
 
 
@@ -58,6 +60,22 @@ def test_every_statistic_at_every_scale(rng, scale, compiled, reductions):
     assert set(measured) == set(want) == set(GRADIENT_STATISTICS)
     for name in want:
         np.testing.assert_allclose(measured[name], want[name], rtol=1e-6, err_msg=name)
+
+
+@WAYS
+@pytest.mark.parametrize("scale", [TINY, 1.0])
+def test_stacks_of_one_and_of_several_keep_their_order(rng, scale, compiled, reductions):
+    shapes = [(1, 40), (1, 7), (3, 50), (1, 2000), (2, 5)]
+    stacks = [(rng.normal(size=shape) * scale).astype("float32") for shape in shapes]
+
+    @tf.function(jit_compile=compiled)
+    def function(*stacks):
+        return gradient_statistics(stacks, reductions=reductions)
+
+    measured, wanted = function(*map(tf.constant, stacks)), list(map(expected, stacks))
+    for name in GRADIENT_STATISTICS:
+        want = np.concatenate([of_stack[name] for of_stack in wanted])
+        np.testing.assert_allclose(measured[name], want, rtol=1e-6, err_msg=name)
 
 
 @settings(max_examples=30, deadline=None)

@@ -37,7 +37,7 @@ class TensorFlowCapture(Capture):
         self._rows_read = 0
         self._waiting: list[int] = []
         if not model.jit_compile:
-            self._reductions = _GraphReductions()
+            self._reductions = GraphReductions()
         super().__init__(model, watch)
 
     def begin_call(self, call: Call) -> None:
@@ -136,7 +136,7 @@ class TensorFlowCapture(Capture):
             _write_row(self._table, index, tf.where(mine, row, self._table[index]))
 
 
-class _GraphReductions(Reductions):
+class GraphReductions(Reductions):
     """Without XLA each operation is a pass of its own: as few, and with as few copies, as can be.
 
     `l2_loss` squares and sums in one operation. Many tensors are alone in their stack.
