@@ -36,15 +36,15 @@ class Reductions:
 
     def squares(self, stacks: Sequence[Array]) -> Array:
         """Sums of squares. Relative error at most 1e-6 for any size."""
-        return _each(lambda stack: ops.sum(ops.square(stack), axis=1), stacks)
+        return each_stack(lambda stack: ops.sum(ops.square(stack), axis=1), stacks)
 
     def largest(self, stacks: Sequence[Array]) -> Array:
         """Largest magnitudes."""
-        return _each(lambda stack: ops.max(ops.abs(stack), axis=1), stacks)
+        return each_stack(lambda stack: ops.max(ops.abs(stack), axis=1), stacks)
 
     def magnitudes(self, stacks: Sequence[Array]) -> Array:
         """Sums of magnitudes."""
-        return _each(lambda stack: ops.sum(ops.abs(stack), axis=1), stacks)
+        return each_stack(lambda stack: ops.sum(ops.abs(stack), axis=1), stacks)
 
     def nonzeros(self, stacks: Sequence[Array]) -> Array:
         """Numbers of elements that are not zero, as float32: exact up to 2²⁴, where it counts."""
@@ -103,10 +103,10 @@ class FoldedReductions(Reductions):
             folded = ops.reshape(x, (x.shape[0], _FOLD, -1))
             return reduce(ops.abs(reduce(elements(folded), axis=1)), axis=1)
 
-        return _each(fold, stacks)
+        return each_stack(fold, stacks)
 
 
-def _each(reduce: Callable[[Array], Array], stacks: Sequence[Array]) -> Array:
+def each_stack(reduce: Callable[[Array], Array], stacks: Sequence[Array]) -> Array:
     """Reduce each stack, (k, size) -> (k,), and put the results one after the other."""
     parts = [reduce(stack) for stack in stacks]
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)

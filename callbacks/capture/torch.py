@@ -1,6 +1,6 @@
 """Capture on the PyTorch backend: training is eager, so rows are simply kept as tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,20 +9,25 @@ from keras import ops
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.gradient_statistics import Reductions
+from keras_initkit.gradient_statistics import Reductions, each_stack
 
 
 class _EagerReductions(Reductions):
     """What PyTorch has in one operation. Its `vector_norm` is too inexact for large gradients."""
 
-    def largest(self, stack: Any) -> Any:
-        """Largest magnitude."""
-        least, most = torch.aminmax(stack, dim=1)
-        return torch.maximum(-least, most)
+    def largest(self, stacks: Sequence[Any]) -> Any:
+        """Largest magnitudes."""
+        return each_stack(_largest, stacks)
 
-    def nonzeros(self, stack: Any) -> Any:
-        """Number of elements that are not zero."""
-        return torch.count_nonzero(stack, dim=1).to(torch.float32)
+    def nonzeros(self, stacks: Sequence[Any]) -> Any:
+        """Numbers of elements that are not zero."""
+        counts = each_stack(lambda stack: torch.count_nonzero(stack, dim=1), stacks)
+        return counts.to(torch.float32)
+
+
+def _largest(stack: Any) -> Any:
+    least, most = torch.aminmax(stack, dim=1)
+    return torch.maximum(-least, most)
 
 
 class TorchCapture(Capture):
