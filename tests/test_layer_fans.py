@@ -56,12 +56,17 @@ def interior(counts, periods):
 @st.composite
 def windows(draw, rank, *, dilated=True):
     """Arguments of a convolution. Strides and dilations exclude each other, as in Keras."""
-    axes = st.lists(st.integers(1, 3), min_size=rank, max_size=rank)
+
+    def axes(most):
+        return st.lists(st.integers(1, most), min_size=rank, max_size=rank)
+
+    # A map of two axes is kept small, and must have an interior all the same.
+    most_taps, most_dilation = (4, 3) if rank == 1 else (3, 2)
     ones = [1] * rank
-    strides = draw(axes)
-    dilation = draw(axes) if dilated and strides == ones else ones
+    strides = draw(axes(3))
+    dilation = draw(axes(most_dilation)) if dilated and strides == ones else ones
     return {
-        "kernel_size": draw(st.lists(st.integers(1, 4), min_size=rank, max_size=rank)),
+        "kernel_size": draw(axes(most_taps)),
         "strides": strides,
         "dilation_rate": dilation,
         "padding": draw(st.sampled_from(["valid", "same"])),
