@@ -12,7 +12,7 @@ devices its state is to be, and `_jax_state`, which holds the state during an ep
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -82,16 +82,20 @@ class JaxCapture(Capture):
         taken, self._rows = self._rows, []
         if not taken:
             return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
-        rows = np.array(jax.numpy.stack([row for row, *_ in taken]))
-        steps = np.array(jax.numpy.stack([step for _, step, *_ in taken])).astype(np.int64)
+        rows = self._to_host([row for row, *_ in taken])
+        steps = self._to_host([step for _, step, *_ in taken]).astype(np.int64)
         made = steps != _NO_UPDATE
         if self.several:
             steps = np.array([step for *_, step, _ in taken], np.int64)
         for i, leaf in enumerate(self.leaves):
             if leaf.loss_scale is not None:
-                scale = jax.numpy.stack([scales[i] for *_, scales in taken])
-                rows[:, self._row.loss_scale(i)] = np.array(scale)
+                scales_of_leaf = [scales[i] for *_, scales in taken]
+                rows[:, self._row.loss_scale(i)] = self._to_host(scales_of_leaf)
         return steps[made], rows[made]
+
+    def _to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        # Stacked on the device, each number of arrays would be compiled for.
+        return np.stack(jax.device_get(list(arrays)))
 
     def _iterations(self, optimizer: Any) -> int:
         if self.model._jax_state_synced:

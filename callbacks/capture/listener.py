@@ -192,7 +192,7 @@ class Capture:
         shape = (len(steps), len(self.leaves))
         totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
         losses = [_as_float32(number) for number in losses]
-        numbers = ops.convert_to_numpy(ops.stack(losses)) if losses else np.zeros(0)
+        numbers = self._to_host(losses) if losses else np.zeros(0)
         sums = iter(numbers.astype(np.float64).reshape(-1, 3))
         for call, has_loss in calls:
             made = (call.first_step <= steps) & (steps <= call.last_step)
@@ -275,6 +275,10 @@ class Capture:
     def _now(self, variable: Any) -> Any:
         """Value of a metric's variable now, on the device."""
         return ops.multiply(variable, 1)  # a reading could share the memory that is written later
+
+    def _to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Move arrays of one shape to the host, stacked."""
+        return np.asarray(ops.convert_to_numpy(ops.stack(arrays)))
 
     def _value(self, variable: Any) -> Any:
         """Value of a weight now, which a later update leaves as it is."""
