@@ -87,6 +87,14 @@ def built(layer, shape):
     return layer
 
 
+def assert_fans_of_a_convolution(layer, size, strides):
+    set_weights(layer, kernel=1)
+    counts = responses(layer, (*size, 2))
+    fed, feeds = fed_and_feeds(counts, len(size))
+    assert fans(layer) == pytest.approx((fed.max(), interior(feeds, strides)))
+    assert fans(layer, input_size=size) == pytest.approx(mean_fans(counts, len(size) + 1))
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data(), rank=st.sampled_from([1, 2]), groups=st.sampled_from([1, 2]))
 def test_convolutions(data, rank, groups):
@@ -94,14 +102,7 @@ def test_convolutions(data, rank, groups):
     kind = (layers.Conv1D, layers.Conv2D)[rank - 1]
     size = (30,) if rank == 1 else (15, 13)
     layer = built(kind(4, groups=groups, **window), (*size, 2))
-    set_weights(layer, kernel=1)
-    counts = responses(layer, (*size, 2))
-    fed, feeds = (
-        counts.sum(axis=tuple(range(rank + 1))),
-        counts.sum(axis=tuple(range(-rank - 1, 0))),
-    )
-    assert fans(layer) == pytest.approx((fed.max(), interior(feeds, window["strides"])))
-    assert fans(layer, input_size=size) == pytest.approx(mean_fans(counts, rank + 1))
+    assert_fans_of_a_convolution(layer, size, window["strides"])
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -114,14 +115,7 @@ def test_depthwise_convolutions(data, rank, multiplier):
     window["strides"] = window["strides"][:1] * rank
     assume(BACKEND != "tensorflow" or len(set(window["dilation_rate"])) == 1)
     layer = built(kind(depth_multiplier=multiplier, **window), (*size, 2))
-    set_weights(layer, kernel=1)
-    counts = responses(layer, (*size, 2))
-    fed, feeds = (
-        counts.sum(axis=tuple(range(rank + 1))),
-        counts.sum(axis=tuple(range(-rank - 1, 0))),
-    )
-    assert fans(layer) == pytest.approx((fed.max(), interior(feeds, window["strides"])))
-    assert fans(layer, input_size=size) == pytest.approx(mean_fans(counts, rank + 1))
+    assert_fans_of_a_convolution(layer, size, window["strides"])
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -133,10 +127,7 @@ def test_transposed_convolutions(data, rank):
     layer = built(kind(3, **window), (*size, 2))
     set_weights(layer, kernel=1)
     counts = responses(layer, (*size, 2))
-    fed, feeds = (
-        counts.sum(axis=tuple(range(rank + 1))),
-        counts.sum(axis=tuple(range(-rank - 1, 0))),
-    )
+    fed, feeds = fed_and_feeds(counts, rank)
     assert fans(layer) == pytest.approx((interior(fed, window["strides"]), feeds.max()))
     assert fans(layer, input_size=size) == pytest.approx(mean_fans(counts, rank + 1))
 
