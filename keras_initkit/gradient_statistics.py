@@ -14,6 +14,8 @@ statistic costs. A count of non-finite elements is free: an ordinary sum of squa
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 Array = Any
@@ -131,7 +133,7 @@ def gradient_statistics(
         The wanted statistics of each tensor of all stacks, in order: float32 arrays, shape (Σk,).
     """
     reductions = reductions or Reductions()
-    stacks = [ops.cast(stack, "float32") for stack in stacks]
+    stacks = [as_float32(stack) for stack in stacks]
     names = [name for name in GRADIENT_STATISTICS if name in wanted]
 
     sizes = _sizes(stacks)
@@ -181,11 +183,17 @@ def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Arra
     return gradient_statistics(stacks, ("norm",), reductions)["norm"]
 
 
+def as_float32(array: Array) -> Array:
+    """Cast, if it is not float32: not even that is free in eager steps."""
+    is_float32 = keras.backend.standardize_dtype(array.dtype) == "float32"
+    return array if is_float32 else ops.cast(array, "float32")
+
+
 def _sizes(stacks: Sequence[Array]) -> Array:
     """Size of each tensor of all stacks; those of sparse gradients are known only in the step."""
     sizes = [ops.shape(stack)[1] for stack in stacks for _ in range(stack.shape[0])]
     if all(isinstance(size, int) for size in sizes):
-        return ops.convert_to_tensor([float(size) for size in sizes], dtype="float32")
+        return ops.convert_to_tensor(np.array(sizes, np.float32))
     return ops.stack([ops.cast(size, "float32") for size in sizes])
 
 

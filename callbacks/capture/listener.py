@@ -10,6 +10,7 @@ once an update:
 """
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
 from keras_initkit.gradient_statistics import (
     Reductions,
+    as_float32,
     gradient_statistics,
     norms,
 )
@@ -191,7 +193,7 @@ class Capture:
         recorded = unpack(self._row, rows, steps)
         shape = (len(steps), len(self.leaves))
         totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
-        losses = [_as_float32(number) for number in losses]
+        losses = [as_float32(number) for number in losses]
         numbers = self._to_host(losses) if losses else np.zeros(0)
         sums = iter(numbers.astype(np.float64).reshape(-1, 3))
         for call, has_loss in calls:
@@ -292,6 +294,16 @@ class Capture:
         """A gradient as an array, and the share of the variable's elements that it has."""
         return gradient, 1.0
 
+    def _stack(self, tensors: Sequence[Any]) -> Any:
+        """Flatten tensors of one size into an array (k, size)."""
+        whole = tensors[0] if len(tensors) == 1 else ops.stack(tensors)
+        return ops.reshape(whole, (len(tensors), -1))
+
+    def _elements(self, gradient: Any, places: np.ndarray) -> Any:
+        """Elements of a gradient, flattened: (size,)."""
+        flat = ops.reshape(gradient, (-1,))
+        return ops.take(flat, places, axis=0) if len(places) < flat.shape[0] else flat
+
     # Hearing an update.
 
     def _methods(self, leaf: int) -> dict[str, Callable[..., Any]]:
@@ -385,7 +397,7 @@ class Capture:
             return
         wanted, measured = set(self._row.statistics), update.measured
         arrays = [[self._dense(applied[c]) for c in group] for group in update.groups]
-        stacks = [_stack([array for array, _ in group]) for group in arrays]
+        stacks = [self._stack([array for array, _ in group]) for group in arrays]
         measured |= gradient_statistics(stacks, wanted, self._reductions)
         shares = [share for group in arrays for _, share in group]
         if not all(isinstance(share, float) for share in shares):
@@ -420,7 +432,7 @@ class Capture:
         return sorted(groups.values(), key=lambda group: len(group) == 1)
 
     def _norms(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
-        stacks = [_stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
+        stacks = [self._stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
         return norms(stacks, self._reductions)
 
     def _dead_units(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
@@ -440,11 +452,8 @@ class Capture:
         size = self._row.samples[column]
         if column not in gradients or not self._is_dense(gradients[column]):
             return np.full(size, np.nan, np.float32)
-        flat = ops.reshape(gradients[column], (-1,))
-        if size < flat.shape[0]:
-            places = np.linspace(0, flat.shape[0] - 1, size).astype("int32")
-            flat = ops.take(flat, places, axis=0)
-        return ops.cast(flat, "float32")
+        places = _places(size, math.prod(self.variables[column].shape))
+        return as_float32(self._elements(gradients[column], places))
 
     def _finish(self, leaf: int) -> None:
         update = self._updates.pop((leaf, threading.get_ident()))
@@ -454,11 +463,11 @@ class Capture:
         self.optimizer_of |= dict.fromkeys(columns, leaf)
         measured = update.measured
         if update.before and columns:
-            before = [_stack([update.before[c] for c in group]) for group in update.groups]
+            before = [self._stack([update.before[c] for c in group]) for group in update.groups]
             changes = []
             if "update_norm" in self._row.statistics:
                 now = [[self._value(self.variables[c]) for c in group] for group in update.groups]
-                changes = [_stack(a) - b for a, b in zip(now, before, strict=True)]
+                changes = [self._stack(a) - b for a, b in zip(now, before, strict=True)]
             both = norms([*before, *changes], self._reductions)
             measured["weight_norm"] = both[: len(columns)]
             measured["update_norm"] = both[len(columns) :]
@@ -523,9 +532,10 @@ def _loss_sums(model: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def _as_float32(number: Any) -> Any:
-    is_float32 = keras.backend.standardize_dtype(number.dtype) == "float32"
-    return number if is_float32 else ops.cast(number, "float32")
+@functools.lru_cache
+def _places(size: int, count: int) -> np.ndarray:
+    """Places of `size` among `count` elements, at equal distances."""
+    return np.linspace(0, count - 1, size).astype("int32")
 
 
 def _clips(optimizer: Any) -> bool:
@@ -535,10 +545,3 @@ def _clips(optimizer: Any) -> bool:
 def _share_of_zero_columns(kernel: Any) -> Any:
     columns = ops.reshape(kernel, (-1, kernel.shape[-1]))
     return ops.mean(ops.cast(ops.all(columns == 0, axis=0), "float32"))
-
-
-def _stack(tensors: Sequence[Any]) -> Any:
-    """Flatten tensors of one size into an array (k, size)."""
-    if len(tensors) == 1:
-        return ops.reshape(tensors[0], (1, -1))
-    return ops.reshape(ops.stack(tensors), (len(tensors), -1))

@@ -11,9 +11,19 @@ from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.gradient_statistics import Reductions, each_stack
 
+# A norm over so many elements is exact enough.
+_FOLD = 1024
+
 
 class _EagerReductions(Reductions):
-    """What PyTorch has in one operation. Its `vector_norm` is too inexact for large gradients."""
+    """Few operations, each without a copy where PyTorch has one, and vectorized on CPUs.
+
+    There the reductions along an axis of one long row are not, those of a whole tensor are.
+    """
+
+    def squares(self, stacks: Sequence[Any]) -> Any:
+        """Sums of squares."""
+        return each_stack(_squares, stacks)
 
     def largest(self, stacks: Sequence[Any]) -> Any:
         """Largest magnitudes."""
@@ -21,13 +31,32 @@ class _EagerReductions(Reductions):
 
     def nonzeros(self, stacks: Sequence[Any]) -> Any:
         """Numbers of elements that are not zero."""
-        counts = each_stack(lambda stack: torch.count_nonzero(stack, dim=1), stacks)
-        return counts.to(torch.float32)
+        return each_stack(_nonzeros, stacks)
+
+
+def _squares(stack: Any) -> Any:
+    # The norm of a whole tensor is summed up one number after the other, which is too inexact.
+    count, size = stack.shape
+    rest = size % _FOLD
+    squares = torch.linalg.vector_norm(stack[:, size - rest :], dim=1).square()
+    if rest < size:
+        rows = stack[:, : size - rest].reshape(count, -1, _FOLD)
+        squares = squares + torch.linalg.vector_norm(rows, dim=2).square().sum(1)
+    return squares
 
 
 def _largest(stack: Any) -> Any:
-    least, most = torch.aminmax(stack, dim=1)
-    return torch.maximum(-least, most)
+    if len(stack) == 1:
+        least, most = torch.aminmax(stack)
+        return torch.maximum(-least, most).reshape(1)
+    return torch.maximum(-torch.amin(stack, 1), torch.amax(stack, 1))
+
+
+def _nonzeros(stack: Any) -> Any:
+    signs = torch.sign(stack)
+    if len(stack) == 1:
+        return torch.dot(signs[0], signs[0]).reshape(1)
+    return torch.count_nonzero(stack, dim=1).to(torch.float32)
 
 
 class TorchCapture(Capture):
@@ -37,6 +66,7 @@ class TorchCapture(Capture):
 
     def __init__(self, model: Any, watch: Watch) -> None:
         self._rows: list[tuple[Any, Any]] = []
+        self._places: dict[tuple[Any, ...], Any] = {}
         super().__init__(model, watch)
 
     def begin_call(self, call: Call) -> None:
@@ -59,6 +89,17 @@ class TorchCapture(Capture):
     def _value(self, variable: Any) -> Any:
         # The update writes into the tensor itself.
         return variable.value.detach().clone()
+
+    def _stack(self, tensors: Sequence[Any]) -> Any:
+        # Each Keras operation costs as much as a measurement.
+        whole = tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
+        return whole.reshape(len(tensors), -1)
+
+    def _elements(self, gradient: Any, places: np.ndarray) -> Any:
+        size = len(places), gradient.numel(), gradient.device
+        if size not in self._places:
+            self._places[size] = torch.from_numpy(places).to(gradient.device)
+        return gradient.reshape(-1).index_select(0, self._places[size])
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         if mine is None:
