@@ -1,7 +1,7 @@
-"""True fans of the weights of Keras layers.
+"""True fans of the weights of Keras layers, and the linear maps that the weights hold.
 
 A rule for each class of layers says what its weights connect: what no shape tells is stride,
-groups, gates, transposition, one-hot inputs and axes.
+groups, gates, heads, transposition, one-hot inputs and axes.
 """
 
 import math
@@ -18,10 +18,19 @@ from keras_initkit.fan_formulas import (
     einsum_fans,
     transposed,
 )
+from keras_initkit.kernel_view import (
+    KernelView,
+    view_of_depthwise,
+    view_of_einsum,
+    view_of_maps_side_by_side,
+    view_of_scale,
+    view_of_shape,
+    view_of_transposed,
+)
 from keras_initkit.layers_inside import layers_inside, own_weights
 
 Size = Sequence[int] | None
-Rule = Callable[[Any, Any, Size], Fans | None]
+Rule = Callable[[Any, Any, Size], KernelView | tuple[float, float] | None]
 
 _RULES: dict[type, Rule] = {}
 # A number for each element of the inputs, that it is multiplied by.
@@ -67,7 +76,7 @@ def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
         )
     found = [
         (owner, variable)
-        for owner, variable in _owned(layer)
+        for variable, owner in owners(layer)
         if variable is weight or (isinstance(weight, str) and _is_called(variable, weight))
     ]
     if not found:
@@ -114,35 +123,61 @@ def register_fans(*classes: type) -> Callable[[Rule], Rule]:
     return register
 
 
-def _owned(layer: Any) -> list[tuple[Any, Any]]:
+def owners(layer: Any) -> list[tuple[Any, Any]]:
     """The weights of a layer, each with the outermost layer inside that has a rule for it."""
     owned: dict[int, tuple[Any, Any]] = {}
     for inner in layers_inside(layer):
         weights = inner.weights if _rule(inner) else own_weights(inner)
         for variable in weights:
-            owned.setdefault(id(variable), (inner, variable))
+            owned.setdefault(id(variable), (variable, inner))
     return list(owned.values())
+
+
+def view_of_weight(owner: Any, variable: Any, input_size: Size = None) -> KernelView | None:
+    """View a weight as its layer uses it.
+
+    Args:
+        owner: The layer that `owners` names for the weight.
+        variable: The weight.
+        input_size: As in `fans`.
+
+    Returns:
+        `None` for a weight that multiplies no inputs, as a bias does not.
+
+    Raises:
+        ValueError: If nothing is known of the layer's class.
+    """
+    rule = _rule(owner)
+    if rule is None:
+        raise ValueError(
+            "`layer` must be of a class whose fans are known. Received: weight "
+            f"{variable.path} of {_name(owner)}. Write a rule for it: "
+            f"`@keras_initkit.register_fans({type(owner).__name__})`."
+        )
+    result = rule(owner, variable, input_size)
+    if result is None or isinstance(result, KernelView):
+        return result
+    fan_in, fan_out = result
+    return view_of_shape(variable.shape, Fans(float(fan_in), float(fan_out)))
+
+
+def has_rule(layer: Any) -> bool:
+    """Whether something is known of a layer's class."""
+    return _rule(layer) is not None
 
 
 def _rule(layer: Any) -> Rule | None:
     return next((_RULES[cls] for cls in type(layer).__mro__ if cls in _RULES), None)
 
 
-def _fans(layer: Any, variable: Any, input_size: Size) -> Fans:
-    rule = _rule(layer)
-    if rule is None:
-        raise ValueError(
-            "`layer` must be of a class whose fans are known. Received: weight "
-            f"{variable.path} of {_name(layer)}. Write a rule for it: "
-            f"`@keras_initkit.register_fans({type(layer).__name__})`."
-        )
-    result = rule(layer, variable, input_size)
-    if result is None:
+def _fans(owner: Any, variable: Any, input_size: Size) -> Fans:
+    view = view_of_weight(owner, variable, input_size)
+    if view is None:
         raise ValueError(
             "`weight` must multiply the inputs of the layer: others have no fans. Received: "
-            f"{variable.path} of {_name(layer)}."
+            f"{variable.path} of {_name(owner)}."
         )
-    return Fans(*map(float, result))
+    return Fans(*map(float, view.fans))
 
 
 def _is_called(variable: Any, name: str) -> bool:
@@ -161,41 +196,42 @@ def _paths(variables: Any) -> str:
 
 
 @register_fans(keras.layers.Dense)
-def _dense(layer: Any, weight: Any, input_size: Size) -> Fans | None:
-    inputs, outputs = layer.kernel.shape
+def _dense(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     if weight.name == "kernel":
         # Not of the weight, in which a quantised kernel may be packed.
-        return Fans(inputs, outputs)
-    return _matrix(weight) if weight.name.startswith("lora_kernel") else None
+        return view_of_shape(layer.kernel.shape)
+    return view_of_shape(weight.shape) if weight.name.startswith("lora_kernel") else None
 
 
 @register_fans(keras.layers.Embedding)
-def _embedding(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _embedding(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     # Its inputs are one-hot: one of them is not zero.
     if weight.name == "embeddings":
-        return Fans(1, layer.output_dim)
+        shape = layer.input_dim, layer.output_dim
+        return view_of_shape(shape, Fans(1.0, float(layer.output_dim)))
     if weight.name == "lora_embeddings_a":
-        return Fans(1, weight.shape[1])
+        return view_of_shape(weight.shape, Fans(1.0, float(weight.shape[1])))
     # Those that a `ReversibleEmbedding` leads back with, where they are not the same.
     is_matrix = weight.name in ("lora_embeddings_b", "reverse_embeddings")
-    return _matrix(weight) if is_matrix else None
+    return view_of_shape(weight.shape) if is_matrix else None
 
 
 @register_fans(keras.layers.EinsumDense)
-def _einsum_dense(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _einsum_dense(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     operands, _, outputs = layer.equation.partition("->")
     inputs, _, kernel = operands.partition(",")
-    sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
+    shape = tuple(layer.kernel.shape)
+    sizes = dict(zip(kernel, shape, strict=True))
     # An axis that is summed without the kernel: what is the same weight of many inputs.
     lone = set(inputs) - set(kernel) - set(outputs) - {"."}
     if lone:
-        shape = layer.get_build_config()["input_shape"]
+        input_shape = layer.get_build_config()["input_shape"]
         before, _, after = inputs.partition("...")
-        known = [*zip(before, shape, strict=False)]
-        known += zip(reversed(after), reversed(shape), strict=False)
+        known = [*zip(before, input_shape, strict=False)]
+        known += zip(reversed(after), reversed(input_shape), strict=False)
         sizes |= {label: size for label, size in known if label in lone}
     if weight.name == "kernel":
-        return einsum_fans(layer.equation, sizes)
+        return view_of_einsum(layer.equation, shape, einsum_fans(layer.equation, sizes))
     if weight.name not in ("lora_kernel_a", "lora_kernel_b"):
         return None
     # kernel = a · b, over the rank; the one that has the summed axes comes first.
@@ -209,54 +245,69 @@ def _einsum_dense(layer: Any, weight: Any, input_size: Size) -> Fans | None:
         between = inputs.replace(last, rank)
         first, second = b, a
     if (weight.name == "lora_kernel_a") == (first is a):
-        return einsum_fans(f"{inputs},{first}->{between}", sizes)
-    return einsum_fans(f"{between},{second}->{outputs}", sizes)
+        equation = f"{inputs},{first}->{between}"
+    else:
+        equation = f"{between},{second}->{outputs}"
+    return view_of_einsum(equation, weight.shape, einsum_fans(equation, sizes))
 
 
-def _matrix(weight: Any) -> Fans:
-    inputs, outputs = weight.shape
-    return Fans(inputs, outputs)
+@register_fans(keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+def _attention(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
+    inner = next(
+        inner
+        for inner in layers_inside(layer, include_self=False)
+        if any(weight is own for own in own_weights(inner))
+    )
+    view = view_of_weight(inner, weight, input_size)
+    if weight.name != "kernel" or view is None or inner.name == "attention_output":
+        return view
+    # (inputs, heads, units): each head is a map of its own.
+    return view._replace(maps=(1,), outputs=(2,))
 
 
 # Convolutions.
 
 
 @register_fans(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-def _convolution(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _convolution(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     *window, inputs, filters = layer.kernel.shape
     connections = _connections(layer, window, input_size)
     if weight.name == "kernel":
         outputs = filters // layer.groups
-        return convolution_fans(window, inputs, outputs, layer.strides, connections)
+        fans = convolution_fans(window, inputs, outputs, layer.strides, connections)
+        return view_of_maps_side_by_side(layer.kernel.shape, layer.groups, fans)
     if weight.name == "lora_kernel_a":
-        return convolution_fans(window, inputs, layer.lora_rank, layer.strides, connections)
+        fans = convolution_fans(window, inputs, layer.lora_rank, layer.strides, connections)
+        return view_of_shape(weight.shape, fans)
     if weight.name == "lora_kernel_b":
-        return Fans(layer.lora_rank, filters // layer.groups)
+        fans = Fans(float(layer.lora_rank), float(filters // layer.groups))
+        return view_of_shape(weight.shape, fans)
     return None
 
 
 @register_fans(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-def _depthwise(layer: Any, weight: Any, input_size: Size) -> Fans | None:
-    if weight.name != "kernel":
-        return None
-    *window, _, multiplier = weight.shape
-    connections = _connections(layer, window, input_size)
-    return convolution_fans(window, 1, multiplier, layer.strides, connections)
+def _depthwise(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
+    return _channelwise(layer, weight, input_size) if weight.name == "kernel" else None
 
 
 @register_fans(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-def _separable(layer: Any, weight: Any, input_size: Size) -> Fans | None:
-    *window, inputs, outputs = weight.shape if weight.name != "bias" else (0, 0)
+def _separable(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     if weight.name == "depthwise_kernel":
-        connections = _connections(layer, window, input_size)
-        return convolution_fans(window, 1, outputs, layer.strides, connections)
-    return Fans(inputs, outputs) if weight.name == "pointwise_kernel" else None
+        return _channelwise(layer, weight, input_size)
+    return view_of_shape(weight.shape) if weight.name == "pointwise_kernel" else None
+
+
+def _channelwise(layer: Any, weight: Any, input_size: Size) -> KernelView:
+    *window, _, multiplier = weight.shape
+    connections = _connections(layer, window, input_size)
+    fans = convolution_fans(window, 1, multiplier, layer.strides, connections)
+    return view_of_depthwise(weight.shape, fans)
 
 
 @register_fans(
     keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose
 )
-def _transposed_convolution(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _transposed_convolution(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     if weight.name != "kernel":
         return None
     *window, outputs, inputs = weight.shape
@@ -265,7 +316,8 @@ def _transposed_convolution(layer: Any, weight: Any, input_size: Size) -> Fans |
         shape = layer.compute_output_shape(_map_shape(layer, window, input_size, inputs))
         input_size = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
     connections = _connections(layer, window, input_size)
-    return transposed(convolution_fans(window, outputs, inputs, layer.strides, connections))
+    back = convolution_fans(window, outputs, inputs, layer.strides, connections)
+    return view_of_transposed(weight.shape, layer.strides, transposed(back))
 
 
 def _connections(
@@ -303,29 +355,30 @@ def _check_size(window: Sequence[int], input_size: Sequence[int]) -> None:
 
 
 @register_fans(keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
-def _recurrent(layer: Any, weight: Any, input_size: Size) -> Fans | None:
-    is_kernel = weight.name in ("kernel", "recurrent_kernel")
-    return Fans(weight.shape[0], layer.units) if is_kernel else None
+def _recurrent(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
+    if weight.name not in ("kernel", "recurrent_kernel"):
+        return None
+    inputs, outputs = weight.shape
+    fans = Fans(float(inputs), float(layer.units))
+    return view_of_maps_side_by_side(weight.shape, outputs // layer.units, fans)
 
 
 @register_fans(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
-def _recurrent_convolution(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _recurrent_convolution(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
+    if weight.name not in ("kernel", "recurrent_kernel"):
+        return None
     cell = layer.cell
-    if weight.name == "kernel":
-        *window, inputs, _ = weight.shape
-        connections = _connections(cell, window, input_size)
-        return convolution_fans(window, inputs, cell.filters, cell.strides, connections)
+    *window, inputs, outputs = weight.shape
+    strides, connections = cell.strides, _connections(cell, cell.kernel_size, input_size)
     if weight.name == "recurrent_kernel":
-        *window, inputs, _ = weight.shape
-        ones = (1,) * len(window)
         # It sees the map that the other kernel leads to.
-        state = _connections(cell, cell.kernel_size, input_size)
-        connections = state and tuple(
+        strides = (1,) * len(window)
+        connections = connections and tuple(
             connections_of_window(axis.outputs, taps, padding="same")
-            for axis, taps in zip(state, window, strict=True)
+            for axis, taps in zip(connections, window, strict=True)
         )
-        return convolution_fans(window, inputs, cell.filters, ones, connections)
-    return None
+    fans = convolution_fans(window, inputs, cell.filters, strides, connections)
+    return view_of_maps_side_by_side(weight.shape, outputs // cell.filters, fans)
 
 
 # Scales.
@@ -339,11 +392,14 @@ def _recurrent_convolution(layer: Any, weight: Any, input_size: Size) -> Fans | 
     keras.layers.PReLU,
     keras.layers.Attention,
 )
-def _scale(layer: Any, weight: Any, input_size: Size) -> Fans | None:
-    return _ELEMENTWISE if weight.name in ("gamma", "scale", "alpha") else None
+def _scale(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
+    is_scale = weight.name in ("gamma", "scale", "alpha")
+    return view_of_scale(weight.shape, _ELEMENTWISE) if is_scale else None
 
 
 @register_fans(keras.layers.AdditiveAttention)
-def _additive_attention(layer: Any, weight: Any, input_size: Size) -> Fans | None:
+def _additive_attention(layer: Any, weight: Any, input_size: Size) -> KernelView | None:
     # A score is the sum of the scaled features.
-    return Fans(math.prod(weight.shape), 1) if weight.name == "scale" else None
+    if weight.name != "scale":
+        return None
+    return view_of_shape(weight.shape, Fans(float(math.prod(weight.shape)), 1.0))

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.initializers.variance_scaling import check_call, check_choice, floating
+from keras_initkit.initializers.base import check_call, check_choice, floating
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -119,6 +119,15 @@ class ChronoBias(keras.initializers.Initializer):
             )
         self.longest = float(longest)
         self.cell = cell
+        self.seed = seed
+
+    @property
+    def seed(self) -> Any:
+        """Integer or `keras.random.SeedGenerator`."""
+        return self._uniform.seed
+
+    @seed.setter
+    def seed(self, seed: Any) -> None:
         self._uniform = keras.initializers.RandomUniform(1.0, self.longest - 1.0, seed)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.initializers.variance_scaling import check_call, floating
+from keras_initkit.initializers.base import check_call, floating
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

@@ -6,11 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_initkit.initializers.variance_scaling import (
-    VarianceScaling,
-    check_choice,
-    config_without,
-)
+from keras_initkit.initializers.base import check_choice
+from keras_initkit.initializers.variance_scaling import VarianceScaling, config_without
 
 # PyTorch's gains. Those of tanh, sigmoid and selu are its conventions, not what keeps a variance.
 _GAINS: dict[str, Callable[[float], float]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.fan_formulas import fans_from_shape
+from keras_initkit.fan_formulas import Fans
 from keras_initkit.initializers.variance_scaling import VarianceScaling
 
 
@@ -55,12 +55,10 @@ class Siren(VarianceScaling):
         self.omega = float(omega)
         self.first = bool(first)
 
-    def stddev(self, shape: Sequence[int]) -> float:
-        """Return the standard deviation of the weights that are drawn for a shape."""
+    def _stddev(self, fans: Fans) -> float:
         if not self.first:
-            return super().stddev(shape)
-        fan_in, _ = fans_from_shape(shape, self.input_axes, self.output_axes)
-        return 1.0 / (math.sqrt(3.0) * max(1, fan_in))
+            return super()._stddev(fans)
+        return 1.0 / (math.sqrt(3.0) * max(1.0, fans.fan_in))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""

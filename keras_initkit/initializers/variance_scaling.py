@@ -1,13 +1,15 @@
 """Variance scaling with the gain of any activation."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from keras_initkit.fan_formulas import check_axes, fans_from_shape
+from keras_initkit.fan_formulas import Fans, check_axes, fans_from_shape
 from keras_initkit.gains import gain as resolve_gain
+from keras_initkit.initializers.base import check_call, check_choice, floating
+from keras_initkit.kernel_view import KernelView, view_of_shape
 
 Gain = float | str | Callable[[Any], Any]
 
@@ -109,12 +111,22 @@ class VarianceScaling(keras.initializers.VarianceScaling):
                 the values places them.
         """
         check_call(kwargs)
-        stddev = self.stddev(shape)
-        return _draw(self.distribution, tuple(shape), stddev, dtype, self.seed)
+        return self.draw(self._view(shape), dtype)
+
+    def draw(self, view: KernelView, dtype: Any = None) -> Any:
+        """Return new weights for one whose true fans are known. See `KernelInitializer`."""
+        stddev = self._stddev(view.fans)
+        return _draw(self.distribution, view.shape, stddev, dtype, self.seed)
 
     def stddev(self, shape: Sequence[int]) -> float:
         """Return the standard deviation of the weights that are drawn for a shape."""
+        return self._stddev(self._view(shape).fans)
+
+    def _view(self, shape: Sequence[int]) -> KernelView:
         fans = fans_from_shape(shape, self.input_axes, self.output_axes)
+        return view_of_shape(shape, Fans(*fans))
+
+    def _stddev(self, fans: Fans) -> float:
         return self._factor / math.sqrt(max(1.0, _MODES[self.mode](*fans)))
 
     def get_config(self) -> dict[str, Any]:
@@ -159,27 +171,6 @@ def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in names}
 
 
-def check_call(kwargs: Mapping[str, Any]) -> None:
-    """Raise a TypeError if an initializer is called with what it does not know."""
-    if unknown := kwargs.keys() - {"layout"}:
-        raise TypeError(
-            "An initializer must be called with `shape`, `dtype` and `layout` only. "
-            f"Received: {', '.join(sorted(unknown))}"
-        )
-
-
-def floating(dtype: Any) -> str:
-    """Return the name of a floating dtype; of `keras.config.floatx()` for `None`.
-
-    Raises:
-        ValueError: If it is no floating type.
-    """
-    name = str(keras.backend.standardize_dtype(dtype))
-    if "float" not in name:
-        raise ValueError(f"`dtype` must be a floating type. Received: dtype={name!r}")
-    return name
-
-
 def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any) -> Any:
     dtype = floating(dtype)
     # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
@@ -194,10 +185,3 @@ def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, 
         scale = stddev / _TRUNCATED_STDDEV
         values = keras.random.truncated_normal(shape, 0.0, scale, dtype=wide, seed=seed)
     return keras.ops.cast(values, dtype)
-
-
-def check_choice(argument: str, value: object, choices: Any) -> None:
-    """Raise a ValueError unless an argument is one of some strings."""
-    if not isinstance(value, str) or value not in choices:
-        names = ", ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"`{argument}` must be one of {names}. Received: {argument}={value!r}")
