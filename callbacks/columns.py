@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from keras_initkit.layers_inside import path_inside
 from tensorboard_plugin_initkit.schema import Variable
 
 
@@ -29,11 +30,6 @@ def variables_of(
         layer = full if per == "variable" else _layer_of(full)
         columns.append(Variable(full, layer, tuple(variable.shape), optimizer))
     return tuple(columns)
-
-
-def path_inside(model: Any, path: str) -> str:
-    """A path without the model's own name, which Keras leaves out of some models' paths."""
-    return path.removeprefix(f"{model.name}/")
 
 
 def layer_path(model: Any, variable: Any) -> str:

@@ -22,10 +22,11 @@ from keras_initkit.callbacks.capture import (
     open_capture,
     record_next_step,
 )
-from keras_initkit.callbacks.columns import layer_path, path_inside, variables_of
+from keras_initkit.callbacks.columns import layer_path, variables_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.gradient_direction import WINDOW, directions
+from keras_initkit.layers_inside import path_inside
 from keras_initkit.verdicts import judge, news
 from tensorboard_plugin_initkit.findings import Finding, to_json
 from tensorboard_plugin_initkit.history import History

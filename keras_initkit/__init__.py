@@ -6,6 +6,7 @@ holds it can be loaded.
 
 from keras_initkit import callbacks, initializers
 from keras_initkit.layer_fans import fans, register_fans
+from keras_initkit.models import defaults, layer_aware, reinitialize
 from keras_initkit.moments import Moments
 from keras_initkit.normalization import Normalization
 from tensorboard_plugin_initkit.findings import Finding
@@ -17,10 +18,13 @@ __all__ = [
     "Moments",
     "Normalization",
     "callbacks",
+    "defaults",
     "fans",
     "initializers",
+    "layer_aware",
     "read_log",
     "register_fans",
+    "reinitialize",
 ]
 
 __version__ = "0.1.0"

@@ -1,16 +1,23 @@
 """Layers inside layers, and the weights that each holds itself.
 
 Keras internals: `Layer._flatten_layers()`, for the layers inside a layer, which no public attribute
-lists; and `Layer._trainable_variables`, for those that a frozen layer would train.
+lists; `Layer._trainable_variables`, for those that a frozen layer would train; and
+`Variable._value` and `Variable._initializer`, for the value of a variable that is made while a
+model is traced, and has none before the trace ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 def layers_inside(layer: Any, include_self: bool = True) -> Iterator[Any]:
     """A layer and all those inside it, in Keras's order."""
     yield from layer._flatten_layers(include_self=include_self)
+
+
+def children(layer: Any) -> list[Any]:
+    """The layers that a layer holds itself, in the order in which it was given them."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def trainable_weights(layer: Any) -> list[Any]:
@@ -23,3 +30,21 @@ def own_weights(layer: Any) -> list[Any]:
     inside = layers_inside(layer, include_self=False)
     others = {id(weight) for inner in inside for weight in inner.weights}
     return [weight for weight in layer.weights if id(weight) not in others]
+
+
+def path_inside(model: Any, path: str) -> str:
+    """A path without the model's own name, which Keras leaves out of some models' paths."""
+    return path.removeprefix(f"{model.name}/")
+
+
+def set_value(variable: Any, make: Callable[[], Any]) -> None:
+    """Give a variable a new value, now or when it gets its first one.
+
+    Args:
+        variable: A `keras.Variable`.
+        make: Returns the value, a tensor of the variable's shape and dtype.
+    """
+    if variable._value is None:
+        variable._initializer = lambda shape, dtype=None: make()
+    else:
+        variable.assign(make())

@@ -1,0 +1,70 @@
+"""The weights of a model, each with what it takes to draw it anew."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from keras_initkit.layers_inside import children, own_weights, path_inside
+
+
+class Weight(NamedTuple):
+    """A weight and its place in a model.
+
+    Attributes:
+        variable: The `keras.Variable`.
+        layers: The layers that it is in, from the model to the one that holds it.
+        path: Its path in the model, as Keras writes it.
+        stream: Names it among the model's weights, the same each time the model is built: layers
+            that Keras has named, in which it counts all layers of a process, are counted anew.
+    """
+
+    variable: Any
+    layers: tuple[Any, ...]
+    path: str
+    stream: str
+
+    @property
+    def holder(self) -> Any:
+        """The layer that holds it itself."""
+        return self.layers[-1]
+
+
+def weights_of(model: Any) -> list[Weight]:
+    """All weights of a model or layer, in Keras's order; one that is shared, once."""
+    seen: set[int] = set()
+    weights = []
+    for variable, layers, stream in _walk(model, (model,), ""):
+        if id(variable) not in seen:
+            seen.add(id(variable))
+            path = path_inside(model, variable.path)
+            weights.append(Weight(variable, layers, path, stream))
+    return weights
+
+
+def _walk(
+    layer: Any, layers: tuple[Any, ...], prefix: str
+) -> Iterator[tuple[Any, tuple[Any, ...], str]]:
+    counts: Counter[str] = Counter()
+    for variable in own_weights(layer):
+        yield variable, layers, prefix + _counted(variable.name, counts)
+    names: Counter[str] = Counter()
+    for child in children(layer):
+        if child is layer or not child.weights:
+            continue
+        yield from _walk(child, (*layers, child), prefix + _counted(_name(child), names) + "/")
+
+
+def _name(layer: Any) -> str:
+    """Name of a layer, without the number if it is one that Keras gave it."""
+    words = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3_\2\4", type(layer).__name__)
+    given = re.fullmatch(rf"((?:\w+_)?{re.escape(words.lower())})_\d+", layer.name)
+    # Bidirectional names its layers after the one that it was given.
+    made = re.fullmatch(r"((?:forward|backward)_\w+?)_\d+", layer.name)
+    match = given or made
+    return match.group(1) if match else str(layer.name)
+
+
+def _counted(name: str, counts: Counter[str]) -> str:
+    counts[name] += 1
+    return name if counts[name] == 1 else f"{name}#{counts[name]}"
