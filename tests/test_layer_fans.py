@@ -6,7 +6,6 @@ The response of unit j to a unit impulse at input i counts the weights that lead
 import inspect
 import math
 import re
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 import keras_initkit
 from keras_initkit import fans
 from keras_initkit.layers_inside import layers_inside
+from tests import keras_layers
 
 layers = keras.layers
 BACKEND = keras.backend.backend()
@@ -291,42 +291,6 @@ def test_scales():
         assert fans(built(layer, (4, 4)), name) == (1, 1)
 
 
-# How each class that makes weights is built here.
-ATTENDED = [(None, 3, 8), (None, 3, 8)]
-SHAPES: dict[type, tuple[Any, Any]] = {
-    layers.AdditiveAttention: (layers.AdditiveAttention(), [ATTENDED]),
-    layers.Attention: (layers.Attention(use_scale=True), [ATTENDED]),
-    layers.BatchNormalization: (layers.BatchNormalization(), [(None, 4)]),
-    layers.Conv1D: (layers.Conv1D(4, 3), [(None, 9, 2)]),
-    layers.Conv1DTranspose: (layers.Conv1DTranspose(4, 3), [(None, 9, 2)]),
-    layers.Conv2D: (layers.Conv2D(4, 3), [(None, 9, 9, 2)]),
-    layers.Conv2DTranspose: (layers.Conv2DTranspose(4, 3), [(None, 9, 9, 2)]),
-    layers.Conv3D: (layers.Conv3D(4, 3), [(None, 9, 9, 9, 2)]),
-    layers.Conv3DTranspose: (layers.Conv3DTranspose(4, 3), [(None, 9, 9, 9, 2)]),
-    layers.ConvLSTM1D: (layers.ConvLSTM1D(4, 3), [(None, 2, 9, 2)]),
-    layers.ConvLSTM2D: (layers.ConvLSTM2D(4, 3), [(None, 2, 9, 9, 2)]),
-    layers.ConvLSTM3D: (layers.ConvLSTM3D(4, 3), [(None, 2, 9, 9, 9, 2)]),
-    layers.Dense: (layers.Dense(4), [(None, 3)]),
-    layers.DepthwiseConv1D: (layers.DepthwiseConv1D(3), [(None, 9, 2)]),
-    layers.DepthwiseConv2D: (layers.DepthwiseConv2D(3), [(None, 9, 9, 2)]),
-    layers.EinsumDense: (layers.EinsumDense("ab,bc->ac", (4,), bias_axes="c"), [(None, 3)]),
-    layers.Embedding: (layers.Embedding(10, 4), [(None, 3)]),
-    layers.GRU: (layers.GRU(4), [(None, 2, 3)]),
-    layers.GRUCell: (layers.GRUCell(4), [(None, 3)]),
-    layers.GroupNormalization: (layers.GroupNormalization(2), [(None, 4)]),
-    layers.GroupQueryAttention: (layers.GroupQueryAttention(4, 4, 2), ATTENDED),
-    layers.LSTM: (layers.LSTM(4), [(None, 2, 3)]),
-    layers.LSTMCell: (layers.LSTMCell(4), [(None, 3)]),
-    layers.LayerNormalization: (layers.LayerNormalization(), [(None, 4)]),
-    layers.MultiHeadAttention: (layers.MultiHeadAttention(2, 4), ATTENDED),
-    layers.PReLU: (layers.PReLU(), [(None, 4)]),
-    layers.RMSNormalization: (layers.RMSNormalization(), [(None, 4)]),
-    layers.ReversibleEmbedding: (layers.ReversibleEmbedding(10, 4, tie_weights=False), [(None, 3)]),
-    layers.SeparableConv1D: (layers.SeparableConv1D(4, 3), [(None, 9, 2)]),
-    layers.SeparableConv2D: (layers.SeparableConv2D(4, 3), [(None, 9, 9, 2)]),
-    layers.SimpleRNN: (layers.SimpleRNN(4), [(None, 2, 3)]),
-    layers.SimpleRNNCell: (layers.SimpleRNNCell(4), [(None, 3)]),
-}
 # Classes that make weights which are not trained, or hold those of others.
 WITHOUT_KERNELS = {
     layers.FlaxLayer,
@@ -350,10 +314,10 @@ def test_every_layer_of_keras_that_owns_a_kernel_has_a_rule():
     kinds = {kind for _, kind in inspect.getmembers(layers, inspect.isclass)}
     owners = {kind for kind in kinds if issubclass(kind, layers.Layer) and kind is not layers.Layer}
     owners = {kind for kind in owners if makes_weights(kind)} - WITHOUT_KERNELS
-    without = sorted(kind.__name__ for kind in owners - SHAPES.keys())
+    without = sorted(kind.__name__ for kind in owners - set(keras_layers.KINDS))
     assert not without, f"without a rule for their fans: {without}"
-    for layer, shapes in SHAPES.values():
-        layer.build(*shapes)
+    for kind in keras_layers.KINDS:
+        layer = keras_layers.built(kind)
         found = 0
         for weight in layer.trainable_weights:
             if weight.name in ("bias", "beta"):

@@ -75,7 +75,8 @@ def _of_einsum(layer: Any, initializer: Any) -> Any:
     axes = {kind: [] for kind in ("input_axes", "output_axes")}  # type: dict[str, list[int]]
     for axis, label in enumerate(kernel):
         axes["output_axes" if label in outputs else "input_axes"].append(axis)
-    return type(initializer).from_config({**initializer.get_config(), **axes})
+    config = {**initializer.get_config(), "seed": initializer.seed, **axes}
+    return type(initializer).from_config(config)
 
 
 class _Made(keras.initializers.Initializer):

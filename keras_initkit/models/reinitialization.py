@@ -120,7 +120,9 @@ def reinitialize(
     if trainable_only:
         weights = [weight for weight in weights if weight.variable.trainable]
     drawings = plan(model, weights, _pairs(rules), check_seed(seed))
-    # An initializer that fails leaves no model half new.
+    # What fails, fails before a weight has changed.
+    if reset_optimizer:
+        _new_optimizer(model)
     values = [drawing.draw() for drawing in drawings]
     for drawing, value in zip(drawings, values, strict=True):
         set_value(drawing.weight.variable, lambda value=value: value)  # type: ignore[misc]
@@ -276,25 +278,30 @@ def check_seed(seed: int | None) -> int:
 
 
 def _reset_optimizer(model: Any) -> None:
+    new = _new_optimizer(model)
+    if model.optimizer.built:
+        for variable, start in zip(model.optimizer.variables, new.variables, strict=True):
+            if variable.name != "learning_rate":
+                variable.assign(start)
+
+
+def _new_optimizer(model: Any) -> Any:
+    """An optimizer like the model's that has not made a step."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError(
             "`reset_optimizer` must be False for a model without an optimizer. Received: "
             "reset_optimizer=True. Call `model.compile` first."
         )
-    if not optimizer.built:
-        return
     new = type(optimizer).from_config(optimizer.get_config())
     new.build(model.trainable_variables)
-    if len(new.variables) != len(optimizer.variables):
+    if optimizer.built and len(new.variables) != len(optimizer.variables):
         raise ValueError(
             "`reset_optimizer` must be False if other weights are trained than those that the "
             "optimizer was built for. Received: reset_optimizer=True. Call `model.compile` "
             "with a new optimizer."
         )
-    for variable, start in zip(optimizer.variables, new.variables, strict=True):
-        if variable.name != "learning_rate":
-            variable.assign(start)
+    return new
 
 
 def _listed(paths: Sequence[str], most: int = 8) -> str:
