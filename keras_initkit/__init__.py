@@ -6,17 +6,20 @@ holds it can be loaded.
 
 from keras_initkit import callbacks, initializers
 from keras_initkit.layer_fans import fans, register_fans
-from keras_initkit.models import defaults, layer_aware, reinitialize
+from keras_initkit.models import Audit, WeightAudit, audit, defaults, layer_aware, reinitialize
 from keras_initkit.moments import Moments
 from keras_initkit.normalization import Normalization
 from tensorboard_plugin_initkit.findings import Finding
 from tensorboard_plugin_initkit.history import History, read_log
 
 __all__ = [
+    "Audit",
     "Finding",
     "History",
     "Moments",
     "Normalization",
+    "WeightAudit",
+    "audit",
     "callbacks",
     "defaults",
     "fans",

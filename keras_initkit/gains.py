@@ -101,32 +101,58 @@ def gaussian_moments(
     return GaussianMoments(origin, origin**2, slope)
 
 
-def forward_gain(activation: str | Callable[[Any], Any]) -> float:
-    """Return 1/sqrt(E f(z)²), z ~ N(0, 1): the gain that keeps the second moment at 1.
+def forward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) -> float:
+    """Return sqrt(q/E f(z)²), z ~ N(0, q): the gain that keeps pre-activations at variance q.
 
-    With weights of variance gain²/fan_in, pre-activations of variance 1 lead to
-    pre-activations of variance 1 in the next layer.
+    With weights of variance gain²/fan_in, pre-activations of variance q lead to
+    pre-activations of variance q in the next layer.
 
     Examples:
-    >>> print(f"{forward_gain('tanh'):.6f}")
-    1.592537
+    >>> print(f"{forward_gain('tanh'):.6f} {forward_gain('tanh', variance=0.01):.6f}")
+    1.592537 1.009871
 
     Args:
         activation: As in `gaussian_moments`.
+        variance: Positive number, q.
 
     Raises:
-        ValueError: As `gaussian_moments`; and if the activation is zero everywhere, so
-            that no gain helps.
+        ValueError: As `gaussian_moments`; and if the activation is zero everywhere, or
+            `variance` is 0, so that no gain helps.
     """
-    if isinstance(activation, str):
-        return _named_forward_gain(activation)
-    second_moment = gaussian_moments(activation).second_moment
+    second_moment = _moments(activation, variance).second_moment
     if second_moment == 0.0:
         raise ValueError(
             "`activation` must not be zero everywhere: no gain brings its output to "
-            f"variance 1. Received: activation={activation!r}"
+            f"variance {variance:g}. Received: activation={activation!r}"
         )
-    return 1.0 / math.sqrt(second_moment)
+    return math.sqrt(variance / second_moment)
+
+
+def backward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) -> float:
+    """Return 1/sqrt(E f'(z)²), z ~ N(0, q): the gain that keeps the norm of gradients.
+
+    With weights of variance gain²/fan_out, gradients keep their norm on the way back through
+    a layer whose pre-activations have variance q. For ReLU and its like it is the
+    `forward_gain`; where the two differ, no scale of the weights keeps both.
+
+    Examples:
+    >>> print(f"{backward_gain('relu'):.6f} {backward_gain('tanh'):.6f}")
+    1.414214 1.467414
+
+    Args:
+        activation: As in `gaussian_moments`.
+        variance: Non-negative number, q.
+
+    Raises:
+        ValueError: As `gaussian_moments`; and if the activation has no slope anywhere.
+    """
+    slope = _moments(activation, variance).derivative_second_moment
+    if slope == 0.0:
+        raise ValueError(
+            "`activation` must have a slope: no gain brings gradients through a piecewise "
+            f"constant function. Received: activation={activation!r}"
+        )
+    return 1.0 / math.sqrt(slope)
 
 
 def gain(
@@ -201,9 +227,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-@functools.cache
-def _named_forward_gain(name: str) -> float:
-    return forward_gain(_resolve(name))
+def _moments(activation: str | Callable[[Any], Any], variance: float) -> GaussianMoments:
+    """The moments; those of a name, which initializers ask for again and again, are kept."""
+    if isinstance(activation, str):
+        return _named_moments(activation, variance)
+    return gaussian_moments(activation, variance)
+
+
+_named_moments = functools.cache(gaussian_moments)
 
 
 def _resolve(activation: str | Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -30,6 +30,7 @@ else:
     # On the other backends what depends on them is tested; the rest is NumPy or TensorFlow.
     on_every_backend = {
         "test_activation_probe.py",
+        "test_audit.py",
         "test_backends.py",
         "test_edges.py",
         "test_kernel_initializers.py",

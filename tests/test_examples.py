@@ -60,6 +60,13 @@ def test_textbook(tmp_path):
     assert len(read_log(tmp_path / "runs" / "textbook" / "He_ReLU")) == 29
 
 
+def test_audit_applications(tmp_path):
+    output = run_example("audit_applications.py", tmp_path, "--models", "MobileNetV2")
+    assert "block_16_depthwise/kernel" in output
+    assert "keras_initkit.layer_aware" in output
+    assert "of 52 batch normalizations do not normalize" in output
+
+
 def test_every_example_is_tested():
     tested = set(re.findall(r'run_example\("(\w+\.py)"', Path(__file__).read_text()))
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}

@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from keras_initkit.gains import GaussianMoments, forward_gain, gain, gaussian_moments
+from keras_initkit.gains import (
+    GaussianMoments,
+    backward_gain,
+    forward_gain,
+    gain,
+    gaussian_moments,
+)
 
 # On the other backends many functions of keras.ops answer in float32.
 IN_FLOAT64 = keras.config.backend() == "tensorflow"
@@ -142,6 +148,23 @@ def test_moments_agree_with_adaptive_quadrature(name: str, variance: float) -> N
         assert got == pytest.approx(
             _expectation(integrand, variance, kinks), abs=tolerance * scale, rel=0
         )
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.1, 2.5])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gains_keep_variances_and_gradients(name: str, variance: float) -> None:
+    value, slope, kinks = FORMULAS[name]
+    kept = _expectation(lambda x: value(x) ** 2, variance, kinks) / variance
+    assert forward_gain(name, variance) ** 2 * kept == pytest.approx(
+        1, abs=1e-6 if IN_FLOAT64 else 1e-5
+    )
+    passed = _expectation(lambda x: slope(x) ** 2, variance, kinks)
+    if passed:
+        got = backward_gain(name, variance) ** 2 * passed
+        assert got == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-3)
+    else:
+        with pytest.raises(ValueError, match="`activation` must have a slope"):
+            backward_gain(name, variance)
 
 
 # E f, E f², E f'² and 1/sqrt(E f²) at variance 1, to six digits.

@@ -35,15 +35,21 @@ def test_callbacks_is_no_package_of_its_own():
 
 def test_the_public_names_are_these():
     assert keras_initkit.__all__ == [
+        "Audit",
         "Finding",
         "History",
         "Moments",
         "Normalization",
+        "WeightAudit",
+        "audit",
         "callbacks",
+        "defaults",
         "fans",
         "initializers",
+        "layer_aware",
         "read_log",
         "register_fans",
+        "reinitialize",
     ]
     assert keras_initkit.callbacks.__all__ == [
         "ActivationProbe",
@@ -51,19 +57,32 @@ def test_the_public_names_are_these():
         "GradientWarning",
     ]
     assert keras_initkit.initializers.__all__ == [
+        "ICNR",
+        "Blockwise",
         "ChronoBias",
+        "ConvolutionAware",
+        "DeltaOrthogonal",
         "Dirac",
+        "ForgetGateBias",
         "HeNormal",
         "HeUniform",
+        "Identity",
         "KaimingNormal",
         "KaimingUniform",
         "LecunNormal",
         "LecunUniform",
+        "Orthogonal",
+        "PerGate",
+        "PerHead",
         "PriorBias",
+        "ScaledOrthogonal",
         "Siren",
+        "Sparse",
+        "Spectral",
         "VarianceScaling",
         "XavierNormal",
         "XavierUniform",
+        "ZerO",
     ]
     for module in (keras_initkit, keras_initkit.callbacks, keras_initkit.initializers):
         for name in module.__all__:

@@ -134,13 +134,7 @@ class ChronoBias(keras.initializers.Initializer):
         """Return a tensor of biases of shape (4 units,); for GRU (3 units,) or (2, 3 units)."""
         check_call(kwargs)
         dtype = floating(dtype)
-        gates = {"lstm": 4, "gru": 3}[self.cell]
-        if len(shape) not in (1, 2) or shape[-1] % gates:
-            raise ValueError(
-                f'`shape` must be that of the bias of an "{self.cell}" cell, whose last axis is a '
-                f"multiple of {gates}. Received: shape={tuple(shape)}"
-            )
-        units = shape[-1] // gates
+        units = _units(shape, self.cell)
         bias = keras.ops.log(self._uniform((units,), dtype="float32"))
         zeros = keras.ops.zeros_like(bias)
         # Keras's order: input, forget, candidate, output; and update, reset, candidate.
@@ -156,3 +150,68 @@ class ChronoBias(keras.initializers.Initializer):
         """Return the arguments."""
         seed = self._uniform.get_config()["seed"]
         return {"longest": self.longest, "cell": self.cell, "seed": seed}
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class ForgetGateBias(keras.initializers.Initializer):
+    """Sets the bias of the gate that lets a recurrent layer remember, and the others to 0.
+
+    In an LSTM this is the forget gate, in a GRU the update gate. With a bias b the gate begins
+    near sigmoid(b): a state, and a gradient, lasts for about 1 + exp(b) steps, and for 2 with b 0.
+    `unit_forget_bias=True`, Keras's own, is b = 1 for an LSTM; a GRU has nothing of that kind.
+
+    Examples:
+    >>> layer = keras.layers.GRU(64, bias_initializer=ForgetGateBias(2.0, cell="gru"))
+    >>> layer = keras.layers.LSTM(
+    ...     64, bias_initializer=ForgetGateBias(3.0), unit_forget_bias=False
+    ... )
+
+    Args:
+        value: Number, the bias of the gate.
+        cell: "lstm" or "gru". An LSTM must have `unit_forget_bias=False`: Keras would set its
+            own bias otherwise.
+
+    Raises:
+        ValueError: If an argument is not as described; or, when called, if the shape is not that
+            of the cell's bias, or `dtype` is no floating type.
+
+    Reference:
+        Gers, Schmidhuber & Cummins, 2000, Learning to Forget: Continual Prediction with LSTM;
+        Jozefowicz, Zaremba & Sutskever, 2015, An Empirical Exploration of Recurrent Network
+        Architectures.
+    """
+
+    def __init__(self, value: float = 1.0, cell: str = "lstm") -> None:
+        check_choice("cell", cell, ("lstm", "gru"))
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            raise ValueError(f"`value` must be a finite number. Received: value={value!r}")
+        self.value = float(value)
+        self.cell = cell
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of biases of shape (4 units,); for GRU (3 units,) or (2, 3 units)."""
+        check_call(kwargs)
+        dtype = floating(dtype)
+        units = _units(shape, self.cell)
+        first = units if self.cell == "lstm" else 0
+        values = np.zeros(shape, np.float32)
+        # Of a GRU with two biases, which are added, that of the inputs.
+        row = values if len(shape) == 1 else values[0]
+        row[first : first + units] = self.value
+        return keras.ops.cast(keras.ops.convert_to_tensor(values), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"value": self.value, "cell": self.cell}
+
+
+def _units(shape: Sequence[int], cell: str) -> int:
+    """Return the units of a cell with a bias of some shape; a ValueError if it has none."""
+    gates = {"lstm": 4, "gru": 3}[cell]
+    if len(shape) not in (1, 2) or shape[-1] % gates:
+        raise ValueError(
+            f'`shape` must be that of the bias of an "{cell}" cell, whose last axis is a '
+            f"multiple of {gates}. Received: shape={tuple(shape)}"
+        )
+    return shape[-1] // gates

@@ -1,6 +1,8 @@
-"""What concerns whole models: their weights are drawn anew."""
+"""What concerns whole models: their weights are drawn anew, or looked at."""
 
+from keras_initkit.models.audit import audit
+from keras_initkit.models.audit_report import Audit, WeightAudit
 from keras_initkit.models.construction import defaults, layer_aware
 from keras_initkit.models.reinitialization import reinitialize
 
-__all__ = ["defaults", "layer_aware", "reinitialize"]
+__all__ = ["Audit", "WeightAudit", "audit", "defaults", "layer_aware", "reinitialize"]

@@ -1,0 +1,148 @@
+"""Weights that hand their inputs through."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers.base import KernelInitializer, check_call
+from keras_initkit.kernel_view import KernelView, view_of_maps_side_by_side, view_of_shape
+
+
+def at_centre_tap(view: KernelView, matrices: Any) -> Any:
+    """Maps that are zero but for a matrix (inputs, outputs), or one for each map, at the centre.
+
+    Of an even number of taps the centre is the one that `padding="same"` puts above the output
+    position.
+    """
+    values = np.zeros(view.maps_shape, np.float32)
+    centre: tuple[Any, ...] = tuple((taps - 1) // 2 for taps in view.maps_shape[1:-2])
+    values[(slice(None), *centre)] = matrices
+    return values
+
+
+class FixedInitializer(KernelInitializer):
+    """A `KernelInitializer` that draws nothing at random.
+
+    Args:
+        gain: Number, the factor of all weights.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = float(gain)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"gain": self.gain}
+
+
+class _IdentityMaps(FixedInitializer):
+    def _maps(self, view: KernelView) -> Any:
+        inputs, outputs = view.maps_shape[-2:]
+        return at_centre_tap(view, self.gain * np.eye(inputs, outputs, dtype=np.float32))
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class Dirac(_IdentityMaps):
+    """Makes a convolution hand its input channels through.
+
+    In each group output channel i is input channel i: its kernel is zero but for `gain` at the
+    centre tap. Output channels beyond the inputs of a group are zero. Of an even number of taps
+    the centre is the one that `padding="same"` puts above the output position. A matrix, as of
+    `Dense`, is a kernel without taps.
+
+    Examples:
+    >>> layer = keras.layers.Conv2D(32, 3, padding="same", kernel_initializer=Dirac())
+
+    Args:
+        gain: Number, the weight of each channel.
+        groups: Positive integer, the `groups` of the convolution. Where the layer is known, its
+            own count.
+
+    Raises:
+        ValueError: If `groups` is not a positive integer; or, when called, if the shape has less
+            than two axes or its last one is no multiple of `groups`, or if `dtype` is no floating
+            type.
+
+    Reference:
+        Zagoruyko & Komodakis, 2017, DiracNets: Training Very Deep Neural Networks Without
+        Skip-Connections.
+    """
+
+    def __init__(self, gain: float = 1.0, groups: int = 1) -> None:
+        check_count("groups", groups, "that of the convolution")
+        super().__init__(gain)
+        self.groups = groups
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of weights of a shape (*taps, inputs of a group, outputs)."""
+        check_call(kwargs)
+        if len(shape) < 2 or shape[-1] % self.groups:
+            raise ValueError(
+                "`shape` must be (*taps, inputs of a group, outputs), with outputs a multiple of "
+                f"groups={self.groups}. Received: shape={tuple(shape)}"
+            )
+        return self.draw(_side_by_side(shape, self.groups), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class Identity(_IdentityMaps):
+    """Makes a matrix hand its inputs through: unit i is `gain` times input i.
+
+    A matrix need not be square: units beyond the inputs are zero. Of a recurrent layer with ReLU
+    it makes one that keeps its state (IRNN). In a layer with gates each gate has its own
+    identity.
+
+    Examples:
+    >>> rnn = keras.layers.SimpleRNN(100, "relu", recurrent_initializer=Identity())
+    >>> gru = keras.layers.GRU(100, recurrent_initializer=Identity(gates=3))
+
+    Args:
+        gain: Number, the weight of each input.
+        gates: Positive integer, how many matrices lie side by side: 4 in an LSTM, 3 in a GRU.
+            Where the layer is known, its own count.
+
+    Raises:
+        ValueError: If `gates` is not a positive integer; or, when called, if the shape is not
+            (inputs, gates · units), or if `dtype` is no floating type.
+
+    Reference:
+        Le, Jaitly & Hinton, 2015, A Simple Way to Initialize Recurrent Networks of Rectified
+        Linear Units.
+    """
+
+    def __init__(self, gain: float = 1.0, gates: int = 1) -> None:
+        check_count("gates", gates, "1 for a matrix, 3 for a GRU, 4 for an LSTM")
+        super().__init__(gain)
+        self.gates = gates
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
+        """Return a tensor of weights of a shape (inputs, gates · units)."""
+        check_call(kwargs)
+        if len(shape) != 2 or shape[-1] % self.gates:
+            raise ValueError(
+                "`shape` must be that of a matrix (inputs, outputs), with outputs a multiple of "
+                f"gates={self.gates}. Received: shape={tuple(shape)}. For convolutions use Dirac."
+            )
+        return self.draw(_side_by_side(shape, self.gates), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {**super().get_config(), "gates": self.gates}
+
+
+def check_count(argument: str, value: object, meaning: str) -> None:
+    """Raise a ValueError unless an argument is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{argument}` must be a positive integer, {meaning}. Received: {argument}={value!r}"
+        )
+
+
+def _side_by_side(shape: Sequence[int], count: int) -> KernelView:
+    return view_of_maps_side_by_side(shape, count, view_of_shape(shape).fans)

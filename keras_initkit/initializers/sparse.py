@@ -1,0 +1,68 @@
+"""Units that see few of their inputs."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.initializers.gained import GainedInitializer
+from keras_initkit.initializers.variance_scaling import Gain
+from keras_initkit.kernel_view import KernelView
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class Sparse(GainedInitializer):
+    """Draws weights of which each unit has the same number of zeros, at random places.
+
+    Of the n weights of a unit ceil(sparsity · n) are zero, but at most n - 1. The others are
+    normal, of the variance
+
+        gain²/fan_in · n/(n - zeros),
+
+    so that units have the variance gain² of inputs with variance 1. With few inputs each, units
+    differ more from each other than with many, and do not all saturate.
+
+    Examples:
+    >>> layer = keras.layers.Dense(64, "tanh", kernel_initializer=Sparse(0.8, "tanh", seed=0))
+
+    Args:
+        sparsity: Number from 0 to less than 1, the share of zeros.
+        gain: As in `VarianceScaling`: a positive number, or an activation.
+        seed: As in `VarianceScaling`.
+
+    Raises:
+        ValueError: If an argument is not one of the above; or, when called, if `dtype` is no
+            floating type.
+
+    Reference:
+        Martens, 2010, Deep Learning via Hessian-free Optimization, section 5, where the number
+        of inputs is 15.
+    """
+
+    def __init__(self, sparsity: float = 0.9, gain: Gain = 1.0, seed: Any = None) -> None:
+        is_number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
+        if not is_number or not 0 <= sparsity < 1:
+            raise ValueError(
+                "`sparsity` must be a number from 0 to less than 1, the share of zeros. "
+                f"Received: sparsity={sparsity!r}"
+            )
+        super().__init__(gain, seed)
+        self.sparsity = float(sparsity)
+
+    def _maps(self, view: KernelView) -> Any:
+        shape = view.matrix_shape
+        weights = shape[1]
+        # Rounded, since .55 · 100 is a little above 55.
+        zeros = max(0, min(math.ceil(round(self.sparsity * weights, 6)), weights - 1))
+        # At once: two calls with an integer seed would draw the same.
+        values, order = self._normal((2, *shape))
+        variance = weights / max(1, weights - zeros) / max(1.0, view.fans.fan_in)
+        values *= np.float32(self._factor * math.sqrt(variance))
+        places = np.argsort(order, axis=1)[:, :zeros]
+        np.put_along_axis(values, places, np.float32(0.0), axis=1)
+        return values
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with a callable `gain` as a number."""
+        return {"sparsity": self.sparsity, **super().get_config()}

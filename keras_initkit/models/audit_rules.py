@@ -1,0 +1,126 @@
+"""What is right and wrong with how weights start: pure functions of arrays and numbers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+SEVERITIES = ("ok", "note", "warning", "error")
+OK, NOTE, WARNING, ERROR = SEVERITIES
+
+# By which factor a variance may be off. Below 2, which is what Glorot's and LeCun's initializers
+# miss before a ReLU; a depth of 50 makes 1e-15 of it. Above sqrt(2), which changes little.
+_FACTOR = 1.7
+# What all usual activations intend lies between 1 (linear) and 5.5 (softsign).
+_LARGEST_INTENDED = 5.5
+# A normalization whose epsilon takes more than a tenth of the variance does not normalize.
+_NORMALIZED = 0.9
+
+# How many of a weight's numbers are compared with another's.
+_LENGTHS = (64, 256, 1024, 4096)
+_SAME = 0.999
+# Standard deviations of the correlation of independent numbers, 1/sqrt(length).
+_BY_CHANCE = 8.0
+
+
+class Likeness(NamedTuple):
+    """Two weights whose numbers are not independent.
+
+    Attributes:
+        first: Index of the one that comes first.
+        second: Index of the other.
+        correlation: Between -1 and 1.
+    """
+
+    first: int
+    second: int
+    correlation: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether they are equal, up to a factor and a sum."""
+        return self.correlation > _SAME
+
+
+def mean_square(values: Array) -> float:
+    """Mean of the squares."""
+    flat = np.asarray(values, np.float32).ravel()
+    return float(np.vdot(flat, flat)) / max(1, flat.size)
+
+
+def is_off(variance: float, intended: float | None, size: int) -> bool:
+    """Whether a variance is not what it is meant to be, allowing for few random numbers.
+
+    Args:
+        variance: As measured on a weight.
+        intended: What it is meant to be; `None` if that is not known: then only what no usual
+            activation intends is off.
+        size: How many numbers the weight has.
+    """
+    low, high = (1.0, _LARGEST_INTENDED) if intended is None else (intended, intended)
+    factor = _FACTOR * (1.0 + 2.0 * np.sqrt(2.0 / size))
+    return not low / factor <= variance <= high * factor
+
+
+def is_swallowed(variance: float, epsilon: float) -> bool:
+    """Whether a normalization's epsilon is no longer small against a variance."""
+    return epsilon > 0.0 and variance < _NORMALIZED * (variance + epsilon)
+
+
+def is_constant(values: Array) -> bool:
+    """Whether all numbers are the same."""
+    return values.size > 0 and bool(values.min() == values.max())
+
+
+def has_like_units(maps: Array) -> bool:
+    """Whether the units of each map are all alike, of maps (maps, *window, inputs, outputs)."""
+    if maps.shape[-1] < 2:
+        return False
+    first = maps[..., :1]
+    # Most weights differ in the first two units already.
+    return bool(np.array_equal(maps[..., 1:2], first) and np.all(maps == first))
+
+
+def likenesses(weights: Sequence[Array]) -> list[Likeness]:
+    """Pairs of weights whose numbers are equal or correlated.
+
+    Compared are as many of their first numbers as both have, up to 4096, zeros left out: those of
+    a sparse weight say nothing. Weights of few different numbers are patterns, such as the
+    identity, and not compared.
+    """
+    prefixes = [_prefix(np.asarray(weight, np.float32).ravel()) for weight in weights]
+    return sorted(
+        likeness
+        for length, longer in zip(_LENGTHS, (*_LENGTHS[1:], None), strict=True)
+        for likeness in _likenesses(prefixes, length, longer)
+    )
+
+
+def _prefix(values: Array) -> Array:
+    most = _LENGTHS[-1]
+    numbers = values[:most]
+    if not numbers.all():
+        numbers = values[values != 0.0][:most]
+    is_pattern = np.unique(numbers).size < numbers.size / 8
+    return numbers[:0] if is_pattern or not np.isfinite(numbers).all() else numbers
+
+
+def _likenesses(prefixes: list[Array], length: int, longer: int | None) -> Iterator[Likeness]:
+    """Those of which at least one weight has fewer than `longer` numbers, both `length`."""
+    indices = np.array([i for i, prefix in enumerate(prefixes) if prefix.size >= length], int)
+    if indices.size < 2:
+        return
+    numbers = np.stack([prefixes[i][:length] for i in indices]).astype(np.float64)
+    numbers -= numbers.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(numbers, axis=1, keepdims=True)
+    numbers /= np.where(norms > 0.0, norms, 1.0)
+    correlations = numbers @ numbers.T
+    limit = min(max(0.1, _BY_CHANCE / np.sqrt(length)), _SAME)
+    is_long = np.array([longer is not None and prefixes[i].size >= longer for i in indices])
+    is_like = (np.abs(correlations) > limit) & ~np.outer(is_long, is_long)
+    for first, second in np.argwhere(np.triu(is_like, 1)):
+        correlation = float(correlations[first, second])
+        yield Likeness(int(indices[first]), int(indices[second]), correlation)
