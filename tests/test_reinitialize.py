@@ -2,6 +2,7 @@
 
 import re
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_initkit
-from keras_initkit import defaults, fans, initializers, layer_aware, reinitialize
-from keras_initkit.layer_fans import owners, view_of_weight
-from keras_initkit.models import reinitialization
-from keras_initkit.models.own_initializers import own_initializer
+from keras_initkit import defaults, fans, initializers, layer_aware, layer_fans, reinitialize
+from keras_initkit.layer_fans import owners
+from keras_initkit.models import own_initializers, reinitialization
 from keras_initkit.models.weights import weights_of
 from keras_initkit.seeds import derived_seed, with_seed
 from tests import keras_layers
@@ -22,6 +22,14 @@ from tests.training import compiled, data
 layers = keras.layers
 BACKEND = keras.backend.backend()
 HE, XAVIER = initializers.HeNormal, initializers.XavierUniform
+
+
+def own_initializer(layer, variable) -> Any:
+    return own_initializers.own_initializer(layer, variable)
+
+
+def view_of_weight(owner, variable) -> Any:
+    return layer_fans.view_of_weight(owner, variable)
 
 
 def numpy(value):
@@ -297,7 +305,7 @@ def test_our_initializers_know_the_layer():
             layers.Conv2D(32, 3, groups=4),
         ]
     )
-    reinitialize(model, {layers.Layer: HE(1.0)}, seed=0)
+    reinitialize(model, {keras.Layer: HE(1.0)}, seed=0)
     for layer in model.layers:
         expected = 1 / fans(layer).fan_in
         assert numpy(layer.kernel).var() == pytest.approx(expected, rel=0.15)
@@ -347,7 +355,7 @@ def test_what_was_learned_otherwise_stays():
 
 
 def test_an_unknown_weight_stays_and_is_named():
-    class Own(layers.Layer):
+    class Own(keras.Layer):
         def build(self, shape):
             self.slope = self.add_weight(name="slope", shape=(2,), initializer="ones")
 
@@ -364,7 +372,7 @@ def test_an_unknown_weight_stays_and_is_named():
 def test_a_compiled_model_trains_on_without_a_new_trace():
     traces = []
 
-    class Counting(layers.Layer):
+    class Counting(keras.Layer):
         def call(self, x):
             traces.append(1)
             return x
@@ -555,7 +563,7 @@ def test_layer_aware_takes_layers():
     with pytest.raises(ValueError, match=r"`layer` must be a keras.layers.Layer. Received: layer="):
         layer_aware(HE())
     with pytest.raises(ValueError, match="`seed` must be an integer or None"):
-        layer_aware(depthwise(), seed="1")
+        layer_aware(depthwise(), seed="1")  # type: ignore[arg-type]
 
 
 # defaults.
@@ -607,10 +615,10 @@ def test_defaults_leave_given_initializers_their_seeds():
 
 
 def test_defaults_of_other_classes():
-    class Wide(layers.Dense):
+    class Wide(layers.Dense):  # type: ignore[name-defined]
         pass
 
-    class Nothing(layers.Layer):
+    class Nothing(keras.Layer):
         pass
 
     with defaults({Wide: HE()}):
@@ -620,11 +628,12 @@ def test_defaults_of_other_classes():
     assert isinstance(narrow.kernel_initializer, keras.initializers.GlorotUniform)
     with defaults(Dense=HE()):
         assert isinstance(Wide(3).kernel_initializer, HE)
-    for arguments, message in [
-        (({Nothing: HE()},), "Defaults of Nothing must be initializers for its arguments"),
-        ((), "`defaults` must be given an initializer"),
+    own: Any
+    for own, message in [
+        ({Nothing: HE()}, "Defaults of Nothing must be initializers for its arguments"),
+        (None, "`defaults` must be given an initializer"),
     ]:
-        with pytest.raises(ValueError, match=message), defaults(*arguments):
+        with pytest.raises(ValueError, match=message), defaults(own):
             pass
 
 
