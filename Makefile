@@ -31,6 +31,8 @@ bench: .venv/ready
 	.venv/bin/python benchmarks/monitor_overhead.py --peers
 	.venv/bin/python benchmarks/log_writing.py
 	.venv/bin/python benchmarks/normalization.py
+	.venv/bin/python benchmarks/initialization.py
+	.venv/bin/python benchmarks/orthogonal.py
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready
