@@ -120,6 +120,10 @@ def forward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) 
             `variance` is 0, so that no gain helps.
     """
     second_moment = _moments(activation, variance).second_moment
+    if variance == 0.0:
+        raise ValueError(
+            "`variance` must be above 0 for a gain that keeps it. Received: variance=0"
+        )
     if second_moment == 0.0:
         raise ValueError(
             "`activation` must not be zero everywhere: no gain brings its output to "

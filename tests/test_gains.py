@@ -167,6 +167,11 @@ def test_gains_keep_variances_and_gradients(name: str, variance: float) -> None:
             backward_gain(name, variance)
 
 
+def test_a_gain_keeps_a_variance_above_zero() -> None:
+    with pytest.raises(ValueError, match="`variance` must be above 0"):
+        forward_gain("sigmoid", 0.0)
+
+
 # E f, E f², E f'² and 1/sqrt(E f²) at variance 1, to six digits.
 KNOWN = {
     "relu": (0.398942, 0.5, 0.5, 1.414214),

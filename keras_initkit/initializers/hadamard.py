@@ -39,8 +39,8 @@ class ZerO(FixedInitializer):
 
     Reference:
         Zhao, Schäfer & Anandkumar, 2021, ZerO Initialization: Initializing Neural Networks with
-        only Zeros and Ones, https://arxiv.org/abs/2110.12661, algorithms 1 and 2; the factor is
-        that of their code.
+        only Zeros and Ones, https://arxiv.org/abs/2110.12661. The factor here is the one that
+        makes the Hadamard matrix orthonormal.
     """
 
     def _maps(self, view: KernelView) -> Any:

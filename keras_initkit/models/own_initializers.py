@@ -7,7 +7,7 @@ import keras
 
 from keras_initkit.seeds import with_seed
 
-_ONES, _ZEROS = keras.initializers.Ones, keras.initializers.Zeros
+_ONES = keras.initializers.Ones
 
 # Weights for which Keras's layers take no initializer.
 _FIXED: dict[tuple[type, str], type[keras.initializers.Initializer]] = {
