@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from keras_initkit.layers_inside import path_inside
+from keras_initkit.layers_inside import layers_inside, path_inside, trainable_weights
+from keras_initkit.models.initializers_in_words import shown_initializer
+from keras_initkit.models.own_initializers import own_initializer
 from tensorboard_plugin_initkit.schema import Variable
 
 
@@ -24,12 +26,30 @@ def variables_of(
         per: "layer", or "variable" to count every variable as a layer.
     """
     paths = _unique([path_inside(model, variable.path) for variable in variables])
+    holders = {
+        id(variable): layer
+        for layer in layers_inside(model)
+        for variable in trainable_weights(layer)
+    }
     columns = []
     for path, optimizer, variable in zip(paths, optimizers, variables, strict=True):
         full = f"{optimizer}/{path}" if optimizer else path
         layer = full if per == "variable" else _layer_of(full)
-        columns.append(Variable(full, layer, tuple(variable.shape), optimizer))
+        holder = holders.get(id(variable))
+        layer_type = type(holder).__name__ if holder is not None else ""
+        drawn_by = _initializer(holder, variable)
+        columns.append(
+            Variable(full, layer, tuple(variable.shape), optimizer, layer_type, drawn_by)
+        )
     return tuple(columns)
+
+
+def _initializer(holder: Any, variable: Any) -> str:
+    """What a variable was drawn by, in words; "" if its layer does not say."""
+    try:
+        return shown_initializer(own_initializer(holder, variable))
+    except Exception:  # that of a user's class: it is only shown
+        return ""
 
 
 def layer_path(model: Any, variable: Any) -> str:

@@ -12,25 +12,19 @@ from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
 from tensorboard_plugin_initkit.schema import (
-    STATISTICS,
     TOTAL_STATISTICS,
     Chunk,
     Layout,
     join,
     per_layer,
     per_optimizer,
+    recorded_statistics,
 )
 
 LAYER_GROUP = "gradients"
 OPTIMIZER_GROUP = "optimizer"
 HISTOGRAM_GROUP = "log10_gradient"
 
-# What a statistic is computed from, where that is not its own record.
-_SOURCES = {
-    "rms": {"norm"},
-    "raw_norm": {"clip_ratio"},
-    "update_ratio": {"update_norm", "weight_norm"},
-}
 # Rows that the noise scale of a row is averaged over, but for itself.
 _NOISE_ROWS = 49
 _NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
@@ -39,7 +33,7 @@ _NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
 class Scalars:
     """Scalars of every n-th recorded step.
 
-    - `gradients/<layer>/<statistic>`: each of `STATISTICS` that was recorded;
+    - `gradients/<layer>/<statistic>`: each of the statistics that were recorded;
     - `optimizer/<name>`, or `optimizer/<optimizer>/<name>` where there are several: those of
       `TOTAL_STATISTICS` that say something.
 
@@ -62,7 +56,7 @@ class Scalars:
         chunk = chunk.select(rows)
         if not len(chunk.steps):
             return
-        names = [name for name in STATISTICS if _SOURCES.get(name, {name}) <= chunk.values.keys()]
+        names = recorded_statistics(chunk.values)
         if self._template is None or self._key != (chunk.layout, names):
             self._template, self._key = _Template(_tags(chunk.layout, names)), (chunk.layout, names)
         statistics = [per_layer(chunk, name) for name in names]

@@ -6,12 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorboard_plugin_initkit.history import History
+from tensorboard_plugin_initkit.verdicts import THRESHOLDS
 
 Floats = npt.NDArray[np.float64]
-
-# As `keras_initkit.verdicts.THRESHOLDS` has them, with the reasons.
-DEPTH_RATIO = 1e-4
-DEPTH_LAYERS = 5
 
 
 class Slope(NamedTuple):
@@ -81,7 +78,7 @@ def slope(values: npt.ArrayLike) -> Slope:
     if broken:
         return Slope(np.nan, np.nan, np.nan, f"not finite in {broken} layers")
     depth = np.flatnonzero(np.nan_to_num(values) > 0)
-    if len(depth) + 1 < DEPTH_LAYERS:
+    if len(depth) + 1 < THRESHOLDS["depth_layers"].value:
         zero = len(values) > 0 and not np.nan_to_num(values).any() and not np.isnan(values).all()
         text = "zero" if zero else "too few layers for a slope"
         return Slope(np.nan, np.nan, np.nan, text)
@@ -94,7 +91,7 @@ def slope(values: npt.ArrayLike) -> Slope:
 
 def _reading(change: float) -> str:
     """The words for a change of the logarithm over all layers."""
-    steepness = change / abs(np.log(DEPTH_RATIO))
+    steepness = change / abs(np.log(THRESHOLDS["depth_ratio"].value))
     if abs(steepness) < 0.5:
         return "healthy"
     if abs(steepness) <= 1:

@@ -11,10 +11,12 @@ from tensorboard_plugin_initkit.schema import (
     TOTAL_STATISTICS,
     Chunk,
     Layout,
+    Variable,
     join,
     per_layer,
     per_optimizer,
     per_variable,
+    recorded_statistics,
 )
 from tensorboard_plugin_initkit.thinning import rows_to_keep
 
@@ -89,6 +91,8 @@ class History:
         if not len(chunk.steps):
             return
         first = chunk.steps[0]
+        if not self._length:
+            self._chunks = []
         while self._chunks and self._chunks[-1].steps[-1] >= first:
             last = self._chunks.pop()
             self._length -= len(last.steps)
@@ -116,6 +120,12 @@ class History:
             self._chunks = [join(self._chunks)]
         return self._chunks[0]
 
+    def select(self, rows: np.ndarray | slice) -> "History":
+        """The records of an index, mask or slice, as a history of its own."""
+        part, chunk = History(None), self._joined().select(rows)
+        part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
+        return part
+
     def __len__(self) -> int:
         """Number of recorded steps that are kept."""
         return self._length
@@ -136,16 +146,40 @@ class History:
         return self._joined().layout.layers
 
     @property
+    def layer_types(self) -> list[str]:
+        """Class of each layer, as `layers`; "" where the log does not say it."""
+        types = {variable.layer: variable.layer_type for variable in self._variables}
+        return [types[layer] for layer in self.layers]
+
+    @property
     def variables(self) -> list[str]:
         """Paths of the trainable variables, in the model's order."""
-        return [variable.path for variable in self._joined().layout.variables]
+        return [variable.path for variable in self._variables]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each variable, as `variables`."""
+        return [variable.shape for variable in self._variables]
+
+    @property
+    def initializers(self) -> list[str]:
+        """What each variable was drawn by, as it is written in Python; "" where unknown."""
+        return [variable.initializer for variable in self._variables]
 
     @property
     def layer_of(self) -> np.ndarray:
         """int64 array (variables,): position in `layers` of each variable's layer."""
         position = {layer: i for i, layer in enumerate(self.layers)}
-        variables = self._joined().layout.variables
-        return np.array([position[variable.layer] for variable in variables], np.int64)
+        return np.array([position[variable.layer] for variable in self._variables], np.int64)
+
+    @property
+    def _variables(self) -> tuple[Variable, ...]:
+        return self._joined().layout.variables
+
+    @property
+    def recorded(self) -> list[str]:
+        """Names of the statistics of layers that were recorded."""
+        return recorded_statistics(self._joined().values)
 
     @property
     def frozen(self) -> list[str]:

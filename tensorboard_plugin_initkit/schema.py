@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # One number a variable, as measured on the device where its gradient is applied.
 MEASURED = (
@@ -51,12 +51,28 @@ TOTAL_STATISTICS = (*TOTALS, "global_norm", "global_raw_norm", "noise_scale")
 
 
 class Variable(NamedTuple):
-    """A column of the record: a trainable variable and the layer that it is counted to."""
+    """A column of the record: a trainable variable and the layer that it is counted to.
+
+    Attributes:
+        path: Path in the model.
+        layer: Path of the layer.
+        shape: Its shape.
+        optimizer: Name of the optimizer that trains it; a model's only one is called "".
+        layer_type: Class of the layer, "" if it is not known.
+        initializer: What it was drawn by, as it is written in Python; "" if that is not known.
+    """
 
     path: str
     layer: str
     shape: tuple[int, ...]
     optimizer: str = ""
+    layer_type: str = ""
+    initializer: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, tuple[int, ...], str]:
+        """What makes two columns the same one: not what is only said of it."""
+        return self[:4]
 
     @property
     def size(self) -> int:
@@ -105,11 +121,11 @@ class Layout:
 
     def union(self, later: "Layout") -> "Layout":
         """All columns of both: in the order of the one that has them all, if one does."""
-        first, second = self.variables, later.variables
-        if set(first) < set(second):
-            first, second = second, first
+        first, second = ({v.key: v for v in layout.variables} for layout in (self, later))
+        order = second | first if first.keys() < second.keys() else first | second
+        newest = first | second
         return Layout(
-            tuple(dict.fromkeys(first + second)),
+            tuple(newest[key] for key in order),
             tuple(dict.fromkeys(self.optimizers + later.optimizers)),
             later.frozen,
             later.replicas,
@@ -117,7 +133,7 @@ class Layout:
 
     def columns_of(self, other: "Layout") -> list[int]:
         """Position here of each column of `other`."""
-        return _positions(self.variables, other.variables)
+        return _positions([v.key for v in self.variables], [v.key for v in other.variables])
 
     def to_json(self) -> str:
         """Serialise."""
@@ -161,7 +177,7 @@ class Chunk:
         steps: int64 array (n,), strictly increasing: `optimizer.iterations` before the update.
         values: For each statistic of `RECORDED` that was recorded, a float32 array
             (n, variables). A column is NaN in all of them where the variable received no
-            gradient.
+            gradient. A mapping that is no dict may read an array when it is asked for it.
         totals: For each of `TOTALS` that is known, a float32 array (n, optimizers).
     """
 
@@ -171,12 +187,9 @@ class Chunk:
     totals: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def select(self, rows: np.ndarray | slice) -> "Chunk":
-        """The rows of an index, mask or slice."""
+        """The rows of an index, mask or slice; what was not read yet is not read now."""
         return Chunk(
-            self.layout,
-            self.steps[rows],
-            {name: array[rows] for name, array in self.values.items()},
-            {name: array[rows] for name, array in self.totals.items()},
+            self.layout, self.steps[rows], _select(self.values, rows), _select(self.totals, rows)
         )
 
     def spread(self, layout: Layout) -> "Chunk":
@@ -199,6 +212,31 @@ class Chunk:
         )
 
 
+def _select(arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
+    if isinstance(arrays, dict):
+        return {name: array[rows] for name, array in arrays.items()}
+    return _Rows(arrays, rows)
+
+
+class _Rows(Mapping[str, np.ndarray]):
+    """Rows of arrays that are read when they are asked for."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name][self._rows]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
 def join(chunks: Sequence[Chunk]) -> Chunk:
     """One chunk of all the steps, on the union of the columns."""
     layout = chunks[0].layout
@@ -219,6 +257,19 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
             if any(name in chunk.totals for chunk in spread)
         },
     )
+
+
+# What a statistic is computed from, where that is not its own record.
+_SOURCES = {
+    "rms": {"norm"},
+    "raw_norm": {"clip_ratio"},
+    "update_ratio": {"update_norm", "weight_norm"},
+}
+
+
+def recorded_statistics(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Those of `STATISTICS` that can be computed from the values of a chunk."""
+    return [name for name in STATISTICS if _SOURCES.get(name, {name}) <= values.keys()]
 
 
 def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
+from keras_initkit.initializers import HeNormal
 from tensorboard_plugin_initkit.schema import STATISTICS
 from tests.training import label
 
@@ -716,3 +717,34 @@ def test_no_warning_where_there_is_nothing_to_warn_of(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(compiled(mlp), *data(mlp), GradientMonitor(tmp_path))
+
+
+def test_the_record_says_what_each_layer_is_and_how_it_was_drawn():
+    class Odd(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            return keras.ops.ones(shape, dtype)
+
+        def get_config(self):
+            raise NotImplementedError
+
+    encoder = keras.Sequential([keras.layers.Dense(4, kernel_initializer=HeNormal(gain=2.0))])
+    model = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            encoder,
+            keras.layers.LSTM(4, name="rnn"),
+            keras.layers.BatchNormalization(name="bn"),
+            keras.layers.Dense(2, kernel_initializer=Odd(), name="head"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    monitor = GradientMonitor(every_n_steps=1)
+    model.fit(np.ones((4, 6, 3)), np.ones((4, 2)), verbose=0, callbacks=[monitor])
+    history = monitor.history
+    assert history.layer_types == ["Dense", "LSTMCell", "BatchNormalization", "Dense"]
+    names = (v.rpartition("/")[2] for v in history.variables)
+    said = dict(zip(names, history.initializers, strict=True))
+    assert history.initializers[0] == "HeNormal(gain=2)"
+    assert said["recurrent_kernel"] == "Orthogonal"
+    assert said["gamma"] == "Ones"
+    assert history.initializers[-2:] == ["", "Zeros"]

@@ -393,3 +393,38 @@ def test_max_steps_is_checked(max_steps: Any) -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         History(max_steps)
+
+
+# What is said of the columns, and parts of a record.
+
+
+def test_columns_say_what_they_are():
+    kernel = Variable("a/kernel", "a", (2, 3), layer_type="Dense", initializer="HeNormal")
+    bias = Variable("a/bias", "a", (3,), layer_type="Dense", initializer="Zeros")
+    scale = Variable("b/scale", "b", ())
+    history = history_of(chunk_of(Layout((kernel, scale, bias)), [0]))
+    assert history.layer_types == ["Dense", ""]
+    assert history.shapes == [(2, 3), (), (3,)]
+    assert history.initializers == ["HeNormal", "", "Zeros"]
+    assert history.recorded == list(STATISTICS)
+    assert (History().layer_types, History().shapes, History().recorded) == ([], [], [])
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), np.array([False, True, True, False]), slice(0, 0)])
+def test_a_selection_is_a_history_of_these_records(rows):
+    history = history_of(chunk_of(Layout(VARIABLES), [3, 5]), chunk_of(Layout(VARIABLES), [8, 13]))
+    part = history.select(rows)
+    np.testing.assert_array_equal(part.steps, history.steps[rows])
+    np.testing.assert_array_equal(part["norm"], history["norm"][rows])
+    np.testing.assert_array_equal(part["loss"], history["loss"][rows])
+    assert part.layers == history.layers
+    assert len(history) == 4
+    part.append(chunk_of(Layout(VARIABLES), [20]))
+    assert part.steps.tolist() == [*history.steps[rows], 20]
+    assert not part.thinned
+
+
+def test_a_selection_of_a_thinned_history_is_thinned():
+    history = history_of(chunk_of(Layout(VARIABLES), range(500)), max_steps=10)
+    assert history.thinned
+    assert history.select(slice(0, 2)).thinned

@@ -236,7 +236,7 @@ def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path: Path) -> No
     for event in events:
         (value,) = event.summary.value
         assert value.metadata.plugin_data.plugin_name == PLUGIN_NAME
-        assert value.metadata.plugin_data.content == b'{"version": 2}'
+        assert value.metadata.plugin_data.content == b'{"version": 3}'
         assert value.metadata.data_class == 2  # DATA_CLASS_TENSOR
 
 
@@ -582,9 +582,9 @@ def test_a_log_of_another_schema_version_is_refused_in_words(tmp_path: Path) -> 
         for value in event.summary.value:
             if value.tag == "initkit/layout":
                 text = value.tensor.string_val[0]
-                value.tensor.string_val[0] = text.replace(b'"version": 2', b'"version": 9')
+                value.tensor.string_val[0] = text.replace(b'"version": 3', b'"version": 9')
         newer.write([event.SerializeToString()])
-    with pytest.raises(ValueError, match=r"must have schema version 2\. Received: version 9\."):
+    with pytest.raises(ValueError, match=r"must have schema version 3\. Received: version 9\."):
         read_log(tmp_path / "newer")
 
 

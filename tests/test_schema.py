@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tensorboard_plugin_initkit.schema import (
     per_layer,
     per_optimizer,
     per_variable,
+    recorded_statistics,
 )
 
 Array = NDArray[Any]
@@ -429,7 +431,7 @@ names = st.text(st.characters(codec="utf-8"), max_size=30)
 shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
 layouts = st.builds(
     Layout,
-    st.lists(st.builds(Variable, names, names, shapes, names)).map(tuple),
+    st.lists(st.builds(Variable, names, names, shapes, names, names, names)).map(tuple),
     st.lists(names, min_size=1, unique=True).map(tuple),
     st.lists(names, unique=True).map(tuple),
     st.integers(1, 4096),
@@ -440,16 +442,16 @@ layouts = st.builds(
 @given(layouts)
 def test_a_layout_is_the_same_after_json(layout: Layout) -> None:
     text = layout.to_json()
-    assert json.loads(text)["version"] == SCHEMA_VERSION == 2
+    assert json.loads(text)["version"] == SCHEMA_VERSION == 3
     assert Layout.from_json(text) == layout
     assert Layout.from_json(text.encode()) == layout
 
 
-@pytest.mark.parametrize("version", [0, 1, 3])
+@pytest.mark.parametrize("version", [0, 1, 2, 4])
 def test_another_schema_version_is_refused_in_words(version: int) -> None:
     text = json.dumps({"version": version, "columns": "of another form"})
     message = (
-        rf"^The log must have schema version 2\. Received: version {version}\. Read it with "
+        rf"^The log must have schema version 3\. Received: version {version}\. Read it with "
         r"the keras-initkit that wrote it\.$"
     )
     with pytest.raises(ValueError, match=message):
@@ -460,19 +462,84 @@ def test_another_schema_version_is_refused_in_words(version: int) -> None:
 @given(layouts, layouts)
 def test_a_union_holds_the_columns_of_both_each_once(some: Layout, other: Layout) -> None:
     union = some.union(other)
-    assert set(union.variables) == set(some.variables) | set(other.variables)
-    assert len(set(union.variables)) == len(union.variables)
+    keys, first, second = (
+        [variable.key for variable in layout.variables] for layout in (union, some, other)
+    )
+    assert set(keys) == set(first) | set(second)
+    assert len(set(keys)) == len(keys)
     # In the order of the first, or of the second where that has all and more: a layer that is
     # unfrozen later stands where the model has it.
-    larger = other if set(some.variables) < set(other.variables) else some
-    first = tuple(dict.fromkeys(larger.variables))
-    assert union.variables[: len(first)] == first
-    assert union.union(other).variables == union.union(some).variables == union.variables
+    larger = list(dict.fromkeys(second if set(first) < set(second) else first))
+    assert keys[: len(larger)] == larger
+    assert union.union(other) == union
+    assert [variable.key for variable in union.union(some).variables] == keys
     assert set(union.optimizers) == set(some.optimizers) | set(other.optimizers)
     # What is said of the model is what was said last.
     assert (union.frozen, union.replicas) == (other.frozen, other.replicas)
     columns = union.columns_of(other)
-    assert tuple(union.variables[column] for column in columns) == other.variables
+    assert [keys[column] for column in columns] == second
+
+
+def test_a_variable_that_is_drawn_otherwise_later_stays_one_column() -> None:
+    first = Variable("a/kernel", "a", (2, 3), layer_type="Dense", initializer="Zeros")
+    later = first._replace(initializer="HeNormal")
+    assert Layout((first,)).union(Layout((later,))).variables == (later,)
+
+
+# Rows of chunks, and what is read of them.
+
+
+class Unread(Mapping[str, Any]):
+    """Arrays that say which of them were read."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays, self.read = arrays, list[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.append(name)
+        return self._arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), np.array([True, False, True, True]), [3, 0]])
+def test_only_what_is_asked_for_is_read(rows: Any) -> None:
+    chunk = random_chunk(layout_of(A, B), [1, 2, 5, 9])
+    values = Unread(chunk.values)
+    part = Chunk(chunk.layout, chunk.steps, values).select(rows)
+    assert "norm" in part.values
+    assert "unknown" not in part.values
+    assert list(part.values) == list(chunk.values)
+    assert len(part.values) == len(chunk.values)
+    assert recorded_statistics(part.values) == list(STATISTICS)
+    assert values.read == []
+    expected = chunk.select(rows)
+    np.testing.assert_array_equal(part.steps, expected.steps)
+    np.testing.assert_array_equal(per_layer(part, "max_abs"), per_layer(expected, "max_abs"))
+    assert set(values.read) == {"max_abs", "nonfinite"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        (["norm", "nonfinite"], ["norm", "rms", "nonfinite"]),
+        (
+            ["norm", "nonfinite", "clip_ratio"],
+            ["norm", "rms", "nonfinite", "raw_norm", "clip_ratio"],
+        ),
+        (["update_norm"], []),
+        (["update_norm", "weight_norm"], ["weight_norm", "update_ratio"]),
+    ],
+)
+def test_recorded_is_what_can_be_computed(measured: list[str], expected: list[str]) -> None:
+    assert recorded_statistics(dict.fromkeys(measured, np.zeros((1, 1)))) == expected
 
 
 # Chunks on other layouts.

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.callbacks import GradientMonitor
-from keras_initkit.verdicts import THRESHOLDS, judge, news
 from tensorboard_plugin_initkit import findings
 from tensorboard_plugin_initkit.findings import Finding
 from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.verdicts import THRESHOLDS, depth_bands, judge, news
 
 EVERY_10 = np.arange(0, 130, 10)
 EVERY_STEP = np.arange(0, 130)
@@ -517,6 +517,56 @@ def test_news_are_what_was_not_said_before():
     assert news([partly], [finding("dead_units", "c", share=0.95)]) == []
     assert news([lost], [finding("exploding", "")]) == []
     assert news([vanishing], [lost]) == [lost]
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"), [(0.2, "vanishing"), (5.0, "exploding"), (0.7, ""), (1.4, "")]
+)
+def test_bands_are_where_the_rule_holds(factor, name):
+    record = made(EVERY_10, 12)
+    whole = falls_between(record, factor, 30, 100)
+    bands = depth_bands(whole)
+    np.testing.assert_array_equal(bands.steps, record.steps)
+    for band in ("vanishing", "exploding"):
+        judged = record.steps[getattr(bands, band)]
+        if band != name:
+            assert not len(judged)
+            continue
+        # It must have lasted for 30 steps: from step 60 to the last one.
+        assert judged.tolist() == [60, 70, 80, 90]
+        first = next(f for f in judge(whole) if f.kind == band)
+        assert first.step == judged[0]
+
+
+def falls_between(record, factor, begin, end):
+    """Gradients that fall by a factor a layer at the steps from `begin` to `end`."""
+    rows = (record.steps >= begin) & (record.steps < end)
+    change = factor ** np.arange(record.bias.shape[1] - 1, -1, -1)
+    record.bias[rows] *= change
+    record.kernel[rows] *= change
+    return record.history()
+
+
+def test_bands_end_where_numbers_are_not_finite():
+    record = made(EVERY_10, 12)
+    falls(record, 0.2)
+    record.nonfinite[20:, 3] = 7
+    bands = depth_bands(record.history())
+    assert bands.vanishing[:20].any()
+    assert not bands.vanishing[20:].any()
+
+
+@pytest.mark.parametrize("change", HEALTHY, ids=lambda change: change.__name__)
+def test_bands_of_healthy_networks_are_empty(change):
+    record = made()
+    change(record)
+    bands = depth_bands(record.history())
+    assert not bands.vanishing.any()
+    assert not bands.exploding.any()
+
+
+def test_an_empty_history_has_no_bands():
+    assert [len(part) for part in depth_bands(History())] == [0, 0, 0]
 
 
 def test_an_empty_history_has_no_findings():

@@ -168,6 +168,40 @@ def _is_partly_dead(finding: Finding) -> bool:
     return finding.kind == "dead_units" and finding.evidence["share"] < 1
 
 
+class Bands(NamedTuple):
+    """Where in a record the rule of vanishing and exploding gradients over depth holds.
+
+    Attributes:
+        steps: Recorded steps, (n,).
+        vanishing, exploding: Whether it holds at each, and has for a window, (n,). False from the
+            first record with numbers that are not finite on.
+    """
+
+    steps: Ints
+    vanishing: Bools
+    exploding: Bools
+
+
+def depth_bands(history: History) -> Bands:
+    """Say where, and not only whether, gradients vanish or explode over depth.
+
+    Args:
+        history: A record; of a long one, some records evenly chosen will do.
+    """
+    vanishing, exploding = np.zeros((2, len(history)), bool)
+    if len(history) and history.variables:
+        record = _Record(history)
+        for finding in _non_finite(record):
+            record = _Record(history, finding.step)
+        if len(record.steps):
+            rows = slice(0, len(record.steps))
+            for optimizer in np.unique(record.optimizer_of):
+                slope = _slope(record, _profile(record, int(optimizer)).signal)
+                vanishing[rows] |= slope.falls
+                exploding[rows] |= slope.grows
+    return Bands(history.steps, vanishing, exploding)
+
+
 class _Record:
     """The statistics that the rules need, with what they have in common.
 
@@ -396,15 +430,36 @@ def _over_depth(record: _Record) -> Iterator[Finding]:
     at all makes it fall.
     """
     for optimizer in np.unique(record.optimizer_of):
-        yield from _along(record, _profile(record, int(optimizer)))
+        signal, layers = _profile(record, int(optimizer))
+        slope = _slope(record, signal)
+        # Of a window in which nothing at all comes back, `_cut_off` speaks.
+        known = np.where((slope.filled > 0).all(axis=1), np.arange(len(signal)), -1)
+        known = np.maximum.accumulate(known)
+        for kind, steep in (("vanishing", slope.falls), ("exploding", slope.grows)):
+            row = _first(steep & (known >= record.start))
+            if row is not None:
+                yield _depth_finding(record, kind, row, slope.filled[known[row]], layers)
 
 
-def _along(record: _Record, profile: _Profile) -> Iterator[Finding]:
-    signal, layers = profile
-    depth = signal.shape[1]
+class _Slope(NamedTuple):
+    """Whether the gradient falls or grows too steeply on its way back, (n,), and what was judged.
+
+    Attributes:
+        falls, grows: Whether it does at each record, and has for a window.
+        filled: The signal in which single layers without one are filled, (n, depth).
+    """
+
+    falls: Bools
+    grows: Bools
+    filled: Floats
+
+
+def _slope(record: _Record, signal: Floats) -> _Slope:
+    depth, filled = signal.shape[1], _filled(signal)
     if depth + 1 < THRESHOLDS["depth_layers"].value:
-        return
-    third, filled = max(2, depth // 3), _filled(signal)
+        never = np.zeros(len(signal), bool)
+        return _Slope(never, never, filled)
+    third = max(2, depth // 3)
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(np.stack([signal, filled]))
         # Of each end: the largest of all, and the median of the filled ones.
@@ -416,13 +471,7 @@ def _along(record: _Record, profile: _Profile) -> Iterator[Finding]:
         total = (front - back) * (depth - 1) / (depth - third)
         falls = _is_steep(record, total, front_most - back) & ~record.loss.good
         grows = _is_steep(record, -total, back_most - front)
-    # Of a window in which nothing at all comes back, `_cut_off` speaks.
-    known = np.where((filled > 0).all(axis=1), np.arange(len(signal)), -1)
-    known = np.maximum.accumulate(known)
-    for kind, steep in (("vanishing", falls), ("exploding", grows)):
-        row = _first(steep & (known >= record.start))
-        if row is not None:
-            yield _depth_finding(record, kind, row, filled[known[row]], layers)
+    return _Slope(falls, grows, filled)
 
 
 def _is_steep(record: _Record, total: Floats, nearest: Floats) -> Bools:
