@@ -100,6 +100,11 @@ class Quantiles:
         """How far a quantile's rank may be off, as a part of all values, at 99 % confidence."""
         return float(_sketch_class().get_normalized_rank_error(self.k, False))
 
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Whether a feature has one value only, booleans (features,)."""
+        return np.asarray(self.min == self.max)
+
     def update(
         self,
         batch: NDArray[Any],

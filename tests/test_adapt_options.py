@@ -262,6 +262,17 @@ def test_a_pass_can_go_on() -> None:
     np.testing.assert_array_equal(first.moments.get_state()["m2"], state["m2"])
 
 
+def test_a_pass_by_extremes_goes_on_from_such_only() -> None:
+    first = adapted(table())
+    layer = Normalization(method="min_max")
+    with pytest.raises(ValueError, match=r"^`initial` must hold minima and maxima for method='min"):
+        layer.adapt(table(), initial=first.moments)
+    layer.adapt(table()[300:], initial=Moments((table().shape[1],)).update(table()[:300]))
+    whole = Normalization(method="min_max")
+    whole.adapt(table())
+    np.testing.assert_array_equal(layer(table()), whole(table()))
+
+
 def test_an_engine_gives_the_same() -> None:
     x = table()
 

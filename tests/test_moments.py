@@ -99,6 +99,56 @@ def test_rows_of_any_length(features: int) -> None:
     np.testing.assert_array_equal(moments.max, wide.max(axis=0))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 600),
+    constant=st.sampled_from([0.0, 0.1, -1e-30, 3.3e8, 1 / 3]),
+    way=st.sampled_from(["whole", "parts", "masked", "weighted", "merged"]),
+)
+def test_constants_are_told_from_all_others(
+    seed: int, rows: int, constant: float, way: str
+) -> None:
+    generator = np.random.default_rng(seed)
+    x = np.stack([np.full(rows, constant), generator.normal(1e6, 1, rows)], axis=1)
+    if rows > 1:  # nearly constant
+        x = np.column_stack([x, np.where(np.arange(rows) == rows // 2, 1 + 2**-52, 1.0)])
+    mask, weight = generator.random(rows) < 0.7, generator.random(rows) + 0.1
+    plain, extreme = (Moments((x.shape[1],), extremes) for extremes in (False, True))
+    for moments in (plain, extreme):
+        if way == "whole":
+            moments.update(x)
+        elif way == "merged":
+            first = Moments(moments.shape, moments.extremes).update(x[: rows // 3])
+            moments.merge(first).update(x[rows // 3 :])
+        else:
+            for part in np.array_split(np.arange(rows), 3):
+                if way == "masked":
+                    moments.update(x[part], mask=mask[part])
+                else:
+                    used = weight[part] if way == "weighted" else None
+                    moments.update(x[part], sample_weight=used)
+    expected = extreme.min == extreme.max
+    np.testing.assert_array_equal(plain.constant, expected)
+    np.testing.assert_array_equal(extreme.constant, expected)
+    np.testing.assert_array_equal(plain.m2, extreme.m2)
+    np.testing.assert_array_equal(plain.mean, extreme.mean)
+
+
+def test_extremes_may_be_left_out() -> None:
+    x = sample(0, 50, 3, 0.0)
+    plain, whole = Moments((3,), extremes=False).update(x), Moments((3,)).update(x)
+    assert np.isnan([plain.min, plain.max]).all()
+    again = Moments.from_state(plain.get_state())
+    assert not again.extremes
+    # Of both together they are not known.
+    assert np.isnan(again.update(x).merge(whole).min).all()
+    both = Moments((3,)).update(x).merge(plain)
+    assert not both.extremes
+    assert np.isnan(both.max).all()
+    assert whole.extremes
+
+
 def test_the_tables_above_would_catch_raw_power_sums() -> None:
     x = sample(0, 3000, 1, 1e6)
     raw = (x * x).sum(axis=0) - x.sum(axis=0) ** 2 / len(x)

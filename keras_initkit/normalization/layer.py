@@ -202,13 +202,20 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         Raises:
             TypeError: If the data are of a type that can't be read.
             ValueError: If the data are empty, endless, not finite or not of the shape that
-                the layer was built for, or if the layer was given `mean` and `variance`.
+                the layer was built for, if the layer was given `mean` and `variance`, or if
+                `initial` lacks what `method` needs.
         """
         if self.input_mean is not None:
             raise ValueError(
                 "`adapt()` must be called on a layer without given statistics. Received: "
                 f"mean={self.input_mean} and variance={self.input_variance} at "
                 "construction. Drop these two arguments, or the call."
+            )
+        if self.method == "min_max" and not getattr(initial, "extremes", True):
+            raise ValueError(
+                "`initial` must hold minima and maxima for method='min_max'. Received: moments "
+                "without them. Take those of a layer of the same method, or "
+                "`keras_initkit.Moments(…)`."
             )
         reading = Reading(mask, mask_value, sample_weight, nan, steps, max_rows, verbose)
         result = statistics_of(
@@ -231,7 +238,7 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         sizes = tuple(result.shape[axis] or 0 for axis in kept_axes(self.axis, result.shape))
         accumulator = result.accumulator
         location, scale = self._location_and_scale(accumulator)
-        constant = accumulator.min == accumulator.max
+        constant = accumulator.constant
         # A variance that is too small for the type is none.
         flat = np.square(scale) < _smallest_number(self.variable_dtype)
         scale = np.where(constant | flat, 0.0, scale)
@@ -438,10 +445,12 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         # A variance that overflows even float64 is NaN, but so is one that is to be.
         overflows = np.isnan(largest) & (accumulator.nan_count == 0)
         if overflows.any() or np.nanmax(largest, initial=0.0) > _largest_number(dtype):
+            mean, deviation = (
+                np.fmax.reduce(np.abs(part), axis=None, initial=0.0) for part in (location, scale)
+            )
             raise ValueError(
                 f"`data` must have a mean and a variance that {dtype} can hold. Received: "
-                f"values between {np.nanmin(accumulator.min):.6g} and "
-                f"{np.nanmax(accumulator.max):.6g}. "
+                f"means up to {mean:.6g} and standard deviations up to {deviation:.6g}. "
                 "Divide the data by a constant, or use a layer of a wider type, such as "
                 "`Normalization(dtype='float64')`."
             )
@@ -470,12 +479,16 @@ class Normalization(DriftCheck, keras.layers.Normalization):
 
 
 def _moments(features: int) -> Moments:
+    return Moments((features,), extremes=False)
+
+
+def _moments_and_extremes(features: int) -> Moments:
     return Moments((features,))
 
 
 _METHODS: dict[str, Callable[[int], Any]] = {
     "standard": _moments,
-    "min_max": _moments,
+    "min_max": _moments_and_extremes,
     "robust": Quantiles,
 }
 

@@ -581,7 +581,9 @@ def _intake(
     if names is None or len(names) != features:
         names = (port.name,) if features == 1 else None
     kept = () if axis is None else (axis,)
-    return Intake(shape, kept, lambda size: Moments((size,)), reading.nan, label, names)
+    return Intake(
+        shape, kept, lambda size: Moments((size,), extremes=False), reading.nan, label, names
+    )
 
 
 def _by_name(data: Any, inputs: list[_Port]) -> Any:
