@@ -79,7 +79,7 @@ def main() -> None:
     print("Gradient norms at the last recorded step:")
     for layer, norm in zip(monitor.history.layers, monitor.history["norm"][-1], strict=True):
         print(f"  {layer:15} {norm:.3g}")
-    print(f"See them over time: tensorboard --logdir {log_dir}")
+    print(f"See them over time, in the tab Gradient Flow: tensorboard --logdir {log_dir}")
 
 
 if __name__ == "__main__":
