@@ -405,7 +405,8 @@ def main() -> None:
     console.print(rule_table(outcomes))
     console.print(finding_table(outcomes))
     tensorboard = Path(sys.executable).with_name("tensorboard")
-    console.print(f"\n{time.monotonic() - start:.0f} s. Now look at the gradients themselves, in the tab Gradient Flow of\n")
+    console.print(f"\n{time.monotonic() - start:.0f} s. Now look at the gradients themselves,")
+    console.print("in the tab Gradient Flow of\n")
     console.print(f"    {_shortest(tensorboard)} --logdir {arguments.log_dir}\n", style="bold")
 
 

@@ -62,6 +62,8 @@ if BACKEND == "jax":
 @pytest.mark.parametrize("make", [mlp, convolutional, with_embedding], ids=lambda m: m.__name__)
 @pytest.mark.parametrize("way", WAYS, ids=label)
 def test_what_is_recorded_is_what_autodiff_says(make, way):
+    if BACKEND == "jax" and "run_eagerly" in way and make is not mlp:
+        pytest.skip("JAX compiles each operation of an eager training: the plain model will do.")
     assert_same_record(recorded(make, **way), trained_beside(make))
 
 

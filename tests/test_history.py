@@ -101,7 +101,7 @@ appends = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(appends)
 def test_what_is_appended_replaces_the_record_from_its_first_step_on(
     contents: list[tuple[Layout, list[int], bool]],
