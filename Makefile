@@ -40,6 +40,7 @@ bench: .venv/ready
 	.venv/bin/python benchmarks/orthogonal.py
 	.venv/bin/python benchmarks/normalization_peers.py
 	.venv/bin/python benchmarks/drift.py
+	.venv/bin/python -m benchmarks.tab
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready

@@ -1,5 +1,6 @@
 """Steps x layers, drawn in fewer columns than there are records: pure NumPy."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ class Bins(NamedTuple):
             are none.
         nonfinite: Whether one of its values was NaN or infinite: (columns, layers).
         missing: Whether there is nothing to show: (columns, layers).
+        zero: Whether the value is exactly zero: (columns, layers).
     """
 
     edges: Floats
@@ -33,6 +35,7 @@ class Bins(NamedTuple):
     values: Floats
     nonfinite: Bools
     missing: Bools
+    zero: Bools
 
 
 def bin_steps(
@@ -58,46 +61,116 @@ def bin_steps(
         ValueError: If `columns` or `how` is not as described, or shapes do not fit.
     """
     steps, values = np.asarray(steps, np.int64), np.asarray(values, np.float64)
-    _check(steps, values, columns, how)
-    broken = np.isinf(values)
-    if nonfinite is not None:
-        broken |= np.asarray(nonfinite, bool)
-    if not len(steps):
-        none, empty = np.zeros(0, np.int64), np.zeros(values.shape, bool)
-        return Bins(np.zeros(1), none, none, none, values, empty, empty)
-    edges, column = _columns(steps, columns)
-    starts = np.flatnonzero(np.diff(column, prepend=-1))
-    ends = np.append(starts[1:], len(steps)) - 1
-    shown = np.searchsorted(column[starts], np.arange(len(edges) - 1), "right") - 1
-    combined = _combined(values, starts, how)[shown]
-    any_broken = np.logical_or.reduceat(broken, starts, axis=0)[shown]
-    records = np.bincount(column, minlength=len(edges) - 1)
-    missing = np.isnan(combined) & ~any_broken
-    return Bins(
-        edges, steps[starts][shown], steps[ends][shown], records, combined, any_broken, missing
-    )
-
-
-def _check(steps: Ints, values: Floats, columns: int, how: str) -> None:
-    if columns < 1:
-        raise ValueError(f"`columns` must be a positive integer. Received: columns={columns!r}.")
-    if how not in ("max", "min", "mean"):
-        raise ValueError(f'`how` must be "max", "min" or "mean". Received: how={how!r}.')
+    broken = np.zeros(values.shape, bool) if nonfinite is None else np.asarray(nonfinite, bool)
     if values.ndim != 2 or steps.shape != values.shape[:1]:
         raise ValueError(
             "`values` must have a row for each step and a column for each layer. Received: "
             f"values of shape {values.shape} with steps of shape {steps.shape}."
         )
+    return bin_blocks(steps, lambda rows: (values[rows], broken[rows]), columns, how)
+
+
+def bin_blocks(
+    steps: Ints,
+    read: Callable[[slice], tuple[Floats, Bools]],
+    columns: int = 1200,
+    how: How = "max",
+    most: int | None = None,
+) -> Bins:
+    """As `bin_steps`, of values that are read block by block.
+
+    Args:
+        steps: Strictly increasing integers, (n,).
+        read: Returns the values of a slice of records, and where the gradient was not finite.
+        columns: Largest number of columns, a positive integer.
+        how: As for `bin_steps`.
+        most: Largest number of records of a block. A column is never parted: one of more
+            records is a block of its own.
+
+    Raises:
+        ValueError: If `columns` or `how` is not as described.
+    """
+    if columns < 1:
+        raise ValueError(f"`columns` must be a positive integer. Received: columns={columns!r}.")
+    if how not in ("max", "min", "mean"):
+        raise ValueError(f'`how` must be "max", "min" or "mean". Received: how={how!r}.')
+    if not len(steps):
+        none, empty = np.zeros(0, np.int64), read(slice(0, 0))[0]
+        nowhere = np.zeros(empty.shape, bool)
+        return Bins(np.zeros(1), none, none, none, empty, nowhere, nowhere, nowhere)
+    edges, column = _columns(steps, columns)
+    starts = np.flatnonzero(np.diff(column, prepend=-1))
+    ends = np.append(starts[1:], len(steps))
+    combined, broken = [], []
+    for rows, own in _blocks(starts, ends, most or len(steps)):
+        values, nonfinite = read(rows)
+        combined.append(_combined(values, own, how))
+        broken.append(np.logical_or.reduceat(np.isinf(values) | nonfinite, own, axis=0))
+    shown = np.searchsorted(column[starts], np.arange(len(edges) - 1), "right") - 1
+    result, any_broken = np.concatenate(combined)[shown], np.concatenate(broken)[shown]
+    return Bins(
+        edges=edges,
+        first=steps[starts][shown],
+        last=steps[ends - 1][shown],
+        records=np.bincount(column, minlength=len(edges) - 1),
+        values=result,
+        nonfinite=any_broken,
+        missing=np.isnan(result) & ~any_broken,
+        zero=result == 0,
+    )
+
+
+def bin_layers(bins: Bins, rows: int, how: How = "max") -> tuple[Bins, Ints, Ints]:
+    """Combine neighbouring layers into at most so many rows of equal height.
+
+    Args:
+        bins: What `bin_steps` returns.
+        rows: Largest number of rows, a positive integer.
+        how: What is shown of several layers.
+
+    Returns:
+        The bins with a row in the place of each layer, and the first and last layer of each. A
+        row is marked as zero, as it is as not finite, if one of its layers is.
+    """
+    layers = np.arange(bins.values.shape[1])
+    if len(layers) <= rows:
+        return bins, layers, layers
+    across = bin_steps(layers, bins.values.T, rows, how, bins.nonfinite.T)
+    zero = np.logical_or.reduceat(bins.zero, across.first, axis=1)
+    combined = bins._replace(
+        values=across.values.T, nonfinite=across.nonfinite.T, missing=across.missing.T, zero=zero
+    )
+    return combined, across.first, across.last
+
+
+def extent(steps: Ints) -> tuple[float, float]:
+    """Where the columns of all records begin and end, in steps."""
+    return (float(steps[0]), float(steps[-1] + _unit(steps))) if len(steps) else (0.0, 1.0)
+
+
+def _blocks(starts: Ints, ends: Ints, most: int) -> Iterator[tuple[slice, Ints]]:
+    """Records of whole columns, and where in them each column starts."""
+    first = 0
+    while first < len(starts):
+        begin = int(starts[first])
+        next_one = max(first + 1, int(np.searchsorted(ends, begin + most, "right")))
+        yield slice(begin, int(ends[next_one - 1])), starts[first:next_one] - begin
+        first = next_one
 
 
 def _columns(steps: Ints, most: int) -> tuple[Floats, Ints]:
     """Edges of the columns, and the column of each step."""
-    unit = int(np.gcd.reduce(np.diff(steps))) if len(steps) > 1 else 1
+    unit = _unit(steps)
     span = int(steps[-1] - steps[0]) // unit + 1
     columns = min(most, span)
     offset = (steps - steps[0]) // unit
     edges = steps[0] + np.arange(columns + 1) * (span / columns * unit)
     return edges, offset * columns // span
+
+
+def _unit(steps: Ints) -> int:
+    """The largest distance that all records are multiples of apart."""
+    return int(np.gcd.reduce(np.diff(steps))) if len(steps) > 1 else 1
 
 
 def _combined(values: Floats, starts: Ints, how: str) -> Floats:

@@ -3,7 +3,7 @@
 Names of layers and runs come from a log, and are shown as text, whatever they hold.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from tensorboard_plugin_initkit.depth_profile import depth_player, depth_profile
@@ -59,23 +59,33 @@ def findings_table(findings: Iterable[Finding], theme: ThemeName = "light") -> A
     )
 
 
-def findings_html(findings: Iterable[tuple[str, Finding]]) -> str:
-    """A table of findings with the names of their runs, as HTML that is safe to show."""
+def findings_html(
+    findings: Iterable[tuple[str, Finding]], places: Mapping[str, str] | None = None
+) -> str:
+    """A table of findings with the names of their runs, as HTML that is safe to show.
+
+    Args:
+        findings: With the name of the run of each; "" if there is only one.
+        places: For names of runs, the id of the element that shows it, to be linked to.
+    """
     found = sorted(findings, key=lambda item: item[1].step)
     if not found:
         return "<p>The log holds no findings.</p>"
     runs = any(run for run, _ in found)
     heads = [*(["Run"] if runs else []), "Step", "What", "Layer", "Finding", "Evidence"]
     head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(f"<tr>{_cells(run, finding, runs)}</tr>" for run, finding in found)
+    body = "".join(f"<tr>{_cells(run, finding, runs, places or {})}</tr>" for run, finding in found)
     return f'<table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _cells(run: str, finding: Finding, runs: bool) -> str:
+def _cells(run: str, finding: Finding, runs: bool, places: Mapping[str, str]) -> str:
     evidence = ", ".join(f"{name} = {value:.4g}" for name, value in finding.evidence.items())
     layer = as_html(finding.layer, 48) if finding.layer else "all"
+    name = as_html(run, 48)
+    if run in places:
+        name = f'<a href="#{places[run]}">{name}</a>'
     cells = [
-        *([as_html(run, 48)] if runs else []),
+        *([name] if runs else []),
         str(int(finding.step)),
         as_html(finding.kind.replace("_", " "), 48),
         layer,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.findings import Finding, from_json
+from tensorboard_plugin_initkit.findings import Finding, merged
 from tensorboard_plugin_initkit.history import History, read_log
 
 
@@ -72,13 +72,13 @@ def _report(options: argparse.Namespace) -> int:
 
 def _read(log_dir: str) -> _Logs:
     """All logs below a directory; one that cannot be read is a problem to be said."""
-    from tensorboard_plugin_initkit.log import RUN
+    from tensorboard_plugin_initkit.log import RUN, read_findings
 
     logs = _Logs({}, {}, [])
     for name, directory in _runs(log_dir):
         try:
             history = read_log(directory)
-            found = _findings(directory)
+            found = merged(read_findings(directory))
         except (OSError, ValueError, KeyError, TypeError) as error:
             logs.problems.append(f"The log of {name!r} cannot be read: {error}")
             continue
@@ -117,15 +117,6 @@ def _nothing_in(log_dir: str, why: str) -> str:
         "    from keras_initkit.callbacks import GradientMonitor\n"
         f"    model.fit(x, y, callbacks=[GradientMonitor({log_dir!r})])"
     )
-
-
-def _findings(directory: str) -> list[Finding]:
-    """What was found; each entry of a log repeats those before it."""
-    from tensorboard_plugin_initkit.log import read_findings
-
-    found = [finding for text in read_findings(directory) for finding in from_json(text)]
-    unique = {(f.kind, f.layer, f.step, f.message): f for f in found}
-    return sorted(unique.values(), key=lambda finding: finding.step)
 
 
 if __name__ == "__main__":

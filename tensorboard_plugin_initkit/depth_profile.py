@@ -1,7 +1,7 @@
 """A statistic over the depth of the model at one step, with the slope that is fitted to it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,18 +10,17 @@ import numpy.typing as npt
 from tensorboard_plugin_initkit.depth import Slope, slope
 from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.names import display_name, display_names
+from tensorboard_plugin_initkit.scales import Scale, scale_of
 from tensorboard_plugin_initkit.theme import (
-    Scale,
     ThemeName,
     apart,
     control_style,
     hover,
     new_figure,
-    scale_of,
     style_legend,
     theme_of,
-    values_of,
 )
+from tensorboard_plugin_initkit.values import values_of
 
 # isort: split
 from bokeh.core.properties import value as literal
@@ -32,12 +31,15 @@ from bokeh.models import (
     CustomJS,
     Legend,
     LegendItem,
+    Line,
+    Scatter,
     Slider,
     Toggle,
 )
 
 Histories = History | Sequence[History] | Mapping[str, History]
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
+_FRAMES = 100
 _SHOW = """
 const frame = (slider.initkit_frames ??= JSON.parse(frames))[slider.value]
 slider.title = `Step ${frame.step}`
@@ -77,16 +79,15 @@ class _Curve(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """A record as the profile needs it: infinite where the gradient was not finite."""
+    """A record as the profile needs it: some of its steps; NaN where a layer is not shown.
+
+    It is infinite where the gradient was not finite.
+    """
 
     name: str
     steps: npt.NDArray[Any]
     values: npt.NDArray[Any]
     layers: list[str]
-
-    def row(self, step: int) -> int:
-        """The last record up to a step, or the first."""
-        return max(0, int(np.searchsorted(self.steps, step, "right")) - 1)
 
 
 def depth_profile(
@@ -94,6 +95,7 @@ def depth_profile(
     step: int | Sequence[int] | None = None,
     *,
     statistic: str = "signal",
+    layers: Sequence[str] | None = None,
     title: str = "",
     theme: ThemeName = "light",
 ) -> Any:
@@ -105,14 +107,18 @@ def depth_profile(
             default the last of all.
         statistic: One of layers, or `"signal"`: the RMS of the gradient of the layer's biases,
             by which the callback's verdicts compare layers.
+        layers: Paths of layers to be shown and fitted; by default all.
         title: Shown above.
         theme: `"light"` or `"dark"`.
 
     Returns:
         A Bokeh figure.
     """
-    records, scale = _records(histories, statistic), scale_of(statistic)
-    steps = [int(s) for s in np.atleast_1d(step)] if step is not None else [_last(records)]
+    by_name, scale = _by_name(histories), scale_of(statistic)
+    steps = [int(s) for s in np.atleast_1d(step)] if step is not None else [_last(by_name)]
+    # The axis is that of the player.
+    frames = [*_some_steps(by_name, _FRAMES), *steps]
+    records = _records(by_name, statistic, layers, frames)
     low = _limits(records, scale)[0]
     curves = [_curve(record, s, scale, low) for s in steps for record in records]
     heading = display_name(title or (f"step {steps[0]}" if len(steps) == 1 else ""))
@@ -123,7 +129,8 @@ def depth_player(
     histories: Histories,
     *,
     statistic: str = "signal",
-    frames: int = 100,
+    layers: Sequence[str] | None = None,
+    frames: int = _FRAMES,
     theme: ThemeName = "light",
 ) -> Any:
     """`depth_profile` with a slider for the step, which needs no Python once it is drawn.
@@ -131,14 +138,16 @@ def depth_player(
     Args:
         histories: One record, several, or several by name.
         statistic: As for `depth_profile`.
+        layers: As for `depth_profile`.
         frames: Largest number of steps to choose from.
         theme: `"light"` or `"dark"`.
 
     Returns:
         A Bokeh layout.
     """
-    records, scale = _records(histories, statistic), scale_of(statistic)
-    steps = _some_steps(records, frames)
+    by_name, scale = _by_name(histories), scale_of(statistic)
+    steps = _some_steps(by_name, frames)
+    records = _records(by_name, statistic, layers, steps)
     low = _limits(records, scale)[0]
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
     figure, drawn = _drawn(shown[0] if shown else [], records, scale, "", theme)
@@ -172,35 +181,61 @@ def depth_player(
     return column(row(toggle, slider), figure, sizing_mode="stretch_width")
 
 
-def _records(histories: Histories, statistic: str) -> list[_Record]:
+def _by_name(histories: Histories) -> dict[str, History]:
+    """The records that hold something, by the names that are shown."""
     if isinstance(histories, History):
         histories = {"": histories}
     elif not isinstance(histories, Mapping):
         histories = {f"run {i + 1}": history for i, history in enumerate(histories)}
+    named = zip(display_names(list(histories)), histories.values(), strict=True)
+    return {name: history for name, history in named if len(history) and history.layers}
+
+
+def _records(
+    by_name: Mapping[str, History],
+    statistic: str,
+    layers: Sequence[str] | None,
+    steps: Sequence[int],
+) -> list[_Record]:
+    """Of each record, what it shows at some steps."""
+    known = {layer for history in by_name.values() for layer in history.layers}
+    wanted = known if layers is None else set(layers)
+    if known and not known & wanted:
+        raise ValueError(
+            "`layers` must have paths of layers in `history.layers`. Received: "
+            f"layers={layers!r}, none of which is one of the {len(known)}."
+        )
     records = []
-    for name, history in zip(display_names(list(histories)), histories.values(), strict=True):
-        if len(history) and history.layers:
-            values, broken = values_of(history, statistic)
-            values = np.where(broken, np.inf, values)
-            records.append(_Record(name, history.steps, values, display_names(history.layers)))
+    for name, history in by_name.items():
+        rows = np.unique([_row(history.steps, step) for step in steps])
+        part = history.select(rows)
+        values, broken = values_of(part, statistic)
+        values = np.where(broken, np.inf, values)
+        values[:, [layer not in wanted for layer in history.layers]] = np.nan
+        records.append(_Record(name, part.steps, values, display_names(history.layers)))
     return records
 
 
-def _last(records: Iterable[_Record]) -> int:
-    return max((int(record.steps[-1]) for record in records), default=0)
+def _row(recorded: npt.NDArray[Any], step: int) -> int:
+    """The last record up to a step, or the first."""
+    return max(0, int(np.searchsorted(recorded, step, "right")) - 1)
 
 
-def _some_steps(records: Sequence[_Record], most: int) -> list[int]:
+def _last(by_name: Mapping[str, History]) -> int:
+    return max((int(history.steps[-1]) for history in by_name.values()), default=0)
+
+
+def _some_steps(by_name: Mapping[str, History], most: int) -> list[int]:
     """Recorded steps, at most so many: the first, the last, and evenly of those between."""
-    if not records:
+    if not by_name:
         return []
-    steps = np.unique(np.concatenate([record.steps for record in records]))
+    steps = np.unique(np.concatenate([history.steps for history in by_name.values()]))
     rows = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
     return [int(step) for step in steps[rows]]
 
 
 def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
-    """Ends of the axis: of all steps, so that it stands still."""
+    """Ends of the axis: of all frames, so that it stands still."""
     if not scale.log:
         margin = 0.03 * (scale.high - scale.low)
         return scale.low - margin, scale.high + margin
@@ -212,7 +247,7 @@ def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
 
 
 def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
-    row = record.row(step)
+    row = _row(record.steps, step)
     values, depth = record.values[row], np.arange(len(record.layers))
     at = int(record.steps[row])
     there = np.isfinite(values) & ((values > 0) | (not scale.log))
@@ -228,7 +263,7 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
         at,
         dots(there, values),
         dots(zero, at_bottom),
-        _line(fitted, len(depth)),
+        _line(fitted, values),
         f"{record.name}, {label}" if record.name else label,
     )
 
@@ -244,13 +279,13 @@ def _named(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
     return ColumnDataSource(dots | said)
 
 
-def _line(fitted: Slope | None, layers: int) -> dict[str, Any]:
-    """The fitted line, without the output layer that it says nothing of."""
+def _line(fitted: Slope | None, values: npt.NDArray[Any]) -> dict[str, Any]:
+    """The fitted line over the layers that it was fitted to: the output layer is none of them."""
     if fitted is None or np.isnan(fitted.factor):
         return {"depth": [], "value": []}
-    depth = np.array([0, layers - 2])
+    depth = np.flatnonzero(values[:-1] > 0)[[0, -1]]
     with np.errstate(over="ignore", under="ignore"):
-        value = fitted.at_output * fitted.factor ** (layers - 1.0 - depth)
+        value = fitted.at_output * fitted.factor ** (len(values) - 1.0 - depth)
     return {"depth": depth.tolist(), "value": np.clip(value, 5e-324, 1e308).tolist()}
 
 
@@ -281,20 +316,21 @@ def _drawn(
         record = records[i % len(records)]
         points, zeros = (_named(part, record, curve.step) for part in (curve.points, curve.zeros))
         fit = ColumnDataSource(curve.fit)
-        look = {"color": colour if len(curves) > 1 else theme.text, "line_width": 1.5}
-        dot = figure.scatter(
-            "depth",
-            "value",
-            source=points,
+        at = {"x": "depth", "y": "value"}
+        marker = Scatter(
+            **at,
             size=8 if deepest <= 100 else 4,
-            alpha=1 if deepest <= 100 else 0.5,
-            color=colour,
+            fill_alpha=1 if deepest <= 100 else 0.5,
+            line_alpha=1 if deepest <= 100 else 0.5,
+            fill_color=colour,
+            line_color=colour,
             marker=_MARKERS[(i + i // 7) % 7],
         )
-        line = figure.line("depth", "value", source=fit, line_dash="dashed", **look)
-        none = figure.scatter(
-            "depth", "value", source=zeros, size=9, color=colour, marker="y", line_width=2
-        )
+        own = colour if len(curves) > 1 else theme.text
+        dashes = Line(**at, line_dash="dashed", line_color=own, line_width=1.5)
+        nothing = Scatter(**at, size=9, line_color=colour, marker="y", line_width=2)
+        dot, line = figure.add_glyph(points, marker), figure.add_glyph(fit, dashes)
+        none = figure.add_glyph(zeros, nothing)
         item = LegendItem(label=literal(curve.label), renderers=[dot, line])
         dots.append(dot)
         at_bottom.append(none)

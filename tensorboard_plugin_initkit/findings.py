@@ -62,5 +62,19 @@ def from_json(text: str | bytes) -> list[Finding]:
     ]
 
 
+def merged(texts: Iterable[str | bytes]) -> list[Finding]:
+    """All findings of a log, each once, in order of steps; each text repeats those before it.
+
+    Args:
+        texts: What `to_json` wrote, in the order of the log.
+
+    Raises:
+        ValueError: If one was written by another version.
+    """
+    found = [finding for text in texts for finding in from_json(text)]
+    unique = {(f.kind, f.layer, f.step, f.message): f for f in found}
+    return sorted(unique.values(), key=lambda finding: finding.step)
+
+
 def _encoded(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))

@@ -5,26 +5,39 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.binning import How, bin_steps
+from tensorboard_plugin_initkit.binning import Bins, How, bin_steps, extent
 from tensorboard_plugin_initkit.history import History
 from tensorboard_plugin_initkit.names import display_name, display_names
+from tensorboard_plugin_initkit.scales import scale_of
+from tensorboard_plugin_initkit.smoothing import smoothed
 from tensorboard_plugin_initkit.theme import (
+    NONFINITE,
     Theme,
     ThemeName,
     apart,
     by_depth,
     hover,
     new_figure,
-    scale_of,
+    show_while,
+    steps_range,
     style_legend,
     theme_of,
-    values_of,
 )
+from tensorboard_plugin_initkit.values import binned, positions, rows_seen
 
 # isort: split
 from bokeh.core.properties import value as literal
 from bokeh.layouts import gridplot
-from bokeh.models import ColumnDataSource, Legend, LegendItem, LinearScale, Range1d
+from bokeh.models import (
+    ColumnDataSource,
+    Legend,
+    LegendItem,
+    Line,
+    LinearScale,
+    LogScale,
+    Range1d,
+    Scatter,
+)
 
 _MOST_LINES = 10
 _TOTALS = (("loss", "loss"), ("learning_rate", "learning rate"))
@@ -35,8 +48,10 @@ def lines(
     layers: Sequence[str] | None = None,
     *,
     statistic: str = "rms",
+    steps: tuple[int, int] | None = None,
     how: How = "max",
     columns: int = 1200,
+    smoothing: float = 0.0,
     title: str = "",
     theme: ThemeName = "light",
 ) -> Any:
@@ -46,8 +61,12 @@ def lines(
         history: The record.
         layers: Paths of layers; by default ten, evenly from the input to the output.
         statistic: One of layers, or `"signal"`.
+        steps: First and last step to be shown; by default all.
         how: What is shown where a point stands for several records: `"max"`, `"min"`, `"mean"`.
         columns: Largest number of points of a line.
+        smoothing: As TensorBoard's for scalars, at least 0 and less than 1; of logarithms, where
+            the axis is logarithmic. What is smoothed is what is shown. Lines that are not
+            smoothed stay behind, faintly.
         title: Shown above.
         theme: `"light"` or `"dark"`.
 
@@ -55,67 +74,88 @@ def lines(
         A Bokeh layout; loss and learning rate are left out if they are not known.
 
     Raises:
-        ValueError: If the history has no such layer.
+        ValueError: If the history has no such layer, or an option is not as described.
     """
-    chosen = _positions(history, layers)
+    chosen = positions(history, layers) if layers is not None else _evenly(len(history.layers))
     colours, scale = theme_of(theme), scale_of(statistic)
-    values, broken = values_of(history, statistic)
-    bins = bin_steps(history.steps, values[:, chosen], columns, how, broken[:, chosen])
+    bins = binned(history, statistic, layers=chosen, steps=steps, columns=columns, how=how)
     own = bins.records > 0
-    note = f"{how} of several records a point" if bins.records.max(initial=0) > 1 else ""
-    heading = ", ".join(filter(None, [display_name(title), scale.title, note]))
+    notes = [
+        f"{how} of several records a point" if bins.records.max(initial=0) > 1 else "",
+        f"smoothed by {smoothing:g}" if smoothing else "",
+    ]
     top = new_figure(
         colours,
-        title=heading,
+        name="steps",
+        title=", ".join(filter(None, [display_name(title), scale.title, *notes])),
         height=360,
+        x_range=steps_range(extent(history.steps), steps),
         y_axis_type="log" if scale.log else "linear",
         y_axis_label=scale.title,
     )
+    shown = bins.values[own]
+    if scale.log:
+        shown = np.where(shown > 0, shown, np.nan)
     names = display_names([history.layers[i] for i in chosen])
     items, drawn = [], []
     # The output is above the input, as on the map.
     for i, colour in reversed(list(enumerate(by_depth(len(chosen), theme)))):
-        shown = bins.values[own, i]
-        if scale.log:
-            shown = np.where(shown > 0, shown, np.nan)
-        line = _line(top, bins.last[own], shown, names[i], colour)
+        line = _line(
+            top, f"data-line-{i}", bins.last[own], shown[:, i], names[i], colour, smoothing
+        )
         items.append(LegendItem(label=literal(names[i]), renderers=[line]))
         drawn.append(line)
+    items.append(_mark_nonfinite(top, bins.last[own], bins.nonfinite[own].any(axis=1)))
     _add_legend(top, items, colours)
-    top.add_tools(hover(drawn, _fields("layer"), mode="mouse", line_policy="nearest"))
-    _mark_nonfinite(top, bins.last[own], bins.nonfinite[own].any(axis=1), colours)
-    known = [(name, label) for name, label in _TOTALS if np.isfinite(history[name]).any()]
-    parts = [top, *(_total(history, name, label, top, colours, theme) for name, label in known)]
+    top.add_tools(hover(drawn, _fields("layer", smoothing), mode="mouse", line_policy="nearest"))
+    parts, rows = [top], rows_seen(history.steps, steps)
+    for name, label in _TOTALS:
+        if np.isfinite(history[name]).any():
+            totals = bin_steps(history.steps[rows], history[name][rows], columns, how)
+            weight = 0.0 if name == "learning_rate" else smoothing  # which is not noisy
+            parts.append(_total(history, name, label, top, totals, weight, theme))
     parts[-1].xaxis.axis_label = "step"
     charts = [[chart] for chart in parts]
     return gridplot(charts, sizing_mode="stretch_width", toolbar_options={"logo": None})
 
 
-def _positions(history: History, layers: Sequence[str] | None) -> list[int]:
-    known = history.layers
-    if layers is None:
-        spread = np.linspace(0, len(known) - 1, min(_MOST_LINES, len(known)))
-        return [int(i) for i in np.unique(spread.round())]
-    unknown = [layer for layer in layers if layer not in known]
-    if unknown:
-        raise ValueError(
-            "`layers` must be paths of layers in `history.layers`. Received: "
-            f"{unknown[0]!r}, which is none of its {len(known)}."
-        )
-    return [known.index(layer) for layer in layers]
+def _evenly(layers: int) -> list[int]:
+    spread = np.linspace(0, layers - 1, min(_MOST_LINES, layers))
+    return [int(i) for i in np.unique(spread.round())]
 
 
-def _line(figure: Any, steps: Any, values: Any, name: str, colour: str) -> Any:
-    source = ColumnDataSource({"step": steps, "value": values, "name": [name] * len(steps)})
-    there = np.pad(np.isfinite(values), 1)
+def _line(
+    figure: Any,
+    source_name: str,
+    steps: Any,
+    values: Any,
+    label: str,
+    colour: str,
+    smoothing: float,
+) -> Any:
+    """A line; with smoothing on its axis, the line itself stays behind it."""
+    log = isinstance(figure.y_scale, LogScale)
+    shown = smoothed(values, smoothing, log) if smoothing else values
+    there = np.pad(np.isfinite(shown), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
-    if alone.any():  # of which a line shows nothing
-        figure.scatter(steps[alone], values[alone], color=colour, size=6)
-    return figure.line("step", "value", source=source, color=colour, line_width=1.6)
+    data = {"step": steps, "value": shown, "alone": np.where(alone, shown, np.nan)}
+    source = ColumnDataSource(data | ({"raw": values} if smoothing else {}), name=source_name)
+    dot = Scatter(x="step", y="alone", size=6, fill_color=colour, line_color=colour)
+    others = [figure.add_glyph(source, dot)]  # of which a line shows nothing
+    if smoothing:
+        behind = Line(x="step", y="raw", line_color=colour, line_alpha=0.35)
+        others.append(figure.add_glyph(source, behind))
+    glyph = Line(x="step", y="value", line_color=colour, line_width=1.6)
+    line = figure.add_glyph(source, glyph, name=label)
+    for other in others:  # hidden by the legend, too
+        line.js_link("visible", other, "visible")
+    return line
 
 
-def _fields(what: str) -> list[tuple[str, str]]:
-    return [(what, "@name"), ("step", "@step"), ("value", "@value{%.4g}")]
+def _fields(what: str, smoothing: float) -> list[tuple[str, str]]:
+    # The name of the renderer.
+    fields = [(what, "$name"), ("step", "@step"), ("value", "@value{%.4g}")]
+    return [*fields, ("not smoothed", "@raw{%.4g}")] if smoothing else fields
 
 
 def _add_legend(figure: Any, items: list[Any], theme: Theme) -> None:
@@ -124,35 +164,38 @@ def _add_legend(figure: Any, items: list[Any], theme: Theme) -> None:
     figure.add_layout(legend, "right")
 
 
-def _mark_nonfinite(figure: Any, steps: Any, broken: Any, theme: Theme) -> None:
-    """Crosses along the lower edge: such a gradient has no place on the axis."""
-    if not broken.any():
-        return
-    source = ColumnDataSource({"step": steps[broken], "y": np.full(int(broken.sum()), 3)})
+def _mark_nonfinite(figure: Any, steps: Any, broken: Any) -> Any:
+    """Crosses along the lower edge: such a gradient has no place on the axis.
+
+    Returns:
+        The entry of the legend.
+    """
+    data = {"step": steps[broken], "y": np.full(int(broken.sum()), 3)}
+    source = ColumnDataSource(data, name="data-nonfinite")
     figure.extra_y_ranges = {"edge": Range1d(0, 100)}
     figure.extra_y_scales = {"edge": LinearScale()}
-    crosses = figure.scatter(
-        "step",
-        "y",
-        source=source,
-        y_range_name="edge",
-        marker="x",
-        size=8,
-        line_width=2,
-        color=theme.nonfinite,
-    )
-    figure.legend[0].items.append(LegendItem(label="NaN or infinite", renderers=[crosses]))
+    cross = Scatter(x="step", y="y", marker="x", size=8, line_width=2, line_color=NONFINITE)
+    crosses = figure.add_glyph(source, cross, y_range_name="edge")
+    item = LegendItem(label="not finite", renderers=[crosses], visible=bool(broken.any()))
+    show_while(item, source, "data.step.length > 0")
+    return item
 
 
 def _total(
-    history: History, name: str, label: str, above: Any, theme: Theme, theme_name: ThemeName
+    history: History,
+    name: str,
+    label: str,
+    above: Any,
+    bins: Bins,
+    smoothing: float,
+    theme_name: ThemeName,
 ) -> Any:
     """A number of each optimizer over steps."""
-    values = history[name]
-    finite = values[np.isfinite(values)]
-    positive = len(finite) > 0 and bool((finite > 0).all())
+    own = bins.records > 0
+    values, known = bins.values[own], np.isfinite(history[name])
+    positive = bool((history[name][known] > 0).all())
     figure = new_figure(
-        theme,
+        theme_of(theme_name),
         height=170,
         x_range=above.x_range,
         y_axis_type="log" if positive else "linear",
@@ -161,7 +204,7 @@ def _total(
     optimizers = display_names(history.optimizers)
     names = [f"{label} of {optimizer}" if optimizer else label for optimizer in optimizers]
     drawn = [
-        _line(figure, history.steps, values[:, i], names[i], colour)
+        _line(figure, f"data-{name}-{i}", bins.last[own], values[:, i], names[i], colour, smoothing)
         for i, colour in enumerate(apart(len(names), theme_name))
     ]
     items = [
@@ -169,6 +212,6 @@ def _total(
         for text, line in zip(names, drawn, strict=True)
     ]
     if len(items) > 1:
-        _add_legend(figure, items, theme)
-    figure.add_tools(hover(drawn, _fields("of"), mode="vline"))
+        _add_legend(figure, items, theme_of(theme_name))
+    figure.add_tools(hover(drawn, _fields("of", smoothing), mode="vline"))
     return figure

@@ -4,7 +4,8 @@ A log is a run directory, `<log_dir>/gradients`, that holds
 
 - `initkit/layout`: the columns, as JSON; written before the first chunk and when they change;
 - `initkit/<statistic>`, for each recorded statistic: one float32 tensor (n, 2 + variables) a
-  chunk. The first two columns are the step, high · 2²⁴ + low, which float32 holds exactly;
+  chunk, logged at its first step. The first two columns are the step, high · 2²⁴ + low, which
+  float32 holds exactly;
 - `initkit/totals`, which ends a chunk: a tensor (n, 2 + statistics · optimizers) of `TOTALS`;
 - `initkit/findings`: what was found wrong with the training, as JSON;
 - scalars and histograms for TensorBoard's own dashboards: see `dashboards.py`.
@@ -198,11 +199,23 @@ def _read_file(path: str | Path) -> Iterator[Chunk]:
 
 
 def _table(tensor: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the columns that belong to them."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    table = np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
+    return split_table(np.frombuffer(tensor.tensor_content, "<f4").reshape(shape))
+
+
+def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and the columns that belong to them, of a table of a log.
+
+    Args:
+        table: float32 array (n, 2 + columns).
+    """
     high, low = table[:, :2].astype(np.int64).T
     return high * _STEP_BASE + low, table[:, 2:]
+
+
+def split_totals(columns: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of `TOTALS`, of the columns of their table."""
+    return dict(zip(TOTALS, np.split(columns, len(TOTALS), axis=1), strict=True))
 
 
 def _metadata() -> Any:
@@ -240,4 +253,6 @@ def _tensor_events(chunk: Chunk, wall_time: float) -> Iterator[bytes]:
             tensor_shape=TensorShapeProto(dim=dims),
             tensor_content=table.tobytes(),
         )
-        yield _event(tag, tensor, int(chunk.steps[-1]), wall_time)
+        # Of a training that goes on from an earlier step, TensorBoard drops what was logged at
+        # later ones: by their first steps, these are the chunks of which nothing is left.
+        yield _event(tag, tensor, int(chunk.steps[0]), wall_time)

@@ -1,7 +1,11 @@
 """Names from a log, as text that is safe to show: they may hold anything."""
 
 import html
+import itertools
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 _RIGHT_TO_LEFT = {"R", "AL", "AN"}
@@ -32,10 +36,47 @@ def display_name(name: str, most: int = 48) -> str:
 def display_names(names: list[str], most: int = 48) -> list[str]:
     """`display_name` of each, numbered where two would look the same."""
     shown = [display_name(name, most) for name in names]
-    twice = (
-        {name for name in shown if shown.count(name) > 1} if len(set(shown)) < len(shown) else ()
-    )
-    return [f"{name} ({i + 1})" if name in twice else name for i, name in enumerate(shown)]
+    count = Counter(shown)
+    return [f"{name} ({i + 1})" if count[name] > 1 else name for i, name in enumerate(shown)]
+
+
+class Group(NamedTuple):
+    """Neighbouring layers of a nested model: its name, and the first and last of them."""
+
+    name: str
+    first: int
+    last: int
+
+
+def groups_of(paths: Sequence[str]) -> tuple[list[Group], list[str]]:
+    """Two or more neighbours whose paths begin with the same part, and the names within them.
+
+    What all paths begin with makes no group: the parts after it do.
+
+    Args:
+        paths: Of layers, in the model's order.
+
+    Returns:
+        The groups; and the paths, without what all share and without the names of the groups. If
+        there is no group, paths are left as they are.
+    """
+    parts = [path.split("/") for path in paths]
+    nested = [part[:-1] for part in parts]
+    pairs = zip(min(nested, default=[]), max(nested, default=[]), strict=False)
+    shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    heads = [part[shared] if len(part) > shared + 1 else "" for part in parts]
+    groups = []
+    for head, run in itertools.groupby(range(len(paths)), heads.__getitem__):
+        first, *others = run
+        if head and others:
+            groups.append(Group(head, first, others[-1]))
+    if not groups:
+        return [], list(paths)
+    names = ["/".join(part[shared:]) for part in parts]
+    for group in groups:
+        for i in range(group.first, group.last + 1):
+            names[i] = names[i][len(group.name) + 1 :]
+    return groups, names
 
 
 def as_html(text: str, most: int = 600) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tensorboard_plugin_initkit import charts
 from tensorboard_plugin_initkit.findings import Finding
 from tensorboard_plugin_initkit.history import History
@@ -105,11 +107,13 @@ def report_html(
     body = [f"<p>{as_html(note)}</p>" for note in notes]
     models: dict[str, Any] = {}
     if recorded:
-        body.append(_findings_section(findings))
+        places = {name: f"run-{i}" for i, name in enumerate(recorded)}
+        body.append(_findings_section(findings, places))
         body.append(_depth_section(recorded, models, theme))
         for i, (name, history) in enumerate(recorded.items()):
             found = findings.get(name, ())
             body.append(_run_section(i, name, history, found, statistic, models, theme))
+        body.append(_difference_section(recorded, statistic, models, theme))
     body += [_empty_section(name) for name in histories if name not in recorded]
     if not histories:
         body.append(f"<p>There is no record to show. These two lines make one:</p>{_HOW_TO_LOG}")
@@ -153,9 +157,9 @@ def _place(key: str) -> str:
     return f"<div chart={key}></div>"
 
 
-def _findings_section(findings: Mapping[str, Sequence[Finding]]) -> str:
+def _findings_section(findings: Mapping[str, Sequence[Finding]], places: Mapping[str, str]) -> str:
     rows = [(run, finding) for run, found in findings.items() for finding in found]
-    return f"<h2>Findings</h2>{charts.findings_html(rows)}"
+    return f"<h2>Findings</h2>{charts.findings_html(rows, places)}"
 
 
 def _depth_section(
@@ -179,9 +183,8 @@ def _run_section(
     models: dict[str, Any],
     theme: ThemeName,
 ) -> str:
-    columns = max(100, min(800, _MOST_CELLS // max(1, len(history.layers))))
     models[f"map{number}"] = charts.layer_map(
-        history, statistic, columns=columns, findings=findings, theme=theme
+        history, statistic, columns=_columns(history), findings=findings, theme=theme
     )
     models[f"lines{number}"] = charts.lines(history, statistic=statistic, theme=theme)
     thinned = ", of a longer record that was thinned" if history.thinned else ""
@@ -190,11 +193,35 @@ def _run_section(
         f"{len(history.layers)} layers, the input at the bottom."
     )
     return (
-        f"<section><h2>{as_html(name, 200)}</h2><p>{extent}</p>"
+        f'<section id="run-{number}"><h2>{as_html(name, 200)}</h2><p>{extent}</p>'
         f"{_place(f'map{number}')}"
         f"<details><summary>Layers over steps, loss and learning rate</summary>"
         f"{_place(f'lines{number}')}</details></section>"
     )
+
+
+def _difference_section(
+    histories: Mapping[str, History], statistic: str, models: dict[str, Any], theme: ThemeName
+) -> str:
+    """Of exactly two runs, the second relative to the first; nothing if they cannot be compared."""
+    if len(histories) != 2:
+        return ""
+    (first, a), (second, b) = histories.items()
+    if not set(a.layers) & set(b.layers) or not len(np.intersect1d(a.steps, b.steps)):
+        return ""
+    models["difference"] = charts.difference_map(
+        a, b, statistic, columns=_columns(a), names=(first, second), theme=theme
+    )
+    return (
+        f"<section><h2>{as_html(second, 200)} relative to {as_html(first, 200)}</h2>"
+        "<p>Of the layers and steps that both have: orange where the second is larger, purple "
+        f"where it is smaller.</p>{_place('difference')}</section>"
+    )
+
+
+def _columns(history: History) -> int:
+    """Of a map, so that the file does not become too large."""
+    return max(100, min(800, _MOST_CELLS // max(1, len(history.layers))))
 
 
 def _empty_section(name: str) -> str:

@@ -4,7 +4,17 @@ from typing import Any, Literal, NamedTuple
 
 try:
     import bokeh.plotting
-    from bokeh.models import HoverTool
+    from bokeh.core.properties import value as literal
+    from bokeh.models import (
+        ColumnDataSource,
+        CustomJS,
+        HoverTool,
+        Legend,
+        LegendItem,
+        LinearColorMapper,
+        Range1d,
+        Scatter,
+    )
     from bokeh.palettes import Viridis256
 except ImportError as error:
     raise ImportError(
@@ -13,10 +23,6 @@ except ImportError as error:
     ) from error
 
 import numpy as np
-import numpy.typing as npt
-
-from tensorboard_plugin_initkit.depth import signal
-from tensorboard_plugin_initkit.history import History
 
 ThemeName = Literal["light", "dark"]
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
@@ -30,60 +36,17 @@ class Theme(NamedTuple):
     faint: str
     grid: str
     missing: str
-    zero: str
-    nonfinite: str
 
 
 THEMES = {
-    "light": Theme("#ffffff", "#212121", "#616161", "#e0e0e0", "#e4e4e4", "#000000", "#e6194b"),
-    "dark": Theme("#1e1e1e", "#e8e8e8", "#a8a8a8", "#3c3c3c", "#3a3a3a", "#000000", "#ff4d6d"),
+    "light": Theme("#ffffff", "#212121", "#616161", "#e0e0e0", "#e4e4e4"),
+    "dark": Theme("#1e1e1e", "#e8e8e8", "#a8a8a8", "#3c3c3c", "#3a3a3a"),
 }
-
-
-class Scale(NamedTuple):
-    """How the values of a statistic are shown: the range is fixed, so that runs compare."""
-
-    title: str
-    low: float
-    high: float
-    log: bool = True
-
-
-SCALES = {
-    "signal": Scale("RMS of the gradient at the units", 1e-9, 1e1),
-    "rms": Scale("RMS of the gradient", 1e-9, 1e1),
-    "norm": Scale("norm of the gradient", 1e-8, 1e2),
-    "mean_abs": Scale("mean |g|", 1e-9, 1e1),
-    "max_abs": Scale("max |g|", 1e-8, 1e2),
-    "raw_norm": Scale("norm before clipping", 1e-8, 1e2),
-    "local_norm": Scale("norm of a replica's gradient", 1e-8, 1e2),
-    "weight_norm": Scale("norm of the weights", 1e-3, 1e3),
-    "update_ratio": Scale("update / weights", 1e-8, 1e0),
-    "snr": Scale("signal-to-noise ratio", 1e-3, 1e1),
-    "nonfinite": Scale("elements not finite", 1e0, 1e8),
-    "zeros": Scale("fraction of zeros", 0, 1, log=False),
-    "dead_units": Scale("fraction of dead units", 0, 1, log=False),
-    "clip_ratio": Scale("norm after / before clipping", 0, 1, log=False),
-    "cosine": Scale("cosine with the gradient before", -1, 1, log=False),
-}
-
-
-def scale_of(statistic: str, limits: tuple[float, float] | None = None) -> Scale:
-    """The scale of a statistic, with other limits where they are given.
-
-    Raises:
-        ValueError: If the limits do not increase, or are not positive on a log axis.
-    """
-    scale = SCALES.get(statistic, Scale(statistic, 1e-9, 1e1))
-    if limits is None:
-        return scale
-    low, high = limits
-    if not low < high or (scale.log and low <= 0):
-        raise ValueError(
-            "`limits` must increase, and be positive for a statistic on a logarithmic scale. "
-            f"Received: limits={limits!r} of {statistic!r}. Write for example limits=(1e-6, 1)."
-        )
-    return scale._replace(low=low, high=high)
+# Far from each other and from all of viridis, also for the colour-blind: by CIEDE2000 at least
+# 17 in simulations of deuteranopia and protanopia (of what is on the map).
+NOTHING = "#00000000"
+ZERO, NONFINITE = "#000000", "#e040fb"
+VANISHING, EXPLODING = "#7fdbff", "#d55e00"
 
 
 def theme_of(name: str) -> Theme:
@@ -95,25 +58,6 @@ def theme_of(name: str) -> Theme:
     if name not in THEMES:
         raise ValueError(f'`theme` must be "light" or "dark". Received: theme={name!r}.')
     return THEMES[name]
-
-
-def values_of(history: History, statistic: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A statistic of the layers, and where the gradient was not finite: (n, layers) each.
-
-    Raises:
-        KeyError: If there is no such statistic of layers.
-        ValueError: If the statistic is one of optimizers.
-    """
-    values = signal(history) if statistic == "signal" else history[statistic]
-    if values.shape != (len(history), len(history.layers)) or statistic not in SCALES:
-        names = ", ".join(f'"{name}"' for name in SCALES)
-        raise ValueError(
-            f"`statistic` must be one of layers: {names}. Received: statistic={statistic!r}."
-        )
-    broken = np.isinf(values)
-    if statistic != "nonfinite":  # a number that says it by itself
-        broken |= np.nan_to_num(history["nonfinite"]) > 0
-    return values, broken
 
 
 def new_figure(theme: Theme, **options: Any) -> Any:
@@ -133,9 +77,62 @@ def new_figure(theme: Theme, **options: Any) -> Any:
     return figure
 
 
+def steps_range(extent: tuple[float, float], steps: tuple[int, int] | None) -> Any:
+    """The range of an axis of steps: those that are seen at first, to be reset to all."""
+    begin, end = extent
+    if steps is not None:
+        begin = min(max(begin, steps[0]), end - 1)
+        end = min(max(begin + 1, steps[1]), end)
+    return Range1d(begin, end, bounds=extent, reset_start=extent[0], reset_end=extent[1])
+
+
+class Mark(NamedTuple):
+    """A colour for what has no place on the scale of colours, and where it is shown.
+
+    Attributes:
+        label: What it means.
+        colour: Its colour.
+        source: The data that have it, in an image "marks".
+        number: What stands for it there.
+    """
+
+    label: str
+    colour: str
+    source: Any
+    number: int
+
+
+def palette_of(colours: list[str]) -> Any:
+    """A mapper of the numbers 0, 1, … to these colours."""
+    return LinearColorMapper(colours, low=-0.5, high=len(colours) - 0.5)
+
+
+def add_legend_of_marks(figure: Any, marks: list[Mark], theme: Theme) -> None:
+    """Say below the figure what marks mean, of those that there are."""
+    items, nowhere = [], ColumnDataSource({"x": [np.nan], "y": [np.nan]})
+    for mark in marks:
+        look = {"marker": "square", "size": 11, "line_color": theme.faint}
+        square = figure.add_glyph(nowhere, Scatter(fill_color=mark.colour, **look))
+        there = bool((mark.source.data["marks"][0] == mark.number).any())
+        item = LegendItem(label=literal(mark.label), renderers=[square], visible=there)
+        show_while(item, mark.source, f"data.marks[0].includes({mark.number})")
+        items.append(item)
+    # Three in a row, as they fit below a narrow map.
+    legend = Legend(items=items, orientation="horizontal", location="top_left", ncols=3)
+    style_legend(legend, theme)
+    figure.add_layout(legend, "below")
+
+
+def show_while(item: Any, source: Any, condition: str) -> None:
+    """Show the entry of a legend while a condition on the data, in JavaScript, holds."""
+    code = f"const data = cb_obj.data; item.visible = {condition}"
+    source.js_on_change("data", CustomJS(args={"item": item}, code=code))
+
+
 def style_legend(legend: Any, theme: Theme) -> None:
     """Give a legend the colours of a theme."""
     legend.background_fill_color, legend.background_fill_alpha = theme.page, 0.85
+    legend.inactive_fill_color, legend.inactive_fill_alpha = theme.page, 0.7
     legend.border_line_color = None
     legend.label_text_color = theme.text
     legend.label_text_font_size = "12px"

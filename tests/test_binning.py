@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorboard_plugin_initkit.binning import bin_steps
+from tensorboard_plugin_initkit.binning import bin_blocks, bin_layers, bin_steps, extent
+from tensorboard_plugin_initkit.values import rows_seen
 
 REDUCE: dict[str, Any] = {"max": np.max, "min": np.min, "mean": np.mean}
 
@@ -72,6 +73,97 @@ def test_the_spike_of_a_single_step_survives_at_every_width(record, columns):
     shown = (bins.first <= steps[row]) & (steps[row] <= bins.last)
     assert shown.any()
     assert (bins.values[shown] == 1e300).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(records(), st.integers(1, 60), st.sampled_from(sorted(REDUCE)), st.integers(1, 50))
+def test_blocks_make_what_all_at_once_makes(record, columns, how, most):
+    steps, values, broken = record
+    asked = []
+
+    def read(rows):
+        asked.append(rows)
+        return values[rows], broken[rows]
+
+    whole, blocks = (
+        bin_steps(steps, values, columns, how, broken),
+        bin_blocks(steps, read, columns, how, most),
+    )
+    for one, other in zip(whole, blocks, strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = [row for r in asked for row in range(r.start, r.stop)]
+    assert rows == list(range(len(steps)))  # each record once
+    assert all(r.stop - r.start <= max(most, whole.records.max()) for r in asked)
+
+
+@settings(max_examples=200, deadline=None)
+@given(records(), st.integers(1, 60), st.data())
+def test_the_spike_of_a_single_step_is_in_one_column_of_every_range_that_shows_it(
+    record, columns, data
+):
+    steps, values, _ = record
+    row = data.draw(st.integers(0, len(steps) - 1))
+    first = data.draw(st.integers(0, int(steps[row])))
+    last = data.draw(st.integers(int(steps[row]), 2**41))
+    values[row] = 1e300
+    rows = rows_seen(steps, (first, last))
+    bins = bin_steps(steps[rows], values[rows], columns)
+    own = bins.records > 0  # the others repeat the one before
+    assert (bins.values[own, 0] == 1e300).sum() == 1
+    (column,) = np.flatnonzero((bins.values[:, 0] == 1e300) & own)
+    assert bins.edges[column] <= steps[row] < bins.edges[column + 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(records(), st.integers(0, 2**41), st.integers(0, 2**41))
+def test_a_range_shows_its_records_and_one_more_on_either_side(record, first, last):
+    steps = record[0]
+    first, last = sorted((first, last))
+    rows = rows_seen(steps, (first, last))
+    shown, inside = steps[rows], (steps >= first) & (steps <= last)
+    assert set(steps[inside]) <= set(shown)
+    assert 1 <= len(shown) <= inside.sum() + 2
+    assert shown[0] <= first or rows.start == 0
+    assert shown[-1] > last or rows.stop >= len(steps)
+
+
+def test_a_range_that_runs_backwards_is_refused():
+    with pytest.raises(ValueError, match=r"`steps` must be the first and .* steps=\(3, 2\)\."):
+        rows_seen(np.arange(5), (3, 2))
+
+
+@settings(max_examples=100, deadline=None)
+@given(records(), st.sampled_from(sorted(REDUCE)))
+def test_the_extent_is_that_of_the_columns(record, how):
+    steps, values, _ = record
+    bins = bin_steps(steps, values, 7, how)
+    np.testing.assert_allclose(extent(steps), bins.edges[[0, -1]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 70), st.sampled_from(sorted(REDUCE)))
+def test_a_row_shows_neighbouring_layers(layers, rows, how):
+    rng = np.random.default_rng(layers * 100 + rows)
+    values = rng.lognormal(sigma=5, size=(4, layers))
+    values[rng.random(values.shape) < 0.2] = 0
+    values[rng.random(values.shape) < 0.2] = np.nan
+    broken = rng.random(values.shape) < 0.1
+    bins = bin_steps(np.arange(4), values, 4, how, broken)
+    combined, first, last = bin_layers(bins, rows, how)
+    assert len(first) == min(rows, layers)
+    assert (first[0], last[-1]) == (0, layers - 1)
+    np.testing.assert_array_equal(first[1:], last[:-1] + 1)
+    for row, (begin, end) in enumerate(zip(first, last, strict=True)):
+        own = slice(begin, end + 1)
+        for column in range(4):
+            known = values[column, own][~np.isnan(values[column, own])]
+            expected = REDUCE[how](known) if len(known) else np.nan
+            np.testing.assert_allclose(combined.values[column, row], expected)
+            assert combined.zero[column, row] == (known == 0).any()
+            assert combined.nonfinite[column, row] == broken[column, own].any()
+            assert combined.missing[column, row] == (
+                not len(known) and not broken[column, own].any()
+            )
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from bokeh import plotting
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, HoverTool, Slider
+from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, NoOverlap, Slider
+from bokeh.palettes import Viridis256
 
-from keras_initkit.verdicts import THRESHOLDS
 from tensorboard_plugin_initkit import charts, depth
 from tensorboard_plugin_initkit.findings import Finding
 from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import as_html, display_name, display_names
+from tensorboard_plugin_initkit.names import as_html, display_name, display_names, groups_of
 from tensorboard_plugin_initkit.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.smoothing import smoothed
+from tensorboard_plugin_initkit.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
+from tensorboard_plugin_initkit.verdicts import depth_bands
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -69,6 +72,34 @@ def source_with(chart, name):
     return found
 
 
+def data(chart, name):
+    """What the source of this name holds."""
+    (found,) = chart.select({"type": ColumnDataSource, "name": f"data-{name}"})
+    return dict(found.data)
+
+
+def cells(chart):
+    return data(chart, "cells")["image"][0]
+
+
+def names_of(chart):
+    """Kinds and names of the models that have one."""
+    return sorted((type(m).__name__, m.name) for m in chart.references() if m.name)
+
+
+def shown_entries(chart):
+    """Entries of the legend that are shown."""
+    return [item.label.value for item in chart.legend[0].items if item.visible]
+
+
+def formatters(chart):
+    """The JavaScript that says what is under the mouse, by what it says."""
+    tool = next(tool for tool in chart.select({"type": HoverTool}) if "$y" in tool.formatters)
+    return {
+        label: tool.formatters[field.removesuffix("{custom}")] for label, field in tool.tooltips
+    }
+
+
 def serialised(model):
     """What a page is given: raises if anything cannot be sent to it."""
     document = Document()
@@ -84,23 +115,28 @@ def test_the_map_holds_the_values_of_the_record(history, statistic):
 
 
 def test_the_map_marks_zeros_non_finite_and_missing_cells(history):
-    marks = source_with(charts.layer_map(history), "marks")["marks"][0]
+    chart = charts.layer_map(history)
+    marks = data(chart, "cells")["marks"][0]
     assert marks[2, 3] == 1
     assert marks[1, 9] == 2
     assert (marks[4, 5:8] == 3).all()
     assert np.count_nonzero(marks) == 5
+    assert shown_entries(chart) == ["exactly zero", "not finite", "no gradient"]
+    assert shown_entries(charts.layer_map(history, layers=["layer_0"])) == []
 
 
 @pytest.mark.parametrize("statistic", ["zeros", "nonfinite"])
 def test_a_fraction_or_count_of_zero_is_not_marked(history, statistic):
-    marks = source_with(charts.layer_map(history, statistic), "marks")["marks"][0]
+    marks = data(charts.layer_map(history, statistic), "cells")["marks"][0]
     assert not (marks == 1).any()
 
 
 def test_the_input_is_at_the_bottom_and_the_range_is_that_of_the_steps(history):
     chart = charts.layer_map(history)
     assert chart.yaxis[0].major_label_overrides[0] == "layer_0"
-    assert (chart.y_range.start, chart.y_range.end) == (-0.5, 6.5)
+    image = chart.renderers[0].glyph
+    assert (chart.y_range.start, image.y, image.dh) == (-0.5, -0.5, 7)
+    assert chart.yaxis[0].bounds == (-0.5, 6.5)  # above is the strip of what is judged
     assert (chart.x_range.start, chart.x_range.end) == (0, 100)
 
 
@@ -134,9 +170,264 @@ def test_what_float32_cannot_hold_is_neither_zero_nor_infinite():
     assert not source["marks"][0].any()
 
 
-def test_every_layer_has_a_pixel():
-    chart = charts.layer_map(history_of(np.ones((2, 1500))))
-    assert chart.height - 100 > 1500
+def test_every_row_has_a_pixel():
+    for layers in (1, 40, 700, 1500):
+        chart = charts.layer_map(history_of(np.ones((2, layers))))
+        rows, columns = cells(chart).shape
+        assert (rows, columns) == (min(layers, 750), 2)
+        assert chart.height - 130 > rows  # title, steps, two rows of a legend, and the strip
+        assert chart.height <= 900
+        assert ("max of several layers a row" in chart.title.text) == (layers > rows)
+
+
+@pytest.mark.parametrize("how", ["max", "min", "mean"])
+def test_a_dead_layer_is_marked_among_any_number(how):
+    norms = np.ones((3, 2000))
+    norms[:, 1234] = 0
+    chart = charts.layer_map(history_of(norms), how=how)
+    marks = data(chart, "cells")["marks"][0]
+    assert (marks == 1).sum() == 3
+    (row,) = np.flatnonzero((marks == 1).any(axis=1))
+    rows = formatters(chart)["layer"].args["rows"].data
+    assert rows["first"][row] <= 1234 <= rows["last"][row]
+    assert "exactly zero" in shown_entries(chart)
+
+
+def test_zooming_draws_the_same_models_with_the_steps_that_are_seen(history):
+    whole, part = charts.layer_map(history), charts.layer_map(history, steps=(41, 60))
+    assert names_of(whole) == names_of(part)
+    assert [name for kind, name in names_of(part) if kind == "ColumnDataSource"] == [
+        *("data-bands", "data-cells", "data-columns", "data-findings")
+    ]
+    assert part.name == "steps"
+    assert (part.x_range.start, part.x_range.end) == (41, 60)
+    assert part.x_range.bounds == whole.x_range.bounds == (0, 100)
+    shown = data(part, "columns")["first"]
+    assert list(shown) == [40, 45, 50, 55, 60, 65]  # and one more on either side
+    np.testing.assert_allclose(cells(part), history["rms"][8:14].T, rtol=1e-6)
+    place = data(part, "cells")
+    assert (place["x"], place["dw"]) == ([40], [30])
+    assert data(part, "bands")["x"] == place["x"]
+
+
+@pytest.mark.parametrize("steps", [(-50, -10), (500, 600), (7, 8), (95, 95), (0, 0), (-5, 500)])
+def test_any_range_shows_something(history, steps):
+    for chart in (
+        charts.layer_map(history, steps=steps),
+        charts.difference_map(history, history, steps=steps),
+        charts.lines(history, steps=steps).select_one({"name": "steps"}),
+    ):
+        assert 0 <= chart.x_range.start < chart.x_range.end <= 100
+        assert serialised(chart)
+
+
+def test_lines_and_differences_of_a_range_have_the_same_models(history):
+    for draw in (charts.lines, lambda h, **options: charts.difference_map(h, h, **options)):
+        whole, part = draw(history), draw(history, steps=(41, 60))
+        assert names_of(whole) == names_of(part)
+        figure = part.select_one({"name": "steps"})
+        assert (figure.x_range.start, figure.x_range.end) == (41, 60)
+        assert figure.x_range.bounds == (0, 100)
+    loss = data(charts.lines(history, steps=(41, 60)), "loss-0")
+    np.testing.assert_array_equal(loss["step"], np.arange(40, 70, 5))
+    np.testing.assert_array_equal(loss["value"], history["loss"][8:14, 0])
+
+
+def test_a_spike_is_in_exactly_one_column_at_every_zoom():
+    norms = np.ones((3000, 3))
+    norms[1234, 1] = 1e20
+    history = history_of(norms)
+    for first, last in ((0, 2999), (1000, 1300), (1234, 1234), (1230, 2999), (0, 1234)):
+        for columns in (1, 7, 100, 4000):
+            chart = charts.layer_map(history, "norm", steps=(first, last), columns=columns)
+            assert cells(chart).shape[1] <= columns
+            assert (cells(chart) == np.float32(1e20)).sum() == 1
+
+
+def test_columns_are_computed_from_blocks_of_the_steps_that_are_seen():
+    asked = []
+
+    class Watched(History):
+        def select(self, rows):
+            asked.append(rows.stop - rows.start)
+            return super().select(rows)
+
+    history = Watched(None)
+    history.append(history_of(np.ones((3000, 1000)))._joined())
+    charts.lines(history, ["layer_3"], steps=(1000, 2500))
+    assert max(asked) <= 500  # times 1,000 variables
+    assert sum(asked) == 1502
+
+
+def test_a_profile_is_computed_from_the_steps_it_shows():
+    asked = []
+
+    class Watched(History):
+        def select(self, rows):
+            asked.append(len(rows))
+            return super().select(rows)
+
+    history = Watched(None)
+    history.append(history_of(np.ones((3000, 10)))._joined())
+    charts.depth_player(history, frames=20)
+    charts.depth_profile(history, [7, 8])
+    assert asked == [20, 102]  # the axis is that of a hundred steps
+
+
+def test_only_the_layers_that_are_named_are_shown_in_the_models_order(history):
+    chosen = ["layer_5", "layer_1"]
+    chart = charts.layer_map(history, "norm", layers=chosen)
+    assert chart.yaxis[0].major_label_overrides == {0: "layer_1", 1: "layer_5"}
+    np.testing.assert_allclose(cells(chart), history["norm"][:, [1, 5]].T, rtol=1e-6)
+    marks = data(chart, "cells")["marks"][0]
+    assert np.argwhere(marks).tolist() == [[0, 9]]  # not finite
+    assert cells(charts.difference_map(history, history, layers=chosen)).shape[0] == 2
+    profile = charts.depth_profile(history, 95, statistic="norm", layers=chosen)
+    assert [s["depth"] for s in sources(profile) if s.get("layer")] == [[1, 5]]
+    for draw in (charts.layer_map, charts.lines):
+        with pytest.raises(
+            ValueError, match=r"must be paths of layers .* 'nowhere', which is none"
+        ):
+            draw(history, layers=["layer_1", "nowhere"])
+        with pytest.raises(ValueError, match="`layers` must name at least one layer"):
+            draw(history, layers=[])
+    with pytest.raises(ValueError, match=r"must have paths of layers .* none of which is one of"):
+        charts.depth_profile(history, layers=["nowhere"])
+
+
+@pytest.mark.parametrize("begin", [40, 41])
+@pytest.mark.parametrize(
+    ("factor", "number", "word"), [(0.3, 1, "vanishing"), (3.0, 2, "exploding")]
+)
+def test_a_strip_shows_where_the_callback_would_judge(factor, number, word, begin):
+    norms = np.ones((100, 20))
+    norms[begin:] = factor ** np.arange(20)[::-1]
+    history = history_of(norms)
+    chart = charts.layer_map(history, columns=50)
+    bands = depth_bands(history)
+    expected = np.where(getattr(bands, word), number, 0)[1::2]  # the last of each two
+    marks = data(chart, "bands")["marks"][0]
+    np.testing.assert_array_equal(marks, [expected])
+    assert 0 < np.count_nonzero(marks) < 30
+    assert shown_entries(chart) == [word]
+    assert shown_entries(charts.layer_map(history, steps=(0, 30))) == []
+
+
+def test_a_long_record_is_judged_by_some_of_its_steps():
+    norms = np.ones((5000, 20))
+    norms[2500:] = 0.3 ** np.arange(20)[::-1]
+    history = history_of(norms)
+    for steps in (None, (2000, 3000), (4000, 4100)):
+        chart = charts.layer_map(history, steps=steps, columns=200)
+        columns, (marks,) = data(chart, "columns"), data(chart, "bands")["marks"][0]
+        bands = depth_bands(history)
+        exact = bands.vanishing[np.searchsorted(bands.steps, columns["last"])]
+        assert (marks == exact).mean() > 0.97
+
+
+def test_nested_models_are_grouped():
+    layers = ["a", *(f"encoder/{i}/dense" for i in range(3)), "b/c", "decoder/x", "decoder/y"]
+    chart = charts.layer_map(history_of(np.ones((3, 7)), layers))
+    names, groups = (axis.major_label_overrides for axis in chart.yaxis)
+    assert list(names.values()) == ["a", "0/dense", "1/dense", "2/dense", "b/c", "x", "y"]
+    assert groups == {2.0: "encoder", 5.5: "decoder"}
+    assert [s["y"] for s in sources(chart) if list(s) == ["y"]] == [[0.5, 3.5, 4.5, 6.5]]
+    assert formatters(chart)["layer"].args["layers"].data["name"] == layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "groups", "names"),
+    [
+        (["a", "b"], [], ["a", "b"]),
+        (["m/a", "m/b"], [], ["m/a", "m/b"]),  # all of them
+        (["m/a/x", "m/a/y", "m/b"], [("a", 0, 1)], ["x", "y", "b"]),
+        (["m/a", "n/a", "m/b"], [], ["m/a", "n/a", "m/b"]),  # not neighbours
+        (
+            ["m/a", "m/b", "n/a", "m/c", "m/d"],
+            [("m", 0, 1), ("m", 3, 4)],
+            ["a", "b", "n/a", "c", "d"],
+        ),
+        (["/", "/"], [], ["/", "/"]),
+        (["a", "a/b", "a/c"], [("a", 1, 2)], ["a", "b", "c"]),
+        ([], [], []),
+    ],
+)
+def test_groups_are_neighbours_of_one_part(layers, groups, names):
+    assert groups_of(layers) == (groups, names)
+
+
+def test_many_groups_have_no_lines_between_them():
+    layers = [f"block_{i // 2}/{i % 2}" for i in range(400)]
+    chart = charts.layer_map(history_of(np.ones((2, 400)), layers))
+    assert len(chart.yaxis[1].major_label_overrides) == 200
+    assert isinstance(chart.yaxis[1].major_label_policy, NoOverlap)
+    assert not [s for s in sources(chart) if list(s) == ["y"]]
+
+
+def test_what_is_said_of_a_layer_has_its_type_and_weights():
+    variables = (
+        Variable("a/kernel", "a", (4, 8), "", "Dense", "HeNormal()"),
+        Variable("a/bias", "a", (8,), "", "Dense", "Zeros()"),
+        Variable("b/scale", "b", (), "", "", ""),
+    )
+    history = History()
+    values = {name: np.ones((1, 3), np.float32) for name in ("norm", "nonfinite")}
+    history.append(Chunk(Layout(variables), np.array([0]), values))
+    said = formatters(charts.layer_map(history))["layer"].args["layers"].data
+    assert said == {
+        "name": ["a", "b"],
+        "type": ["Dense", ""],
+        "weights": ["kernel (4, 8) HeNormal(), bias (8,) Zeros()", "scale ()"],
+    }
+
+
+def test_what_is_said_of_the_ends_of_the_scale_are_its_limits(history):
+    args = formatters(charts.layer_map(history, limits=(1e-3, 2)))["value"].args
+    assert (args["low"], args["high"]) == (1e-3, 2)
+
+
+def test_the_number_of_models_does_not_grow_with_the_layers():
+    few, many = (
+        len(charts.layer_map(history_of(np.ones((2, count)))).references()) for count in (10, 500)
+    )
+    assert few == many
+
+
+def test_marks_are_far_from_all_colours_also_for_the_colour_blind():
+    """CIE76 in CIELAB, by Machado's matrices of 2009; 2.3 is what can just be seen."""
+    deuteranopia = [0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413]
+    deuteranopia += [-0.011820, 0.042940, 0.968881]
+    protanopia = [0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216]
+    protanopia += [-0.003882, -0.048116, 1.051998]
+    missing = [theme.missing for theme in THEMES.values()]
+    for matrix in (np.eye(3), deuteranopia, protanopia):
+        viridis, marks, strip, grey = (
+            seen(colours, matrix)
+            for colours in (Viridis256, [ZERO, NONFINITE], [VANISHING, EXPLODING], missing)
+        )
+        assert distance(np.concatenate([marks, grey]), viridis).min() > 22
+        assert distance(marks, grey).min() > 20
+        assert distance(strip[:1], viridis).min() > 30
+        assert distance(strip[:1], strip[1:]).min() > 60
+        assert distance(marks[:1], marks[1:]).min() > 60
+
+
+def seen(colours, matrix):
+    """Colours in CIELAB, as someone sees them."""
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.reshape(matrix, (3, 3)).T, 0, 1)
+    to_xyz = [0.4124564, 0.3575761, 0.1804375, 0.2126729, 0.7151522, 0.0721750]
+    to_xyz += [0.0193339, 0.1191920, 0.9503041]
+    xyz = linear @ np.reshape(to_xyz, (3, 3)).T / [0.95047, 1, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack(
+        [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
+    )
+
+
+def distance(some, others):
+    return np.linalg.norm(some[:, None] - others[None], axis=-1)
 
 
 def test_a_loss_that_is_not_known_is_left_out():
@@ -148,14 +439,44 @@ def test_a_loss_that_is_not_known_is_left_out():
 def test_a_record_alone_between_broken_ones_is_a_dot():
     norms = np.array([[1.0], [np.nan], [2.0], [3.0]])
     layout = charts.lines(history_of(norms, nonfinite=np.isnan(norms)))
-    assert [list(s["x"]) for s in sources(layout) if "x" in s] == [[0]]
-    assert [list(s["step"]) for s in sources(layout) if "y" in s and "step" in s] == [[1]]
+    np.testing.assert_allclose(data(layout, "line-0")["alone"], [10**-0.5, np.nan, np.nan, np.nan])
+    assert list(data(layout, "nonfinite")["step"]) == [1]
+
+
+def test_smoothed_lines_have_what_was_recorded_behind_them(history):
+    layout = charts.lines(history, ["layer_0"], statistic="norm", smoothing=0.6)
+    top = layout.select_one({"name": "steps"})
+    assert top.title.text == "norm of the gradient, smoothed by 0.6"
+    line = data(layout, "line-0")
+    np.testing.assert_array_equal(line["raw"], history["norm"][:, 0])
+    np.testing.assert_array_equal(line["value"], smoothed(history["norm"][:, 0], 0.6, log=True))
+    loss = data(layout, "loss-0")
+    np.testing.assert_array_equal(loss["value"], smoothed(history["loss"][:, 0], 0.6, log=True))
+    rate = data(layout, "learning_rate-0")  # which is not noisy
+    np.testing.assert_array_equal(rate["value"], history["learning_rate"][:, 0])
+    cosine = charts.lines(history, ["layer_0"], statistic="zeros", smoothing=0.6)
+    expected = smoothed(history["zeros"][:, 0], 0.6)
+    np.testing.assert_array_equal(data(cosine, "line-0")["value"], expected)
+    with pytest.raises(ValueError, match=r"`smoothing` must be at least 0 .* smoothing=1\."):
+        charts.lines(history, smoothing=1)
 
 
 def test_findings_are_marked_on_the_map(history):
     finding = Finding("vanishing", "layer_2", 35, "It vanishes.")
     source = source_with(charts.layer_map(history, findings=[finding]), "message")
     assert (source["step"], source["layer"], source["message"]) == ([35], [2], ["It vanishes."])
+
+
+def test_findings_are_marked_where_their_layer_is_shown():
+    layers = ["a/kernel", "a/bias", "m/b", "c"]
+    kinds = ("c", "a", "m/b", "", "gone")  # "a" stands for its variables
+    findings = [Finding(kind, kind, 0, "") for kind in kinds]
+    history = history_of(np.ones((3, 4)), layers)
+    source = data(charts.layer_map(history, findings=findings), "findings")
+    assert (source["kind"], source["layer"]) == (["c", "a", "m/b", "", "gone"], [3, 0, 2, 0, 0])
+    chart = charts.layer_map(history, findings=findings, layers=["a/bias", "c"])
+    source = data(chart, "findings")
+    assert (source["kind"], source["layer"]) == (["c", "a", "", "gone"], [1, 0, 0, 0])
 
 
 def test_the_difference_map_is_the_ratio_on_common_layers_and_steps():
@@ -203,11 +524,6 @@ def test_where_there_is_no_slope_it_says_why(values, reading):
     assert depth.slope(values).reading == reading
 
 
-def test_the_thresholds_are_those_of_the_verdicts():
-    assert THRESHOLDS["depth_ratio"].value == depth.DEPTH_RATIO
-    assert THRESHOLDS["depth_layers"].value == depth.DEPTH_LAYERS
-
-
 def test_the_signal_is_that_of_biases_and_of_what_is_not_zero():
     variables = (Variable("a/kernel", "a", (2, 2)), Variable("a/bias", "a", (2,)))
     history = History()
@@ -228,6 +544,14 @@ def test_the_profile_holds_the_values_of_its_step(history):
     assert dots["step"] == [15] * 6
     (zeros,) = [s for s in sources(chart) if s.get("depth") == [2]]
     assert zeros["layer"] == ["layer_2"]
+
+
+def test_the_fitted_line_lies_over_the_layers_that_are_shown():
+    history = history_of(0.5 ** np.arange(20)[::-1][None])
+    chart = charts.depth_profile(history, layers=history.layers[8:])
+    (line,) = [s for s in sources(chart) if list(s) == ["depth", "value"]]
+    assert line["depth"] == [8, 18]
+    np.testing.assert_allclose(line["value"], depth.signal(history)[0, [8, 18]], rtol=1e-5)
 
 
 def test_several_steps_and_runs_are_overlaid(history):
@@ -254,11 +578,13 @@ def test_the_player_carries_every_step_with_it(history):
 
 def test_lines_hold_the_values_of_their_layers(history):
     layout = charts.lines(history, ["layer_3", "layer_0"], statistic="norm")
-    for layer, column in [("layer_3", 3), ("layer_0", 0)]:
-        (source,) = [s for s in sources(layout) if list(s.get("name", ()))[:1] == [layer]]
+    for i, layer in enumerate([0, 3]):  # in the model's order
+        source = data(layout, f"line-{i}")
         np.testing.assert_array_equal(source["step"], history.steps)
-        np.testing.assert_array_equal(source["value"], history["norm"][:, column])
-    (loss,) = [s for s in sources(layout) if list(s.get("name", ()))[:1] == ["loss"]]
+        np.testing.assert_array_equal(source["value"], history["norm"][:, layer])
+        lines = layout.select({"type": GlyphRenderer, "name": f"layer_{layer}"})
+        assert all(dict(line.data_source.data) == source for line in lines)
+    loss = data(layout, "loss-0")
     np.testing.assert_array_equal(loss["value"], history["loss"][:, 0])
     with pytest.raises(ValueError, match=r"must be paths of layers .* 'nowhere'"):
         charts.lines(history, ["nowhere"])

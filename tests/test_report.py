@@ -88,7 +88,33 @@ def test_a_report_holds_every_run_and_finding(tmp_path, theme):
     html, page = report(tmp_path / "r.html", histories, findings, theme=theme, notes=["A note."])
     for text in ("It vanishes.", "ratio = 1e-09", "A note.", "3 recorded steps, 0 to 2"):
         assert text in page.text
-    assert html.count("data-root-id") == 5  # depth, and for each run its map and its lines
+    # Depth, the difference, and for each run its map and its lines.
+    assert html.count("data-root-id") == 6
+
+
+def test_a_finding_leads_to_its_run(tmp_path):
+    findings = {name: [Finding("vanishing", "", 7, "It vanishes.")] for name in ("b", "gone")}
+    histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b", "c")}
+    html, page = report(tmp_path / "r.html", histories, findings)
+    assert page.references == ["#run-1"]
+    assert '<a href="#run-1">b</a>' in html
+    assert '<section id="run-1"><h2>b</h2>' in html
+
+
+@pytest.mark.parametrize(
+    ("others", "compared"),
+    [
+        ({"b": history_of(np.ones((3, 4)))}, True),
+        ({"b": history_of(np.ones((3, 4))), "c": history_of(np.ones((3, 4)))}, False),
+        ({"b": history_of(np.ones((3, 1)), ["other"])}, False),
+        ({"b": history_of(np.ones((3, 4)), steps=[10, 11, 12])}, False),
+        ({"b": History()}, False),
+    ],
+    ids=["two", "three", "no layer in common", "no step in common", "one is empty"],
+)
+def test_two_runs_are_compared_where_they_can_be(tmp_path, others, compared):
+    _, page = report(tmp_path / "r.html", {"a": history_of(np.ones((3, 4)))} | others)
+    assert ("b relative to a" in page.text) == compared
 
 
 def test_hostile_names_are_text_in_a_report(tmp_path):
@@ -100,6 +126,7 @@ def test_hostile_names_are_text_in_a_report(tmp_path):
     assert page.tags <= {
         *("html", "head", "meta", "title", "style", "script", "body", "h1", "h2", "p"),
         *("table", "thead", "tbody", "tr", "th", "td", "div", "section", "details", "summary"),
+        "a",
     }
     assert "<script>alert" not in html
     assert HOSTILE[0] in page.text

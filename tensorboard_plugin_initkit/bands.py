@@ -1,0 +1,90 @@
+"""A strip along the upper edge of a map: where the callback's rules over depth hold."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorboard_plugin_initkit.binning import Bins
+from tensorboard_plugin_initkit.history import History
+from tensorboard_plugin_initkit.theme import EXPLODING, NOTHING, VANISHING, Mark, hover, palette_of
+from tensorboard_plugin_initkit.verdicts import THRESHOLDS, depth_bands
+
+# isort: split
+from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
+
+_VANISHING, _EXPLODING = 1, 2
+_MOST_RECORDS = 1000
+_MOST_VALUES = 500_000
+# In pixels, with the gap below it.
+_HEIGHT, ROOM = 9, 12
+_SAID = """
+const {last} = columns.data
+const i = special_vars.image_index.i
+const mark = bands.data.marks[0][i]
+return mark == 0 ? `${none} at step ${last[i]}` : (mark == 1 ? vanishing : exploding) + last[i]
+"""
+
+
+def judged(history: History, bins: Bins) -> npt.NDArray[np.uint8]:
+    """What the callback's rules say at the last record that each column shows: (columns,).
+
+    Of a long record they are given a part: evenly of the steps that are seen, and of those before.
+    """
+    stop = int(np.searchsorted(history.steps, bins.last[-1], "right"))
+    start = int(np.searchsorted(history.steps, bins.first[0]))
+    most = max(20, min(_MOST_RECORDS, _MOST_VALUES // len(history.variables)))
+    seen = min(most, stop - start)
+    before, inside = np.linspace(0, start, most - seen + 1), np.linspace(start, stop - 1, seen)
+    rows = np.unique(np.concatenate([before, inside]).astype(np.int64))
+    # A slice of what is in memory costs nothing.
+    bands = depth_bands(history.select(slice(0, stop) if len(rows) == stop else rows))
+    marks = np.where(bands.vanishing, _VANISHING, np.where(bands.exploding, _EXPLODING, 0))
+    last = np.searchsorted(bands.steps, bins.last, "right") - 1
+    return marks[last].astype(np.uint8)
+
+
+def room_for(rows: int, height: int) -> float:
+    """What the strip adds to an axis of so many rows, which is so many pixels high with it."""
+    return rows * ROOM / (height - ROOM)
+
+
+def draw_bands(
+    figure: Any, marks: npt.NDArray[np.uint8], columns: Any, cells: Any, height: int
+) -> list[Mark]:
+    """Draw the strip; returns its entries of the legend.
+
+    Args:
+        figure: The map.
+        marks: What `judged` returns.
+        columns: The source with the first and last step of each column.
+        cells: The source of the cells, in the same columns.
+        height: Of the axis, in pixels.
+    """
+    place = {name: cells.data[name] for name in ("x", "dw")}
+    source = ColumnDataSource({"marks": [marks[None]]} | place, name="data-bands")
+    part = _HEIGHT / height
+    figure.extra_y_ranges = {"strip": Range1d(0, 1)}
+    figure.extra_y_scales = {"strip": LinearScale()}
+    colours = palette_of([NOTHING, VANISHING, EXPLODING])
+    image = Image(image="marks", x="x", dw="dw", y=1 - part, dh=part, color_mapper=colours)
+    strip = figure.add_glyph(source, image, y_range_name="strip")
+    limit, window = (int(THRESHOLDS[n].value) for n in ("depth_window_steps", "window_steps"))
+    ratio = THRESHOLDS["depth_ratio"].value
+    args = {
+        "bands": source,
+        "columns": columns,
+        "none": "neither vanishing nor exploding by the callback's rules",
+        "vanishing": f"vanishing by the callback's rule: for {limit} steps the gradient at the "
+        f"input has been less than {ratio:g} of that at the output (or for {window} less than "
+        f"{ratio**2:g}), while the loss hardly fell; at step ",
+        "exploding": f"exploding by the callback's rule: for {limit} steps the gradient at the "
+        f"input has been more than {1 / ratio:,.0f} times that at the output (or for {window} "
+        f"more than {1 / ratio**2:,.0f} times); at step ",
+    }
+    said = CustomJSHover(args=args, code=_SAID)
+    figure.add_tools(hover([strip], [("judged", "$x{custom}")], formatters={"$x": said}))
+    return [
+        Mark("vanishing", VANISHING, source, _VANISHING),
+        Mark("exploding", EXPLODING, source, _EXPLODING),
+    ]

@@ -1,0 +1,31 @@
+"""What TensorBoard finds at its start: it imports nothing that could be missing or slow."""
+
+import argparse
+
+from tensorboard.plugins import base_plugin
+
+_PLUGIN_NAME = "initkit"  # as in `log.py`, which takes NumPy to import
+
+
+class InitkitLoader(base_plugin.TBLoader):
+    """Loads the plugin; where that fails, one that says why."""
+
+    def fix_flags(self, flags: argparse.Namespace) -> None:
+        """Have TensorBoard keep every record, unless the user has said how many.
+
+        By default it keeps a random sample, in which the spike of a single step is lost.
+        """
+        samples = getattr(flags, "samples_per_plugin", None)
+        if isinstance(samples, dict):
+            samples.setdefault(_PLUGIN_NAME, 0)
+
+    def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin:
+        """Make the plugin."""
+        try:
+            from tensorboard_plugin_initkit.plugin import InitkitPlugin
+
+            return InitkitPlugin(context)
+        except Exception as error:
+            from tensorboard_plugin_initkit.web import BrokenPlugin
+
+            return BrokenPlugin(error)

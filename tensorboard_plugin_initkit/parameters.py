@@ -1,0 +1,252 @@
+"""What the page may ask for: every parameter of a request is checked here, and nowhere else."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+from tensorboard_plugin_initkit.scales import SCALES, scale_of
+
+_RUNS = {"map": (1, 1), "difference": (2, 2), "depth": (1, 100), "lines": (1, 1)}
+_COLUMNS = (1, 4000)
+_STEPS = (0, 2**48)
+_MOST_TEXT = 1000
+_MOST_STEPS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RunParameters:
+    """Which run."""
+
+    run: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvParameters:
+    """Which numbers, as text."""
+
+    run: str
+    statistic: str = "rms"
+    first: int | None = None
+    last: int | None = None
+    filter: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChartParameters:
+    """Which picture.
+
+    Attributes:
+        view: `"map"`, `"difference"`, `"depth"` or `"lines"`.
+        run: TensorBoard's names of the runs.
+        statistic: One of `SCALES`.
+        how: What is shown of several records: `"max"`, `"min"` or `"mean"`.
+        columns: Largest number of columns.
+        first, last: The steps that are seen, if not all.
+        low, high: Ends of the colour scale, if not its own.
+        filter: Words that must be in a layer's path or type.
+        layer: Paths of the layers that are drawn as lines, if not some of all.
+        smoothing: Of lines.
+        step: Steps over which the profile is drawn, if it has no slider.
+        theme: `"light"` or `"dark"`.
+    """
+
+    view: str
+    run: tuple[str, ...]
+    statistic: str
+    how: str = "max"
+    columns: int = 1200
+    first: int | None = None
+    last: int | None = None
+    low: float | None = None
+    high: float | None = None
+    filter: str = ""
+    layer: tuple[str, ...] = ()
+    smoothing: float = 0.0
+    step: tuple[int, ...] = ()
+    theme: str = "light"
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Ends of the colour scale, if they are not its own."""
+        if self.low is None and self.high is None:
+            return None
+        scale = scale_of(self.statistic)
+        return (
+            scale.low if self.low is None else self.low,
+            scale.high if self.high is None else self.high,
+        )
+
+
+class Query(Protocol):
+    """The parameters of a URL, each with its values."""
+
+    def keys(self) -> Iterable[str]:
+        """Their names."""
+
+    def getlist(self, key: str) -> list[str]:
+        """The values of one."""
+
+
+def run_parameters(query: Query) -> RunParameters:
+    """Parameters of `./run`.
+
+    Raises:
+        ValueError: If one is not as described, missing or unknown.
+    """
+    return _parsed(query, RunParameters)
+
+
+def csv_parameters(query: Query) -> CsvParameters:
+    """Parameters of `./csv`.
+
+    Raises:
+        ValueError: If one is not as described, missing or unknown.
+    """
+    parameters = _parsed(query, CsvParameters)
+    _check_order("first", parameters.first, "last", parameters.last)
+    return parameters
+
+
+def chart_parameters(query: Query) -> ChartParameters:
+    """Parameters of `./chart`.
+
+    Raises:
+        ValueError: If one is not as described, missing or unknown.
+    """
+    view = _one_of(tuple(_RUNS))("view", _single("view", query.getlist("view")))
+    statistic = "signal" if view == "depth" else "rms"
+    parameters = _parsed(query, ChartParameters, statistic=statistic)
+    least, most = _RUNS[view]
+    if not least <= len(parameters.run) <= most:
+        count = f"{least}" if least == most else f"{least} to {most}"
+        raise ValueError(
+            f"`run` must be given {count} times for the view {view!r}. "
+            f"Received: {len(parameters.run)} runs."
+        )
+    _check_order("first", parameters.first, "last", parameters.last)
+    if parameters.limits is not None:
+        low, high = parameters.limits
+        if not low < high or (scale_of(parameters.statistic).log and low <= 0):
+            raise ValueError(
+                "`low` must be less than `high`, and positive for a statistic on a logarithmic "
+                f"scale. Received: low={low!r}, high={high!r} of {parameters.statistic!r}."
+            )
+    return parameters
+
+
+Parameters = TypeVar("Parameters", RunParameters, CsvParameters, ChartParameters)
+Reader = Callable[[str, str], Any]
+
+
+def _parsed(query: Query, kind: type[Parameters], **defaults: Any) -> Parameters:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in query.keys():  # noqa: SIM118 - it is no mapping
+        if name not in fields:
+            known = ", ".join(f"`{known}`" for known in fields)
+            raise ValueError(f"A parameter must be one of {known}. Received: {_shown(name)}.")
+    values = dict(defaults)
+    for name, field in fields.items():
+        received = query.getlist(name)
+        if received:
+            read = _READERS[name]
+            if str(field.type).startswith("tuple"):
+                values[name] = tuple(read(name, text) for text in received)
+            else:
+                values[name] = read(name, _single(name, received))
+        elif field.default is dataclasses.MISSING and name not in defaults:
+            raise ValueError(f"`{name}` must be given. Received: no such parameter.")
+    if len(values.get("step", ())) > _MOST_STEPS:
+        raise ValueError(
+            f"`step` must be given at most {_MOST_STEPS} times. Received: {len(values['step'])}."
+        )
+    return kind(**values)
+
+
+def _single(name: str, values: list[str]) -> str:
+    if len(values) != 1:
+        raise ValueError(f"`{name}` must be given once. Received: {len(values)} values.")
+    return values[0]
+
+
+def _one_of(known: tuple[str, ...]) -> Reader:
+    def read(name: str, text: str) -> str:
+        if text not in known:
+            names = ", ".join(f'"{item}"' for item in known)
+            raise ValueError(f"`{name}` must be one of {names}. Received: {name}={_shown(text)}.")
+        return text
+
+    return read
+
+
+def _integer(low: int, high: int) -> Reader:
+    def read(name: str, text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(
+                f"`{name}` must be an integer from {low} to {high}. "
+                f"Received: {name}={_shown(text)}."
+            )
+        return int(text)
+
+    return read
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {name}={_shown(text)}.")
+    return value
+
+
+def _fraction(name: str, text: str) -> float:
+    value = _number(name, text)
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be at least 0 and less than 1. Received: {name}={_shown(text)}."
+        )
+    return value
+
+
+def _text(name: str, text: str) -> str:
+    return text
+
+
+def _short_text(name: str, text: str) -> str:
+    if len(text) > _MOST_TEXT:
+        raise ValueError(
+            f"`{name}` must be at most {_MOST_TEXT} characters long. Received: {len(text)}."
+        )
+    return text
+
+
+def _check_order(lower: str, low: int | None, upper: str, high: int | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError(
+            f"`{lower}` must not be larger than `{upper}`. Received: {lower}={low}, {upper}={high}."
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+_READERS: dict[str, Reader] = {
+    "view": _one_of(tuple(_RUNS)),
+    "run": _text,
+    "statistic": _one_of(tuple(SCALES)),
+    "how": _one_of(("max", "min", "mean")),
+    "columns": _integer(*_COLUMNS),
+    "first": _integer(*_STEPS),
+    "last": _integer(*_STEPS),
+    "low": _number,
+    "high": _number,
+    "filter": _short_text,
+    "layer": _text,
+    "smoothing": _fraction,
+    "step": _integer(*_STEPS),
+    "theme": _one_of(("light", "dark")),
+}

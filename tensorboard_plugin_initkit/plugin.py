@@ -1,0 +1,185 @@
+"""The tab "Gradient Flow" of TensorBoard: what its page asks for, and where that comes from."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tensorboard.plugins import base_plugin
+from werkzeug.wrappers import Request, Response
+
+from tensorboard_plugin_initkit import payloads
+from tensorboard_plugin_initkit.cache import Cache
+from tensorboard_plugin_initkit.experiment import EmptyLogError, Experiment, LogError, Run
+from tensorboard_plugin_initkit.memory import give_back_memory
+from tensorboard_plugin_initkit.parameters import (
+    ChartParameters,
+    chart_parameters,
+    csv_parameters,
+    run_parameters,
+)
+from tensorboard_plugin_initkit.schema import SCHEMA_VERSION
+from tensorboard_plugin_initkit.web import (
+    PLUGIN_NAME,
+    Handler,
+    HttpError,
+    TabPlugin,
+    bokeh_file,
+    respond_gzipped,
+    respond_json,
+)
+
+_MOST_BYTES = 8 * 2**20
+
+
+class InitkitPlugin(TabPlugin):
+    """The tab.
+
+    Args:
+        context: What TensorBoard gives its plugins.
+    """
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        super().__init__(context)
+        samples = getattr(context.flags, "samples_per_plugin", None)
+        kept = samples.get(PLUGIN_NAME, 0) if isinstance(samples, dict) else 0
+        self._experiment = Experiment(context.data_provider, kept)
+        self._drawn: Cache[tuple[ChartParameters, tuple[str, ...]], bytes] = Cache(_MOST_BYTES, len)
+        # All is read and drawn in one thread: each would keep memory of its own.
+        self._worker = ThreadPoolExecutor(1, "initkit")
+        # Bokeh takes half a second to import: the first look need not wait for it.
+        threading.Thread(target=_warm, daemon=True).start()
+
+    def handlers(self) -> dict[str, Handler]:
+        """Routes besides those of static files."""
+        return {
+            "/runs": self._runs,
+            "/run": self._run,
+            "/chart": self._chart,
+            "/csv": self._csv,
+        }
+
+    def _runs(self, request: Request) -> Response:
+        with _explained():
+            runs = self._experiment.runs()
+        states = {run.state for run in runs}
+        self._drawn.keep(lambda key: states.issuperset(key[1]))
+        content: dict[str, Any] = {
+            "version": f"{_version()}, schema {SCHEMA_VERSION}",
+            "bokeh": None,
+            "runs": [{"name": r.name, "title": r.title, "state": r.state} for r in runs],
+            "notes": [],
+        }
+        if not runs:
+            content["why"] = self._why()
+        try:
+            _charts()
+            content["bokeh"] = importlib.import_module("bokeh").__version__
+        except HttpError as error:
+            content["problem"] = str(error)
+        return respond_json(request, content)
+
+    def _why(self) -> str:
+        """Why there is nothing to show."""
+        others = self._experiment.runs_of_all_plugins()
+        found = "1 run" if others == 1 else f"{others} runs"
+        return (
+            "No run in this log directory has records of a GradientMonitor: "
+            f"{f'{found} of other plugins were found' if others else 'it holds no run at all'}."
+        )
+
+    def _run(self, request: Request) -> Response:
+        with _explained():
+            record = self._record(self._found(run_parameters(request.args).run))
+            return respond_json(request, payloads.overview(record))
+
+    def _chart(self, request: Request) -> Response:
+        with _explained():
+            parameters = chart_parameters(request.args)
+            runs = [self._found(name) for name in parameters.run]
+            key = (parameters, tuple(run.state for run in runs))
+            content = self._drawn.get(
+                key, lambda: self._worker.submit(self._draw, parameters, runs).result()
+            )
+        return respond_gzipped(request, content)
+
+    def _draw(self, parameters: ChartParameters, runs: list[Run]) -> bytes:
+        try:
+            records = [self._record(run) for run in runs]
+            return payloads.chart(_charts(), parameters, records)
+        finally:
+            give_back_memory()
+
+    def _csv(self, request: Request) -> Response:
+        with _explained():
+            parameters = csv_parameters(request.args)
+            run = self._found(parameters.run)
+            lines = payloads.csv_lines(parameters, self._experiment.history(run))
+        name = re.sub("[^A-Za-z0-9.]+", "-", f"{run.title}-{parameters.statistic}")[-80:]
+        response = Response(lines, content_type="text/csv; charset=utf-8")
+        response.headers["Content-Disposition"] = f'attachment; filename="{name.strip("-.")}.csv"'
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-cache, must-revalidate"
+        return response
+
+    def _found(self, name: str) -> Run:
+        run = self._experiment.run(name)
+        if run is None:
+            shown = name if len(name) <= 80 else f"{name[:79]}…"
+            raise HttpError(404, f"TensorBoard has no such run any more: {shown!r}.")
+        return run
+
+    def _record(self, run: Run) -> payloads.Record:
+        history, notes = self._experiment.history(run), self._experiment.notes(run)
+        try:
+            findings = self._experiment.findings(run)
+        except LogError as error:  # the record can be looked at without
+            findings, notes = [], [*notes, str(error)]
+        return payloads.Record(run, history, findings, notes)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Answer with the sentence of an error."""
+    try:
+        yield
+    except LogError as error:
+        code = 404 if isinstance(error, EmptyLogError) else 500
+        raise HttpError(code, str(error)) from error
+    except (ValueError, KeyError) as error:
+        raise HttpError(400, str(error.args[0])) from error
+
+
+def _charts() -> Any:
+    """The module that draws.
+
+    Raises:
+        HttpError: If Bokeh is missing or broken.
+    """
+    try:
+        return importlib.import_module("tensorboard_plugin_initkit.charts")
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise HttpError(
+            503,
+            "Charts are drawn with Bokeh, which cannot be imported "
+            f"({type(cause).__name__}: {cause}). Run `pip install --upgrade bokeh` for the Python "
+            "that TensorBoard runs in.",
+        ) from error
+
+
+def _warm() -> None:
+    with contextlib.suppress(HttpError):
+        _charts()
+        bokeh_file("bokeh.min.js")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("keras-initkit")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,49 @@
+"""What is shown of each statistic: its title, and the range of its axis or colours."""
+
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """How the values of a statistic are shown: the range is fixed, so that runs compare."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = True
+
+
+SCALES = {
+    "signal": Scale("RMS of the gradient at the units", 1e-9, 1e1),
+    "rms": Scale("RMS of the gradient", 1e-9, 1e1),
+    "norm": Scale("norm of the gradient", 1e-8, 1e2),
+    "mean_abs": Scale("mean |g|", 1e-9, 1e1),
+    "max_abs": Scale("max |g|", 1e-8, 1e2),
+    "raw_norm": Scale("norm before clipping", 1e-8, 1e2),
+    "local_norm": Scale("norm of a replica's gradient", 1e-8, 1e2),
+    "weight_norm": Scale("norm of the weights", 1e-3, 1e3),
+    "update_ratio": Scale("update / weights", 1e-8, 1e0),
+    "snr": Scale("signal-to-noise ratio", 1e-3, 1e1),
+    "nonfinite": Scale("elements not finite", 1e0, 1e8),
+    "zeros": Scale("fraction of zeros", 0, 1, log=False),
+    "dead_units": Scale("fraction of dead units", 0, 1, log=False),
+    "clip_ratio": Scale("norm after / before clipping", 0, 1, log=False),
+    "cosine": Scale("cosine with the gradient before", -1, 1, log=False),
+}
+
+
+def scale_of(statistic: str, limits: tuple[float, float] | None = None) -> Scale:
+    """The scale of a statistic, with other limits where they are given.
+
+    Raises:
+        ValueError: If the limits do not increase, or are not positive on a log axis.
+    """
+    scale = SCALES.get(statistic, Scale(statistic, 1e-9, 1e1))
+    if limits is None:
+        return scale
+    low, high = limits
+    if not low < high or (scale.log and low <= 0):
+        raise ValueError(
+            "`limits` must increase, and be positive for a statistic on a logarithmic scale. "
+            f"Received: limits={limits!r} of {statistic!r}. Write for example limits=(1e-6, 1)."
+        )
+    return scale._replace(low=low, high=high)

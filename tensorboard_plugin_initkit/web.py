@@ -1,0 +1,162 @@
+"""Answers to the requests of the tab: GET only, JSON with a sentence where something is wrong."""
+
+import functools
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.http_util import Respond
+from tensorboard.plugins import base_plugin
+from tensorboard.util import tb_logging
+from werkzeug.wrappers import Request, Response
+
+PLUGIN_NAME = "initkit"
+Handler = Callable[[Request], Response]
+Apps = dict[str, Callable[..., Iterable[bytes]]]
+
+_OWN = {
+    "index.js": "text/javascript",
+    "host.js": "text/javascript",
+    "chart.js": "text/javascript",
+    "style.css": "text/css",
+}
+_BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
+_YEAR = 365 * 24 * 3600
+
+
+class HttpError(Exception):
+    """A request that cannot be answered, with the sentence that the tab shows.
+
+    Args:
+        code: HTTP status.
+        sentence: What is wrong, and what to do.
+    """
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class TabPlugin(base_plugin.TBPlugin):
+    """The tab: its place in TensorBoard, and the files of its page."""
+
+    plugin_name = PLUGIN_NAME
+
+    def is_active(self) -> bool:
+        """Whether there is something to show: TensorBoard itself asks the data for that."""
+        return False
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """Name and page of the tab."""
+        return base_plugin.FrontendMetadata(
+            es_module_path="/static/index.js", tab_name="Gradient Flow"
+        )
+
+    def get_plugin_apps(self) -> Apps:
+        """The routes, each a WSGI application."""
+        handlers = {"/static/*": serve_static, **self.handlers()}
+        return {route: _application(handler) for route, handler in handlers.items()}
+
+    def handlers(self) -> dict[str, Handler]:
+        """Routes besides those of static files."""
+        raise NotImplementedError
+
+
+class BrokenPlugin(TabPlugin):
+    """A tab that says why there is no other.
+
+    Args:
+        error: What has happened.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(None)
+        tb_logging.get_logger().error("keras-initkit: the tab cannot be loaded", exc_info=error)
+        self._problem = (
+            f"The tab cannot be loaded ({type(error).__name__}: {error}). "
+            "Run `pip install --upgrade keras-initkit tensorboard`, and start TensorBoard again."
+        )
+
+    def handlers(self) -> dict[str, Handler]:
+        """The one route that the page asks first."""
+        content: dict[str, Any] = {
+            "version": "",
+            "bokeh": None,
+            "runs": [],
+            "notes": [],
+            "problem": self._problem,
+        }
+        return {"/runs": lambda request: respond_json(request, content)}
+
+
+def respond_json(request: Request, content: dict[str, Any], code: int = 200) -> Response:
+    """Answer with JSON."""
+    # Not as a dict: TensorBoard would go through all of it, in pure Python.
+    return Respond(request, json.dumps(content, allow_nan=False), "application/json", code)
+
+
+def respond_gzipped(request: Request, content: bytes) -> Response:
+    """Answer with JSON that is compressed already."""
+    return Respond(request, content, "application/json", content_encoding="gzip")
+
+
+def serve_static(request: Request) -> Response:
+    """A file of the page. Its name is looked up in a list, and is no part of any path."""
+    name = request.path.rpartition("/static/")[2]
+    if name in _OWN:
+        return Respond(request, _own(name), _OWN[name])
+    if name in _BOKEH:
+        content = bokeh_file(name)
+        return Respond(request, content, "text/javascript", content_encoding="gzip", expires=_YEAR)
+    raise HttpError(404, "There is no such file.")
+
+
+def _own(name: str) -> bytes:
+    try:
+        return (Path(__file__).parent / "static" / name).read_bytes()
+    except OSError as error:
+        raise HttpError(404, f"A file of keras-initkit is missing: {name}.") from error
+
+
+@functools.cache
+def bokeh_file(name: str) -> bytes:
+    """A JavaScript file of the Bokeh that is installed, compressed.
+
+    Raises:
+        HttpError: If there is none.
+    """
+    try:
+        # Bokeh is found, not imported: that takes half a second.
+        spec = importlib.util.find_spec("bokeh")
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError("bokeh")
+        path = Path(spec.origin).parent / "server" / "static" / "js" / name
+        return gzip.compress(path.read_bytes(), 6, mtime=0)
+    except (OSError, ValueError) as error:
+        raise HttpError(
+            503, f"Bokeh's file {name} is missing. Run `pip install --force-reinstall bokeh`."
+        ) from error
+
+
+def _application(handler: Handler) -> Callable[..., Iterable[bytes]]:
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        request = Request(environ)
+        try:
+            if request.method != "GET":
+                sentence = f"The method must be GET. Received: {request.method}."
+                response = respond_json(request, {"error": sentence}, 405)
+                response.headers["Allow"] = "GET"
+            else:
+                response = handler(request)
+        except HttpError as error:
+            response = respond_json(request, {"error": str(error)}, error.code)
+        except Exception as error:
+            tb_logging.get_logger().exception("keras-initkit: %s", request.path)
+            sentence = f"{type(error).__name__}: {error}"
+            response = respond_json(request, {"error": sentence}, 500)
+        return response(environ, start_response)
+
+    return application
