@@ -281,7 +281,8 @@ def rss(board: TensorBoard) -> tuple[float, float]:
     """Resident memory of the process now and at its peak, in megabytes."""
     status = Path(f"/proc/{board.process.pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
-    return tuple(int(fields[key].split()[0]) / 1e3 for key in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    now, peak = (int(fields[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM"))
+    return now, peak
 
 
 def wait_until_steady(board: TensorBoard) -> None:

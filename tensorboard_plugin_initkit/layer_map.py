@@ -333,7 +333,7 @@ def _drawn(
 
 def _height(layers: int) -> int:
     """At least a pixel for each row: of two in one pixel, the browser shows only one."""
-    return max(150, min(16 * layers, 600), ROOM + min(layers, _MOST_ROWS))
+    return max(200, min(16 * layers, 600), ROOM + min(layers, _MOST_ROWS))
 
 
 def _label_layers(figure: Any, layers: list[str], theme: Theme) -> None:

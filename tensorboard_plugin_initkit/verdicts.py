@@ -463,7 +463,8 @@ def _slope(record: _Record, signal: Floats) -> _Slope:
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(np.stack([signal, filled]))
         # Of each end: the largest of all, and the median of the filled ones.
-        (front_most, _), (back_most, _) = level[:, :, :third].max(2), level[:, :, -third:].max(2)
+        front_most = np.fmax.reduce(level[0, :, :third], axis=1)
+        back_most = np.fmax.reduce(level[0, :, -third:], axis=1)
         front, back = (
             np.median(level[1, :, :third], axis=1),
             np.median(level[1, :, -third:], axis=1),
@@ -485,10 +486,10 @@ def _is_steep(record: _Record, total: Floats, nearest: Floats) -> Bools:
 
 
 def _filled(signal: Floats) -> Floats:
-    """The largest of each column and its neighbours."""
+    """The largest of each column and its neighbours, of those that received a gradient."""
     filled = signal.copy()
-    filled[:, 1:] = np.maximum(filled[:, 1:], signal[:, :-1])
-    filled[:, :-1] = np.maximum(filled[:, :-1], signal[:, 1:])
+    filled[:, 1:] = np.fmax(filled[:, 1:], signal[:, :-1])
+    filled[:, :-1] = np.fmax(filled[:, :-1], signal[:, 1:])
     return filled
 
 

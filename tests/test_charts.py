@@ -174,9 +174,10 @@ def test_every_row_has_a_pixel():
     for layers in (1, 40, 700, 1500):
         chart = charts.layer_map(history_of(np.ones((2, layers))))
         rows, columns = cells(chart).shape
-        assert (rows, columns) == (min(layers, 750), 2)
-        assert chart.height - 130 > rows  # title, steps, two rows of a legend, and the strip
-        assert chart.height <= 900
+        assert (rows, columns) == (min(layers, 760), 2)
+        part = layers / (chart.y_range.end - chart.y_range.start)  # the strip has the rest
+        assert rows <= chart.frame_height * part + 1e-9
+        assert chart.frame_height <= 772
         assert ("max of several layers a row" in chart.title.text) == (layers > rows)
 
 

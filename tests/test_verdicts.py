@@ -547,6 +547,18 @@ def falls_between(record, factor, begin, end):
     return record.history()
 
 
+@pytest.mark.parametrize("layer", [0, 4, 10])
+@pytest.mark.parametrize(("factor", "kind"), [(0.2, "vanishing"), (5.0, "exploding")])
+def test_a_layer_without_gradient_hides_no_slope(layer, factor, kind):
+    record = made()
+    falls(record, factor)
+    for values in (record.bias, record.kernel, record.dead, record.nonfinite):
+        values[:, layer] = np.nan
+    history = record.history()
+    assert {kind, "no_gradient"} <= {finding.kind for finding in judge(history)}
+    assert getattr(depth_bands(history), kind).any()
+
+
 def test_bands_end_where_numbers_are_not_finite():
     record = made(EVERY_10, 12)
     falls(record, 0.2)

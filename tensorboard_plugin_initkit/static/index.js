@@ -392,7 +392,7 @@ function findingsTable() {
 
 function findingRow(run, finding, several) {
   const cell = (...children) => element("td", {}, ...children);
-  const text = (content) => element("div", { textContent: short(content, 2000), dir: "auto" });
+  const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
   const { kind, layer, step, message } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const more = ["cause", "fix"].filter((key) => finding[key]);
