@@ -48,12 +48,14 @@ class Run(NamedTuple):
         title: What people are shown.
         state: Changes when the log does.
         statistics: Those of `RECORDED` that it has.
+        has_findings: Whether something was found wrong with its training.
     """
 
     name: str
     title: str
     state: str
     statistics: tuple[str, ...]
+    has_findings: bool
 
 
 class _Key(NamedTuple):
@@ -254,7 +256,7 @@ def _run(name: str, tags: Mapping[str, Any]) -> Run:
     last = sorted((tag, series.max_step, series.max_wall_time) for tag, series in tags.items())
     state = hashlib.blake2b(repr(last).encode("utf-8", "replace"), digest_size=9).hexdigest()
     statistics = tuple(name for name in RECORDED if f"{PLUGIN_NAME}/{name}" in tags)
-    return Run(name, _title(name), state, statistics)
+    return Run(name, _title(name), state, statistics, FINDINGS_TAG in tags)
 
 
 def _title(name: str) -> str:

@@ -57,10 +57,7 @@ def overview(record: Record) -> dict[str, Any]:
         "thinned": history.thinned,
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
-        "statistics": [
-            {"name": name, "title": SCALES[name].title, "log": SCALES[name].log}
-            for name in _drawable(history)
-        ],
+        "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _drawable(history)],
         "findings": [_described(finding) for finding in record.findings],
         "notes": list(record.notes),
     }

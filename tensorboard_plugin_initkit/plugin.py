@@ -33,6 +33,7 @@ from tensorboard_plugin_initkit.web import (
     respond_json,
 )
 
+_WARM_AFTER_SECONDS = 2.0
 _MOST_BYTES = 8 * 2**20
 
 
@@ -51,8 +52,11 @@ class InitkitPlugin(TabPlugin):
         self._drawn: Cache[tuple[ChartParameters, tuple[str, ...]], bytes] = Cache(_MOST_BYTES, len)
         # All is read and drawn in one thread: each would keep memory of its own.
         self._worker = ThreadPoolExecutor(1, "initkit")
-        # Bokeh takes half a second to import: the first look need not wait for it.
-        threading.Thread(target=_warm, daemon=True).start()
+        # Bokeh takes half a second to import. The first look need not wait for it, nor
+        # TensorBoard's start, which is over by then.
+        warm = threading.Timer(_WARM_AFTER_SECONDS, _warm)
+        warm.daemon = True
+        warm.start()
 
     def handlers(self) -> dict[str, Handler]:
         """Routes besides those of static files."""
@@ -71,7 +75,10 @@ class InitkitPlugin(TabPlugin):
         content: dict[str, Any] = {
             "version": f"{_version()}, schema {SCHEMA_VERSION}",
             "bokeh": None,
-            "runs": [{"name": r.name, "title": r.title, "state": r.state} for r in runs],
+            "runs": [
+                {"name": r.name, "title": r.title, "state": r.state, "has_findings": r.has_findings}
+                for r in runs
+            ],
             "notes": [],
         }
         if not runs:

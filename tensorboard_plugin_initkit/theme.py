@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "Charts are drawn with Bokeh, which cannot be imported "
-        f"({error}). Run `pip install 'keras-initkit[charts]'`."
+        f"({error}). Run `pip install --upgrade bokeh`."
     ) from error
 
 import numpy as np

@@ -165,6 +165,8 @@ def test_runs_are_listed(client: Client) -> None:
     assert answer["bokeh"] == bokeh.__version__
     assert answer["version"].endswith(f", schema {schema.SCHEMA_VERSION}")
     assert set(answer) == {"version", "bokeh", "runs", "notes"}
+    found = [run["title"] for run in answer["runs"] if run["has_findings"]]
+    assert found == ["bad_findings", "empty", "first"]
     assert get(client, "/runs") == answer
 
 
@@ -192,6 +194,7 @@ def test_a_log_of_other_plugins_says_why_there_is_nothing(tmp_path: Path) -> Non
 def test_a_run_is_described(client: Client, root: Path) -> None:
     answer = get(client, "/run", run="first/gradients")
     (listed,) = (r for r in get(client, "/runs")["runs"] if r["title"] == "first")
+    assert listed.pop("has_findings") is True
     assert listed.items() <= answer.items()
     numbers = {name: answer[name] for name in ("records", "first", "last", "thinned")}
     assert numbers == {"records": 80, "first": 0, "last": 158, "thinned": False}
@@ -201,7 +204,7 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
     ]
     assert answer["optimizers"] == [""]
     assert [item["name"] for item in answer["statistics"]] == list(SCALES)
-    assert answer["statistics"][1] == {"name": "rms", "title": "RMS of the gradient", "log": True}
+    assert answer["statistics"][1] == {"name": "rms", **SCALES["rms"]._asdict()}
     assert answer["findings"] == [
         {
             "kind": "zero",

@@ -167,7 +167,7 @@ function later(delay, call) {
 function chosen() {
   const { runs } = server;
   if (state.runs) return runs.filter((run) => state.runs.includes(run.name));
-  const first = runs.find((run) => run.findings) ?? runs[0];
+  const first = runs.find((run) => run.has_findings) ?? runs[0];
   return first ? [first] : [];
 }
 
