@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.schema import RECORDED, TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, Variable
 
 SIX = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite", "weight_norm")
 SAMPLES = 64

@@ -65,7 +65,7 @@ LOADER = """
 import time
 import tensorboard.plugins.base_plugin
 start = time.perf_counter()
-import tensorboard_plugin_initkit.loader
+import tensorboard_plugin_initkit.tab.loader
 print((time.perf_counter() - start) * 1000)
 """
 

@@ -201,7 +201,7 @@ class ActivationProbe(keras.callbacks.Callback):
     def _write(self, row: _Row) -> None:
         if self._log is None:
             # TensorBoard's protocol buffers take 70 ms to import: only who logs pays for them.
-            from tensorboard_plugin_initkit.scalars import ScalarLog
+            from tensorboard_plugin_initkit.log.scalars import ScalarLog
 
             assert self._log_dir is not None
             self._log = ScalarLog(self._log_dir, RUN)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.schema import Chunk
+from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.record.schema import Chunk
 
 # Of up to 64 steps each; 20 MB for 100 variables.
 _MAX_PENDING = 64
@@ -96,7 +96,7 @@ class BackgroundLog:
 
 def _open_log(log_dir: Path | str, scalars: int, histograms: int) -> Any:
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-    from tensorboard_plugin_initkit.log import LogWriter
+    from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 
     return LogWriter(log_dir, scalars, histograms)
 

@@ -7,7 +7,7 @@ from typing import Any
 from keras_initkit.layers_inside import layers_inside, path_inside, trainable_weights
 from keras_initkit.models.initializers_in_words import shown_initializer
 from keras_initkit.models.own_initializers import own_initializer
-from tensorboard_plugin_initkit.schema import Variable
+from tensorboard_plugin_initkit.record.schema import Variable
 
 
 def variables_of(

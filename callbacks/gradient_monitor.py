@@ -27,10 +27,10 @@ from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.gradient_direction import WINDOW, directions
 from keras_initkit.layers_inside import path_inside
-from tensorboard_plugin_initkit.findings import Finding, to_json
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.schema import Chunk, Layout
-from tensorboard_plugin_initkit.verdicts import judge, news
+from tensorboard_plugin_initkit.record.findings import Finding, to_json
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.schema import Chunk, Layout
+from tensorboard_plugin_initkit.record.verdicts import judge, news
 
 # What is recorded is moved to the host at the end of an epoch, unless that was done just before;
 # and within long epochs.

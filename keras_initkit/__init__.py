@@ -15,8 +15,8 @@ from keras_initkit.normalization import (
     normalize_inputs,
     with_normalization,
 )
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History, read_log
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History, read_log
 
 __all__ = [
     "Audit",

@@ -1,4 +1,4 @@
-"""What keras-initkit records, and how it is written and read: NumPy only, never Keras.
+"""Whatever TensorBoard needs: what is recorded, read, shown and drawn. It never imports Keras.
 
-TensorBoard must be able to read a log without paying for Keras, or dying of it.
+TensorBoard must be able to show a log without paying for Keras, or dying of it.
 """

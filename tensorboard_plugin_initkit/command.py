@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.findings import Finding, merged
-from tensorboard_plugin_initkit.history import History, read_log
+from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.record.findings import Finding, merged
+from tensorboard_plugin_initkit.record.history import History, read_log
 
 
 class _Logs(NamedTuple):
@@ -52,7 +52,7 @@ def _report(options: argparse.Namespace) -> int:
     if logs.problems and not logs.histories:
         raise ValueError("\n".join(logs.problems))
     # After the logs: it takes a second, and a wrong directory is said at once.
-    from tensorboard_plugin_initkit.report import write_report
+    from tensorboard_plugin_initkit.charts.report import write_report
 
     write_report(
         logs.histories,
@@ -72,7 +72,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _read(log_dir: str) -> _Logs:
     """All logs below a directory; one that cannot be read is a problem to be said."""
-    from tensorboard_plugin_initkit.log import RUN, read_findings
+    from tensorboard_plugin_initkit.log.gradient_log import RUN, read_findings
 
     logs = _Logs({}, {}, [])
     for name, directory in _runs(log_dir):
@@ -91,8 +91,8 @@ def _read(log_dir: str) -> _Logs:
 
 def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
     """Names and directories of the runs below a directory."""
-    from tensorboard_plugin_initkit.event_file import event_files
-    from tensorboard_plugin_initkit.log import RUN
+    from tensorboard_plugin_initkit.log.event_file import event_files
+    from tensorboard_plugin_initkit.log.gradient_log import RUN
 
     if remote.is_remote(log_dir):
         yield log_dir.rstrip("/").rpartition("/")[2], log_dir

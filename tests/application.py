@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.data_provider import MultiplexerDataPr
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from werkzeug.test import Client
 
-from tensorboard_plugin_initkit.loader import InitkitLoader
+from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of a library that TensorBoard brings along

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorboard_plugin_initkit.findings import Finding, to_json
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.schema import TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record.findings import Finding, to_json
+from tensorboard_plugin_initkit.record.schema import TOTALS, Chunk, Layout, Variable
 
 ALL = (
     "norm",

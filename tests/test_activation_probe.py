@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from keras_initkit.activation_statistics import activation_statistics
 from keras_initkit.callbacks import ActivationProbe, GradientMonitor
-from tensorboard_plugin_initkit.event_file import event_files, read_events
+from tensorboard_plugin_initkit.log.event_file import event_files, read_events
 from tests.training import two_devices
 
 BACKEND = keras.backend.backend()

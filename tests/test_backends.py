@@ -8,7 +8,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
-from tensorboard_plugin_initkit.schema import STATISTICS
+from tensorboard_plugin_initkit.record.schema import STATISTICS
 from tests.training import (
     BACKEND,
     BATCH,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorboard_plugin_initkit.binning import bin_blocks, bin_layers, bin_steps, extent
-from tensorboard_plugin_initkit.values import rows_seen
+from tensorboard_plugin_initkit.views.binning import bin_blocks, bin_layers, bin_steps, extent
+from tensorboard_plugin_initkit.views.values import rows_seen
 
 REDUCE: dict[str, Any] = {"max": np.max, "min": np.min, "mean": np.mean}
 

@@ -12,14 +12,15 @@ from bokeh.document import Document
 from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, NoOverlap, Slider
 from bokeh.palettes import Viridis256
 
-from tensorboard_plugin_initkit import charts, depth
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import as_html, display_name, display_names, groups_of
-from tensorboard_plugin_initkit.schema import Chunk, Layout, Variable
-from tensorboard_plugin_initkit.smoothing import smoothed
-from tensorboard_plugin_initkit.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
-from tensorboard_plugin_initkit.verdicts import depth_bands
+from tensorboard_plugin_initkit import charts
+from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.verdicts import depth_bands
+from tensorboard_plugin_initkit.views import depth
+from tensorboard_plugin_initkit.views.names import as_html, display_name, display_names, groups_of
+from tensorboard_plugin_initkit.views.smoothing import smoothed
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -679,7 +680,7 @@ def test_without_bokeh_it_says_what_to_install():
     script = """
 import sys
 sys.modules["bokeh"] = None
-from tensorboard_plugin_initkit.history import History
+from tensorboard_plugin_initkit.record.history import History
 try:
     History().plot()
 except ImportError as error:
@@ -692,7 +693,7 @@ except ImportError as error:
 def test_reading_a_log_imports_no_bokeh():
     script = """
 import sys
-import tensorboard_plugin_initkit.history, tensorboard_plugin_initkit.command
+import tensorboard_plugin_initkit.record.history, tensorboard_plugin_initkit.command
 assert not {"bokeh", "keras", "tensorflow", "tensorboard"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.schema import STATISTICS
+from tensorboard_plugin_initkit.record.schema import STATISTICS
 from tests import training
 from tests.training import BATCH, LOSS, STEPS, label, layers, mlp, two_devices, with_embedding
 

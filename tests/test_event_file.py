@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from tensorboard_plugin_initkit import event_file
-from tensorboard_plugin_initkit.event_file import EventFileWriter, event_files, read_events
+from tensorboard_plugin_initkit.log import event_file
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files, read_events
 
 # Records of one byte to some tens of kilobytes.
 SIZES = (0, 1, 7, 1_000, 70_000)
@@ -226,7 +226,7 @@ def open_without_truncating(path: Path, mode: str, buffering: int) -> Any:
 def test_on_a_disk_that_is_full_the_file_stays_whole(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys
-from tensorboard_plugin_initkit.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard.compat.proto.event_pb2 import Event
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -24,14 +24,13 @@ from tensorboard.data.provider import TensorDatum
 from tensorboard.util.grpc_util import ChannelCredsType
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from tensorboard_plugin_initkit import log, schema
-from tensorboard_plugin_initkit.cache import Cache
-from tensorboard_plugin_initkit.event_file import EventFileWriter, event_files
-from tensorboard_plugin_initkit.experiment import EmptyLogError, Experiment, LogError, Run
-from tensorboard_plugin_initkit.findings import Finding, to_json
-from tensorboard_plugin_initkit.history import History, read_log
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.log import gradient_log as log
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record.findings import Finding, to_json
+from tensorboard_plugin_initkit.record.history import History, read_log
+from tensorboard_plugin_initkit.record.schema import (
     RECORDED,
     STATISTICS,
     TOTAL_STATISTICS,
@@ -40,6 +39,8 @@ from tensorboard_plugin_initkit.schema import (
     Layout,
     Variable,
 )
+from tensorboard_plugin_initkit.tab.cache import Cache
+from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.application import python_provider
 
 HOSTILE = [
@@ -454,7 +455,7 @@ def test_threads_that_ask_for_the_same_wait_for_one_read(watched: Watched) -> No
 def test_a_statistic_larger_than_the_room_for_it_is_read_once_a_history(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tensorboard_plugin_initkit.experiment._MOST_BYTES", 1000)
+    monkeypatch.setattr("tensorboard_plugin_initkit.tab.experiment._MOST_BYTES", 1000)
     experiment = Experiment(watched)
     history = only_history(experiment)
     for start in range(0, 200, 10):

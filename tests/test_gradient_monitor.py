@@ -17,7 +17,7 @@ import tensorflow as tf
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from keras_initkit.initializers import HeNormal
-from tensorboard_plugin_initkit.schema import STATISTICS
+from tensorboard_plugin_initkit.record.schema import STATISTICS
 from tests.training import label
 
 BATCH, STEPS = 16, 6

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.schema import (
     RECORDED,
     STATISTICS,
     TOTAL_STATISTICS,
@@ -25,7 +25,7 @@ from tensorboard_plugin_initkit.schema import (
     per_optimizer,
     per_variable,
 )
-from tensorboard_plugin_initkit.thinning import rows_to_keep
+from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 
 VARIABLES = (
     Variable("a/kernel", "a", (2, 3)),

@@ -31,15 +31,17 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from werkzeug.test import Client
 
-from tensorboard_plugin_initkit import log, payloads, schema, web
-from tensorboard_plugin_initkit.event_file import EventFileWriter
-from tensorboard_plugin_initkit.findings import Finding, to_json
-from tensorboard_plugin_initkit.history import read_log
-from tensorboard_plugin_initkit.loader import InitkitLoader
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.scales import SCALES
-from tensorboard_plugin_initkit.schema import RECORDED, TOTALS, Chunk, Layout, Variable
-from tensorboard_plugin_initkit.theme import THEMES
+from tensorboard_plugin_initkit.charts.theme import THEMES
+from tensorboard_plugin_initkit.log import gradient_log as log
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record.findings import Finding, to_json
+from tensorboard_plugin_initkit.record.history import read_log
+from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.tab import payloads, web
+from tensorboard_plugin_initkit.tab.loader import InitkitLoader
+from tensorboard_plugin_initkit.views.scales import SCALES
 from tests.application import BASE, application
 
 HOSTILE = [
@@ -741,7 +743,7 @@ def test_flags_of_another_tensorboard_do_no_harm() -> None:
 def test_a_plugin_that_cannot_be_loaded_says_so_in_its_tab(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard_plugin_initkit.plugin", None)
+    monkeypatch.setitem(sys.modules, "tensorboard_plugin_initkit.tab.plugin", None)
     client = application(root)
     answer = get(client, "/runs")
     assert answer["runs"] == []
@@ -767,12 +769,16 @@ def test_the_loader_imports_nothing_that_is_slow() -> None:
 import argparse, sys, time
 import tensorboard.plugins.base_plugin
 before, start = set(sys.modules), time.process_time()
-from tensorboard_plugin_initkit.loader import InitkitLoader
+from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 InitkitLoader().fix_flags(None)
 print(time.process_time() - start, *set(sys.modules) - before)
 """
     seconds, *modules = python(code).split()
-    assert sorted(modules) == ["tensorboard_plugin_initkit", "tensorboard_plugin_initkit.loader"]
+    assert sorted(modules) == [
+        "tensorboard_plugin_initkit",
+        "tensorboard_plugin_initkit.tab",
+        "tensorboard_plugin_initkit.tab.loader",
+    ]
     assert float(seconds) < 0.05
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks.background_log import BackgroundLog, checked_log_dir
-from tensorboard_plugin_initkit import remote, uploaded_event_file
-from tensorboard_plugin_initkit.history import read_log
-from tensorboard_plugin_initkit.log import LogWriter, read_findings
-from tensorboard_plugin_initkit.schema import RECORDED, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.log import remote, uploaded_event_file
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter, read_findings
+from tensorboard_plugin_initkit.record.history import read_log
+from tensorboard_plugin_initkit.record.schema import RECORDED, Chunk, Layout, Variable
 
 LAYOUT = Layout((Variable("dense/kernel", "dense", (3, 2)),))
 

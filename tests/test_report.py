@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.charts.report import write_report
 from tensorboard_plugin_initkit.command import main
-from tensorboard_plugin_initkit.event_file import EventFileWriter, event_files
-from tensorboard_plugin_initkit.findings import Finding, to_json
-from tensorboard_plugin_initkit.history import History, read_log
-from tensorboard_plugin_initkit.log import RUN, LogWriter
-from tensorboard_plugin_initkit.report import write_report
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
+from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
+from tensorboard_plugin_initkit.record.findings import Finding, to_json
+from tensorboard_plugin_initkit.record.history import History, read_log
 from tests.test_charts import HOSTILE, history_of
 from tests.training import compiled, fit, mlp
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.record.schema import (
     RECORDED,
     SCHEMA_VERSION,
     STATISTICS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.smoothing import smoothed
+from tensorboard_plugin_initkit.views.smoothing import smoothed
 
 
 def debiased_average(values, weight):

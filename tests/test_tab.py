@@ -21,9 +21,9 @@ from bokeh.palettes import Viridis256
 
 from keras_initkit import read_log
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.theme import NONFINITE, ZERO
+from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record.findings import Finding
 from tests.browser import NoBrowserError, Tab, TensorBoard, chromium, eventually
 from tests.made_logs import (
     ALL,
@@ -102,7 +102,7 @@ def logs(tmp_path_factory) -> Logs:
     write_log(path / "spike", spiky(), statistics=SIX, biases=False)
     hostile = [finding("vanishing", HOSTILE[0], 10), finding(HOSTILE[1], HOSTILE[4], 20)]
     write_log(path / HOSTILE_RUN, depth_profile(len(HOSTILE), 50, 0.9), HOSTILE, findings=hostile)
-    with mock.patch("tensorboard_plugin_initkit.schema.SCHEMA_VERSION", 99):
+    with mock.patch("tensorboard_plugin_initkit.record.schema.SCHEMA_VERSION", 99):
         write_log(path / "foreign", depth_profile(4, 50, 0.9))
     write_log(path / "corrupt", depth_profile(4, 500, 0.9))
     damage(event_file(path / "corrupt"))

@@ -19,8 +19,8 @@ import pytest
 
 from keras_initkit import History, read_log
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.log import LogWriter
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record.schema import (
     RECORDED,
     STATISTICS,
     TOTAL_STATISTICS,

@@ -8,7 +8,7 @@ import pytest
 import textbook
 from rich.console import Console
 
-from tensorboard_plugin_initkit.history import read_log
+from tensorboard_plugin_initkit.record.history import read_log
 
 pytestmark = pytest.mark.slow
 

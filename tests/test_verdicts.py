@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit import findings
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.schema import Chunk, Layout, Variable
-from tensorboard_plugin_initkit.verdicts import THRESHOLDS, depth_bands, judge, news
+from tensorboard_plugin_initkit.record import findings
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.verdicts import THRESHOLDS, depth_bands, judge, news
 
 EVERY_10 = np.arange(0, 130, 10)
 EVERY_STEP = np.arange(0, 130)

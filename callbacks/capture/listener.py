@@ -35,7 +35,7 @@ from keras_initkit.gradient_statistics import (
     gradient_statistics,
     norms,
 )
-from tensorboard_plugin_initkit.schema import MEASURED
+from tensorboard_plugin_initkit.record.schema import MEASURED
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
 # operations, and big ones are not copied.

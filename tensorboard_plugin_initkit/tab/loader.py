@@ -22,10 +22,10 @@ class InitkitLoader(base_plugin.TBLoader):
     def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin:
         """Make the plugin."""
         try:
-            from tensorboard_plugin_initkit.plugin import InitkitPlugin
+            from tensorboard_plugin_initkit.tab.plugin import InitkitPlugin
 
             return InitkitPlugin(context)
         except Exception as error:
-            from tensorboard_plugin_initkit.web import BrokenPlugin
+            from tensorboard_plugin_initkit.tab.web import BrokenPlugin
 
             return BrokenPlugin(error)

@@ -6,13 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.bands import ROOM, draw_bands, judged, room_for
-from tensorboard_plugin_initkit.binning import Bins, How, bin_layers, extent
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import Group, display_name, display_names, groups_of
-from tensorboard_plugin_initkit.scales import Scale, scale_of
-from tensorboard_plugin_initkit.theme import (
+from tensorboard_plugin_initkit.charts.bands import ROOM, draw_bands, judged, room_for
+from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     NOTHING,
     ZERO,
@@ -26,7 +21,12 @@ from tensorboard_plugin_initkit.theme import (
     steps_range,
     theme_of,
 )
-from tensorboard_plugin_initkit.values import binned, positions
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.binning import Bins, How, bin_layers, extent
+from tensorboard_plugin_initkit.views.names import Group, display_name, display_names, groups_of
+from tensorboard_plugin_initkit.views.scales import Scale, scale_of
+from tensorboard_plugin_initkit.views.values import binned, positions
 
 # isort: split
 from bokeh.models import (

@@ -5,10 +5,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.binning import Bins
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.theme import EXPLODING, NOTHING, VANISHING, Mark, hover, palette_of
-from tensorboard_plugin_initkit.verdicts import THRESHOLDS, depth_bands
+from tensorboard_plugin_initkit.charts.theme import (
+    EXPLODING,
+    NOTHING,
+    VANISHING,
+    Mark,
+    hover,
+    palette_of,
+)
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.verdicts import THRESHOLDS, depth_bands
+from tensorboard_plugin_initkit.views.binning import Bins
 
 # isort: split
 from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d

@@ -6,13 +6,13 @@ Names of layers and runs come from a log, and are shown as text, whatever they h
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from tensorboard_plugin_initkit.depth_profile import depth_player, depth_profile
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.layer_map import difference_map, layer_map
-from tensorboard_plugin_initkit.lines import lines
-from tensorboard_plugin_initkit.names import as_html
-from tensorboard_plugin_initkit.theme import ThemeName, theme_of
+from tensorboard_plugin_initkit.charts.depth_profile import depth_player, depth_profile
+from tensorboard_plugin_initkit.charts.layer_map import difference_map, layer_map
+from tensorboard_plugin_initkit.charts.lines import lines
+from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.names import as_html
 
 # isort: split
 from bokeh.models import Div

@@ -19,7 +19,7 @@ from typing import Any
 import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 
-from tensorboard_plugin_initkit import remote
+from tensorboard_plugin_initkit.log import remote
 
 _PATTERN = "events.out.tfevents.*.initkit"
 _HEADER = struct.Struct("<QI")

@@ -11,10 +11,7 @@ import numpy as np
 from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
-from tensorboard_plugin_initkit.cache import Cache
-from tensorboard_plugin_initkit.findings import Finding, merged
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.log import (
+from tensorboard_plugin_initkit.log.gradient_log import (
     FINDINGS_TAG,
     LAYOUT_TAG,
     PLUGIN_NAME,
@@ -23,8 +20,11 @@ from tensorboard_plugin_initkit.log import (
     split_table,
     split_totals,
 )
-from tensorboard_plugin_initkit.memory import give_back_memory
-from tensorboard_plugin_initkit.schema import RECORDED, TOTALS, Chunk, Layout
+from tensorboard_plugin_initkit.record.findings import Finding, merged
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout
+from tensorboard_plugin_initkit.tab.cache import Cache
+from tensorboard_plugin_initkit.tab.memory import give_back_memory
 
 _ALL = 2**30  # `downsample` of 0 is none at all
 _MOST_BYTES = 128 * 2**20

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.record.schema import (
     TOTAL_STATISTICS,
     Chunk,
     Layout,

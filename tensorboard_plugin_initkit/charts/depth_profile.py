@@ -7,11 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.depth import Slope, slope
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import display_name, display_names
-from tensorboard_plugin_initkit.scales import Scale, scale_of
-from tensorboard_plugin_initkit.theme import (
+from tensorboard_plugin_initkit.charts.theme import (
     ThemeName,
     apart,
     control_style,
@@ -20,7 +16,11 @@ from tensorboard_plugin_initkit.theme import (
     style_legend,
     theme_of,
 )
-from tensorboard_plugin_initkit.values import values_of
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.depth import Slope, slope
+from tensorboard_plugin_initkit.views.names import display_name, display_names
+from tensorboard_plugin_initkit.views.scales import Scale, scale_of
+from tensorboard_plugin_initkit.views.values import values_of
 
 # isort: split
 from bokeh.core.properties import value as literal

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -27,22 +27,22 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
-from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.dashboards import Histograms, Scalars
-from tensorboard_plugin_initkit.event_file import (
+from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars
+from tensorboard_plugin_initkit.log.event_file import (
     EventFileWriter,
     event_file_urls,
     event_files,
     read_events,
 )
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.log.uploaded_event_file import UploadedEventFile
+from tensorboard_plugin_initkit.record.schema import (
     SCHEMA_VERSION,
     TOTALS,
     Chunk,
     Layout,
     per_optimizer,
 )
-from tensorboard_plugin_initkit.uploaded_event_file import UploadedEventFile
 
 PLUGIN_NAME = "initkit"
 RUN = "gradients"

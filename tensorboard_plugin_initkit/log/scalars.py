@@ -9,9 +9,9 @@ import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.event_file import EventFileWriter
-from tensorboard_plugin_initkit.uploaded_event_file import UploadedEventFile
+from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log.uploaded_event_file import UploadedEventFile
 
 
 class ScalarLog:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit import charts
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import as_html
-from tensorboard_plugin_initkit.theme import ThemeName, theme_of
+from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.names import as_html
 
 # isort: split
 from bokeh.document import Document

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.depth import signal
-from tensorboard_plugin_initkit.experiment import Run
-from tensorboard_plugin_initkit.findings import Finding
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import display_name
-from tensorboard_plugin_initkit.parameters import ChartParameters, CsvParameters
-from tensorboard_plugin_initkit.scales import SCALES
+from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.tab.experiment import Run
+from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
+from tensorboard_plugin_initkit.views.depth import signal
+from tensorboard_plugin_initkit.views.names import display_name
+from tensorboard_plugin_initkit.views.scales import SCALES
 
 _MOST_LINES = 10
 _MOST_CELLS = 2_000_000

@@ -5,12 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.binning import Bins, How, bin_steps, extent
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.names import display_name, display_names
-from tensorboard_plugin_initkit.scales import scale_of
-from tensorboard_plugin_initkit.smoothing import smoothed
-from tensorboard_plugin_initkit.theme import (
+from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     Theme,
     ThemeName,
@@ -23,7 +18,12 @@ from tensorboard_plugin_initkit.theme import (
     style_legend,
     theme_of,
 )
-from tensorboard_plugin_initkit.values import binned, positions, rows_seen
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.binning import Bins, How, bin_steps, extent
+from tensorboard_plugin_initkit.views.names import display_name, display_names
+from tensorboard_plugin_initkit.views.scales import scale_of
+from tensorboard_plugin_initkit.views.smoothing import smoothed
+from tensorboard_plugin_initkit.views.values import binned, positions, rows_seen
 
 # isort: split
 from bokeh.core.properties import value as literal

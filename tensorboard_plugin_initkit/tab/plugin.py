@@ -12,18 +12,18 @@ from typing import Any
 from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
-from tensorboard_plugin_initkit import payloads
-from tensorboard_plugin_initkit.cache import Cache
-from tensorboard_plugin_initkit.experiment import EmptyLogError, Experiment, LogError, Run
-from tensorboard_plugin_initkit.memory import give_back_memory
-from tensorboard_plugin_initkit.parameters import (
+from tensorboard_plugin_initkit.record.schema import SCHEMA_VERSION
+from tensorboard_plugin_initkit.tab import payloads
+from tensorboard_plugin_initkit.tab.cache import Cache
+from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
+from tensorboard_plugin_initkit.tab.memory import give_back_memory
+from tensorboard_plugin_initkit.tab.parameters import (
     ChartParameters,
     chart_parameters,
     csv_parameters,
     run_parameters,
 )
-from tensorboard_plugin_initkit.schema import SCHEMA_VERSION
-from tensorboard_plugin_initkit.web import (
+from tensorboard_plugin_initkit.tab.web import (
     PLUGIN_NAME,
     Handler,
     HttpError,

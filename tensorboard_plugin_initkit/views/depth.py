@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.verdicts import THRESHOLDS
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.verdicts import THRESHOLDS
 
 Floats = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tensorboard_plugin_initkit.schema import (
+from tensorboard_plugin_initkit.record.schema import (
     STATISTICS,
     TOTAL_STATISTICS,
     Chunk,
@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.schema import (
     per_variable,
     recorded_statistics,
 )
-from tensorboard_plugin_initkit.thinning import rows_to_keep
+from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 
 
 class History:
@@ -268,7 +268,7 @@ def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> H
             described.
     """
     # TensorBoard's protocol buffers take 70 ms to import: only who reads a log pays for them.
-    from tensorboard_plugin_initkit.log import read_chunks
+    from tensorboard_plugin_initkit.log.gradient_log import read_chunks
 
     history = History(max_steps)
     for chunk in read_chunks(log_dir):

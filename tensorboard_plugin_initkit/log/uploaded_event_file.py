@@ -10,8 +10,8 @@ import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
-from tensorboard_plugin_initkit import remote
-from tensorboard_plugin_initkit.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 
 # An upload takes at most a twentieth of the time, however large the file has grown.
 _SECONDS_BETWEEN_UPLOADS = 30.0

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.binning import Bins, How, bin_blocks
-from tensorboard_plugin_initkit.depth import signal
-from tensorboard_plugin_initkit.history import History
-from tensorboard_plugin_initkit.scales import SCALES
+from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.views.binning import Bins, How, bin_blocks
+from tensorboard_plugin_initkit.views.depth import signal
+from tensorboard_plugin_initkit.views.scales import SCALES
 
 # What is computed at a time: records x variables.
 _MOST_VALUES = 500_000

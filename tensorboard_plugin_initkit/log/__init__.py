@@ -1,0 +1,1 @@
+"""How a record is written to TensorBoard's event files, and read from them."""

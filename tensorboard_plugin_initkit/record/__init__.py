@@ -1,0 +1,1 @@
+"""What is recorded of a training, and what is wrong with it: NumPy only."""

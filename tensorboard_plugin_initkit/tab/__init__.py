@@ -1,0 +1,1 @@
+"""The tab "Gradient Flow" of TensorBoard."""
