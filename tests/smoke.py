@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tensorboard.default import get_dynamic_plugins
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
@@ -19,6 +20,10 @@ assert version("keras-initkit") == keras_initkit.__version__
 assert {"jax", "torch"} <= {r.split(";")[0].strip() for r in requires("keras-initkit") or []}
 for package in ("keras_initkit", "tensorboard_plugin_initkit"):
     assert (files(package) / "py.typed").is_file(), package
+for name in ("index.js", "chart.js", "host.js", "style.css"):
+    assert (files("tensorboard_plugin_initkit.tab") / "static" / name).is_file(), name
+(tab,) = (p for p in get_dynamic_plugins() if "initkit" in p.__module__)
+assert tab.__name__ == "InitkitLoader", tab
 
 x = np.random.default_rng(0).normal(5, 100, size=(256, 4)).astype("float32")
 normalization = keras_initkit.Normalization()
