@@ -13,7 +13,7 @@ test: .venv/ready
 
 # The oldest versions that are supported, in an environment of their own. Left out is what takes long,
 # and what is NumPy alone: `make test` runs it.
-NUMPY_ALONE = verdicts moments covariance quantiles engines elements propagation history binning
+NUMPY_ALONE = verdicts moments covariance quantiles engines elements propagation history binning charts smoothing
 test-floor: .venv-floor/ready
 	.venv-floor/bin/python $(PYTEST) -m 'not slow' $(NUMPY_ALONE:%=--ignore tests/test_%.py)
 
