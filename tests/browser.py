@@ -453,18 +453,40 @@ class Tab:
 
     def find(self, selector: str) -> list[Any]:
         """The elements of a CSS selector that can be seen."""
-        found = self.driver.find_elements("css selector", selector)
-        return [element for element in found if element.is_displayed()]
+        return self.js(
+            "return [...document.querySelectorAll(arguments[0])].filter((e) => e.offsetHeight)",
+            selector,
+        )
 
     def control(self, label: str) -> Any:
         """The control of a label that begins so."""
-        (found,) = (e for e in self.find("label") if e.text.startswith(label))
-        return found.find_element("css selector", "select, input")
+        return self._labelled("label", label, "startsWith")
 
     def run_box(self, title: str) -> Any:
-        """The box by which a run is chosen."""
-        (found,) = (e for e in self.find(".list label") if e.text == title)
-        return found.find_element("css selector", "input")
+        """The box by which a run, or a layer, is chosen."""
+        return self._labelled(".list label", title, "endsWith")
+
+    def _labelled(self, selector: str, text: str, how: str) -> Any:
+        found = self.js(
+            "const [selector, text, how] = arguments;"
+            "return [...document.querySelectorAll(selector)]"
+            ".filter((e) => e.offsetHeight && e.innerText.trim()[how](text))"
+            ".sort((a, b) => a.innerText.length - b.innerText.length)"
+            ".map((e) => e.querySelector('select, input'))",
+            selector,
+            text,
+            how,
+        )
+        assert found, f"There is no control {text!r}."
+        return found[0]
+
+    def settle(self) -> None:
+        """Wait until the page has drawn nothing for half a second."""
+        last, since = self.turn(), time.monotonic()
+        while time.monotonic() < since + 0.5:
+            if self.turn() != last or self.js("return !!document.querySelector('[aria-busy]')"):
+                last, since = self.turn(), time.monotonic()
+            time.sleep(0.05)
 
     def picture(self, name: str) -> None:
         """Keep a picture of the window."""

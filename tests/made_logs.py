@@ -78,14 +78,16 @@ def chunk_of(
     columns = np.array([layers.index(variable.layer) for variable in layout.variables])
     size = layout.sizes
     scale = rms[:, columns].astype(np.float32)
-    dead, broken = (scale == 0).astype(np.float32), np.isnan(scale)
+    dead, broken = scale == 0, np.isnan(scale)
+    # Between 0 and 1, and never the same: as ReLUs have it.
+    part = np.abs(np.modf(1e3 * np.log(np.where(scale > 0, scale, 1)))[0])
     values = {
         "norm": lambda: scale * np.sqrt(size),
         "mean_abs": lambda: 0.8 * scale,
         "max_abs": lambda: 4 * scale,
-        "zeros": lambda: dead,
+        "zeros": lambda: np.where(dead, 1, 0.3 + 0.2 * part),
         "nonfinite": lambda: broken * size,
-        "dead_units": lambda: dead,
+        "dead_units": lambda: np.where(dead, 1, 0.05 * part),
         "weight_norm": lambda: np.broadcast_to(np.sqrt(size / UNITS), scale.shape),
         "update_norm": lambda: 1e-2 * scale * np.sqrt(size),
     }

@@ -310,6 +310,7 @@ def wait_after_reload(tab: Tab, check) -> None:
         eventually(check, 2)
 
     eventually(reloaded)
+    tab.settle()
 
 
 def test_new_data_appears_when_tensorboard_reloads(tab, board, logs):
