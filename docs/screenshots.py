@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--view", default="map", help="map, depth, lines or findings")
     parser.add_argument("--statistic", default="signal", help="colour of the map")
     parser.add_argument("--theme", default="light", choices=("light", "dark"))
-    parser.add_argument("--window", default="1440x880", help="width and height in pixels")
+    parser.add_argument("--window", default="1440x830", help="width and height in pixels")
     parser.add_argument("--scale", type=float, default=1, help="pixels per CSS pixel")
     arguments = parser.parse_args()
     width, height = map(int, arguments.window.split("x"))

@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.record.schema import (
     TOTALS,
     Chunk,
     Layout,
+    LazyArrays,
     Variable,
     join,
     per_layer,
@@ -489,7 +490,7 @@ def test_a_variable_that_is_drawn_otherwise_later_stays_one_column() -> None:
 # Rows of chunks, and what is read of them.
 
 
-class Unread(Mapping[str, Any]):
+class Unread(LazyArrays):
     """Arrays that say which of them were read."""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:

@@ -177,7 +177,7 @@ class Chunk:
         steps: int64 array (n,), strictly increasing: `optimizer.iterations` before the update.
         values: For each statistic of `RECORDED` that was recorded, a float32 array
             (n, variables). A column is NaN in all of them where the variable received no
-            gradient. A mapping that is no dict may read an array when it is asked for it.
+            gradient. `LazyArrays` are read when they are asked for.
         totals: For each of `TOTALS` that is known, a float32 array (n, optimizers).
     """
 
@@ -212,20 +212,28 @@ class Chunk:
         )
 
 
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name, each read when it is asked for; `in` and `keys()` read nothing."""
+
+    def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
+        """Rows of an array, of which no more is needed."""
+        return self[name][rows]
+
+
 def _select(arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
-    if isinstance(arrays, dict):
-        return {name: array[rows] for name, array in arrays.items()}
-    return _Rows(arrays, rows)
+    if isinstance(arrays, LazyArrays):
+        return _Rows(arrays, rows)
+    return {name: array[rows] for name, array in arrays.items()}
 
 
-class _Rows(Mapping[str, np.ndarray]):
+class _Rows(LazyArrays):
     """Rows of arrays that are read when they are asked for."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> None:
+    def __init__(self, arrays: LazyArrays, rows: np.ndarray | slice) -> None:
         self._arrays, self._rows = arrays, rows
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._arrays[name][self._rows]
+        return self._arrays.take(name, self._rows)
 
     def __contains__(self, name: object) -> bool:
         return name in self._arrays

@@ -22,14 +22,16 @@ from tensorboard_plugin_initkit.log.gradient_log import (
 )
 from tensorboard_plugin_initkit.record.findings import Finding, merged
 from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout
+from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, LazyArrays
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.memory import give_back_memory
 
 _ALL = 2**30  # `downsample` of 0 is none at all
 _MOST_BYTES = 128 * 2**20
+_MOST_BYTES_OF_SAMPLES = 32 * 2**20
 _MOST_INDICES = 32
-_MOST_AT_ONCE = 4  # no statistic is computed from more
+# No statistic is computed from more, besides the numbers of those that are not finite.
+_MOST_AT_ONCE = 3
 
 
 class LogError(ValueError):
@@ -111,9 +113,10 @@ class Experiment:
     def __init__(self, data_provider: Any, samples: int = 0) -> None:
         self._provider, self._samples = data_provider, samples
         self._indices: Cache[tuple[str, str], _Index] = Cache(_MOST_INDICES, lambda index: 1)
-        self._arrays: Cache[tuple[str, str, str], np.ndarray] = Cache(
-            _MOST_BYTES, lambda array: array.nbytes if array.strides[0] else array[0].nbytes
+        self._samples_taken: Cache[tuple[str, str, str, bytes], np.ndarray] = Cache(
+            _MOST_BYTES_OF_SAMPLES, _bytes
         )
+        self._arrays: Cache[tuple[str, str, str], np.ndarray] = Cache(_MOST_BYTES, _bytes)
 
     def runs(self) -> list[Run]:
         """The logs of a `GradientMonitor`, by name."""
@@ -122,6 +125,7 @@ class Experiment:
         states = {(run.name, run.state) for run in runs}
         self._indices.keep(lambda key: key in states)
         self._arrays.keep(lambda key: key[:2] in states)
+        self._samples_taken.keep(lambda key: key[:2] in states)
         return runs
 
     def run(self, name: str) -> Run | None:
@@ -141,7 +145,11 @@ class Experiment:
             EmptyLogError: If it holds no record yet.
         """
         index = self._index(run)
-        values = _Values(run.statistics, lambda name: self._array(run, index, name))
+        values = _Values(
+            run.statistics,
+            lambda name: self._array(run, index, name),
+            lambda name, rows, read: self._sample(run, name, rows, read),
+        )
         history = History(None)
         history.append(Chunk(index.layout, index.steps, values, index.totals))
         return history
@@ -215,6 +223,13 @@ class Experiment:
             size,
         )
 
+    def _sample(
+        self, run: Run, statistic: str, rows: np.ndarray, read: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Some rows of an array: they are kept when the array no longer is."""
+        key = run.name, run.state, statistic, np.asarray(rows).tobytes()
+        return self._samples_taken.get(key, lambda: _compact(read()[rows]))
+
     def _assembled(self, run: Run, index: _Index, statistic: str) -> np.ndarray:
         give_back_memory()
         data = self._read(run, f"{PLUGIN_NAME}/{statistic}")
@@ -224,11 +239,21 @@ class Experiment:
         return array
 
 
-class _Values(Mapping[str, np.ndarray]):
+def _bytes(array: np.ndarray) -> int:
+    """What an array takes, of which all rows may be the same memory."""
+    return array.nbytes if array.strides[0] or not len(array) else array[0].nbytes
+
+
+class _Values(LazyArrays):
     """Arrays by name, each read when it is asked for."""
 
-    def __init__(self, names: tuple[str, ...], read: Callable[[str], np.ndarray]) -> None:
-        self._names, self._read = names, read
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        read: Callable[[str], np.ndarray],
+        sample: Callable[[str, np.ndarray, Callable[[], np.ndarray]], np.ndarray],
+    ) -> None:
+        self._names, self._read, self._sample = names, read, sample
         # Held besides the cache: a chart goes over them again and again, block by block.
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
 
@@ -236,11 +261,21 @@ class _Values(Mapping[str, np.ndarray]):
         if name not in self._names:
             raise KeyError(name)
         if name not in self._arrays:
-            while len(self._arrays) >= _MOST_AT_ONCE:
-                self._arrays.popitem(last=False)
-            self._arrays[name] = self._read(name)
+            others = [other for other in self._arrays if other != "nonfinite"]
+            if name != "nonfinite" and len(others) >= _MOST_AT_ONCE:
+                del self._arrays[others[0]]
+            self._arrays[name] = self._whole(name)
         self._arrays.move_to_end(name)
         return self._arrays[name]
+
+    def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
+        """Rows of an array, which is not held for a few of them."""
+        if isinstance(rows, slice):
+            return self[name][rows]
+        return self._sample(name, rows, lambda: self._whole(name))
+
+    def _whole(self, name: str) -> np.ndarray:
+        return self._arrays[name] if name in self._arrays else self._read(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names

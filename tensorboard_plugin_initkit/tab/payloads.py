@@ -91,15 +91,15 @@ def chart(charts: Any, parameters: ChartParameters, records: Sequence[Record]) -
     notes += _missing(parameters.statistic, records)
     layers = _chosen(parameters, records, notes)
     figure = _drawn(charts, parameters, records, layers)
-    changing = sorted(
-        source.name
-        for source in figure.select({"type": ColumnDataSource})
-        if (source.name or "").startswith("data-")
-    )
+    sources = list(figure.select({"type": ColumnDataSource}))
+    changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
     structure = repr((whole, [record.run.state for record in records], layers, changing))
+    item = json_item(figure)
+    for source in sources:  # models refer to each other: they wait for the garbage collector
+        source.data = {}
     content = {
-        "item": json_item(figure),
+        "item": item,
         "key": hashlib.blake2b(structure.encode("utf-8", "replace"), digest_size=9).hexdigest(),
         "notes": notes,
     }

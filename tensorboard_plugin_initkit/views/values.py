@@ -12,7 +12,7 @@ from tensorboard_plugin_initkit.views.depth import signal
 from tensorboard_plugin_initkit.views.scales import SCALES
 
 # What is computed at a time: records x variables.
-_MOST_VALUES = 500_000
+_MOST_VALUES = 250_000
 
 
 def values_of(history: History, statistic: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
