@@ -61,6 +61,7 @@ class BackgroundLog:
     def finish(self) -> None:
         """Wait until all is written."""
         if self._executor is not None:
+            self._submit("end")
             self._submit("flush")
             self._executor.shutdown(wait=True)
             self._executor = None

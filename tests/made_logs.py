@@ -133,6 +133,7 @@ def write_log(
         writer.write(chunk_of(layout, steps, part, statistics))
     if findings:
         writer.write_findings(to_json(findings), every * (len(rms) - 1))
+    writer.end()
     return writer
 
 

@@ -27,6 +27,11 @@ def chunk_at(*steps: int) -> Chunk:
     return Chunk(LAYOUT, np.array(steps), dict.fromkeys(RECORDED, table))
 
 
+def tags(log_dir: Path) -> list[str]:
+    (path,) = event_file.event_files(log_dir / "gradients")
+    return [v.tag for event in event_file.read_events(path) for v in event.summary.value]
+
+
 def write_steps(log: BackgroundLog, steps: range) -> None:
     for step in steps:
         log.write(chunk_at(step))
@@ -46,6 +51,8 @@ def test_everything_is_there_when_it_is_finished(tmp_path: Path) -> None:
             log.write_findings(f"[{steps.start}]", steps.start)
             log.finish()
             assert read_log(tmp_path).steps.tolist() == list(range(steps.stop))
+            assert tags(tmp_path).count("initkit/end") == (steps.stop == 60) + 1
+            assert tags(tmp_path)[-1] == "initkit/end"
     log.write(chunk_at(60), [np.ones((1, 6), np.float32)])
     log.finish()
     assert read_findings(tmp_path) == ["[0]", "[40]"]

@@ -85,6 +85,7 @@ def write(log_dir: Path, *chunks: Chunk) -> None:
     writer = LogWriter(log_dir, scalars=1)
     for chunk in chunks:
         writer.write(chunk)
+    writer.end()
 
 
 def chunks_of(layout: Layout, first: int, last: int, size: int, seed: int = 0) -> list[Chunk]:
@@ -526,6 +527,27 @@ def test_a_sampled_log_says_so(tmp_path: Path) -> None:
     assert 0 < len(history) <= 35
     rows = np.searchsorted(expected.steps, history.steps)
     np.testing.assert_array_equal(history["norm"], expected["norm"][rows])
+
+
+def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None:
+    def notes() -> list[str]:
+        experiment = Experiment(python_provider(tmp_path))
+        return experiment.notes(experiment.runs()[0])
+
+    broken = "The log breaks off after step {}: the training goes on, it was killed, or the file "
+    writer, first, second = LogWriter(tmp_path), *chunks_of(SMALL, 0, 20, 10)
+    writer.write(first)
+    assert notes() == [broken.format(9) + "is damaged there."]
+    writer.end()
+    writer.end()
+    assert notes() == []
+    writer.write(second)
+    assert notes() == [broken.format(19) + "is damaged there."]
+    writer.write(chunk_of(SMALL, [5, 6]))  # resumed from an earlier step
+    assert notes() == [broken.format(6) + "is damaged there."]
+    writer.end()
+    assert notes() == []
+    assert read_log(tmp_path).steps.tolist() == [*range(7)]
 
 
 def test_a_log_that_is_smaller_than_the_sample_says_nothing(tmp_path: Path) -> None:

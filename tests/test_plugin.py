@@ -96,14 +96,21 @@ def make_logs(root: Path) -> None:
     writer.write(chunk_of(layout, range(0, 100, 2)))
     writer.write(chunk_of(layout, range(100, 160, 2)))
     writer.write_findings(to_json(FINDINGS), 100)
-    LogWriter(root / "second").write(chunk_of(layout_of(*LAYERS[1:]), range(50, 200)))
-    some = ("norm", "nonfinite")
-    LogWriter(root / "norm_only").write(chunk_of(layout_of("a", "b"), range(9), some))
-    LogWriter(root / RUN_NAME, scalars=0).write(chunk_of(layout_of(*HOSTILE), range(9)))
+    writer.end()
+    write(root / "second", chunk_of(layout_of(*LAYERS[1:]), range(50, 200)))
+    write(root / "norm_only", chunk_of(layout_of("a", "b"), range(9), ("norm", "nonfinite")))
+    write(root / RUN_NAME, chunk_of(layout_of(*HOSTILE), range(9)))
     LogWriter(root / "empty").write_findings(to_json([]), 0)
     writer = LogWriter(root / "bad_findings")
     writer.write(chunk_of(layout_of("a"), range(9)))
     writer.write_findings('{"version": 99}', 0)
+    writer.end()
+
+
+def write(log_dir: Path, chunk: Chunk) -> None:
+    writer = LogWriter(log_dir, scalars=0)
+    writer.write(chunk)
+    writer.end()
 
 
 @pytest.fixture(scope="module")
@@ -534,7 +541,7 @@ def test_a_log_of_another_version_is_an_error_and_others_work(
     with monkeypatch.context() as patch:
         patch.setattr(schema, "SCHEMA_VERSION", 99)
         LogWriter(tmp_path / "other").write(chunk_of(layout_of("a"), range(5)))
-    LogWriter(tmp_path / "mine").write(chunk_of(layout_of("a"), range(5)))
+    write(tmp_path / "mine", chunk_of(layout_of("a"), range(5)))
     client = application(tmp_path)
     assert [run["title"] for run in get(client, "/runs")["runs"]] == ["mine", "other"]
     sentence = (

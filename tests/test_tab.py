@@ -24,6 +24,7 @@ from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.findings import Finding
+from tensorboard_plugin_initkit.views.depth import signal
 from tests.browser import NoBrowserError, Tab, TensorBoard, chromium, eventually
 from tests.made_logs import (
     ALL,
@@ -252,7 +253,7 @@ def test_the_tab_is_found_without_flags_and_drawn_in_tensorboard(tab, board, log
     tab.picture(f"tensorboard-{loader_of(board)}")
     assert tab.charts() == [chart("vanishing")]
     assert "30 layers, 400 recorded steps from 0 to 399" in tab.said(chart("vanishing"))
-    expected = read_log(logs.path / "vanishing")["rms"]
+    expected = signal(read_log(logs.path / "vanishing"))
     np.testing.assert_allclose(tab.values(chart("vanishing")), expected.T, rtol=1e-6)
 
 
@@ -331,7 +332,8 @@ def test_new_data_appears_when_tensorboard_reloads(tab, board, logs):
     with tab.drawn():
         (show_all,) = (e for e in tab.find("button") if e.text == "show all")
         show_all.click()
-    np.testing.assert_allclose(tab.values(chart(name))[:, 64:], rms.T, rtol=1e-6)
+    expected = signal(read_log(logs.path / name))[64:]
+    np.testing.assert_allclose(tab.values(chart(name))[:, 64:], expected.T, rtol=1e-6)
 
 
 def test_a_log_that_is_deleted_is_gone_and_the_others_stay(tab, board, logs):
@@ -358,7 +360,7 @@ def test_the_map_shows_the_values_of_the_log(tab, rust, logs, name):
     tab.open(rust, runs=[run(name)])
     tab.picture(f"map-{name}")
     history = read_log(logs.path / name)
-    expected, broken = history["rms"].T, history["nonfinite"].T > 0
+    expected, broken = signal(history).T, history["nonfinite"].T > 0
     values = tab.values(chart(name))
     np.testing.assert_allclose(np.where(broken, 0, values), np.where(broken, 0, expected), 1e-6)
     assert not np.isfinite(values[broken]).any()
@@ -393,7 +395,7 @@ def test_no_layer_of_a_thousand_is_invisible(tab, rust):
 
 @pytest.mark.parametrize("seen", [None, (6000, 7500), (6780, 6800)])
 def test_a_spike_of_one_step_is_visible_at_every_zoom_level(tab, rust, seen):
-    tab.open(rust, runs=[run("spike")])
+    tab.open(rust, runs=[run("spike")], statistic="rms")
     if seen:
         tab.zoom(chart("spike"), *seen)
     tab.picture(f"spike-{seen[0] if seen else 'all'}")
@@ -456,7 +458,7 @@ def test_the_mouse_is_told_exact_values(tab, rust, logs, layer, step):
     lines = dict(re.findall(r"(\w+):\s+(.*)", said))
     assert lines["step"] == str(step)
     assert lines["layer"] == f"dense_{layer}, Dense"
-    expected = read_log(logs.path / "vanishing")["rms"][step, layer]
+    expected = signal(read_log(logs.path / "vanishing"))[step, layer]
     assert float(lines["value"]) == pytest.approx(expected, rel=1e-3)
     assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
 
@@ -479,7 +481,7 @@ def test_runs_are_side_by_side_with_their_difference(tab, rust, logs):
     first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
     assert first.top == second.top
     assert first.left + first.width < second.left
-    a, b = (read_log(logs.path / name)["rms"] for name in ("healthy", "vanishing"))
+    a, b = (signal(read_log(logs.path / name)) for name in ("healthy", "vanishing"))
     np.testing.assert_allclose(tab.values("difference"), np.log10(b / a).T, atol=1e-4)
     assert tab.said("difference").split("\n")[0].startswith("vanishing")
     assert "log10(vanishing / healthy)" in tab.title("difference")
@@ -527,7 +529,7 @@ def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
     assert len([s for s in tab.sources(name) if s.startswith("data-line")]) == 2
     history = read_log(logs.path / "healthy")
     plain = tab.data(name, "data-line-0")["value"]
-    np.testing.assert_allclose(plain, history["rms"][:, 2], rtol=1e-6)
+    np.testing.assert_allclose(plain, signal(history)[:, 2], rtol=1e-6)
     with tab.drawn():
         slider = tab.control("Smoothing")
         tab.js(
@@ -717,7 +719,10 @@ def test_a_log_of_another_version_says_so_and_the_others_are_shown(tab, rust):
 def test_a_damaged_log_is_shown_up_to_there(tab, board):
     tab.open(board, runs=[run("corrupt"), run("healthy")])
     tab.picture(f"corrupt-{loader_of(board)}")
-    assert "4 layers, 192 recorded steps from 0 to 191" in tab.said(chart("corrupt"))
+    said = tab.said(chart("corrupt"))
+    assert "4 layers, 192 recorded steps from 0 to 191" in said
+    assert "The log breaks off after step 191" in said
+    assert "breaks off" not in tab.said(chart("healthy"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
     tab.errors()
 

@@ -165,7 +165,7 @@ def layer_map(
         _mapper(scale, colours),
         heading,
         colours,
-        ("no gradient", colours.missing),
+        ("no gradient, or no biases" if statistic == "signal" else "no gradient", colours.missing),
         zeros,
         history,
         bands,

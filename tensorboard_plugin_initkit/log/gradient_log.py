@@ -8,6 +8,7 @@ A log is a run directory, `<log_dir>/gradients`, that holds
   float32 holds exactly;
 - `initkit/totals`, which ends a chunk: a tensor (n, 2 + statistics · optimizers) of `TOTALS`;
 - `initkit/findings`: what was found wrong with the training, as JSON;
+- `initkit/end`: written when a training ends, so that a log that breaks off can be told;
 - scalars and histograms for TensorBoard's own dashboards: see `dashboards.py`.
 
 The directory is a run of its own, since TensorBoard follows only the newest of several event
@@ -49,6 +50,7 @@ RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"
 TOTALS_TAG = f"{PLUGIN_NAME}/totals"
 FINDINGS_TAG = f"{PLUGIN_NAME}/findings"
+END_TAG = f"{PLUGIN_NAME}/end"
 _STEP_BASE = 2**24
 
 
@@ -73,6 +75,7 @@ class LogWriter:
         self._scalars = Scalars(scalars)
         self._histograms = Histograms(histograms)
         self._layout: Layout | None = None
+        self._last: int | None = None  # step that was written since the end before
 
     def write(self, chunk: Chunk, samples: Sequence[np.ndarray] | None = None) -> None:
         """Append a chunk.
@@ -95,7 +98,7 @@ class LogWriter:
         if samples is not None:
             events.extend(self._histograms.events(chunk, samples, now))
         self._file.write(events)
-        self._layout = chunk.layout
+        self._layout, self._last = chunk.layout, int(chunk.steps[-1])
 
     def write_findings(self, text: str, step: int) -> None:
         """Append what was found up to a step, as JSON.
@@ -104,6 +107,16 @@ class LogWriter:
             OSError: If the file is gone or cannot be written.
         """
         self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
+
+    def end(self) -> None:
+        """Append that nothing is missing up to here, if something was written; more may follow.
+
+        Raises:
+            OSError: If the file is gone or cannot be written.
+        """
+        if self._last is not None:
+            self._file.write([_text_event(END_TAG, "", self._last, time.time())])
+            self._last = None
 
     def flush(self) -> None:
         """Have what was written where readers find it: at a URL, it is uploaded now and then only.
@@ -184,7 +197,7 @@ def _read_file(path: str | Path) -> Iterator[Chunk]:
     for event in read_events(path):
         for value in event.summary.value:
             prefix, _, statistic = value.tag.partition("/")
-            if prefix != PLUGIN_NAME or value.tag == FINDINGS_TAG:
+            if prefix != PLUGIN_NAME or value.tag in (FINDINGS_TAG, END_TAG):
                 continue
             if value.tag == LAYOUT_TAG:
                 layout = Layout.from_json(value.tensor.string_val[0])

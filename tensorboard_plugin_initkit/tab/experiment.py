@@ -12,6 +12,7 @@ from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
 from tensorboard_plugin_initkit.log.gradient_log import (
+    END_TAG,
     FINDINGS_TAG,
     LAYOUT_TAG,
     PLUGIN_NAME,
@@ -51,6 +52,7 @@ class Run(NamedTuple):
         state: Changes when the log does.
         statistics: Those of `RECORDED` that it has.
         has_findings: Whether something was found wrong with its training.
+        has_ended: Whether a training was ended after the last record.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Run(NamedTuple):
     state: str
     statistics: tuple[str, ...]
     has_findings: bool
+    has_ended: bool
 
 
 class _Key(NamedTuple):
@@ -166,13 +169,19 @@ class Experiment:
 
     def notes(self, run: Run) -> list[str]:
         """What people must know of the record to read it rightly."""
-        if not self._samples or self._index(run).points < self._samples:
-            return []
-        return [
-            f"TensorBoard keeps only a random sample of this log: {self._samples} of its chunks. "
-            "Records are missing, and with them the spikes of single steps. Start TensorBoard "
-            f"without `--samples_per_plugin {PLUGIN_NAME}=…` to see all."
-        ]
+        index, notes = self._index(run), []
+        if self._samples and index.points >= self._samples:
+            notes.append(
+                f"TensorBoard keeps only a random sample of this log: {self._samples} of its "
+                "chunks. Records are missing, and with them the spikes of single steps. Start "
+                f"TensorBoard without `--samples_per_plugin {PLUGIN_NAME}=…` to see all."
+            )
+        if not run.has_ended:
+            notes.append(
+                f"The log breaks off after step {index.steps[-1]}: the training goes on, it was "
+                "killed, or the file is damaged there."
+            )
+        return notes
 
     def _list(self, names: list[str] | None) -> Mapping[str, Mapping[str, Any]]:
         try:
@@ -291,7 +300,9 @@ def _run(name: str, tags: Mapping[str, Any]) -> Run:
     last = sorted((tag, series.max_step, series.max_wall_time) for tag, series in tags.items())
     state = hashlib.blake2b(repr(last).encode("utf-8", "replace"), digest_size=9).hexdigest()
     statistics = tuple(name for name in RECORDED if f"{PLUGIN_NAME}/{name}" in tags)
-    return Run(name, _title(name), state, statistics, FINDINGS_TAG in tags)
+    end, totals = tags.get(END_TAG), tags.get(TOTALS_TAG)
+    has_ended = bool(end and totals and end.max_wall_time >= totals.max_wall_time)
+    return Run(name, _title(name), state, statistics, FINDINGS_TAG in tags, has_ended)
 
 
 def _title(name: str) -> str:

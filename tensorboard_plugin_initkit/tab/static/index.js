@@ -172,7 +172,7 @@ function chosen() {
 }
 
 function statistic() {
-  return state.statistic ?? (state.view === "depth" ? "signal" : "rms");
+  return state.statistic ?? "signal";
 }
 
 function zoom() {
