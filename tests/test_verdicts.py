@@ -559,6 +559,15 @@ def test_a_layer_without_gradient_hides_no_slope(layer, factor, kind):
     assert getattr(depth_bands(history), kind).any()
 
 
+def test_bands_are_not_of_layers_without_any_gradient():
+    record = made()
+    for values in (record.bias, record.kernel):
+        values[5:, :4] = 0
+    bands = depth_bands(record.history())
+    assert not bands.vanishing.any()
+    assert "dead_units" in {finding.kind for finding in judge(record.history())}
+
+
 def test_bands_end_where_numbers_are_not_finite():
     record = made(EVERY_10, 12)
     falls(record, 0.2)

@@ -432,13 +432,10 @@ def _over_depth(record: _Record) -> Iterator[Finding]:
     for optimizer in np.unique(record.optimizer_of):
         signal, layers = _profile(record, int(optimizer))
         slope = _slope(record, signal)
-        # Of a window in which nothing at all comes back, `_cut_off` speaks.
-        known = np.where((slope.filled > 0).all(axis=1), np.arange(len(signal)), -1)
-        known = np.maximum.accumulate(known)
         for kind, steep in (("vanishing", slope.falls), ("exploding", slope.grows)):
-            row = _first(steep & (known >= record.start))
+            row = _first(steep)
             if row is not None:
-                yield _depth_finding(record, kind, row, slope.filled[known[row]], layers)
+                yield _depth_finding(record, kind, row, slope.filled[slope.known[row]], layers)
 
 
 class _Slope(NamedTuple):
@@ -447,18 +444,23 @@ class _Slope(NamedTuple):
     Attributes:
         falls, grows: Whether it does at each record, and has for a window.
         filled: The signal in which single layers without one are filled, (n, depth).
+        known: For each record the last one up to it in which all layers have a signal, (n,); -1
+            if there is none.
     """
 
     falls: Bools
     grows: Bools
     filled: Floats
+    known: Ints
 
 
 def _slope(record: _Record, signal: Floats) -> _Slope:
     depth, filled = signal.shape[1], _filled(signal)
+    known = np.where((filled > 0).all(axis=1), np.arange(len(signal)), -1)
+    known = np.maximum.accumulate(known)
     if depth + 1 < THRESHOLDS["depth_layers"].value:
         never = np.zeros(len(signal), bool)
-        return _Slope(never, never, filled)
+        return _Slope(never, never, filled, known)
     third = max(2, depth // 3)
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(np.stack([signal, filled]))
@@ -472,7 +474,9 @@ def _slope(record: _Record, signal: Floats) -> _Slope:
         total = (front - back) * (depth - 1) / (depth - third)
         falls = _is_steep(record, total, front_most - back) & ~record.loss.good
         grows = _is_steep(record, -total, back_most - front)
-    return _Slope(falls, grows, filled)
+    # Of a window in which nothing at all comes back, `_cut_off` speaks.
+    seen = known >= record.start
+    return _Slope(falls & seen, grows & seen, filled, known)
 
 
 def _is_steep(record: _Record, total: Floats, nearest: Floats) -> Bools:
