@@ -39,8 +39,6 @@ else:
         "test_edges.py",
         "test_elements.py",
         "test_kernel_initializers.py",
-        "test_layer_fans.py",
-        "test_other_initializers.py",
         "test_per_location.py",
         "test_precision.py",
         "test_reinitialize.py",
@@ -51,7 +49,12 @@ else:
         "test_whitening.py",
     }
     if BACKEND == "torch":  # JAX takes minutes to compile the models
-        on_every_backend |= {"test_audit.py", "test_normalized_models.py"}
+        on_every_backend |= {
+            "test_audit.py",
+            "test_layer_fans.py",
+            "test_normalized_models.py",
+            "test_other_initializers.py",
+        }
     collect_ignore += [
         path.name
         for path in here.glob("test_*.py")
