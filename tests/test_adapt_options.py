@@ -212,6 +212,15 @@ def test_progress_is_shown_on_request_and_when_it_takes_long(
     assert "700/700" in capsys.readouterr().out
 
 
+@pytest.fixture
+def _as_in_a_terminal() -> Iterator[None]:
+    """Ctrl-C as Python has it; jobs in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_as_in_a_terminal")
 def test_ctrl_c_keeps_what_was_read() -> None:
     x = table()
 
@@ -227,6 +236,7 @@ def test_ctrl_c_keeps_what_was_read() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("_as_in_a_terminal")
 def test_a_second_ctrl_c_interrupts() -> None:
     def stuck() -> Iterator[Array]:
         yield table()
