@@ -19,7 +19,7 @@ const VIEWS = {
   lines: [
     "Lines",
     "Each line is a layer over the training, with loss and learning rate below. Lines far apart " +
-      "learn at different speeds; one that falls to the bottom edge has stopped learning.",
+      "learn at different speeds; one that falls away or ends has stopped learning.",
   ],
   findings: [
     "Findings",
