@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -43,6 +42,7 @@ from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 from tensorboard_plugin_initkit.views.scales import SCALES
 from tests.application import BASE, application
+from tests.browser import eventually
 
 HOSTILE = [
     "=HYPERLINK(1)",
@@ -848,17 +848,6 @@ class Process:
         url = f"{found[1].rstrip('/')}{BASE}{route}?{urllib.parse.urlencode(query, doseq=True)}"
         with self._opener.open(url, timeout=30) as response:
             return loads(response.read())
-
-
-def eventually(check: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return check()
-        except (AssertionError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 @pytest.mark.slow

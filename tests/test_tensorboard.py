@@ -6,10 +6,9 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +28,11 @@ from tensorboard_plugin_initkit.record.schema import (
     Layout,
     Variable,
 )
+from tests.browser import eventually
 
 pytestmark = pytest.mark.slow
 SECONDS = 60  # to start, and to show what was written
 SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
-
-
-def eventually(check: Callable[[], Any]) -> Any:
-    """Result of `check`, as soon as it no longer fails."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            return check()
-        except (AssertionError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 class TensorBoard:

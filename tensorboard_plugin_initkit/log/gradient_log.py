@@ -206,8 +206,7 @@ def _read_file(path: str | Path) -> Iterator[Chunk]:
             if value.tag != TOTALS_TAG:
                 values[statistic] = table
                 continue
-            columns = np.split(table, len(TOTALS), axis=1)
-            yield Chunk(layout, steps, values, dict(zip(TOTALS, columns, strict=True)))
+            yield Chunk(layout, steps, values, split_totals(table))
             values = {}
 
 
