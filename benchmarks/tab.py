@@ -11,8 +11,8 @@
   reload button at the right moment; the part of it until TensorBoard has the steps is its own: it
   looks every 5 seconds by default.
 - memory: of the Python process of TensorBoard, after all views of all statistics, above one that
-  has read the same log and whose tab was never opened ("with Bokeh" above one that has no such
-  tab). The data server "rust" is a process of its own, whose memory is not in it.
+  has read the same log and whose tab was never opened ("without the tab": above one that has no
+  such tab). The data server "rust" is a process of its own, whose memory is not in it.
 - import: of what TensorBoard imports at its start.
 
 Two data servers: "rust" is TensorBoard's default, "python" is `--load_fast=false`.

@@ -2,3 +2,5 @@
 
 TensorBoard must be able to show a log without paying for Keras, or dying of it.
 """
+
+PLUGIN_NAME = "initkit"

@@ -24,6 +24,7 @@ from tensorboard.data.provider import TensorDatum
 from tensorboard.util.grpc_util import ChannelCredsType
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from tensorboard_plugin_initkit import PLUGIN_NAME
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -249,7 +250,7 @@ def rust_provider(root: Path) -> Iterator[Any]:
     """The data provider of `tensorboard`."""
     port_file = root.with_name("port")
     flags = [f"--logdir={root}", "--reload=1", "--port=0", f"--port-file={port_file}"]
-    keep_all = [f"--samples-per-plugin={log.PLUGIN_NAME}=all"]
+    keep_all = [f"--samples-per-plugin={PLUGIN_NAME}=all"]
     binary = server_ingester.get_server_binary().path
     with subprocess.Popen([binary, *flags, *keep_all], stderr=subprocess.DEVNULL) as process:
         try:
@@ -478,7 +479,7 @@ def test_nothing_is_kept_of_a_run_that_is_gone(watched: Watched) -> None:
 
 
 def test_what_is_logged_later_is_read_later(tmp_path: Path) -> None:
-    multiplexer = EventMultiplexer(tensor_size_guidance={log.PLUGIN_NAME: 0})
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 0})
     writer = LogWriter(tmp_path)
     writer.write(chunk_of(SMALL, range(10)))
     multiplexer.AddRunsFromDirectory(str(tmp_path))

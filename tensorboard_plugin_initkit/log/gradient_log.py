@@ -28,6 +28,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
+from tensorboard_plugin_initkit import PLUGIN_NAME
 from tensorboard_plugin_initkit.log import remote
 from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars
 from tensorboard_plugin_initkit.log.event_file import (
@@ -45,7 +46,6 @@ from tensorboard_plugin_initkit.record.schema import (
     per_optimizer,
 )
 
-PLUGIN_NAME = "initkit"
 RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"
 TOTALS_TAG = f"{PLUGIN_NAME}/totals"

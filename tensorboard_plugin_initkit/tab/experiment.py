@@ -11,11 +11,11 @@ import numpy as np
 from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
+from tensorboard_plugin_initkit import PLUGIN_NAME
 from tensorboard_plugin_initkit.log.gradient_log import (
     END_TAG,
     FINDINGS_TAG,
     LAYOUT_TAG,
-    PLUGIN_NAME,
     RUN,
     TOTALS_TAG,
     split_table,

@@ -4,7 +4,7 @@ import argparse
 
 from tensorboard.plugins import base_plugin
 
-_PLUGIN_NAME = "initkit"  # as in `log.py`, which takes NumPy to import
+from tensorboard_plugin_initkit import PLUGIN_NAME
 
 
 class InitkitLoader(base_plugin.TBLoader):
@@ -17,7 +17,7 @@ class InitkitLoader(base_plugin.TBLoader):
         """
         samples = getattr(flags, "samples_per_plugin", None)
         if isinstance(samples, dict):
-            samples.setdefault(_PLUGIN_NAME, 0)
+            samples.setdefault(PLUGIN_NAME, 0)
 
     def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin:
         """Make the plugin."""

@@ -12,6 +12,7 @@ from typing import Any
 from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
+from tensorboard_plugin_initkit import PLUGIN_NAME
 from tensorboard_plugin_initkit.record.schema import SCHEMA_VERSION
 from tensorboard_plugin_initkit.tab import payloads
 from tensorboard_plugin_initkit.tab.cache import Cache
@@ -24,7 +25,6 @@ from tensorboard_plugin_initkit.tab.parameters import (
     run_parameters,
 )
 from tensorboard_plugin_initkit.tab.web import (
-    PLUGIN_NAME,
     Handler,
     HttpError,
     TabPlugin,

@@ -13,7 +13,8 @@ from tensorboard.plugins import base_plugin
 from tensorboard.util import tb_logging
 from werkzeug.wrappers import Request, Response
 
-PLUGIN_NAME = "initkit"
+from tensorboard_plugin_initkit import PLUGIN_NAME
+
 Handler = Callable[[Request], Response]
 Apps = dict[str, Callable[..., Iterable[bytes]]]
 
