@@ -25,14 +25,15 @@ def variables_of(
         optimizers: Name of the optimizer of each; "" for a model's only one.
         per: "layer", or "variable" to count every variable as a layer.
     """
-    paths = _unique([path_inside(model, variable.path) for variable in variables])
+    paths = _variable_paths(model)
     holders = {
         id(variable): layer
         for layer in layers_inside(model)
         for variable in trainable_weights(layer)
     }
     columns = []
-    for path, optimizer, variable in zip(paths, optimizers, variables, strict=True):
+    for optimizer, variable in zip(optimizers, variables, strict=True):
+        path = paths[id(variable)]
         full = f"{optimizer}/{path}" if optimizer else path
         layer = full if per == "variable" else _layer_of(full)
         holder = holders.get(id(variable))
@@ -52,9 +53,9 @@ def _initializer(holder: Any, variable: Any) -> str:
         return ""
 
 
-def layer_path(model: Any, variable: Any) -> str:
-    """Path of the layer that a variable belongs to."""
-    return _layer_of(path_inside(model, variable.path))
+def layer_paths(model: Any) -> dict[int, str]:
+    """Path of the layer that each variable of a model belongs to, as in `variables_of`, by `id`."""
+    return {key: _layer_of(path) for key, path in _variable_paths(model).items()}
 
 
 def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str]:
@@ -80,6 +81,12 @@ def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str
         is_kernel = id(variable) in kernels and layer not in have_bias
         sources.append("bias" if is_bias else "kernel" if is_kernel else "")
     return sources
+
+
+def _variable_paths(model: Any) -> dict[int, str]:
+    # Of all, so that a name does not depend on which others are trained or recorded.
+    paths = _unique([path_inside(model, variable.path) for variable in model.variables])
+    return dict(zip(map(id, model.variables), paths, strict=True))
 
 
 def _layer_of(path: str) -> str:

@@ -22,7 +22,7 @@ from keras_initkit.callbacks.capture import (
     open_capture,
     record_next_step,
 )
-from keras_initkit.callbacks.columns import layer_path, variables_of
+from keras_initkit.callbacks.columns import layer_paths, variables_of
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.gradient_direction import WINDOW, directions
@@ -96,9 +96,10 @@ class GradientMonitor(keras.callbacks.Callback):
             says for a step whether to record it. `None` records every 10th of the first 200
             steps, in which a bad start shows, and every 50th later. Where a model is compiled
             again, its new optimizer counts from 0: its steps are recorded after those before.
-        layers: Which layers to record: a name or path (which selects the layers inside as well),
-            a compiled regular expression that is searched for in the path, a function of the
-            path, or a list of these. `None` records all.
+        layers: Which layers to record: a name or path (which selects the layers inside as well,
+            and all of that name; `"<name>#2"` is the second one alone), a compiled regular
+            expression that is searched for in the path, a function of the path, or a list of
+            these. `None` records all.
         per: "layer"; or "variable", to record every variable as a layer of its own.
         statistics: Which of "mean_abs", "max_abs", "zeros", "dead_units", "weight_norm" and
             "update_ratio" to record; `None` for all. The last two take a second pass over the
@@ -307,12 +308,13 @@ class GradientMonitor(keras.callbacks.Callback):
         if model.optimizer is None or (model.built and not model.trainable_variables):
             self._capture = None
             return
-        watched = list(filter(self._is_selected, model.trainable_variables))
+        watched = self._select(model.trainable_variables)
         if model.built and not watched:
-            paths = dict.fromkeys(layer_path(model, v) for v in model.trainable_variables)
+            paths = layer_paths(model)
+            names = dict.fromkeys(paths[id(v)] for v in model.trainable_variables)
             raise ValueError(
                 "`layers` must select a layer that is trained. Received: "
-                f"layers={self._layers!r}. The model's layers are {', '.join(paths)}."
+                f"layers={self._layers!r}. The model's layers are {', '.join(names)}."
             )
         known = (
             self._capture is not None
@@ -321,7 +323,7 @@ class GradientMonitor(keras.callbacks.Callback):
             and _identical(self._capture.variables, watched)
         )
         if not known:
-            watch = Watch(self._is_selected, self._statistics, self._sample_size)
+            watch = Watch(self._select, self._statistics, self._sample_size)
             self._capture = open_capture(model, watch)
             self._judged, self._said = History(_JUDGED_STEPS), []
         assert self._capture is not None
@@ -337,8 +339,9 @@ class GradientMonitor(keras.callbacks.Callback):
             restarts = len(recorded) > 0 and next_step <= recorded[-1]
             self._first_step = int(recorded[-1]) + 1 - next_step if restarts else 0
 
-    def _is_selected(self, variable: Any) -> bool:
-        return 0 not in variable.shape and self._selects(layer_path(self._watched, variable))
+    def _select(self, variables: Sequence[Any]) -> list[Any]:
+        paths = layer_paths(self._watched)
+        return [v for v in variables if 0 not in v.shape and self._selects(paths[id(v)])]
 
     def _look(self, batch: int) -> None:
         """See how many batches the optimizer has been given, and so is given for each."""

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+_NUMBER = re.compile(r"#\d+$")
+
 Selection = Callable[[str], bool]
 Selector = str | re.Pattern[str] | Selection
 
@@ -49,7 +51,8 @@ def _any_selects(selectors: Sequence[Selector], path: str) -> bool:
 
 def _selects(selector: Selector, path: str) -> bool:
     if isinstance(selector, str):
-        return f"/{selector}/" in f"/{path}/"
+        # Layers of one name and place are told apart by a number: both are called so.
+        return any(f"/{selector}/" in f"/{name}/" for name in (path, _NUMBER.sub("", path)))
     if isinstance(selector, re.Pattern):
         return bool(selector.search(path))
     return bool(selector(path))

@@ -16,7 +16,7 @@ import pytest
 here = Path(__file__).parent
 of_one_backend = {
     "test_jax_distribution.py": "jax",
-    "test_torch_compile.py": "torch",
+    "test_torch_capture.py": "torch",
     "test_torch_init.py": "torch",
 }
 collect_ignore = [name for name, backend in of_one_backend.items() if backend != BACKEND]

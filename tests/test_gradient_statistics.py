@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_initkit.callbacks.capture.tensorflow import GraphReductions
-from keras_initkit.gradient_statistics import (
-    GRADIENT_STATISTICS,
-    FoldedReductions,
-    Reductions,
-    gradient_statistics,
-    norms,
-)
+from keras_initkit.gradient_statistics import GRADIENT_STATISTICS, gradient_statistics, norms
+from keras_initkit.reductions import FoldedReductions, HostReductions, Reductions
 
 TINY, HUGE = 1e-30, 1e30
 
@@ -27,17 +22,25 @@ WAYS = pytest.mark.parametrize(
         (False, FoldedReductions()),
         (True, FoldedReductions()),
         (False, GraphReductions()),
+        (False, HostReductions()),
     ],
-    ids=["graph", "xla", "folded", "folded xla", "graph's own"],
+    ids=["graph", "xla", "folded", "folded xla", "graph's own", "host"],
 )
 
 
 def measure(stack, compiled=False, reductions=None):
+    measured = measure_stacks([stack], compiled, reductions)
+    return {name: np.asarray(values, np.float64) for name, values in measured.items()}
+
+
+def measure_stacks(stacks, compiled, reductions):
     def function(stacks):
         return gradient_statistics(stacks, reductions=reductions)
 
-    measured = tf.function(function, jit_compile=compiled)([tf.constant(stack)])
-    return {name: np.asarray(values, np.float64) for name, values in measured.items()}
+    if isinstance(reductions, HostReductions):
+        with np.errstate(all="ignore"):
+            return function(stacks)
+    return tf.function(function, jit_compile=compiled)(list(map(tf.constant, stacks)))
 
 
 def expected(stack):
@@ -67,12 +70,8 @@ def test_every_statistic_at_every_scale(rng, scale, compiled, reductions):
 def test_stacks_of_one_and_of_several_keep_their_order(rng, scale, compiled, reductions):
     shapes = [(1, 40), (1, 7), (3, 50), (1, 2000), (2, 5)]
     stacks = [(rng.normal(size=shape) * scale).astype("float32") for shape in shapes]
-
-    @tf.function(jit_compile=compiled)
-    def function(*stacks):
-        return gradient_statistics(stacks, reductions=reductions)
-
-    measured, wanted = function(*map(tf.constant, stacks)), list(map(expected, stacks))
+    measured = measure_stacks(stacks, compiled, reductions)
+    wanted = list(map(expected, stacks))
     for name in GRADIENT_STATISTICS:
         want = np.concatenate([of_stack[name] for of_stack in wanted])
         np.testing.assert_allclose(measured[name], want, rtol=1e-6, err_msg=name)
@@ -113,6 +112,13 @@ def test_a_small_number_beside_a_large_one_is_not_zero(compiled, reductions):
     np.testing.assert_array_equal(measure(stack, compiled, reductions)["zeros"], [0, 0.5])
 
 
+@WAYS
+@pytest.mark.parametrize("count", [1, 2])
+def test_negative_zero_is_zero(compiled, reductions, count):
+    stack = np.array([[-0.0, 0.0, 1.0, -1.0]] * count, "float32")
+    np.testing.assert_array_equal(measure(stack, compiled, reductions)["zeros"], [0.5] * count)
+
+
 def test_stacks_of_several_sizes_are_measured_in_order(rng):
     stacks = [rng.normal(size=shape).astype("float32") for shape in ((2, 3), (1, 50), (4, 1))]
     for scales in ((1, 1, 1), (1, TINY, 1)):  # one extraordinary stack makes all careful
@@ -137,7 +143,7 @@ def test_what_is_wanted_is_the_same_alone(rng, wanted):
 
 
 @WAYS
-@pytest.mark.parametrize("size", [1, 15, 31, 32, 33, 1000, 2**20 + 7])
+@pytest.mark.parametrize("size", [1, 15, 31, 32, 33, 1000, 2**16, 2**20 + 7])
 def test_any_size_is_exact(rng, compiled, reductions, size):
     stack = rng.normal(size=(1, size)).astype("float32")
     measured, want = measure(stack, compiled, reductions), expected(stack)

@@ -210,6 +210,32 @@ def test_a_name_selects_the_layers_inside():
     assert record(nested, layers="block/two").layers == ["block/two"]
 
 
+class Twins(keras.Model):
+    """Two layers that have one name and one place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (layers.Dense(8, "tanh", name="twin") for _ in range(2))
+        self.head = layers.Dense(4, name="head")
+
+    def call(self, x):
+        return self.head(self.second(self.first(x)))
+
+
+def test_layers_of_one_name_are_selected_together_or_by_number():
+    everything = record(Twins)
+    assert everything.layers == ["twin", "twin#2", "head"]
+    for selector, columns in (
+        ("twin", [0, 1]),
+        ("twin#2", [1]),
+        (re.compile("twin$"), [0]),
+        (lambda path: path == "twin#2", [1]),
+    ):
+        history = record(Twins, layers=selector)
+        assert history.layers == [everything.layers[i] for i in columns]
+        np.testing.assert_array_equal(history["norm"], everything["norm"][:, columns])
+
+
 def test_a_selection_of_nothing_names_the_layers():
     model = compiled(mlp)
     path = model.layers[0].name
@@ -300,8 +326,8 @@ def test_a_step_in_which_no_watched_layer_gets_a_gradient_is_recorded():
 def test_zeros_are_counted_exactly(count, nonzeros):
     module, name = {
         "tensorflow": ("callbacks.capture.tensorflow", "GraphReductions"),
-        "jax": ("gradient_statistics", "Reductions"),
-        "torch": ("callbacks.capture.torch", "_EagerReductions"),
+        "jax": ("reductions", "Reductions"),
+        "torch": ("callbacks.capture.torch", "_DeviceReductions"),
     }[BACKEND]
     reductions = getattr(importlib.import_module(f"keras_initkit.{module}"), name)()
     stack = np.zeros((count, 256), "float32")

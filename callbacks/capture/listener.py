@@ -11,6 +11,7 @@ once an update:
 
 import contextlib
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +30,8 @@ from keras_initkit.callbacks.capture.model_parts import (
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
 from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
-from keras_initkit.gradient_statistics import (
-    Reductions,
-    as_float32,
-    gradient_statistics,
-    norms,
-)
+from keras_initkit.gradient_statistics import as_float32, gradient_statistics, norms
+from keras_initkit.reductions import Reductions
 from tensorboard_plugin_initkit.record.schema import MEASURED
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
@@ -48,14 +45,30 @@ class Watch(NamedTuple):
     """What a capture is to measure.
 
     Attributes:
-        selects: Says for a `keras.Variable` whether to measure it.
+        select: Returns those to measure of a list of `keras.Variable`s.
         statistics: Names of `schema.MEASURED` that are wanted.
         sample_size: Number of elements of each gradient to keep.
     """
 
-    selects: Callable[[Any], bool]
+    select: Callable[[Sequence[Any]], list[Any]]
     statistics: frozenset[str]
     sample_size: int
+
+
+class _Plan(NamedTuple):
+    """Which gradients of an update are measured, and which of them together, in one stack.
+
+    Attributes:
+        stacks: Groups of places in the list that the optimizer was given.
+        column_stacks: The same as columns.
+        places: All of these places, in this order.
+        columns: All of these columns, in this order.
+    """
+
+    stacks: list[list[int]]
+    column_stacks: list[list[int]]
+    places: tuple[int, ...]
+    columns: tuple[int, ...]
 
 
 class _Update:
@@ -66,21 +79,19 @@ class _Update:
         given: Gradients as they were given, before clipping.
 
     Attributes:
-        raw: Gradients before clipping, by column.
         clipped: The same after clipping.
         learning_rate: As the optimizer was given it.
-        groups: Columns that are measured together; `measured` is in their order.
+        plan: What is measured; `measured` is in the order of its columns.
         measured: Statistics by name, each of shape (columns,).
         samples: Elements of each variable's gradient.
     """
 
-    def __init__(self, before: list[Any], given: list[Any]) -> None:
+    def __init__(self, before: list[Any], given: Sequence[Any]) -> None:
         self.before = before
         self.given = given
-        self.raw: dict[int, Any] = {}
-        self.clipped: dict[int, Any] = {}
+        self.clipped: Sequence[Any] = given
         self.learning_rate: Any = None
-        self.groups: list[list[int]] = []
+        self.plan = _Plan([], [], (), ())
         self.measured: dict[str, Any] = {}
         self.samples: list[Any] = []
 
@@ -138,6 +149,7 @@ class Capture:
         self.model = model
         self._watch = watch
         self._columns: dict[int, int] = {}
+        self._plans: dict[Any, _Plan] = {}
         self._updates: dict[tuple[int, int], _Update] = {}
         self.calls_made = 0
         self._calls: list[tuple[Call, bool]] = []
@@ -212,6 +224,11 @@ class Capture:
         return recorded._replace(values=values)
 
     @property
+    def _ops(self) -> Any:
+        """The functions that a row is computed with."""
+        return self._reductions.ops
+
+    @property
     def sample_sizes(self) -> tuple[int, ...]:
         """Number of sampled elements of each variable's gradient."""
         return self._row.samples
@@ -282,26 +299,38 @@ class Capture:
         """Move arrays of one shape to the host, stacked."""
         return np.asarray(ops.convert_to_numpy(ops.stack(arrays)))
 
+    def _array(self, gradient: Any) -> Any:
+        """A dense gradient as what `_ops` computes with."""
+        return gradient
+
+    def _numbers(self, scalars: Sequence[Any]) -> Any:
+        """Scalars as a float32 array."""
+        return self._ops.stack([self._ops.cast(number, "float32") for number in scalars])
+
     def _value(self, variable: Any) -> Any:
-        """Value of a weight now, which a later update leaves as it is."""
+        """Value of a weight now."""
         return variable.value
+
+    def _kept(self, variable: Any) -> Any:
+        """Value of a weight now, which a later update leaves as it is."""
+        return self._value(variable)
 
     def _is_dense(self, gradient: Any) -> bool:
         """Whether a gradient has all the elements of its variable."""
         return True
 
-    def _dense(self, gradient: Any) -> tuple[Any, Any]:
-        """A gradient as an array, and the share of the variable's elements that it has."""
-        return gradient, 1.0
+    def _shares(self, gradients: Sequence[Any]) -> Any:
+        """The share of a variable's elements that each gradient has; None if all have all."""
+        return None
 
     def _stack(self, tensors: Sequence[Any]) -> Any:
         """Flatten tensors of one size into an array (k, size)."""
-        whole = tensors[0] if len(tensors) == 1 else ops.stack(tensors)
-        return ops.reshape(whole, (len(tensors), -1))
+        whole = tensors[0] if len(tensors) == 1 else self._ops.stack(tensors)
+        return self._ops.reshape(whole, (len(tensors), -1))
 
     def _elements(self, array: Any, places: np.ndarray) -> Any:
         """Elements of an array, flattened: (size,)."""
-        return ops.take(ops.reshape(array, (-1,)), places, axis=0)
+        return self._ops.take(self._ops.reshape(array, (-1,)), places, axis=0)
 
     # Hearing an update.
 
@@ -315,7 +344,7 @@ class Capture:
             return clip(grads)
 
         def backend_update_step(grads: Any, variables: Any, learning_rate: Any) -> Any:
-            self._try(self._hear_clipped, leaf, grads, variables, learning_rate)
+            self._try(self._hear_clipped, leaf, grads, learning_rate)
             if self._hears_arguments:
                 self._try(self._hear, leaf, grads, variables)
             result = update(grads, variables, learning_rate)
@@ -336,15 +365,16 @@ class Capture:
         """A model without an input shape has its variables only in its first step."""
         if self.variables or not self.model.trainable_variables:
             return
-        self.variables = list(filter(self._watch.selects, self.model.trainable_variables))
+        self.variables = self._watch.select(self.model.trainable_variables)
         self.frozen = frozen_layers(self.model)
         self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
+        self._shapes = [tuple(variable.shape) for variable in self.variables]
         self._row = RowLayout(
             len(self.variables),
             tuple(name for name in MEASURED if name in self._statistics()),
             len(self.leaves),
             self._loss_in_step,
-            tuple(min(self._watch.sample_size, math.prod(v.shape)) for v in self.variables),
+            tuple(min(self._watch.sample_size, math.prod(shape)) for shape in self._shapes),
         )
         rows = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, self._row.size)))
         self.capacity = max(rows, self.model.steps_per_execution)
@@ -369,39 +399,25 @@ class Capture:
         self._meet_variables()
         before = []
         if {"weight_norm", "update_norm"} & set(self._row.statistics):
-            before = [self._value(variable) for variable in self.variables]
+            before = [self._kept(variable) for variable in self.variables]
         # Replicas on one machine are threads.
         self._updates[leaf, threading.get_ident()] = _Update(before, list(grads))
 
-    def _hear_clipped(
-        self, leaf: int, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
-    ) -> None:
+    def _hear_clipped(self, leaf: int, grads: Sequence[Any], learning_rate: Any) -> None:
         update = self._update(leaf)
-        update.learning_rate = learning_rate
-        update.raw = self._by_column(update.given, variables)
-        update.clipped = self._by_column(grads, variables)
-
-    def _by_column(self, grads: Sequence[Any], variables: Sequence[Any]) -> dict[int, Any]:
-        return {
-            self._columns[id(variable)]: gradient
-            for gradient, variable in zip(grads, variables, strict=True)
-            if gradient is not None and id(variable) in self._columns
-        }
+        update.clipped, update.learning_rate = grads, learning_rate
 
     def _hear(self, leaf: int, grads: Sequence[Any], variables: Sequence[Any]) -> None:
         update = self._update(leaf)
-        applied = self._by_column(grads, variables)
-        update.groups = self._groups(applied)
-        if not applied:
+        update.plan = plan = self._plan(leaf, grads, variables)
+        if not plan.columns:
             return
-        wanted, measured = set(self._row.statistics), update.measured
-        arrays = [[self._dense(applied[c]) for c in group] for group in update.groups]
-        stacks = [self._stack([array for array, _ in group]) for group in arrays]
+        wanted, measured = self._row.statistics, update.measured
+        stacks = self._stacks(grads, plan.stacks)
         measured |= gradient_statistics(stacks, wanted, self._reductions)
-        shares = [share for group in arrays for _, share in group]
-        if not all(isinstance(share, float) for share in shares):
+        share = self._shares([grads[i] for i in plan.places])
+        if share is not None:
             # What a sparse gradient does not have is zero.
-            share = ops.stack([ops.cast(share, "float32") for share in shares])
             if "mean_abs" in wanted:
                 measured["mean_abs"] = measured["mean_abs"] * share
             if "zeros" in wanted:
@@ -409,92 +425,107 @@ class Capture:
         if "clip_ratio" in wanted:
             clipped = measured["norm"]
             if self.replicas > 1:
-                clipped = self._norms(update.clipped, update.groups)
-            raw = self._norms(update.raw, update.groups)
-            measured["clip_ratio"] = ops.where(raw == 0, ops.ones_like(raw), clipped / raw)
+                clipped = self._norms(update.clipped, plan)
+            raw = self._norms(update.given, plan)
+            ones = self._ops.ones_like(raw)
+            measured["clip_ratio"] = self._ops.where(raw == 0, ones, clipped / raw)
         if "local_norm" in wanted:
-            measured["local_norm"] = self.replicas * self._norms(update.raw, update.groups)
+            measured["local_norm"] = self.replicas * self._norms(update.given, plan)
         if "dead_units" in wanted:
-            measured["dead_units"] = self._dead_units(applied, update.groups)
-        update.samples = [self._sample(c, applied) for c in range(len(self.variables))]
+            measured["dead_units"] = self._dead_units(grads, plan)
+        if self._watch.sample_size:
+            update.samples = self._samples(grads, plan)
 
-    def _groups(self, gradients: dict[int, Any]) -> list[list[int]]:
-        """Columns whose gradients are measured together: small ones of one shape and type.
+    def _plan(self, leaf: int, grads: Sequence[Any], variables: Sequence[Any]) -> _Plan:
+        key = leaf, tuple(map(id, variables)), tuple(map(type, grads))
+        if key not in self._plans:
+            self._plans[key] = plan = self._make_plan(grads, variables)
+            self.optimizer_of |= dict.fromkeys(plan.columns, leaf)
+        return self._plans[key]
 
-        Those that are measured alone come last.
-        """
+    def _make_plan(self, grads: Sequence[Any], variables: Sequence[Any]) -> _Plan:
+        # Small ones of one shape and type together; those that are measured alone come last.
         groups: dict[Any, list[int]] = {}
-        for column, gradient in gradients.items():
-            shape = tuple(self.variables[column].shape)
-            alone = math.prod(shape) > _SMALL or not self._is_dense(gradient)
-            groups.setdefault(column if alone else (shape, str(gradient.dtype)), []).append(column)
-        return sorted(groups.values(), key=lambda group: len(group) == 1)
+        columns: dict[int, int] = {}
+        for i, (gradient, variable) in enumerate(zip(grads, variables, strict=True)):
+            if gradient is not None and id(variable) in self._columns:
+                columns[i] = self._columns[id(variable)]
+                shape = self._shapes[columns[i]]
+                alone = math.prod(shape) > _SMALL or not self._is_dense(gradient)
+                groups.setdefault(i if alone else (shape, gradient.dtype), []).append(i)
+        stacks = sorted(groups.values(), key=lambda group: len(group) == 1)
+        column_stacks = [[columns[i] for i in group] for group in stacks]
+        chain = itertools.chain.from_iterable
+        return _Plan(stacks, column_stacks, tuple(chain(stacks)), tuple(chain(column_stacks)))
 
-    def _norms(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
-        stacks = [self._stack([self._dense(gradients[c])[0] for c in group]) for group in groups]
-        return norms(stacks, self._reductions)
+    def _stacks(self, tensors: Sequence[Any], groups: list[list[int]]) -> list[Any]:
+        return [self._stack([tensors[i] for i in group]) for group in groups]
 
-    def _dead_units(self, gradients: dict[int, Any], groups: list[list[int]]) -> Any:
+    def _norms(self, gradients: Sequence[Any], plan: _Plan) -> Any:
+        return norms(self._stacks(gradients, plan.stacks), self._reductions)
+
+    def _dead_units(self, gradients: Sequence[Any], plan: _Plan) -> Any:
         """Share of the kernel's columns that are zero, for layers that have no bias."""
-        return ops.stack(
+        return self._ops.stack(
             [
-                _share_of_zero_columns(gradients[c])
-                if self._unit_sources[c] == "kernel"
-                else ops.convert_to_tensor(np.float32("nan"))
-                for group in groups
-                for c in group
+                self._share_of_zero_columns(self._array(gradients[i]))
+                if self._unit_sources[column] == "kernel"
+                else self._ops.convert_to_tensor(np.float32("nan"))
+                for i, column in zip(plan.places, plan.columns, strict=True)
             ]
         )
 
-    def _sample(self, column: int, gradients: dict[int, Any]) -> Any:
+    def _share_of_zero_columns(self, kernel: Any) -> Any:
+        columns = self._ops.reshape(kernel, (-1, kernel.shape[-1]))
+        are_zero = self._ops.all(columns == 0, axis=0)
+        return self._ops.mean(self._ops.cast(are_zero, "float32"))
+
+    def _samples(self, gradients: Sequence[Any], plan: _Plan) -> list[Any]:
         """Elements at equal distances; of a sparse gradient, which has others each time, none."""
-        size = self._row.samples[column]
-        if column not in gradients or not self._is_dense(gradients[column]):
-            return np.full(size, np.nan, np.float32)
-        gradient, count = gradients[column], math.prod(self.variables[column].shape)
-        if size == count:
-            return as_float32(ops.reshape(gradient, (-1,)))
-        return as_float32(self._elements(gradient, _places(size, count)))
+        samples: list[Any] = [np.full(size, np.nan, np.float32) for size in self._row.samples]
+        for i, column in zip(plan.places, plan.columns, strict=True):
+            if not self._is_dense(gradients[i]):
+                continue
+            gradient = self._array(gradients[i])
+            size, count = len(samples[column]), math.prod(self._shapes[column])
+            if size == count:
+                elements = self._ops.reshape(gradient, (-1,))
+            else:
+                elements = self._elements(gradient, _places(size, count))
+            samples[column] = as_float32(elements)
+        return samples
 
     def _finish(self, leaf: int) -> None:
         update = self._updates.pop((leaf, threading.get_ident()))
-        columns = [column for group in update.groups for column in group]
-        if self.several and not columns:
+        plan, measured = update.plan, update.measured
+        if self.several and not plan.columns:
             return
-        self.optimizer_of |= dict.fromkeys(columns, leaf)
-        measured = update.measured
-        if update.before and columns:
-            before = [self._stack([update.before[c] for c in group]) for group in update.groups]
+        if update.before and plan.columns:
+            before = self._stacks(update.before, plan.column_stacks)
             changes = []
             if "update_norm" in self._row.statistics:
-                now = [[self._value(self.variables[c]) for c in group] for group in update.groups]
-                changes = [self._stack(a) - b for a, b in zip(now, before, strict=True)]
+                now = self._stacks(list(map(self._value, self.variables)), plan.column_stacks)
+                changes = [a - b for a, b in zip(now, before, strict=True)]
             both = norms([*before, *changes], self._reductions)
-            measured["weight_norm"] = both[: len(columns)]
-            measured["update_norm"] = both[len(columns) :]
-        row = self._assemble(leaf, columns, measured, update)
-        mine = self._row.mask(columns, leaf) if self.several else None
+            measured["weight_norm"] = both[: len(plan.columns)]
+            measured["update_norm"] = both[len(plan.columns) :]
+        row = self._assemble(leaf, update)
+        mine = self._row.mask(plan.columns, leaf) if self.several else None
         self._store(row, mine, self.leaves[leaf].optimizer.iterations)
 
-    def _assemble(
-        self, leaf: int, columns: list[int], measured: dict[str, Any], update: _Update
-    ) -> Any:
+    def _assemble(self, leaf: int, update: _Update) -> Any:
         """Bring an update's numbers into the order of a row."""
         totals = [update.learning_rate, self._loss_scale(self.leaves[leaf])]
         if self._loss_in_step and self._loss:
             totals += [variable.value for variable in self._loss]
-        totals.append(np.float32("nan"))
-        numbers = [measured[name] for name in self._row.statistics if columns]
-        numbers.append(ops.stack([ops.cast(number, "float32") for number in totals]))
-        order = self._row.order(tuple(columns), leaf)
+        columns = update.plan.columns
+        numbers = [update.measured[name] for name in self._row.statistics if columns]
+        numbers.append(self._numbers([*totals, np.float32("nan")]))
+        row = self._elements(self._ops.concatenate(numbers, axis=0), self._row.order(columns, leaf))
+        if not self._watch.sample_size:
+            return row
         samples = update.samples or [np.full(sum(self._row.samples), np.nan, np.float32)]
-        return ops.concatenate(
-            [
-                self._elements(ops.concatenate(numbers, axis=0), order),
-                *(sample for sample in samples if sample.shape[0]),
-            ],
-            axis=0,
-        )
+        return self._ops.concatenate([row, *(s for s in samples if s.shape[0])], axis=0)
 
 
 class _LossSinceLast:
@@ -535,8 +566,3 @@ def _places(size: int, count: int) -> np.ndarray:
 
 def _clips(optimizer: Any) -> bool:
     return bool(optimizer.clipnorm or optimizer.clipvalue or optimizer.global_clipnorm)
-
-
-def _share_of_zero_columns(kernel: Any) -> Any:
-    columns = ops.reshape(kernel, (-1, kernel.shape[-1]))
-    return ops.mean(ops.cast(ops.all(columns == 0, axis=0), "float32"))

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.gradient_statistics import FoldedReductions, Reductions
+from keras_initkit.reductions import FoldedReductions, Reductions
 
 # What each replica measures of its part of the batch; the root mean square over them is recorded.
 _OF_REPLICAS = ("clip_ratio", "local_norm")
@@ -116,12 +116,15 @@ class TensorFlowCapture(Capture):
     def _is_dense(self, gradient: Any) -> bool:
         return not isinstance(gradient, tf.IndexedSlices)
 
-    def _dense(self, gradient: Any) -> tuple[Any, Any]:
-        if self._is_dense(gradient):
-            return gradient, 1.0
-        rows = _sum_duplicate_rows(gradient)
-        size = tf.reduce_prod(tf.cast(gradient.dense_shape, tf.float32))
-        return rows, tf.cast(tf.size(rows), tf.float32) / size
+    def _stack(self, tensors: Sequence[Any]) -> Any:
+        if self._is_dense(tensors[0]):
+            return super()._stack(tensors)
+        return super()._stack(list(map(_sum_duplicate_rows, tensors)))
+
+    def _shares(self, gradients: Sequence[Any]) -> Any:
+        if all(map(self._is_dense, gradients)):
+            return None
+        return tf.stack([1.0 if self._is_dense(g) else _share_of_rows(g) for g in gradients])
 
     def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         if mine is None:
@@ -204,6 +207,11 @@ def _write_row(variable: Any, index: Any, row: Any) -> None:
     # Variables of replicas have no scatter methods, but each replica's handle can be written.
     updates = tf.expand_dims(row, 0)
     tf.raw_ops.ResourceScatterNdUpdate(ref=variable.handle, indices=[[index]], updates=updates)
+
+
+def _share_of_rows(gradient: Any) -> Any:
+    rows, all_rows = tf.shape(gradient.indices)[0], gradient.dense_shape[0]
+    return tf.cast(rows, tf.float32) / tf.cast(all_rows, tf.float32)
 
 
 def _sum_duplicate_rows(gradient: Any) -> Any:
