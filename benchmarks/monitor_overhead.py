@@ -7,8 +7,9 @@
 One `fit` trains a model on batches of 64. Its epochs of 50 steps take turns, in random order:
 without a callback, with the monitor's settings, with the peers. A figure is the time of a step
 relative to one without: the median of steps that are recorded and that of the others, weighted by
-their number, and the mean of the time in the callback (which moves records to the host, judges and
-logs them); all that is on the training thread.
+their number, beside those of the epoch without of the same round, the median of all rounds; and
+the mean of the time in the callback (which moves records to the host, judges and logs them). All
+that is on the training thread. Behind ± stands the standard error of the figure over the rounds.
 
 Peers: `keras.callbacks.TensorBoard(histogram_freq=1)`; a callback that computes gradients of a
 sample batch anew with a `GradientTape`, at every 10th step; and Weights & Biases'
@@ -127,7 +128,8 @@ class TakingTurns(keras.callbacks.Callback):
         rng = np.random.default_rng(0)
         self.order = [name for _ in range(rounds) for name in rng.permutation(list(measured))]
         self.hooks = dict.fromkeys(measured, 0.0)
-        self.steps: dict[str, list[tuple[bool, float]]] = {name: [] for name in measured}
+        # Of each round, those that are recorded and the others.
+        self.steps: dict[str, list[dict[bool, list[float]]]] = {name: [] for name in measured}
         self.step = 0
 
     def pass_on(self, hook: str, *args: Any, to_all: bool = False) -> None:
@@ -154,6 +156,8 @@ class TakingTurns(keras.callbacks.Callback):
         """Let another have its turn."""
         self.name = self.order[epoch]
         self.counts = epoch >= len(self.measured)  # in the first round all is compiled
+        if self.counts:
+            self.steps[self.name].append({True: [], False: []})
         self.pass_on("on_epoch_begin", epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -167,7 +171,7 @@ class TakingTurns(keras.callbacks.Callback):
         every_n_steps = self.measured[self.name].every_n_steps
         acts = every_n_steps is not None and (FIRST_STEP + self.step) % every_n_steps == 0
         if self.counts:
-            self.steps[self.name].append((acts, seconds))
+            self.steps[self.name][-1][acts].append(seconds)
         self.step += 1
         self.pass_on("on_train_batch_end", batch, logs)
 
@@ -179,18 +183,25 @@ class TakingTurns(keras.callbacks.Callback):
         """Pass on."""
         self.pass_on("on_train_end", logs, to_all=True)
 
-    def ratios(self) -> dict[str, float]:
-        """Time of a step with each callback, relative to one without."""
+    def figures(self) -> dict[str, tuple[float, float]]:
+        """Time of a step with each callback relative to one without, and its standard error."""
+        rounds = {name: [_step(times) for times in steps] for name, steps in self.steps.items()}
+        without = rounds.pop("without")
         figures = {}
-        for name, steps in self.steps.items():
-            seconds = self.hooks[name] / len(steps)
-            for kind in (True, False):
-                times = [time for acts, time in steps if acts is kind]
-                if times:
-                    seconds += statistics.median(times) * len(times) / len(steps)
-            figures[name] = seconds
-        without = figures.pop("without")
-        return {name: seconds / without for name, seconds in figures.items()}
+        for name, seconds in rounds.items():
+            ratios = [own / other for own, other in zip(seconds, without, strict=True)]
+            hooks = self.hooks[name] / (len(ratios) * STEPS) / statistics.median(without)
+            # Of a median, the standard error is 1.25 times that of a mean.
+            error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
+            figures[name] = statistics.median(ratios) + hooks, error
+        return figures
+
+
+def _step(times: dict[bool, list[float]]) -> float:
+    """Time of a step: the medians of both kinds, weighted by their number."""
+    kinds = [kind for kind in times.values() if kind]
+    total = sum(statistics.median(kind) * len(kind) for kind in kinds)
+    return total / sum(map(len, kinds))
 
 
 def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[str, Measured]:
@@ -218,10 +229,10 @@ def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[s
     return measured
 
 
-def ratios(
+def figures(
     make: Callable[[], keras.Model], mode: str, rounds: int, peers: bool
-) -> dict[str, float]:
-    """Time of a step with each callback, relative to one without."""
+) -> dict[str, tuple[float, float]]:
+    """Time of a step with each callback relative to one without, and its standard error."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH * STEPS, 64)).astype("float32")
@@ -238,7 +249,7 @@ def ratios(
         turns = TakingTurns(measured, rounds + 1)
         epochs = len(turns.order)
         model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[turns])
-    return turns.ratios()
+    return turns.figures()
 
 
 def main() -> None:
@@ -252,12 +263,12 @@ def main() -> None:
     heading = True
     for name in arguments.models:
         for mode in arguments.modes:
-            figures = ratios(MODELS[name], mode, arguments.rounds, arguments.peers)
+            measured = figures(MODELS[name], mode, arguments.rounds, arguments.peers)
             if heading:
-                print(f"| model | {BACKEND} | {' | '.join(figures)} |")
-                print("|---" * (len(figures) + 2) + "|")
+                print(f"| model | {BACKEND} | {' | '.join(measured)} |")
+                print("|---" * (len(measured) + 2) + "|")
             heading = False
-            cells = " | ".join(f"{figure:.3f}" for figure in figures.values())
+            cells = " | ".join(f"{ratio:.3f} ± {error:.3f}" for ratio, error in measured.values())
             print(f"| {name} | {mode} | {cells} |", flush=True)
 
 
