@@ -14,13 +14,14 @@ from tensorboard.default import get_dynamic_plugins
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.tab.web import OWN_FILES
 
 assert "site-packages" in (keras_initkit.__file__ or ""), keras_initkit.__file__
 assert version("keras-initkit") == keras_initkit.__version__
 assert {"jax", "torch"} <= {r.split(";")[0].strip() for r in requires("keras-initkit") or []}
 for package in ("keras_initkit", "tensorboard_plugin_initkit"):
     assert (files(package) / "py.typed").is_file(), package
-for name in ("index.js", "chart.js", "host.js", "style.css"):
+for name in OWN_FILES:
     assert (files("tensorboard_plugin_initkit.tab") / "static" / name).is_file(), name
 (tab,) = (p for p in get_dynamic_plugins() if "initkit" in p.__module__)
 assert tab.__name__ == "InitkitLoader", tab

@@ -608,6 +608,27 @@ def test_a_history_plots_itself(history, kind, theme):
     assert serialised(nothing.plot(kind, theme=theme))
 
 
+@pytest.mark.parametrize("kind", ["map", "depth", "lines"])
+def test_a_plot_is_as_wide_as_the_page_or_as_it_is_told(history, kind):
+    def widths(chart):
+        figures = chart.select({"type": plotting.figure})
+        return {(model.sizing_mode, model.width) for model in [chart, *figures]}
+
+    assert {mode for mode, _ in widths(history.plot(kind))} == {"stretch_width"}
+    for width in (700, np.int64(700)):
+        chart = history.plot(kind, width=width)
+        assert widths(chart) == {(None, 700)}
+        assert chart.width_policy == "fixed"
+        assert serialised(chart)
+
+
+@pytest.mark.parametrize("width", [0, -1, 700.0, True, "700"])
+def test_a_width_is_a_number_of_pixels(history, width):
+    message = f"`width` must be a positive integer, or None .* Received: width={width!r}[.]"
+    with pytest.raises(ValueError, match=message):
+        history.plot(width=width)
+
+
 def test_what_cannot_be_drawn_is_said(history):
     with pytest.raises(ValueError, match=r'`kind` must be "map", "depth" or "lines"\. Received'):
         history.plot("pie")

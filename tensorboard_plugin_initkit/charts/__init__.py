@@ -4,6 +4,7 @@ Names of layers and runs come from a log, and are shown as text, whatever they h
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import Any, Literal
 
 from tensorboard_plugin_initkit.charts.depth_profile import depth_player, depth_profile
@@ -15,7 +16,7 @@ from tensorboard_plugin_initkit.record.history import History
 from tensorboard_plugin_initkit.views.names import as_html
 
 # isort: split
-from bokeh.models import Div
+from bokeh.models import Div, Plot
 
 __all__ = [
     "depth_player",
@@ -31,16 +32,39 @@ __all__ = [
 _KINDS: dict[str, Callable[..., Any]] = {"map": layer_map, "depth": depth_profile, "lines": lines}
 
 
-def plot(history: History, kind: Literal["map", "depth", "lines"] = "map", **options: Any) -> Any:
+def plot(
+    history: History,
+    kind: Literal["map", "depth", "lines"] = "map",
+    *,
+    width: int | None = None,
+    **options: Any,
+) -> Any:
     """Draw a record: see `History.plot`."""
     if kind not in _KINDS:
         raise ValueError(f'`kind` must be "map", "depth" or "lines". Received: kind={kind!r}.')
+    if width is not None and (
+        not isinstance(width, Integral) or isinstance(width, bool) or width < 1
+    ):
+        raise ValueError(
+            "`width` must be a positive integer, or None to be as wide as the page. "
+            f"Received: width={width!r}."
+        )
     if not len(history):
         raise ValueError(
             f"A record must hold steps to be drawn. Received: {history!r}. Train with "
             "`callbacks=[GradientMonitor()]` first."
         )
-    return _KINDS[kind](history, **options)
+    drawn = _KINDS[kind](history, **options)
+    if width is not None:
+        _fix_width(drawn, int(width))
+    return drawn
+
+
+def _fix_width(drawn: Any, width: int) -> None:
+    """Make a figure, or a layout and each of its figures, so many pixels wide."""
+    for model in [drawn, *drawn.select({"type": Plot})]:
+        # Not the sizing mode "fixed", by which a map would be higher than its frame needs.
+        model.update(sizing_mode=None, width_policy="fixed", width=width)
 
 
 def findings_table(findings: Iterable[Finding], theme: ThemeName = "light") -> Any:

@@ -18,10 +18,17 @@ from tensorboard_plugin_initkit import PLUGIN_NAME
 Handler = Callable[[Request], Response]
 Apps = dict[str, Callable[..., Iterable[bytes]]]
 
-_OWN = {
+OWN_FILES = {
     "index.js": "text/javascript",
-    "host.js": "text/javascript",
+    "state.js": "text/javascript",
+    "controls.js": "text/javascript",
+    "panels.js": "text/javascript",
+    "findings.js": "text/javascript",
     "chart.js": "text/javascript",
+    "server.js": "text/javascript",
+    "host.js": "text/javascript",
+    "elements.js": "text/javascript",
+    "texts.js": "text/javascript",
     "style.css": "text/css",
 }
 _BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
@@ -107,8 +114,8 @@ def respond_gzipped(request: Request, content: bytes) -> Response:
 def serve_static(request: Request) -> Response:
     """A file of the page. Its name is looked up in a list, and is no part of any path."""
     name = request.path.rpartition("/static/")[2]
-    if name in _OWN:
-        return Respond(request, _own(name), _OWN[name])
+    if name in OWN_FILES:
+        return Respond(request, _own(name), OWN_FILES[name])
     if name in _BOKEH:
         content = bokeh_file(name)
         return Respond(request, content, "text/javascript", content_encoding="gzip", expires=_YEAR)

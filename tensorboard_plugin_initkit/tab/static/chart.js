@@ -1,72 +1,10 @@
 // A chart: asked from the server, drawn by Bokeh, given new data where only the data changed.
 
+import { element } from "./elements.js";
+import { ask } from "./server.js";
+
 const ZOOM_DELAY = 200;
 const BUSY_DELAY = 150;
-// Control characters, and those of the category "format", which move others.
-const INVISIBLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu;
-
-/** An element with properties (attributes where the name has a hyphen) and children. */
-export function element(tag, properties = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") node.setAttribute(name, value);
-    else node[name] = value;
-  }
-  node.append(...children);
-  return node;
-}
-
-/** Text from a log, with what is invisible written out, shortened in its middle. */
-export function short(text, most = 60) {
-  const escape = (char) => `\\u${char.codePointAt(0).toString(16).padStart(4, "0")}`;
-  const shown = text.slice(0, 20000).replace(INVISIBLE, escape);
-  if (shown.length <= most) return shown;
-  const tail = Math.floor((most - 1) / 2);
-  return `${shown.slice(0, most - 1 - tail)}…${shown.slice(-tail)}`;
-}
-
-/** An element that shows a name from a log, whatever it holds; more of it where one points. */
-export function named(tag, text, most = 60) {
-  const title = short(text, 500);
-  return element(tag, { textContent: short(text, most), title, dir: "auto", className: "name" });
-}
-
-/** Ask the server; its own sentence is the error's message. */
-export async function ask(url, signal) {
-  let answer;
-  try {
-    answer = await fetch(url, { signal });
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Error("TensorBoard does not answer. Is it still running?");
-  }
-  const content = await answer.json().catch(() => null);
-  if (answer.ok && content) return content;
-  throw new Error(content?.error ?? `TensorBoard answered ${answer.status} without saying why.`);
-}
-
-const scripts = new Map();
-
-function loadScript(url) {
-  if (!scripts.has(url)) {
-    const loaded = new Promise((resolve, reject) => {
-      const failed = () => {
-        scripts.delete(url);
-        reject(new Error("Bokeh's script could not be loaded from TensorBoard. Reload the page."));
-      };
-      document.head.append(element("script", { src: url, onload: resolve, onerror: failed }));
-    });
-    scripts.set(url, loaded);
-  }
-  return scripts.get(url);
-}
-
-/** Bokeh's own JavaScript, from the package that the server has. */
-export async function loadBokeh(version, widgets) {
-  const query = `?v=${encodeURIComponent(version)}`;
-  await loadScript(`./static/bokeh.min.js${query}`);
-  if (widgets) await loadScript(`./static/bokeh-widgets.min.js${query}`);
-}
 
 const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
 

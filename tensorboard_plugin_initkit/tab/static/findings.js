@@ -1,0 +1,47 @@
+// The table of what was found wrong.
+
+import { element, named, say, short } from "./elements.js";
+
+/** Elements that show what was found in the chosen runs; a click on one shows its place. */
+export function findingsTable(state) {
+  const runs = state.chosen;
+  const found = runs.flatMap((run) => state.foundIn(run).map((finding) => ({ run, finding })));
+  found.sort((a, b) => a.finding.step - b.finding.step);
+  const errors = runs.flatMap((run) => {
+    const { error } = state.info(run);
+    return error ? [element("p", { className: "error" }, named("b", run.title), ` ${error}`)] : [];
+  });
+  if (!found.length) {
+    const known = runs.length > 0 && runs.every((run) => state.info(run).findings);
+    return known ? [say("Nothing was found wrong.")] : errors;
+  }
+  const several = runs.length > 1;
+  const titles = ["Step", "What", ...(several ? ["Run"] : []), "Layer", "Finding", "Evidence"];
+  const heads = titles.map((title) => element("th", { scope: "col", textContent: title }));
+  const body = found.map(({ run, finding }) =>
+    findingRow(run, finding, several, () => state.goTo(run, finding)),
+  );
+  const head = element("thead", {}, element("tr", {}, ...heads));
+  return [...errors, element("table", {}, head, element("tbody", {}, ...body))];
+}
+
+function findingRow(run, finding, several, goThere) {
+  const cell = (...children) => element("td", {}, ...children);
+  const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
+  const { kind, layer, step, message } = finding;
+  const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
+  const more = ["cause", "fix"].filter((key) => finding[key]);
+  const row = element(
+    "tr",
+    { tabIndex: 0, title: "Show its place on the map" },
+    cell(String(step)),
+    cell(short(kind.replaceAll("_", " "))),
+    ...(several ? [cell(named("span", run.title, 40))] : []),
+    cell(layer ? named("span", layer, 40) : "all"),
+    cell(text(message), ...more.map((key) => text(`${key}: ${finding[key]}`))),
+    cell(...evidence.map(text)),
+  );
+  row.onclick = () => getSelection().isCollapsed && goThere();
+  row.onkeydown = (event) => event.key === "Enter" && goThere();
+  return row;
+}
