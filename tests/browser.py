@@ -53,16 +53,33 @@ class NoBrowserError(Exception):
     """There is no Chromium, or no driver for it."""
 
 
-def eventually(check: Callable[[], T], seconds: float = SECONDS) -> T:
-    """Result of `check`, as soon as it no longer fails."""
+def eventually(
+    check: Callable[[], T], seconds: float = SECONDS, *, also: type[Exception] = AssertionError
+) -> T:
+    """Result of `check`, as soon as it no longer fails.
+
+    Args:
+        check: Fails with an AssertionError or OSError as long as it is too early.
+        seconds: For how long it may fail.
+        also: What else it may fail with.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
             return check()
-        except (AssertionError, OSError):
+        except (AssertionError, OSError, also):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON, as strict as a browser: which knows neither NaN nor Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"JSON must have no {constant}.")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 class TensorBoard:
@@ -71,9 +88,10 @@ class TensorBoard:
     Args:
         log_dir: What it shows.
         output: File for what it says.
-        flags: More of its flags.
+        flags: More of its flags; `--load_fast=false` chooses the data server in Python.
         without: Names of modules that cannot be imported in it.
         with_tab: Whether it has plugins besides its own.
+        path: Directory of modules that are imported instead of those that are installed.
     """
 
     def __init__(
@@ -83,27 +101,47 @@ class TensorBoard:
         *flags: str,
         without: Sequence[str] = (),
         with_tab: bool = True,
+        path: Path | None = None,
     ) -> None:
         self.output = output
         code = _BLOCK.format(modules=list(without)) + ("" if with_tab else _NO_TAB) + _MAIN
         # Without the working directory, in which what setuptools left could hide the plugin.
         command = [sys.executable, "-P", "-c", code, "--logdir", str(log_dir)]
         command += ["--host", "127.0.0.1", "--port", "0", *flags]
+        environment = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
         with output.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file)
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
     @property
     def address(self) -> str:
-        """Where it is, with its path prefix and a slash; known once it listens."""
+        """Where it is, with its path prefix and a slash; known once it listens.
+
+        Raises:
+            RuntimeError: If it has ended: there is nothing to wait for.
+        """
+        ended = self.process.poll()
         text = self.output.read_text()
-        assert self.process.poll() is None, text
+        if ended is not None:
+            raise RuntimeError(f"TensorBoard has ended with {ended}. It said:\n{text}")
         found = re.search(r"at (http://127\.0\.0\.1:\d+/\S*)", text)
         assert found, text
         return found[1].rstrip("/") + "/"
 
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            RuntimeError: If it does not, with what it said.
+        """
+        try:
+            eventually(lambda: self.read("data/environment"))
+        except (AssertionError, OSError) as error:
+            text = self.output.read_text()
+            raise RuntimeError(f"TensorBoard does not answer. It said:\n{text}") from error
+
     def get(self, route: str, **query: Any) -> Any:
         """Its answer, read as JSON."""
-        return json.loads(self.read(f"{route}?{urllib.parse.urlencode(query, doseq=True)}"))
+        return loads(self.read(f"{route}?{urllib.parse.urlencode(query, doseq=True)}"))
 
     def read(self, route: str) -> bytes:
         """Its answer."""
@@ -135,10 +173,10 @@ class TensorBoard:
 
 @contextlib.contextmanager
 def tensorboard(log_dir: Path, output: Path, *flags: str, **options: Any) -> Iterator[TensorBoard]:
-    """A `TensorBoard` that listens."""
+    """A `TensorBoard` that answers; ended when the context is left, however that happens."""
     process = TensorBoard(log_dir, output, *flags, **options)
     try:
-        eventually(lambda: process.address)
+        process.wait()
         yield process
     finally:
         process.stop()

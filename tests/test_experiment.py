@@ -43,6 +43,7 @@ from tensorboard_plugin_initkit.record.schema import (
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.application import python_provider
+from tests.browser import eventually
 
 HOSTILE = [
     "plain/dense",
@@ -279,19 +280,8 @@ def experiment(request: pytest.FixtureRequest, root: Path) -> Iterator[Experimen
         def loaded() -> None:
             assert len(experiment.runs()) >= len(LOGS) + len(DAMAGED) + len(TABLES) + 2
 
-        eventually(loaded)
+        eventually(loaded, also=LogError)
         yield experiment
-
-
-def eventually(check: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return check()
-        except (AssertionError, LogError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def run_of(experiment: Experiment, name: str) -> Run:
@@ -320,7 +310,7 @@ def test_a_log_is_read_as_it_was_written(experiment: Experiment, root: Path, nam
     def same() -> None:
         assert_same(experiment.history(run_of(experiment, name)), expected)
 
-    eventually(same)
+    eventually(same, also=LogError)
 
 
 def test_runs_are_called_by_their_directories(experiment: Experiment) -> None:
@@ -355,11 +345,7 @@ def test_a_log_without_a_record_says_so(experiment: Experiment) -> None:
 
 def eventually_loaded(experiment: Experiment, name: str) -> History:
     """The history; a log that is not loaded yet is waited for."""
-    while True:
-        try:
-            return experiment.history(run_of(experiment, name))
-        except EmptyLogError:
-            time.sleep(0.1)
+    return eventually(lambda: experiment.history(run_of(experiment, name)), also=EmptyLogError)
 
 
 @pytest.mark.parametrize("name", [*DAMAGED, *TABLES])

@@ -42,7 +42,7 @@ from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 from tensorboard_plugin_initkit.views.scales import SCALES
 from tests.application import BASE, application
-from tests.browser import eventually
+from tests.browser import eventually, loads, tensorboard
 
 HOSTILE = [
     "=HYPERLINK(1)",
@@ -132,13 +132,6 @@ def get(client: Client, route: str, **query: Any) -> Any:
     assert response.content_type == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     return loads(response.data)
-
-
-def loads(text: str | bytes) -> Any:
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def error(client: Client, url: str) -> tuple[int, str]:
@@ -660,8 +653,8 @@ def test_a_table_of_unknown_layers_is_an_error(client: Client) -> None:
 
 def test_the_page_is_served(client: Client) -> None:
     own = Path(web.__file__).parent / "static"
-    assert sorted(path.name for path in own.iterdir()) == sorted(web._OWN)
-    for name, kind in web._OWN.items():
+    assert sorted(path.name for path in own.iterdir()) == sorted(web.OWN_FILES)
+    for name, kind in web.OWN_FILES.items():
         response = client.get(f"{BASE}/static/{name}")
         assert response.status_code == 200
         assert response.data == (own / name).read_bytes()
@@ -825,29 +818,7 @@ def test_without_bokeh_the_tab_says_what_to_install(root: Path) -> None:
     assert loaded == "False"
 
 
-# A process of its own
-
-
-class Process:
-    """`tensorboard`, with Rust's data server."""
-
-    def __init__(self, log_dir: Path, output: Path, path: Path, *flags: str) -> None:
-        self._output = output
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir)]
-        command += ["--host", "127.0.0.1", "--port", "0", "--reload_interval", "1", *flags]
-        environment = os.environ | {"PYTHONPATH": str(path)}
-        with output.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def get(self, route: str, **query: Any) -> Any:
-        text = self._output.read_text()
-        assert self.process.poll() is None, text
-        found = re.search(r"at (http://127\.0\.0\.1:\d+/\S*)", text)
-        assert found, text
-        url = f"{found[1].rstrip('/')}{BASE}{route}?{urllib.parse.urlencode(query, doseq=True)}"
-        with self._opener.open(url, timeout=30) as response:
-            return loads(response.read())
+# A process of its own, with Rust's data server
 
 
 @pytest.mark.slow
@@ -859,19 +830,28 @@ def test_a_real_tensorboard_shows_a_log_that_grows_and_goes_with_a_broken_keras(
     log_dir = tmp_path / "logs"
     make_logs(log_dir)
     output = tmp_path / "output"
-    tensorboard = Process(log_dir, output, tmp_path / "path", "--path_prefix", "/some/prefix")
+    flags = ("--reload_interval", "1", "--path_prefix", "/some/prefix")
+
+    def ask(route: str, **query: Any) -> Any:
+        return board.get(f"{BASE.removeprefix('/')}{route}", **query)
 
     def shown(records: int) -> None:
-        answer = tensorboard.get("/run", run="first/gradients")
+        answer = ask("/run", run="first/gradients")
         assert answer["records"] == records
 
+    def titles() -> set[str]:
+        return {run["title"] for run in ask("/runs")["runs"]}
+
     def drawn() -> None:
-        answer = tensorboard.get("/chart", view="map", run="first/gradients", statistic="norm")
+        answer = ask("/chart", view="map", run="first/gradients", statistic="norm")
         (image,) = sources(answer)["data-cells"]["image"]
         values = read_log(log_dir / "first")["norm"]
         np.testing.assert_array_equal(image, values.T.astype(np.float32))
 
-    try:
+    def gone() -> None:
+        assert "second" not in titles()
+
+    with tensorboard(log_dir, output, *flags, path=tmp_path / "path") as board:
         eventually(lambda: shown(80))
         drawn()
         writer = LogWriter(log_dir / "first")
@@ -880,16 +860,8 @@ def test_a_real_tensorboard_shows_a_log_that_grows_and_goes_with_a_broken_keras(
         eventually(lambda: shown(100))
         drawn()
         shutil.rmtree(log_dir / "second")
-        titles = {run["title"] for run in tensorboard.get("/runs")["runs"]}
-        assert titles >= {"first", "norm_only", RUN_NAME}
-
-        def gone() -> None:
-            assert "second" not in {run["title"] for run in tensorboard.get("/runs")["runs"]}
-
+        assert titles() >= {"first", "norm_only", RUN_NAME}
         eventually(gone)
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            tensorboard.get("/chart", view="map", run="second/gradients")
+            ask("/chart", view="map", run="second/gradients")
         assert "broken" not in output.read_text()
-    finally:
-        tensorboard.process.terminate()
-        tensorboard.process.wait(20)

@@ -135,7 +135,7 @@ class Boards:
         """One that has read its logs."""
         board = self._started[name]
         if name not in self._ready:
-            eventually(lambda: board.address)
+            board.wait()
             if name != "empty":
                 eventually(lambda: check_read(board))
             self._ready.add(name)

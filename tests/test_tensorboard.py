@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -28,45 +21,10 @@ from tensorboard_plugin_initkit.record.schema import (
     Layout,
     Variable,
 )
-from tests.browser import eventually
+from tests.browser import TensorBoard, eventually, tensorboard
 
 pytestmark = pytest.mark.slow
-SECONDS = 60  # to start, and to show what was written
 SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
-
-
-class TensorBoard:
-    """A TensorBoard process on a directory."""
-
-    def __init__(self, log_dir: Path, output: Path, *flags: str) -> None:
-        self._output = output
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir)]
-        command += ["--host", "127.0.0.1", "--port", "0", "--reload_interval", "1", *flags]
-        with output.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file)
-        # Nothing but this process is asked, whatever proxies the environment names.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def address(self) -> str:
-        assert self.process.poll() is None, self._output.read_text()
-        found = re.search(r"at (http://127\.0\.0\.1:\d+/)", self._output.read_text())
-        assert found, self._output.read_text()
-        return found[1]
-
-    def get(self, route: str, **query: str) -> Any:
-        url = f"{self.address()}{route}?{urllib.parse.urlencode(query)}"
-        with self._opener.open(url, timeout=SECONDS) as response:
-            return json.load(response)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 LAYERS = ["embedding", "block/dense", "block/dense#2", 'any "name" <b>, 层', "optimizer"]
 
 
@@ -139,18 +97,15 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
 @pytest.fixture(
     scope="module", params=["--load_fast=auto", "--load_fast=false"], ids=["rust", "python"]
 )
-def tensorboard(
+def board(
     request: pytest.FixtureRequest,
     logs: Logs,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TensorBoard]:
     output = tmp_path_factory.mktemp("tensorboard") / "output.txt"
-    tensorboard = TensorBoard(logs.log_dir, output, request.param)
-    try:
-        eventually(tensorboard.address)
-        yield tensorboard
-    finally:
-        tensorboard.stop()
+    flags = ("--reload_interval", "1", request.param)
+    with tensorboard(logs.log_dir, output, *flags) as board:
+        yield board
     assert "Traceback" not in output.read_text()
 
 
@@ -176,29 +131,29 @@ def scalars_of(history: History) -> dict[str, dict[int, np.float32]]:
     }
 
 
-def check_shown(tensorboard: TensorBoard, log_dir: Path) -> None:
+def check_shown(board: TensorBoard, log_dir: Path) -> None:
     """TensorBoard shows a log, all of it."""
     run, expected = f"{log_dir.name}/gradients", scalars_of(read_log(log_dir))
-    for tag in tensorboard.get(f"{SCALARS}/tags")[run]:
-        points = tensorboard.get(f"{SCALARS}/scalars", run=run, tag=tag)
+    for tag in board.get(f"{SCALARS}/tags")[run]:
+        points = board.get(f"{SCALARS}/scalars", run=run, tag=tag)
         shown = {step: np.float32(value) for _, step, value in points}
         assert shown == expected[tag], tag
 
 
 def test_the_data_server_is_the_one_that_was_asked_for(
-    tensorboard: TensorBoard, request: pytest.FixtureRequest
+    board: TensorBoard, request: pytest.FixtureRequest
 ) -> None:
-    provider = tensorboard.get("data/environment")["debug"]["data_provider"]
+    provider = board.get("data/environment")["debug"]["data_provider"]
     assert provider.startswith("Grpc") == ("rust" in request.node.name)
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
 @pytest.mark.parametrize("dashboard", ["scalars", "timeseries"])
 def test_layers_and_optimizers_are_tags_of_the_run_gradients(
-    tensorboard: TensorBoard, logs: Logs, name: str, dashboard: str
+    board: TensorBoard, logs: Logs, name: str, dashboard: str
 ) -> None:
     def check() -> None:
-        tags = tensorboard.get(f"data/plugin/{dashboard}/tags")
+        tags = board.get(f"data/plugin/{dashboard}/tags")
         shown = tags["scalars"]["runTagInfo"] if dashboard == "timeseries" else tags
         expected = set(scalars_of(read_log(logs.log_dir / name)))
         if name == "trained":  # nothing was clipped, scaled or skipped, on one device
@@ -210,33 +165,31 @@ def test_layers_and_optimizers_are_tags_of_the_run_gradients(
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
-def test_the_values_are_those_of_the_history(
-    tensorboard: TensorBoard, logs: Logs, name: str
-) -> None:
-    eventually(lambda: check_shown(tensorboard, logs.log_dir / name))
+def test_the_values_are_those_of_the_history(board: TensorBoard, logs: Logs, name: str) -> None:
+    eventually(lambda: check_shown(board, logs.log_dir / name))
 
 
-def test_the_run_of_keras_own_callback_is_still_there(tensorboard: TensorBoard) -> None:
+def test_the_run_of_keras_own_callback_is_still_there(board: TensorBoard) -> None:
     def check() -> None:
-        shown = tensorboard.get(f"{SCALARS}/tags")
+        shown = board.get(f"{SCALARS}/tags")
         gradients = {f"{name}/gradients" for name in ("written", "uploaded", "trained")}
         assert set(shown) == gradients | {"trained/train"}
         assert "epoch_loss" in shown["trained/train"]
-        points = tensorboard.get(f"{SCALARS}/scalars", run="trained/train", tag="epoch_loss")
+        points = board.get(f"{SCALARS}/scalars", run="trained/train", tag="epoch_loss")
         assert {step for _, step, _ in points} == {0, 1}
 
     eventually(check)
 
 
-def test_the_histogram_dashboard_shows_every_layer(tensorboard: TensorBoard, logs: Logs) -> None:
+def test_the_histogram_dashboard_shows_every_layer(board: TensorBoard, logs: Logs) -> None:
     run = "written/gradients"
 
     def check() -> None:
-        shown = tensorboard.get(f"{HISTOGRAMS}/tags")[run]
+        shown = board.get(f"{HISTOGRAMS}/tags")[run]
         assert set(shown) == {f"log10_gradient/{layer}" for layer in LAYERS}
         for tag, about in shown.items():
             assert "Exact zeros are left out" in about["description"]
-            steps = tensorboard.get(f"{HISTOGRAMS}/histograms", run=run, tag=tag)
+            steps = board.get(f"{HISTOGRAMS}/histograms", run=run, tag=tag)
             assert [step for _, step, _ in steps] == list(range(0, logs.written.steps, 2))
             for _, _, buckets in steps:
                 left, right, count = np.transpose(buckets)
@@ -248,14 +201,14 @@ def test_the_histogram_dashboard_shows_every_layer(tensorboard: TensorBoard, log
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded"])
-def test_what_is_written_later_appears(tensorboard: TensorBoard, logs: Logs, name: str) -> None:
+def test_what_is_written_later_appears(board: TensorBoard, logs: Logs, name: str) -> None:
     log: Log = getattr(logs, name)
     log.write(10)
-    eventually(lambda: check_shown(tensorboard, log.log_dir))
+    eventually(lambda: check_shown(board, log.log_dir))
 
 
-def test_a_resumed_training_appears_as_one(tensorboard: TensorBoard, logs: Logs) -> None:
+def test_a_resumed_training_appears_as_one(board: TensorBoard, logs: Logs) -> None:
     logs.written.restart()
     logs.written.write(10)
     assert len(read_log(logs.written.log_dir)) == logs.written.steps
-    eventually(lambda: check_shown(tensorboard, logs.written.log_dir))
+    eventually(lambda: check_shown(board, logs.written.log_dir))
