@@ -713,6 +713,7 @@ def test_a_log_of_another_version_says_so_and_the_others_are_shown(tab, rust):
     tab.picture("foreign")
     assert "version 99" in tab.said(chart("foreign"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
+    assert [link.text for link in tab.find("a")].count("CSV") == 1  # there is no other table
     tab.errors()  # the browser logs each answer that is an error
 
 
