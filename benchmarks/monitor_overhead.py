@@ -4,12 +4,13 @@
     python benchmarks/monitor_overhead.py --models mlp cnn --modes graph --peers
     KERAS_BACKEND=jax python benchmarks/monitor_overhead.py    # or torch
 
-One `fit` trains a model on batches of 64. Its epochs of 50 steps take turns, in random order:
-without a callback, with the monitor's settings, with the peers. A figure is the time of a step
-relative to one without: the median of steps that are recorded and that of the others, weighted by
-their number, beside those of the epoch without of the same round, the median of all rounds; and
-the mean of the time in the callback (which moves records to the host, judges and logs them). All
-that is on the training thread. Behind ± stands the standard error of the figure over the rounds.
+One `fit` trains a model on batches of 64, in epochs of 50 steps. Every five steps another one has
+its turn, in random order: no callback, the monitor with some settings, a peer; so what else the
+machine does falls on all alike. A figure is the time of a step relative to one without: the median
+of steps that are recorded and that of the others, weighted as the settings say; and the mean of
+the time in the callback (which moves records to the host, judges and logs them). All that is on
+the training thread: what the log's own thread does is measured by `log_writing.py`. Behind ± is
+the standard error, from ten parts of the run.
 
 Peers: `keras.callbacks.TensorBoard(histogram_freq=1)`; a callback that computes gradients of a
 sample batch anew with a `GradientTape`, at every 10th step; and Weights & Biases'
@@ -22,7 +23,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ import numpy as np
 
 from keras_initkit.callbacks import GradientMonitor
 
-BATCH, STEPS, FIRST_STEP = 64, 50, 225
+BATCH, STEPS, TURN, PARTS, FIRST_STEP = 64, 50, 5, 10, 225
 BACKEND = keras.backend.backend()
 MODES = {"tensorflow": ("graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
 layers = keras.layers
@@ -116,8 +117,16 @@ class Measured(NamedTuple):
     every_n_steps: int | None = None
 
 
+class Step(NamedTuple):
+    """A step that was timed."""
+
+    part: int
+    is_recorded: bool
+    seconds: float
+
+
 class TakingTurns(keras.callbacks.Callback):
-    """Has each epoch be trained with another callback, and times it."""
+    """Has every few steps be trained with another callback, and times them."""
 
     # On JAX what would be timed is else the handing over of a step, not the step.
     async_safe = BACKEND != "jax"
@@ -126,43 +135,47 @@ class TakingTurns(keras.callbacks.Callback):
         super().__init__()
         self.measured = measured
         rng = np.random.default_rng(0)
-        self.order = [name for _ in range(rounds) for name in rng.permutation(list(measured))]
-        self.hooks = dict.fromkeys(measured, 0.0)
-        # Of each round, those that are recorded and the others.
-        self.steps: dict[str, list[dict[bool, list[float]]]] = {name: [] for name in measured}
+        turns = [name for _ in range(rounds) for name in rng.permutation(list(measured))]
+        self.order = [name for name in turns for _ in range(TURN)]
+        self.steps: dict[str, list[Step]] = {name: [] for name in measured}
+        # Time in hooks: of batches, which a callback has in its turns; of epochs, which all have;
+        # and in those of no account.
+        self.batches = dict.fromkeys(measured, 0.0)
+        self.epochs = dict.fromkeys(measured, 0.0)
+        self.others = dict.fromkeys(measured, 0.0)
         self.step = 0
 
-    def pass_on(self, hook: str, *args: Any, to_all: bool = False) -> None:
-        """Call a hook of the callback whose turn it is, and time it; or of all."""
-        names = list(self.measured) if to_all else [self.name]
-        start = time.perf_counter()
-        for name in names:
-            if callback := self.measured[name].callback:
+    @property
+    def name(self) -> str:
+        """Whose turn it is."""
+        return self.order[min(self.step, len(self.order) - 1)]
+
+    def pass_on(self, hook: str, *args: Any, seconds: dict[str, float], name: str = "") -> None:
+        """Call a hook of one callback, or of all, and add the time to `seconds`."""
+        for key in [name] if name else self.measured:
+            if callback := self.measured[key].callback:
+                start = time.perf_counter()
                 getattr(callback, hook)(*args)
-        if not to_all and self.counts:
-            self.hooks[self.name] += time.perf_counter() - start
+                seconds[key] += time.perf_counter() - start
 
     def set_model(self, model: Any) -> None:
         """Pass on."""
         super().set_model(model)
-        self.pass_on("set_params", self.params, to_all=True)
-        self.pass_on("set_model", model, to_all=True)
+        self.pass_on("set_params", self.params, seconds=self.others)
+        self.pass_on("set_model", model, seconds=self.others)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Pass on."""
-        self.pass_on("on_train_begin", logs, to_all=True)
+        self.pass_on("on_train_begin", logs, seconds=self.others)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Let another have its turn."""
-        self.name = self.order[epoch]
-        self.counts = epoch >= len(self.measured)  # in the first round all is compiled
-        if self.counts:
-            self.steps[self.name].append({True: [], False: []})
-        self.pass_on("on_epoch_begin", epoch, logs)
+        """Pass on."""
+        self.pass_on("on_epoch_begin", epoch, logs, seconds=self.epochs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Pass on, and begin to time a step."""
-        self.pass_on("on_train_batch_begin", batch, logs)
+        hook = "on_train_batch_begin"
+        self.pass_on(hook, batch, logs, seconds=self.batches, name=self.name)
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -170,38 +183,44 @@ class TakingTurns(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.start
         every_n_steps = self.measured[self.name].every_n_steps
         acts = every_n_steps is not None and (FIRST_STEP + self.step) % every_n_steps == 0
-        if self.counts:
-            self.steps[self.name][-1][acts].append(seconds)
+        part = self.step * PARTS // len(self.order)
+        self.steps[self.name].append(Step(part, acts, seconds))
+        hook = "on_train_batch_end"
+        self.pass_on(hook, batch, logs, seconds=self.batches, name=self.name)
         self.step += 1
-        self.pass_on("on_train_batch_end", batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Pass on."""
-        self.pass_on("on_epoch_end", epoch, logs)
+        self.pass_on("on_epoch_end", epoch, logs, seconds=self.epochs)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Pass on."""
-        self.pass_on("on_train_end", logs, to_all=True)
+        self.pass_on("on_train_end", logs, seconds=self.others)
 
     def figures(self) -> dict[str, tuple[float, float]]:
         """Time of a step with each callback relative to one without, and its standard error."""
-        rounds = {name: [_step(times) for times in steps] for name, steps in self.steps.items()}
-        without = rounds.pop("without")
+        whole = range(PARTS)
+        without = self.seconds("without", whole)
         figures = {}
-        for name, seconds in rounds.items():
-            ratios = [own / other for own, other in zip(seconds, without, strict=True)]
-            hooks = self.hooks[name] / (len(ratios) * STEPS) / statistics.median(without)
-            # Of a median, the standard error is 1.25 times that of a mean.
-            error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
-            figures[name] = statistics.median(ratios) + hooks, error
+        for name in self.measured:
+            if name == "without":
+                continue
+            hooks = self.batches[name] / len(self.steps[name]) + self.epochs[name] / self.step
+            ratio = (self.seconds(name, whole) + hooks) / without
+            ratios = [self.seconds(name, [i]) / self.seconds("without", [i]) for i in whole]
+            figures[name] = ratio, statistics.stdev(ratios) / PARTS**0.5
         return figures
 
-
-def _step(times: dict[bool, list[float]]) -> float:
-    """Time of a step: the medians of both kinds, weighted by their number."""
-    kinds = [kind for kind in times.values() if kind]
-    total = sum(statistics.median(kind) * len(kind) for kind in kinds)
-    return total / sum(map(len, kinds))
+    def seconds(self, name: str, parts: Sequence[int]) -> float:
+        """Time of a step in some parts of the run: the medians of both kinds, weighted."""
+        every_n_steps = self.measured[name].every_n_steps
+        share = 1 / every_n_steps if every_n_steps else 0.0
+        steps = [step for step in self.steps[name] if step.part in parts]
+        recorded = [step.seconds for step in steps if step.is_recorded]
+        others = [step.seconds for step in steps if not step.is_recorded]
+        if not (recorded and others):
+            return statistics.median(recorded or others)
+        return share * statistics.median(recorded) + (1 - share) * statistics.median(others)
 
 
 def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[str, Measured]:
@@ -246,8 +265,8 @@ def figures(
     model.fit(x_before, y_before, BATCH, shuffle=False, verbose=0)
     with tempfile.TemporaryDirectory() as log_dir:
         measured = compared(Path(log_dir), x[:BATCH], y[:BATCH], peers)
-        turns = TakingTurns(measured, rounds + 1)
-        epochs = len(turns.order)
+        turns = TakingTurns(measured, rounds)
+        epochs = len(turns.order) // STEPS
         model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[turns])
     return turns.figures()
 
@@ -257,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--peers", action="store_true", help="measure the peers as well")
     arguments = parser.parse_args()
     heading = True
