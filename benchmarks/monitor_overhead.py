@@ -143,6 +143,7 @@ class TakingTurns(keras.callbacks.Callback):
         self.batches = dict.fromkeys(measured, 0.0)
         self.epochs = dict.fromkeys(measured, 0.0)
         self.others = dict.fromkeys(measured, 0.0)
+        self.compiled: set[str] = set()
         self.step = 0
 
     @property
@@ -184,7 +185,11 @@ class TakingTurns(keras.callbacks.Callback):
         every_n_steps = self.measured[self.name].every_n_steps
         acts = every_n_steps is not None and (FIRST_STEP + self.step) % every_n_steps == 0
         part = self.step * PARTS // len(self.order)
-        self.steps[self.name].append(Step(part, acts, seconds))
+        # The first that is recorded is compiled.
+        if self.name in self.compiled or not acts:
+            self.steps[self.name].append(Step(part, acts, seconds))
+        if acts:
+            self.compiled.add(self.name)
         hook = "on_train_batch_end"
         self.pass_on(hook, batch, logs, seconds=self.batches, name=self.name)
         self.step += 1
