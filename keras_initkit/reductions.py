@@ -108,7 +108,21 @@ class FoldedReductions(Reductions):
         return each_stack(fold, stacks)
 
 
-class HostReductions(Reductions):
+class EagerReductions(Reductions):
+    """Where each operation is run by Python, which therefore can decide."""
+
+    def choose(
+        self,
+        ordinary: Array,
+        plain: tuple[Array, ...],
+        careful: Callable[[Sequence[Array]], tuple[Array, ...]],
+        stacks: Sequence[Array],
+    ) -> tuple[Array, ...]:
+        """Return `plain` if `ordinary`; else `careful(stacks)`."""
+        return plain if ordinary else careful(stacks)
+
+
+class HostReductions(EagerReductions):
     """For float32 arrays of NumPy: all that is wanted is read off a piece while it is in cache."""
 
     def __init__(self) -> None:
@@ -144,19 +158,17 @@ class HostReductions(Reductions):
         """Sums of squares."""
         return self.reduce(stacks, ["squares"])["squares"]
 
+    def largest(self, stacks: Sequence[Array]) -> Array:
+        """Largest magnitudes."""
+        return self.reduce(stacks, ["largest"])["largest"]
+
     def magnitudes(self, stacks: Sequence[Array]) -> Array:
         """Sums of magnitudes."""
         return self.reduce(stacks, ["magnitudes"])["magnitudes"]
 
-    def choose(
-        self,
-        ordinary: Array,
-        plain: tuple[Array, ...],
-        careful: Callable[[Sequence[Array]], tuple[Array, ...]],
-        stacks: Sequence[Array],
-    ) -> tuple[Array, ...]:
-        """Return `plain` if `ordinary`; else `careful(stacks)`."""
-        return plain if ordinary else careful(stacks)
+    def nonzeros(self, stacks: Sequence[Array]) -> Array:
+        """Numbers of elements that are not zero."""
+        return self.reduce(stacks, ["nonzeros"])["nonzeros"]
 
     def _magnitude(self, chunk: np.ndarray) -> float:
         return np.abs(chunk, out=self._absolute[: len(chunk)]).sum()

@@ -149,3 +149,19 @@ def test_any_size_is_exact(rng, compiled, reductions, size):
     measured, want = measure(stack, compiled, reductions), expected(stack)
     for name in want:
         np.testing.assert_allclose(measured[name], want[name], rtol=1e-6, err_msg=name)
+
+
+def test_each_reduction_on_the_host_is_right_alone(rng):
+    stacks = [rng.normal(size=shape).astype("float32") for shape in ((1, 200_000), (3, 50))]
+    for stack in stacks:
+        stack[:, ::3] = 0
+    wanted = {
+        "squares": lambda x: np.sum(np.square(x, dtype=float), axis=1),
+        "largest": lambda x: np.max(np.abs(x), axis=1),
+        "magnitudes": lambda x: np.sum(np.abs(x), axis=1, dtype=float),
+        "nonzeros": lambda x: np.sum(x != 0, axis=1),
+    }
+    for name, want in wanted.items():
+        measured = getattr(HostReductions(), name)(stacks)
+        assert measured.dtype == np.float32
+        np.testing.assert_allclose(measured, np.concatenate(list(map(want, stacks))), rtol=1e-6)

@@ -13,10 +13,10 @@ from keras import ops
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.reductions import HostReductions, Reductions, each_stack
+from keras_initkit.reductions import EagerReductions, HostReductions, each_stack
 
 
-class _DeviceReductions(Reductions):
+class _DeviceReductions(EagerReductions):
     """One operation each, without a copy."""
 
     def squares(self, stacks: Sequence[Any]) -> Any:
@@ -34,16 +34,6 @@ class _DeviceReductions(Reductions):
     def nonzeros(self, stacks: Sequence[Any]) -> Any:
         """Numbers of elements that are not zero."""
         return self._norms(0, stacks)
-
-    def choose(
-        self,
-        ordinary: Any,
-        plain: tuple[Any, ...],
-        careful: Callable[[Sequence[Any]], tuple[Any, ...]],
-        stacks: Sequence[Any],
-    ) -> tuple[Any, ...]:
-        """Return `plain` if `ordinary`; else `careful(stacks)`."""
-        return plain if ordinary else careful(stacks)
 
     def _norms(self, order: float, stacks: Sequence[Any]) -> Any:
         return each_stack(lambda x: torch.linalg.vector_norm(x, order, dim=1), stacks)
