@@ -13,7 +13,7 @@ test: .venv/ready
 
 # The oldest versions that are supported, in an environment of their own. Left out is what takes long,
 # and what is NumPy alone: `make test` runs it.
-NUMPY_ALONE = verdicts moments covariance quantiles engines elements propagation history binning charts smoothing
+NUMPY_ALONE = verdicts moments engines elements propagation history binning charts smoothing
 test-floor: .venv-floor/ready
 	.venv-floor/bin/python $(PYTEST) -m 'not slow' $(NUMPY_ALONE:%=--ignore tests/test_%.py)
 
@@ -39,7 +39,6 @@ bench: .venv/ready
 	.venv/bin/python benchmarks/initialization.py
 	.venv/bin/python benchmarks/orthogonal.py
 	.venv/bin/python benchmarks/normalization_peers.py
-	.venv/bin/python benchmarks/drift.py
 	.venv/bin/python -m benchmarks.tab
 
 # The wheel as a user gets it: built, installed outside the checkout, used.

@@ -8,7 +8,6 @@ if __name__ != "keras_initkit.callbacks":
     )
 
 from keras_initkit.callbacks.activation_probe import ActivationProbe
-from keras_initkit.callbacks.drift_report import DriftReport
 from keras_initkit.callbacks.gradient_monitor import GradientMonitor, GradientWarning
 
-__all__ = ["ActivationProbe", "DriftReport", "GradientMonitor", "GradientWarning"]
+__all__ = ["ActivationProbe", "GradientMonitor", "GradientWarning"]

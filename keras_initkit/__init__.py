@@ -10,8 +10,6 @@ from keras_initkit.models import Audit, WeightAudit, audit, defaults, layer_awar
 from keras_initkit.moments import Moments
 from keras_initkit.normalization import (
     Normalization,
-    PerLocationNormalization,
-    Whitening,
     normalize_inputs,
     with_normalization,
 )
@@ -24,9 +22,7 @@ __all__ = [
     "History",
     "Moments",
     "Normalization",
-    "PerLocationNormalization",
     "WeightAudit",
-    "Whitening",
     "audit",
     "callbacks",
     "defaults",

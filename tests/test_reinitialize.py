@@ -352,16 +352,12 @@ def test_only_and_trainable_only_leave_the_rest_alone():
 def test_what_was_learned_otherwise_stays():
     normalization = layers.Normalization()
     normalization.adapt(np.arange(12.0, dtype="float32").reshape(6, 2))
-    ours = keras_initkit.Normalization(check_drift=True)
+    ours = keras_initkit.Normalization()
     ours.adapt(np.arange(12.0, dtype="float32").reshape(6, 2))
-    whitening = keras_initkit.Whitening()
-    whitening.adapt(np.random.default_rng(0).normal(size=(60, 2)))
-    kernel = numpy(whitening.kernel)
     dropout = layers.Dropout(0.5, seed=1)
     dense = layers.Dense(3)
-    model = keras.Sequential([keras.Input((2,)), normalization, ours, whitening, dropout, dense])
+    model = keras.Sequential([keras.Input((2,)), normalization, ours, dropout, dense])
     drawn = reinitialize(model)
-    np.testing.assert_array_equal(numpy(whitening.kernel), kernel)
     assert set(drawn) == {f"{dense.name}/kernel", f"{dense.name}/bias"}
     assert numpy(normalization.mean).ravel() == pytest.approx([5, 6])
 

@@ -20,14 +20,10 @@ from keras_initkit.normalization.accumulate import (
     kept_axes,
     statistics_of,
 )
-from keras_initkit.normalization.drift import DriftCheck
 from keras_initkit.normalization.engines import Engine
-from keras_initkit.quantiles import Quantiles
 
 FloatArray = NDArray[np.float64]
 
-# Half the distance between the quartiles of a normal distribution, in standard deviations.
-_QUARTILE = 0.6744897501960817
 # Steps of the type in which it computes, in standard deviations of a feature, that are worth a
 # warning: rounding then adds 3 % to the deviations.
 _COARSE = 0.1
@@ -36,7 +32,7 @@ _REST_THAT_SHOWS = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class Normalization(DriftCheck, keras.layers.Normalization):
+class Normalization(keras.layers.Normalization):
     """Shifts and scales each feature to mean 0 and variance 1.
 
     outputs = (inputs - mean) / √variance; with `invert=True`, outputs = inputs · √variance + mean.
@@ -71,14 +67,9 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         invert: Boolean, whether to undo the normalization: from normalized values back to
             the original ones. Defaults to `False`.
         method: What `adapt()` takes for mean and √variance. `"standard"`: these. `"min_max"`:
-            what maps the smallest value to `low` and the largest to `high`. `"robust"`: the
-            median, and the distance between the quartiles divided by 1.349, which for a normal
-            distribution is the standard deviation; outliers do not count (extra `robust`).
-            Defaults to `"standard"`.
+            what maps the smallest value to `low` and the largest to `high`. Defaults to
+            `"standard"`.
         feature_range: Pair of numbers `(low, high)` for `"min_max"`. Defaults to `(0, 1)`.
-        check_drift: Boolean, whether to compare samples of the inputs at inference with the
-            adapted statistics; see `drift()`, and `keras_initkit.callbacks.DriftReport`, which
-            reports what differs. The counts are three more weights. Defaults to `False`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
     Input shape:
@@ -88,8 +79,8 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         Same as the input, in the layer's compute dtype.
 
     Raises:
-        ValueError: If only one of `mean` and `variance` is given, if `method` or
-            `feature_range` are not as above, or if `check_drift` is not for them.
+        ValueError: If only one of `mean` and `variance` is given, or if `method` or
+            `feature_range` are not as above.
 
     Example:
     >>> layer = Normalization()
@@ -113,7 +104,6 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         invert: bool = False,
         method: str = "standard",
         feature_range: tuple[float, float] = (0.0, 1.0),
-        check_drift: bool = False,
         **kwargs: Any,
     ) -> None:
         # Inputs come as they are: the mean is subtracted before they are cast.
@@ -132,12 +122,6 @@ class Normalization(DriftCheck, keras.layers.Normalization):
                 "`feature_range` must be a pair (low, high) of numbers, low < high. Received: "
                 f"feature_range={feature_range}."
             )
-        if check_drift and (invert or method != "standard"):
-            raise ValueError(
-                "`check_drift` must go with `method='standard'` and `invert=False`. Received: "
-                f"method={method!r}, invert={invert}. Leave it out."
-            )
-        self.check_drift = check_drift
         self.method = method
         self.feature_range = (low, high)
         self.supports_masking = True
@@ -146,7 +130,7 @@ class Normalization(DriftCheck, keras.layers.Normalization):
 
     @property
     def moments(self) -> Any:
-        """The `Moments` (or, by `"robust"`, quantiles) of the last `adapt()`, or `None`.
+        """The `Moments` of the last `adapt()`, or `None`.
 
         Of the features, in one axis. They can be saved (`get_state()`), merged, and given to
         `adapt(…, initial=)`. They are not in the saved model.
@@ -270,7 +254,6 @@ class Normalization(DriftCheck, keras.layers.Normalization):
         self._set_rest(rounded, rest, scale)
         self._moments = accumulator
         self._feature_names = result.names
-        self.reset_drift()
         self.finalize_state()
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
@@ -295,24 +278,17 @@ class Normalization(DriftCheck, keras.layers.Normalization):
             # Keras has rounded them to the compute dtype.
             self.mean = self._given(self.input_mean, input_shape)
             self.variance = self._given(self.input_variance, input_shape)
-        self._build_drift_check(input_shape)
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Normalizes the inputs.
 
         Args:
             inputs: Tensor of the shape that the layer was built for.
-            training: Whether the call is part of training, where drift is not looked for.
-            mask: Optional boolean tensor: True where values count in the search for drift.
 
         Returns:
             Tensor of the same shape.
         """
-        outputs = self.transform(inputs, self.invert)
-        native = self.backend.name == keras.backend.backend()
-        if self.check_drift and not training and native and not _in_tf_data():
-            self._observe(outputs, mask)
-        return outputs
+        return self.transform(inputs, self.invert)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor; those that Keras does not have, only if they are used."""
@@ -321,8 +297,6 @@ class Normalization(DriftCheck, keras.layers.Normalization):
             config["method"] = self.method
         if self.feature_range != (0.0, 1.0):
             config["feature_range"] = list(self.feature_range)
-        if self.check_drift:
-            config["check_drift"] = True
         return config
 
     def save_own_variables(self, store: Any) -> None:
@@ -414,9 +388,6 @@ class Normalization(DriftCheck, keras.layers.Normalization):
     def _location_and_scale(self, accumulator: Any) -> tuple[FloatArray, FloatArray]:
         if self.method == "standard":
             return accumulator.mean, np.sqrt(accumulator.variance)
-        if self.method == "robust":
-            low, middle, high = (accumulator.quantile(q) for q in (0.25, 0.5, 0.75))
-            return middle, (high - low) / (2 * _QUARTILE)
         low, high = self.feature_range
         scale = (accumulator.max - accumulator.min) / (high - low)
         return accumulator.min - low * scale, scale
@@ -489,7 +460,6 @@ def _moments_and_extremes(features: int) -> Moments:
 _METHODS: dict[str, Callable[[int], Any]] = {
     "standard": _moments,
     "min_max": _moments_and_extremes,
-    "robust": Quantiles,
 }
 
 
