@@ -13,9 +13,8 @@ test: .venv/ready
 
 # The oldest versions that are supported, in an environment of their own. Left out is what takes long,
 # and what is NumPy alone: `make test` runs it.
-NUMPY_ALONE = verdicts moments engines elements propagation history binning charts smoothing
 test-floor: .venv-floor/ready
-	.venv-floor/bin/python $(PYTEST) -m 'not slow' $(NUMPY_ALONE:%=--ignore tests/test_%.py)
+	.venv-floor/bin/python $(PYTEST) -m 'not slow and not numpy_alone'
 
 # What depends on the backend, on the others.
 test-backends: .venv-jax/ready .venv-torch/ready
@@ -24,7 +23,7 @@ test-backends: .venv-jax/ready .venv-torch/ready
 
 # Apache Beam, in an environment of its own: it needs an older protobuf.
 test-beam: .venv-beam/ready
-	.venv-beam/bin/python -m pytest tests/test_beam.py
+	.venv-beam/bin/python -m pytest tests/keras_initkit/adapt/test_beam.py
 
 lint: .venv/ready
 	.venv/bin/ruff check
@@ -43,7 +42,7 @@ bench: .venv/ready
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready
-	tests/wheel.sh .venv/bin/python
+	tests/project/wheel.sh .venv/bin/python
 
 clean:
 	rm -rf .venv .venv-* build dist runs *.egg-info
@@ -55,12 +54,12 @@ clean:
 
 .venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
 	$(PYTHON) -m venv .venv-floor
-	.venv-floor/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/floor.txt
+	.venv-floor/bin/python -m pip install --quiet --editable '.[tensorflow,test]' --constraint tests/floor.txt
 	touch $@
 
 .venv-beam/ready: setup.cfg pyproject.toml tests/beam.txt
 	$(PYTHON) -m venv .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --editable '.[beam]' pytest --constraint tests/beam.txt
+	.venv-beam/bin/python -m pip install --quiet --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
 	touch $@
 
 .venv-jax/ready .venv-torch/ready: .venv-%/ready: setup.cfg pyproject.toml tests/backends.txt

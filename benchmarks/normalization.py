@@ -27,7 +27,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.normalization import Normalization, normalize_inputs
+from keras_initkit import normalize_inputs
+from keras_initkit.layers import Normalization
 
 
 class Case(NamedTuple):

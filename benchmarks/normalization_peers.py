@@ -33,7 +33,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.normalization import Normalization
+from keras_initkit.layers import Normalization
 
 PAGE = Path(__file__).parents[1] / "docs" / "normalization.md"
 MARK = "peers"

@@ -34,8 +34,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.browser import Tab, TensorBoard, chromium, eventually, tensorboard
-from tests.made_logs import (
+from tests.tensorboard_plugin_initkit.support.browser import (
+    Tab,
+    TensorBoard,
+    chromium,
+    eventually,
+    tensorboard,
+)
+from tests.tensorboard_plugin_initkit.support.made_logs import (
     ALL,
     SIX,
     chunk_of,

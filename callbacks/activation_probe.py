@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.activation_statistics import activation_statistics
+from keras_initkit.anatomy.layers_inside import layers_inside, path_inside
 from keras_initkit.callbacks.background_log import checked_log_dir
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.callbacks.measures.activations import activation_statistics
 from keras_initkit.callbacks.selection import Selection, Selector, as_selection
-from keras_initkit.layers_inside import layers_inside, path_inside
 
 RUN = GROUP = "activations"
 _STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")

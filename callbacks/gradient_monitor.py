@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.anatomy.layers_inside import path_inside
 from keras_initkit.callbacks.arguments import checked_count, checked_per, measured_statistics
 from keras_initkit.callbacks.background_log import BackgroundLog, checked_log_dir
 from keras_initkit.callbacks.capture import (
@@ -23,14 +24,13 @@ from keras_initkit.callbacks.capture import (
     record_next_step,
 )
 from keras_initkit.callbacks.columns import layer_paths, variables_of
+from keras_initkit.callbacks.measures.directions import WINDOW, directions
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
-from keras_initkit.gradient_direction import WINDOW, directions
-from keras_initkit.layers_inside import path_inside
-from tensorboard_plugin_initkit.record.findings import Finding, to_json
-from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
+from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk, Layout
-from tensorboard_plugin_initkit.record.verdicts import judge, news
 
 # What is recorded is moved to the host at the end of an epoch, unless that was done just before;
 # and within long epochs.
@@ -74,8 +74,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     For TensorBoard, each recorded step logs for each layer the scalars
     `gradients/<layer>/<statistic>` under the run `<log_dir>/gradients`. In Python the same record
-    is `monitor.history`, or `keras_initkit.read_log(log_dir)`; `keras_initkit.History` explains
-    the statistics.
+    is `monitor.history`, or `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`,
+    which explains the statistics.
 
     What is wrong with the gradients is one `GradientWarning` each, with the layer, the step and
     the numbers, and an entry of `monitor.findings`.
@@ -113,7 +113,7 @@ class GradientMonitor(keras.callbacks.Callback):
             recorded steps; 0 or False for none.
 
     Attributes:
-        history: `History` of what was recorded up to now.
+        history: `GradientHistory` of what was recorded up to now.
         findings: List of `Finding`s: what was found wrong up to now.
 
     Raises:
@@ -162,9 +162,9 @@ class GradientMonitor(keras.callbacks.Callback):
                 "`sample_size=1024`."
             )
         self.findings: list[Finding] = []
-        self._history = History()
+        self._history = GradientHistory()
         # The part that is judged: of this training, of which the last is `_said`.
-        self._judged = History(_JUDGED_STEPS)
+        self._judged = GradientHistory(_JUDGED_STEPS)
         self._said: list[Finding] = []
         self._next_judgement = 0.0
         self._unjudged = False
@@ -199,8 +199,8 @@ class GradientMonitor(keras.callbacks.Callback):
         return self.__dict__ | begun | {"_known_layout": (None, None, None)}
 
     @property
-    def history(self) -> History:
-        """`History` of what was recorded up to now."""
+    def history(self) -> GradientHistory:
+        """`GradientHistory` of what was recorded up to now."""
         self._update_history()
         return self._history
 
@@ -325,7 +325,7 @@ class GradientMonitor(keras.callbacks.Callback):
         if not known:
             watch = Watch(self._select, self._statistics, self._sample_size)
             self._capture = open_capture(model, watch)
-            self._judged, self._said = History(_JUDGED_STEPS), []
+            self._judged, self._said = GradientHistory(_JUDGED_STEPS), []
         assert self._capture is not None
         self._calls_before = self._capture.calls_made
         self._given_a_batch = 1

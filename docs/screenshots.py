@@ -10,7 +10,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.browser import Tab, TensorBoard, chromium, eventually, tensorboard
+from tests.tensorboard_plugin_initkit.support.browser import (
+    Tab,
+    TensorBoard,
+    chromium,
+    eventually,
+    tensorboard,
+)
 
 RUNS = ("He_ReLU", "He_x_0.7_ReLU")
 

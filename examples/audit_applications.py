@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 import keras_initkit
+from keras_initkit.models.audit.report import Audit
 
 MODELS = ("Xception", "MobileNetV2", "EfficientNetB0", "ResNet50", "ConvNeXtTiny")
 
@@ -61,7 +62,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         shown = audit.rows if arguments.full else [row for row in audit if row.severity != "ok"]
         title = name if arguments.full else f"{name}, what was found"
-        console.print(keras_initkit.Audit(title, shown) if shown else f"{name}: no findings")
+        console.print(Audit(title, shown) if shown else f"{name}: no findings")
         console.print(f"{name}: {len(audit)} weights, looked at in {seconds:.2f} s")
         swallowed = sum("swallowed" in row.findings for row in audit)
         shares = share_left(model, images.astype("float32"))

@@ -27,7 +27,7 @@ def swish(x):  # type: ignore[no-untyped-def]
 def build_model(x: np.ndarray) -> keras.Model:
     """Layers of different activations, each with the initializer that suits it."""
     dense = keras.layers.Dense
-    normalization = keras_initkit.Normalization()
+    normalization = keras_initkit.layers.Normalization()
     normalization.adapt(x)
     return keras.Sequential(
         [

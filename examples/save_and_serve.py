@@ -25,7 +25,7 @@ import keras_initkit
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int) -> keras.Model:
     """Fit a classifier of raw measurements; the columns differ in scale by 200,000."""
-    normalization = keras_initkit.Normalization()
+    normalization = keras_initkit.layers.Normalization()
     normalization.adapt(x)
     model = keras.Sequential(
         [

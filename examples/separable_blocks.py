@@ -67,7 +67,7 @@ def build_model(images: np.ndarray, suited: bool = False) -> keras.Model:
             pointwise kernel, the pointwise kernel the depthwise one. Otherwise they are Keras's
             defaults.
     """
-    normalization = keras_initkit.Normalization(axis=None)
+    normalization = keras_initkit.layers.Normalization(axis=None)
     normalization.adapt(images)
     block, head = {}, {}
     if suited:

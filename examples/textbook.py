@@ -7,7 +7,7 @@ whose columns differ in scale by a factor of 200,000, with a `GradientMonitor` b
     tensorboard --logdir runs/textbook
 
 For every deep network it compares the gradients of the first training step with what mean-field
-theory predicts for random weights (`keras_initkit.propagation`): by which factor a gradient
+theory predicts for random weights (`keras_initkit.theory.propagation`): by which factor a gradient
 changes per layer on its way back, and how the first layer's compares with the last one's.
 """
 
@@ -35,7 +35,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
 from keras_initkit.initializers import HeNormal, XavierNormal
-from keras_initkit.propagation import propagate
+from keras_initkit.theory.propagation import propagate
 
 DEPTH, WIDTH = 30, 128
 RELU_GAIN = math.sqrt(2.0)
@@ -113,9 +113,9 @@ def tumours() -> Data:
     return Data(x.astype("float32"), y, 2)
 
 
-def normalized(data: Data) -> keras_initkit.Normalization:
+def normalized(data: Data) -> keras_initkit.layers.Normalization:
     """A Normalization layer adapted to the data."""
-    layer = keras_initkit.Normalization()
+    layer = keras_initkit.layers.Normalization()
     with warnings.catch_warnings():  # some pixels are empty in all images: they become zeros
         warnings.filterwarnings("ignore", ".* features are constant")
         layer.adapt(data.x)

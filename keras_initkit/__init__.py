@@ -4,36 +4,38 @@ Importing this package registers everything in it that Keras can save, so that a
 holds it can be loaded.
 """
 
-from keras_initkit import callbacks, initializers
-from keras_initkit.layer_fans import fans, register_fans
-from keras_initkit.models import Audit, WeightAudit, audit, defaults, layer_aware, reinitialize
-from keras_initkit.moments import Moments
-from keras_initkit.normalization import (
-    Normalization,
-    normalize_inputs,
-    with_normalization,
-)
-from tensorboard_plugin_initkit.record.findings import Finding
-from tensorboard_plugin_initkit.record.history import History, read_log
+from keras_initkit import callbacks, initializers, layers, theory
+from keras_initkit.connectivity.layer_fans import fans, register_fans
+from keras_initkit.models.audit.audit import audit
+from keras_initkit.models.normalize.with_normalization import normalize_inputs, with_normalization
+from keras_initkit.models.reinitialize.layer_aware import defaults, layer_aware
+from keras_initkit.models.reinitialize.reinitialize import reinitialize
+from keras_initkit.statistics.moments import Moments
+from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
 
 __all__ = [
-    "Audit",
     "Finding",
-    "History",
+    "GradientHistory",
     "Moments",
-    "Normalization",
-    "WeightAudit",
     "audit",
     "callbacks",
     "defaults",
     "fans",
     "initializers",
     "layer_aware",
+    "layers",
     "normalize_inputs",
     "read_log",
     "register_fans",
     "reinitialize",
+    "theory",
     "with_normalization",
 ]
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__"])

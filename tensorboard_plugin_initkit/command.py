@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, merged
 from tensorboard_plugin_initkit.log import remote
-from tensorboard_plugin_initkit.record.findings import Finding, merged
-from tensorboard_plugin_initkit.record.history import History, read_log
+from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
 
 
 class _Logs(NamedTuple):
-    histories: dict[str, History]
+    histories: dict[str, GradientHistory]
     findings: dict[str, list[Finding]]
     problems: list[str]
 

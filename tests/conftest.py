@@ -1,6 +1,4 @@
-import importlib.util
 import os
-from pathlib import Path
 
 # Before a framework is imported anywhere.
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -13,15 +11,6 @@ import keras
 import numpy as np
 import pytest
 
-here = Path(__file__).parent
-of_one_backend = {
-    "test_jax_distribution.py": "jax",
-    "test_torch_capture.py": "torch",
-    "test_torch_init.py": "torch",
-}
-collect_ignore = [name for name, backend in of_one_backend.items() if backend != BACKEND]
-if importlib.util.find_spec("apache_beam") is None:  # `make test-beam` has it
-    collect_ignore.append("test_beam.py")
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
@@ -29,34 +18,18 @@ if BACKEND == "tensorflow":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-else:
-    # On the other backends what depends on them is tested; the rest is NumPy or TensorFlow.
-    on_every_backend = {
-        "test_activation_probe.py",
-        "test_adapt_options.py",
-        "test_backends.py",
-        "test_edges.py",
-        "test_elements.py",
-        "test_kernel_initializers.py",
-        "test_precision.py",
-        "test_reinitialize.py",
-        "test_several_optimizers.py",
-        "test_signals.py",
-        "test_training_forms.py",
-        "test_unchanged_training.py",
-    }
-    if BACKEND == "torch":  # JAX takes minutes to compile the models
-        on_every_backend |= {
-            "test_audit.py",
-            "test_layer_fans.py",
-            "test_normalized_models.py",
-            "test_other_initializers.py",
-        }
-    collect_ignore += [
-        path.name
-        for path in here.glob("test_*.py")
-        if path.name not in on_every_backend | set(of_one_backend)
-    ]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the tests that are marked for this backend; without a mark a test is TensorFlow's."""
+    here: list[pytest.Item] = []
+    elsewhere: list[pytest.Item] = []
+    for item in items:
+        mark = item.get_closest_marker("backends")
+        backends = mark.args if mark else ("tensorflow",)
+        (here if BACKEND in backends else elsewhere).append(item)
+    items[:] = here
+    config.hook.pytest_deselected(items=elsewhere)
 
 
 @pytest.fixture(autouse=True)

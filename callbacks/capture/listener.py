@@ -30,8 +30,8 @@ from keras_initkit.callbacks.capture.model_parts import (
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
 from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
 from keras_initkit.callbacks.columns import unit_sources
-from keras_initkit.gradient_statistics import as_float32, gradient_statistics, norms
-from keras_initkit.reductions import Reductions
+from keras_initkit.callbacks.measures.gradients import as_float32, gradient_statistics, norms
+from keras_initkit.callbacks.measures.reductions import Reductions
 from tensorboard_plugin_initkit.record.schema import MEASURED
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few

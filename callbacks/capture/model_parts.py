@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_initkit.layers_inside import layers_inside, trainable_weights
+from keras_initkit.anatomy.layers_inside import layers_inside, trainable_weights
 
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())

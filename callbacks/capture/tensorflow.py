@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.reductions import FoldedReductions, Reductions
+from keras_initkit.callbacks.measures.reductions import FoldedReductions, Reductions
 
 # What each replica measures of its part of the batch; the root mean square over them is recorded.
 _OF_REPLICAS = ("clip_ratio", "local_norm")

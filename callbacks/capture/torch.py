@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_initkit.callbacks.capture.listener import Capture, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.reductions import EagerReductions, HostReductions, each_stack
+from keras_initkit.callbacks.measures.reductions import EagerReductions, HostReductions, each_stack
 
 
 class _DeviceReductions(EagerReductions):

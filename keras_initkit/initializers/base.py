@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import keras
 
-from keras_initkit.kernel_view import KernelView, view_of_shape
+from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
 
 
 @runtime_checkable

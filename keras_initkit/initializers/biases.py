@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.anatomy.seeds import SeedOfAnother
 from keras_initkit.initializers.base import check_call, check_choice, floating, is_finite_number
-from keras_initkit.seeds import SeedOfAnother
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

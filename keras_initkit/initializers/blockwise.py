@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.seeds import derived_seed, with_seed
+from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.initializers.base import DrawsForLayers, check_count, floating, wide_enough
 from keras_initkit.initializers.wrapper import WrapperInitializer
-from keras_initkit.kernel_view import KernelView
-from keras_initkit.seeds import derived_seed, with_seed
 
 
 class _PartsInitializer(WrapperInitializer):

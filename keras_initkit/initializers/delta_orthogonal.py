@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.initializers.gained import GainedInitializer
 from keras_initkit.initializers.identity import at_centre_tap
-from keras_initkit.kernel_view import KernelView
-from keras_initkit.orthonormal import orthonormal_columns
+from keras_initkit.initializers.orthonormal import orthonormal_columns
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

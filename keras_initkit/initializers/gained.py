@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.gains import gain as resolve_gain
+from keras_initkit.anatomy.seeds import SeedOfAnother
 from keras_initkit.initializers.base import KernelInitializer
 from keras_initkit.initializers.variance_scaling import Gain
-from keras_initkit.seeds import SeedOfAnother
+from keras_initkit.theory.gains import gain as resolve_gain
 
 
 class GainedInitializer(SeedOfAnother, KernelInitializer):

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.initializers.identity import FixedInitializer, at_centre_tap
-from keras_initkit.kernel_view import KernelView
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

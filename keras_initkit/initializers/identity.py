@@ -6,13 +6,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.connectivity.kernel_view import (
+    KernelView,
+    view_of_maps_side_by_side,
+    view_of_shape,
+)
 from keras_initkit.initializers.base import (
     KernelInitializer,
     check_call,
     check_count,
     is_finite_number,
 )
-from keras_initkit.kernel_view import KernelView, view_of_maps_side_by_side, view_of_shape
 
 
 def at_centre_tap(view: KernelView, matrices: Any) -> Any:

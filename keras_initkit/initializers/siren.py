@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.fan_formulas import Fans
+from keras_initkit.connectivity.fan_formulas import Fans
 from keras_initkit.initializers.base import is_finite_number
 from keras_initkit.initializers.variance_scaling import VarianceScaling
 

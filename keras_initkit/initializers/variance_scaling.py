@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_initkit.fan_formulas import Fans, check_axes, fans_from_shape
-from keras_initkit.gains import gain as resolve_gain
+from keras_initkit.connectivity.fan_formulas import Fans, check_axes, fans_from_shape
+from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
 from keras_initkit.initializers.base import check_call, check_choice, floating, wide_enough
-from keras_initkit.kernel_view import KernelView, view_of_shape
+from keras_initkit.theory.gains import gain as resolve_gain
 
 Gain = float | str | Callable[[Any], Any]
 

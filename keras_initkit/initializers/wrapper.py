@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.seeds import SeedOfAnother
 from keras_initkit.initializers.base import check_call, floating, wide_enough
-from keras_initkit.seeds import SeedOfAnother
 
 
 class WrapperInitializer(SeedOfAnother, keras.initializers.Initializer):

@@ -1,4 +1,4 @@
-"""Pictures of a `History`, made once with Bokeh: for a notebook, a report, a page.
+"""Pictures of a `GradientHistory`, made once with Bokeh: for a notebook, a report, a page.
 
 Names of layers and runs come from a log, and are shown as text, whatever they hold.
 """
@@ -10,10 +10,10 @@ from typing import Any, Literal
 from tensorboard_plugin_initkit.charts.depth_profile import depth_player, depth_profile
 from tensorboard_plugin_initkit.charts.layer_map import difference_map, layer_map
 from tensorboard_plugin_initkit.charts.lines import lines
+from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
-from tensorboard_plugin_initkit.record.findings import Finding
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.views.names import as_html
+from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.models import Div, Plot
@@ -33,13 +33,13 @@ _KINDS: dict[str, Callable[..., Any]] = {"map": layer_map, "depth": depth_profil
 
 
 def plot(
-    history: History,
+    history: GradientHistory,
     kind: Literal["map", "depth", "lines"] = "map",
     *,
     width: int | None = None,
     **options: Any,
 ) -> Any:
-    """Draw a record: see `History.plot`."""
+    """Draw a record: see `GradientHistory.plot`."""
     if kind not in _KINDS:
         raise ValueError(f'`kind` must be "map", "depth" or "lines". Received: kind={kind!r}.')
     if width is not None and (

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensorboard_plugin_initkit.charts.binning import Bins
 from tensorboard_plugin_initkit.charts.theme import (
     EXPLODING,
     NOTHING,
@@ -13,9 +14,8 @@ from tensorboard_plugin_initkit.charts.theme import (
     hover,
     palette_of,
 )
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.record.verdicts import THRESHOLDS, depth_bands
-from tensorboard_plugin_initkit.views.binning import Bins
+from tensorboard_plugin_initkit.diagnosis.verdicts import THRESHOLDS, depth_bands
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
@@ -33,7 +33,7 @@ return mark == 0 ? `${none} at step ${last[i]}` : (mark == 1 ? vanishing : explo
 """
 
 
-def judged(history: History, bins: Bins) -> npt.NDArray[np.uint8]:
+def judged(history: GradientHistory, bins: Bins) -> npt.NDArray[np.uint8]:
     """What the callback's rules say at the last record that each column shows: (columns,).
 
     Of a long record they are given a part: evenly of the steps that are seen, and of those before.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tensorboard_plugin_initkit.charts.names import display_name, display_names
+from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
     ThemeName,
     apart,
@@ -16,11 +18,9 @@ from tensorboard_plugin_initkit.charts.theme import (
     style_legend,
     theme_of,
 )
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.views.depth import Slope, slope
-from tensorboard_plugin_initkit.views.names import display_name, display_names
-from tensorboard_plugin_initkit.views.scales import Scale, scale_of
-from tensorboard_plugin_initkit.views.values import values_of
+from tensorboard_plugin_initkit.charts.values import values_of
+from tensorboard_plugin_initkit.diagnosis.depth import Slope, slope
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.core.properties import value as literal
@@ -37,7 +37,7 @@ from bokeh.models import (
     Toggle,
 )
 
-Histories = History | Sequence[History] | Mapping[str, History]
+Histories = GradientHistory | Sequence[GradientHistory] | Mapping[str, GradientHistory]
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
 _FRAMES = 100
 _SHOW = """
@@ -181,9 +181,9 @@ def depth_player(
     return column(row(toggle, slider), figure, sizing_mode="stretch_width")
 
 
-def _by_name(histories: Histories) -> dict[str, History]:
+def _by_name(histories: Histories) -> dict[str, GradientHistory]:
     """The records that hold something, by the names that are shown."""
-    if isinstance(histories, History):
+    if isinstance(histories, GradientHistory):
         histories = {"": histories}
     elif not isinstance(histories, Mapping):
         histories = {f"run {i + 1}": history for i, history in enumerate(histories)}
@@ -192,7 +192,7 @@ def _by_name(histories: Histories) -> dict[str, History]:
 
 
 def _records(
-    by_name: Mapping[str, History],
+    by_name: Mapping[str, GradientHistory],
     statistic: str,
     layers: Sequence[str] | None,
     steps: Sequence[int],
@@ -221,11 +221,11 @@ def _row(recorded: npt.NDArray[Any], step: int) -> int:
     return max(0, int(np.searchsorted(recorded, step, "right")) - 1)
 
 
-def _last(by_name: Mapping[str, History]) -> int:
+def _last(by_name: Mapping[str, GradientHistory]) -> int:
     return max((int(history.steps[-1]) for history in by_name.values()), default=0)
 
 
-def _some_steps(by_name: Mapping[str, History], most: int) -> list[int]:
+def _some_steps(by_name: Mapping[str, GradientHistory], most: int) -> list[int]:
     """Recorded steps, at most so many: the first, the last, and evenly of those between."""
     if not by_name:
         return []

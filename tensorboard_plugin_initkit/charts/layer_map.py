@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorboard_plugin_initkit.charts.bands import ROOM, draw_bands, judged, room_for
+from tensorboard_plugin_initkit.charts.binning import Bins, How, bin_layers, extent
+from tensorboard_plugin_initkit.charts.names import Group, display_name, display_names, groups_of
+from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     NOTHING,
@@ -21,12 +24,9 @@ from tensorboard_plugin_initkit.charts.theme import (
     steps_range,
     theme_of,
 )
-from tensorboard_plugin_initkit.record.findings import Finding
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.views.binning import Bins, How, bin_layers, extent
-from tensorboard_plugin_initkit.views.names import Group, display_name, display_names, groups_of
-from tensorboard_plugin_initkit.views.scales import Scale, scale_of
-from tensorboard_plugin_initkit.views.values import binned, positions
+from tensorboard_plugin_initkit.charts.values import binned, positions
+from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.models import (
@@ -116,7 +116,7 @@ class _Map(NamedTuple):
 
 
 def layer_map(
-    history: History,
+    history: GradientHistory,
     statistic: str = "rms",
     *,
     layers: Sequence[str] | None = None,
@@ -184,8 +184,8 @@ def _notes(drawn: _Map, how: How) -> list[str]:
 
 
 def difference_map(
-    a: History,
-    b: History,
+    a: GradientHistory,
+    b: GradientHistory,
     statistic: str = "rms",
     *,
     layers: Sequence[str] | None = None,
@@ -251,7 +251,7 @@ def difference_map(
 
 
 def _of_common(
-    history: History,
+    history: GradientHistory,
     statistic: str,
     both: npt.NDArray[np.int64],
     shown: list[str],
@@ -280,7 +280,7 @@ def _drawn(
     theme: Theme,
     missing: tuple[str, str],
     zeros: bool,
-    history: History,
+    history: GradientHistory,
     bands: npt.NDArray[np.uint8] | None = None,
 ) -> Any:
     """The figure. What is missing has a label and a colour; `history` says what layers are."""
@@ -372,7 +372,7 @@ def _separate(figure: Any, groups: list[Group], theme: Theme) -> None:
         figure.add_glyph(ColumnDataSource({"y": edges}), line)
 
 
-def _said(history: History, layers: list[str]) -> dict[str, list[str]]:
+def _said(history: GradientHistory, layers: list[str]) -> dict[str, list[str]]:
     """What is said of each layer: its path, its class, and its weights."""
     known = history.layers
     types, weights = dict(zip(known, history.layer_types, strict=True)), [""] * len(known)

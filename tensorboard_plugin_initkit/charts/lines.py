@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from tensorboard_plugin_initkit.charts.binning import Bins, How, bin_steps, extent
+from tensorboard_plugin_initkit.charts.names import display_name, display_names
+from tensorboard_plugin_initkit.charts.scales import scale_of
+from tensorboard_plugin_initkit.charts.smoothing import smoothed
 from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     Theme,
@@ -18,12 +22,8 @@ from tensorboard_plugin_initkit.charts.theme import (
     style_legend,
     theme_of,
 )
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.views.binning import Bins, How, bin_steps, extent
-from tensorboard_plugin_initkit.views.names import display_name, display_names
-from tensorboard_plugin_initkit.views.scales import scale_of
-from tensorboard_plugin_initkit.views.smoothing import smoothed
-from tensorboard_plugin_initkit.views.values import binned, positions, rows_seen
+from tensorboard_plugin_initkit.charts.values import binned, positions, rows_seen
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.core.properties import value as literal
@@ -44,7 +44,7 @@ _TOTALS = (("loss", "loss"), ("learning_rate", "learning rate"))
 
 
 def lines(
-    history: History,
+    history: GradientHistory,
     layers: Sequence[str] | None = None,
     *,
     statistic: str = "rms",
@@ -182,7 +182,7 @@ def _mark_nonfinite(figure: Any, steps: Any, broken: Any) -> Any:
 
 
 def _total(
-    history: History,
+    history: GradientHistory,
     name: str,
     label: str,
     above: Any,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit import charts
+from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
-from tensorboard_plugin_initkit.record.findings import Finding
-from tensorboard_plugin_initkit.record.history import History
-from tensorboard_plugin_initkit.views.names import as_html
+from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
 from bokeh.document import Document
@@ -65,7 +65,7 @@ model.fit(x, y, callbacks=[GradientMonitor("runs/first")])</pre>"""
 
 
 def write_report(
-    histories: Mapping[str, History],
+    histories: Mapping[str, GradientHistory],
     findings: Mapping[str, Sequence[Finding]] | None,
     path: str | os.PathLike[str],
     *,
@@ -94,7 +94,7 @@ def write_report(
 
 
 def report_html(
-    histories: Mapping[str, History],
+    histories: Mapping[str, GradientHistory],
     findings: Mapping[str, Sequence[Finding]],
     statistic: str,
     title: str,
@@ -163,7 +163,7 @@ def _findings_section(findings: Mapping[str, Sequence[Finding]], places: Mapping
 
 
 def _depth_section(
-    histories: Mapping[str, History], models: dict[str, Any], theme: ThemeName
+    histories: Mapping[str, GradientHistory], models: dict[str, Any], theme: ThemeName
 ) -> str:
     models["depth"] = charts.depth_player(histories, theme=theme)
     return (
@@ -177,7 +177,7 @@ def _depth_section(
 def _run_section(
     number: int,
     name: str,
-    history: History,
+    history: GradientHistory,
     findings: Sequence[Finding],
     statistic: str,
     models: dict[str, Any],
@@ -201,7 +201,10 @@ def _run_section(
 
 
 def _difference_section(
-    histories: Mapping[str, History], statistic: str, models: dict[str, Any], theme: ThemeName
+    histories: Mapping[str, GradientHistory],
+    statistic: str,
+    models: dict[str, Any],
+    theme: ThemeName,
 ) -> str:
     """Of exactly two runs, the second relative to the first; nothing if they cannot be compared."""
     if len(histories) != 2:
@@ -219,7 +222,7 @@ def _difference_section(
     )
 
 
-def _columns(history: History) -> int:
+def _columns(history: GradientHistory) -> int:
     """Of a map, so that the file does not become too large."""
     return max(100, min(800, _MOST_CELLS // max(1, len(history.layers))))
 

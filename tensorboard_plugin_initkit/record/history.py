@@ -1,4 +1,4 @@
-"""`History`: the record of a training, as everyone reads it."""
+"""`GradientHistory`: the record of a training, as everyone reads it."""
 
 import os
 from numbers import Integral
@@ -21,7 +21,7 @@ from tensorboard_plugin_initkit.record.schema import (
 from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 
 
-class History:
+class GradientHistory:
     """What a `GradientMonitor` recorded: steps x layers x statistic.
 
     `history[name]` is a float64 array of shape `(n, layers)`, for the names
@@ -120,9 +120,9 @@ class History:
             self._chunks = [join(self._chunks)]
         return self._chunks[0]
 
-    def select(self, rows: np.ndarray | slice) -> "History":
+    def select(self, rows: np.ndarray | slice) -> "GradientHistory":
         """The records of an index, mask or slice, as a history of its own."""
-        part, chunk = History(None), self._joined().select(rows)
+        part, chunk = GradientHistory(None), self._joined().select(rows)
         part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
         return part
 
@@ -237,7 +237,8 @@ class History:
     def __repr__(self) -> str:
         thinned = ", thinned" if self.thinned else ""
         steps = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""
-        return f"<History: {len(self)} recorded steps of {len(self.layers)} layers{steps}{thinned}>"
+        size = f"{len(self)} recorded steps of {len(self.layers)} layers"
+        return f"<GradientHistory: {size}{steps}{thinned}>"
 
 
 def _checked_max_steps(max_steps: int | None) -> int | None:
@@ -258,7 +259,7 @@ def _known(statistic: str, known: tuple[str, ...]) -> str:
     return statistic
 
 
-def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> History:
+def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> GradientHistory:
     """Read what a `GradientMonitor` has logged, also while it is still training.
 
     Args:
@@ -266,8 +267,8 @@ def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> H
         max_steps: Number of recorded steps to keep; by default all that were written.
 
     Returns:
-        A `History`, equal to `monitor.history` of the training that wrote it, as long as that
-        is not thinned.
+        A `GradientHistory`, equal to `monitor.history` of the training that wrote it, as long as
+        that is not thinned.
 
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.
@@ -278,7 +279,7 @@ def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> H
     # TensorBoard's protocol buffers take 70 ms to import: only who reads a log pays for them.
     from tensorboard_plugin_initkit.log.gradient_log import read_chunks
 
-    history = History(max_steps)
+    history = GradientHistory(max_steps)
     for chunk in read_chunks(log_dir):
         history.append(chunk)
     return history

@@ -1,4 +1,4 @@
-"""Which recorded steps stay in a `History` that has grown too long."""
+"""Which recorded steps stay in a `GradientHistory` that has grown too long."""
 
 import numpy as np
 

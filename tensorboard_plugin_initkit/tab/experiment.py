@@ -1,4 +1,4 @@
-"""The logs that TensorBoard has loaded, as `History`: read when they are asked for."""
+"""The logs that TensorBoard has loaded, as `GradientHistory`: read when they are asked for."""
 
 import contextlib
 import dataclasses
@@ -12,6 +12,7 @@ from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, merged
 from tensorboard_plugin_initkit.log.gradient_log import (
     END_TAG,
     FINDINGS_TAG,
@@ -21,8 +22,7 @@ from tensorboard_plugin_initkit.log.gradient_log import (
     split_table,
     split_totals,
 )
-from tensorboard_plugin_initkit.record.findings import Finding, merged
-from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, LazyArrays
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.memory import give_back_memory
@@ -140,7 +140,7 @@ class Experiment:
         """Number of runs that TensorBoard has found, with anything in them."""
         return len(self._provider.list_runs(RequestContext(), experiment_id=""))
 
-    def history(self, run: Run) -> History:
+    def history(self, run: Run) -> GradientHistory:
         """The record of a run, whose statistics are read when they are asked for.
 
         Raises:
@@ -153,7 +153,7 @@ class Experiment:
             lambda name: self._array(run, index, name),
             lambda name, rows, read: self._sample(run, name, rows, read),
         )
-        history = History(None)
+        history = GradientHistory(None)
         history.append(Chunk(index.layout, index.steps, values, index.totals))
         return history
 

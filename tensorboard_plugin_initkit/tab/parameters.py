@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-from tensorboard_plugin_initkit.views.scales import SCALES, scale_of
+from tensorboard_plugin_initkit.charts.scales import SCALES, scale_of
 
 _RUNS = {"map": (1, 1), "difference": (2, 2), "depth": (1, 100), "lines": (1, 1)}
 _COLUMNS = (1, 4000)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.record.findings import Finding
-from tensorboard_plugin_initkit.record.history import History
+from tensorboard_plugin_initkit.charts.names import display_name
+from tensorboard_plugin_initkit.charts.scales import SCALES
+from tensorboard_plugin_initkit.diagnosis.depth import signal
+from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.tab.experiment import Run
 from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
-from tensorboard_plugin_initkit.views.depth import signal
-from tensorboard_plugin_initkit.views.names import display_name
-from tensorboard_plugin_initkit.views.scales import SCALES
 
 _MOST_LINES = 10
 _MOST_CELLS = 2_000_000
@@ -38,7 +38,7 @@ class Record:
     """
 
     run: Run
-    history: History
+    history: GradientHistory
     findings: Sequence[Finding]
     notes: Sequence[str]
 
@@ -63,7 +63,7 @@ def overview(record: Record) -> dict[str, Any]:
     }
 
 
-def _drawable(history: History) -> list[str]:
+def _drawable(history: GradientHistory) -> list[str]:
     recorded = {*history.recorded, *(["signal"] if "rms" in history.recorded else [])}
     return [name for name in SCALES if name in recorded]
 
@@ -182,7 +182,7 @@ def _chosen(
     return layers
 
 
-def filtered(history: History, words: str = "") -> list[str]:
+def filtered(history: GradientHistory, words: str = "") -> list[str]:
     """Paths of the layers in whose path or type all words are found, in any case."""
     wanted = words.casefold().split()
     texts = (
@@ -192,7 +192,7 @@ def filtered(history: History, words: str = "") -> list[str]:
     return [path for path, text in texts if all(word in text for word in wanted)]
 
 
-def csv_lines(parameters: CsvParameters, history: History) -> Iterator[bytes]:
+def csv_lines(parameters: CsvParameters, history: GradientHistory) -> Iterator[bytes]:
     """A statistic as a table: a line for each recorded step, a column for each layer.
 
     Raises:
@@ -219,7 +219,7 @@ def csv_lines(parameters: CsvParameters, history: History) -> Iterator[bytes]:
     return _csv_lines(parameters.statistic, part, layers)
 
 
-def _csv_lines(statistic: str, history: History, layers: list[str]) -> Iterator[bytes]:
+def _csv_lines(statistic: str, history: GradientHistory, layers: list[str]) -> Iterator[bytes]:
     place = {layer: i for i, layer in enumerate(history.layers)}
     columns = [place[layer] for layer in layers]
     yield _csv([["step", *map(_inert, layers)]])
@@ -232,7 +232,7 @@ def _csv_lines(statistic: str, history: History, layers: list[str]) -> Iterator[
         yield _csv(rows)
 
 
-def _values(history: History, statistic: str) -> np.ndarray:
+def _values(history: GradientHistory, statistic: str) -> np.ndarray:
     return signal(history) if statistic == "signal" else history[statistic]
 
 

@@ -1,0 +1,1 @@
+"""One pass over data of any source: readers, accumulation, engines."""

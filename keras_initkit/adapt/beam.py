@@ -1,0 +1,186 @@
+"""Moments by Apache Beam: a CombineFn, and an engine on any runner."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder, CloudpickleCoder
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+
+from keras_initkit.adapt.engines import Engine, State, at_least_one, place_of
+from keras_initkit.statistics.moments import Moments
+
+# Runners whose workers see this machine's temporary files.
+_LOCAL_RUNNERS = {
+    "BundleBasedDirectRunner",
+    "DirectRunner",
+    "FnApiRunner",
+    "InteractiveRunner",
+    "PrismRunner",
+    "SwitchingDirectRunner",
+}
+
+
+class MomentsFn(beam.CombineFn):
+    """Combines batches of rows into their `keras_initkit.Moments`.
+
+    For pipelines of one's own: of the whole PCollection, of each key or of each window. Each
+    element is an array of shape `(rows, *shape)`, best of thousands of rows
+    (`beam.BatchElements` makes batches of single ones).
+
+    Args:
+        shape: Shape of one row: the features. `()` for batches of scalars.
+
+    Example:
+    ```python
+    moments = batches | beam.CombineGlobally(MomentsFn((32,)))
+    of_each_key = keys_and_batches | beam.CombinePerKey(MomentsFn((32,)))
+    ```
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.shape = tuple(shape)
+
+    def create_accumulator(self) -> Any:
+        """Returns moments of no rows."""
+        return Moments(self.shape)
+
+    def add_input(self, mutable_accumulator: Any, element: Any) -> Any:
+        """Takes in a batch of rows."""
+        return mutable_accumulator.update(element)
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+        """Merges moments into the first of them."""
+        return functools.reduce(Moments.merge, accumulators)
+
+    def extract_output(self, accumulator: Any) -> Any:
+        """Returns the moments."""
+        return accumulator
+
+
+def beam_engine(options: PipelineOptions | None = None, directory: str | None = None) -> Engine:
+    """Makes an engine of a Beam runner.
+
+    The state comes back through a file, which any runner can write.
+
+    Args:
+        options: Options of the pipeline, with the runner and all that it needs. Defaults to
+            Beam's FnApiRunner: one process on this machine.
+        directory: Where the file is written and read, and then deleted: a path or URL that both
+            the workers and this process have access to, such as `gs://bucket/tmp`. Defaults to
+            the `temp_location` of the options, and to a temporary directory for a runner on
+            this machine.
+
+    Returns:
+        A function for `adapt(shards, engine=…)`.
+
+    Raises:
+        ValueError: If the runner is not known to work on this machine, and there is no directory.
+
+    Example:
+    ```python
+    options = PipelineOptions(runner="DataflowRunner", temp_location="gs://bucket/tmp", …)
+    layer.adapt(paths, engine=beam_engine(options))
+    ```
+    """
+    if options is None:
+        # Without flags, or they would be taken from this program's command line. The
+        # DirectRunner would download Prism, a program, where it can.
+        options = PipelineOptions([], runner="FnApiRunner")
+    directory = directory or options.view_as(GoogleCloudOptions).temp_location
+    runner = (options.view_as(StandardOptions).runner or "DirectRunner").rpartition(".")[2]
+    if directory is None and runner not in _LOCAL_RUNNERS:
+        raise ValueError(
+            "`directory` must be a place that the workers write to and this process reads from. "
+            f"Received: directory=None and runner={runner!r}. Pass a path or URL that both can "
+            "reach, such as directory='gs://bucket/tmp'."
+        )
+    return functools.partial(_run, options, directory)
+
+
+def _run(
+    options: PipelineOptions,
+    directory: str | None,
+    shards: Sequence[Any],
+    reduce: Callable[[Any], State],
+    merge: Callable[[State, State], State],
+) -> State:
+    """Runs a pipeline to its end and reads the file that it wrote."""
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="keras-initkit-") as here:
+            return _run(options, here, shards, reduce, merge)
+    if isinstance(shards, beam.PCollection):
+        raise TypeError(
+            "`shards` must be a sequence. Received: a PCollection. Combine it in its own pipeline: "
+            "`pcollection | beam.CombineGlobally(MomentsFn(shape))`."
+        )
+    parts = at_least_one(shards)
+    # Beam's coder of Python objects can't encode functions that have no module.
+    coder = CloudpickleCoder()
+    path = FileSystems.join(directory, f"keras-initkit-{uuid.uuid4().hex}.pickle")
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create([(i, coder.encode(part)) for i, part in enumerate(parts)])
+            | "Reduce" >> beam.Map(functools.partial(_reduce_encoded, reduce, len(parts)))
+            | "Merge" >> beam.CombineGlobally(_MergeFn(merge))
+            | "Encode" >> beam.Map(pickle.dumps)
+            | "Write"
+            >> beam.io.WriteToText(
+                path,
+                shard_name_template="",
+                append_trailing_newlines=False,
+                coder=BytesCoder(),
+            )
+        )
+    with FileSystems.open(path) as file:
+        state: State = pickle.loads(file.read())
+    FileSystems.delete([path])
+    return state
+
+
+def _reduce_encoded(
+    reduce: Callable[[Any], State], count: int, numbered: tuple[int, bytes]
+) -> State:
+    place, encoded = numbered
+    shard = CloudpickleCoder().decode(encoded)
+    try:
+        return reduce(shard)
+    except Exception as error:
+        # Of an exception Beam keeps the message at most: no notes, and elsewhere no type.
+        message = f"{type(error).__name__}: {error}\n{place_of(place, count, shard)}"
+        raise RuntimeError(message) from error
+
+
+class _MergeFn(beam.CombineFn):
+    """Merges states of any type; `None` is that of no shards."""
+
+    def __init__(self, merge: Callable[[Any, Any], Any]) -> None:
+        self.merge = merge
+
+    def create_accumulator(self) -> Any:
+        return None
+
+    def add_input(self, mutable_accumulator: Any, element: Any) -> Any:
+        if mutable_accumulator is None:
+            return copy.deepcopy(element)  # Beam forbids to change an element
+        return self.merge(mutable_accumulator, element)
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+        states = [state for state in accumulators if state is not None]
+        return functools.reduce(self.merge, states) if states else None
+
+    def extract_output(self, accumulator: Any) -> Any:
+        return accumulator

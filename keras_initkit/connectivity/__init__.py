@@ -1,0 +1,1 @@
+"""Connectivity: which inputs a weight connects to which outputs, and the fans that follow."""

@@ -1,0 +1,5 @@
+"""Layers, as in `keras.layers`."""
+
+from keras_initkit.layers.normalization import Normalization
+
+__all__ = ["Normalization"]

@@ -1,0 +1,504 @@
+"""A `keras.layers.Normalization` that adapts in one exact pass."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_initkit.adapt.accumulate import (
+    Reading,
+    Result,
+    feature_names,
+    kept_axes,
+    statistics_of,
+)
+from keras_initkit.adapt.engines import Engine
+from keras_initkit.statistics.moments import Moments
+
+FloatArray = NDArray[np.float64]
+
+# Steps of the type in which it computes, in standard deviations of a feature, that are worth a
+# warning: rounding then adds 3 % to the deviations.
+_COARSE = 0.1
+# An error of the mean, in standard deviations, that is worth an operation.
+_REST_THAT_SHOWS = 1e-4
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class Normalization(keras.layers.Normalization):
+    """Shifts and scales each feature to mean 0 and variance 1.
+
+    outputs = (inputs - mean) / √variance; with `invert=True`, outputs = inputs · √variance + mean.
+    The variance is that of the population (ddof 0). By other methods, "mean" is any location and
+    "√variance" any scale.
+
+    It takes the place of `keras.layers.Normalization`: same arguments, weights and saved
+    files. It differs in this:
+
+    - `adapt()` reads the data once and accumulates in float64, whatever their type, size
+      and offset, with the same result for an array and for a stream of batches. It reads
+      everything that Keras trains on, and tables; it minds masks and weights.
+    - Data that would spoil the statistics (NaN, unless they are to be left out, infinite
+      values, a variance that overflows) are an error. After an error the layer is as it was
+      before.
+    - A constant feature comes out as exactly 0, and where the variance is 0 the scale is 1
+      (Keras divides by ε, so that the least deviation later becomes huge). Deviations below ε
+      are scaled as all others.
+    - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
+      (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
+    - Under a mixed precision policy the statistics stay float32, and what rounding a large
+      mean to float32 has left is subtracted as well; only the result is cast.
+
+    Args:
+        axis: Integer, tuple of integers or `None`. The axis or axes along which each index
+            has its own mean and variance; the others are reduced. `None` for one mean and
+            variance of all values. The batch axis, 0, can't be adapted on. Defaults to
+            `-1`.
+        mean: Optional mean to use instead of `adapt()`: a number, or an array that
+            broadcasts to the kept axes. Requires `variance`.
+        variance: Optional variance to use instead of `adapt()`. Requires `mean`.
+        invert: Boolean, whether to undo the normalization: from normalized values back to
+            the original ones. Defaults to `False`.
+        method: What `adapt()` takes for mean and √variance. `"standard"`: these. `"min_max"`:
+            what maps the smallest value to `low` and the largest to `high`. Defaults to
+            `"standard"`.
+        feature_range: Pair of numbers `(low, high)` for `"min_max"`. Defaults to `(0, 1)`.
+        **kwargs: Base layer arguments, such as `name` and `dtype`.
+
+    Input shape:
+        Arbitrary, with the sizes of the kept axes known.
+
+    Output shape:
+        Same as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: If only one of `mean` and `variance` is given, or if `method` or
+            `feature_range` are not as above.
+
+    Example:
+    >>> layer = Normalization()
+    >>> layer.adapt(np.array([[0, 10], [2, 30]], dtype="uint8"))
+    >>> keras.ops.convert_to_numpy(layer(np.array([[2.0, 10.0]]))).tolist()
+    [[1.0, -1.0]]
+
+    Reference:
+
+    - [LeCun, Bottou, Orr & Müller (1998), Efficient
+      BackProp](https://doi.org/10.1007/3-540-49430-8_2), section 4.3
+    - [Chan, Golub & LeVeque (1983)](https://doi.org/10.1080/00031305.1983.10483115) for the
+      statistics
+    """
+
+    def __init__(
+        self,
+        axis: Any = -1,
+        mean: Any = None,
+        variance: Any = None,
+        invert: bool = False,
+        method: str = "standard",
+        feature_range: tuple[float, float] = (0.0, 1.0),
+        **kwargs: Any,
+    ) -> None:
+        # Inputs come as they are: the mean is subtracted before they are cast.
+        kwargs.setdefault("autocast", False)
+        rank = 0 if axis is None else np.size(axis)
+        mean, variance = (_without_leading_ones(x, rank) for x in (mean, variance))
+        super().__init__(axis=axis, mean=mean, variance=variance, invert=invert, **kwargs)
+        if method not in _METHODS:
+            raise ValueError(
+                f"`method` must be one of {', '.join(map(repr, _METHODS))}. Received: "
+                f"method={method!r}."
+            )
+        low, high = feature_range
+        if not low < high:
+            raise ValueError(
+                "`feature_range` must be a pair (low, high) of numbers, low < high. Received: "
+                f"feature_range={feature_range}."
+            )
+        self.method = method
+        self.feature_range = (low, high)
+        self.supports_masking = True
+        self._moments: Any = None
+        self._rest: tuple[FloatArray, FloatArray] | None = None
+
+    @property
+    def moments(self) -> Any:
+        """The `Moments` of the last `adapt()`, or `None`.
+
+        Of the features, in one axis. They can be saved (`get_state()`), merged, and given to
+        `adapt(…, initial=)`. They are not in the saved model.
+        """
+        return self._moments
+
+    def adapt(
+        self,
+        data: Any,
+        *,
+        mask: Any = None,
+        mask_value: float | None = None,
+        sample_weight: Any = None,
+        nan: str = "error",
+        steps: int | None = None,
+        max_rows: int | None = None,
+        verbose: int | str = "auto",
+        initial: Any = None,
+        engine: str | Engine | None = None,
+    ) -> None:
+        """Computes mean and variance in one pass, in place of any former ones.
+
+        Ctrl-C ends the pass; the statistics are then those of what was read, and a warning says
+        so. A second one interrupts.
+
+        Args:
+            data: A NumPy array of shape `(rows, ...)` (a memory mapped one is read by
+                pieces), a tensor, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
+                `DataLoader`, an iterable of batches such as a generator or a list of arrays; a
+                table of pandas, Polars or PyArrow, or the path of a Parquet, CSV or Arrow file
+                or folder; ragged and sparse tensors. Of batches `(x, y[, sample_weight])` x and
+                the weights are taken. Values may be of any integer, boolean or real floating
+                point type.
+            mask: Booleans, of the shape of leading axes of the data: True where values count.
+                For data that are given whole.
+            mask_value: Steps whose features all have this value do not count, as with
+                `keras.layers.Masking`.
+            sample_weight: Weights ≥ 0, of the shape of leading axes of the data. For data that
+                are given whole; in a stream they are part of a batch.
+            nan: `"error"`; `"ignore"`, to leave NaN and missing values out; or `"propagate"`, to
+                have NaN for the features that hold any. Defaults to `"error"`.
+            steps: Number of batches to read, of data that are endless or long. Defaults to
+                `None`: all.
+            max_rows: Number of rows to read. Defaults to `None`: all.
+            verbose: 1 to show progress, 0 not to, `"auto"` to show it when it takes more than
+                5 s. Defaults to `"auto"`.
+            initial: `moments` of a former pass, to which this one adds; they are left as they
+                are.
+            engine: `"dask"`, `"beam"` or a function, to read data that are a list of parts
+                (arrays, paths of files, functions that return data) on several processes or
+                machines. See `docs/engines.md`.
+
+        Raises:
+            TypeError: If the data are of a type that can't be read.
+            ValueError: If the data are empty, endless, not finite or not of the shape that
+                the layer was built for, if the layer was given `mean` and `variance`, or if
+                `initial` lacks what `method` needs.
+        """
+        if self.input_mean is not None:
+            raise ValueError(
+                "`adapt()` must be called on a layer without given statistics. Received: "
+                f"mean={self.input_mean} and variance={self.input_variance} at "
+                "construction. Drop these two arguments, or the call."
+            )
+        if self.method == "min_max" and not getattr(initial, "extremes", True):
+            raise ValueError(
+                "`initial` must hold minima and maxima for method='min_max'. Received: moments "
+                "without them. Take those of a layer of the same method, or "
+                "`keras_initkit.Moments(…)`."
+            )
+        reading = Reading(mask, mask_value, sample_weight, nan, steps, max_rows, verbose)
+        result = statistics_of(
+            data,
+            reading,
+            self.axis,
+            _METHODS[self.method],
+            check=self._check_shape,
+            initial=initial,
+            engine=engine,
+        )
+        self.take_statistics(result)
+
+    def take_statistics(self, result: Result) -> None:
+        """Takes over statistics of data.
+
+        Args:
+            result: Of a pass, with the accumulator that belongs to `method`.
+        """
+        sizes = tuple(result.shape[axis] or 0 for axis in kept_axes(self.axis, result.shape))
+        accumulator = result.accumulator
+        location, scale = self._location_and_scale(accumulator)
+        constant = accumulator.constant
+        # A variance that is too small for the type is none.
+        flat = np.square(scale) < _smallest_number(self.variable_dtype)
+        scale = np.where(constant | flat, 0.0, scale)
+        self._check_range(location, scale, accumulator)
+        # Only now: a failed adapt must leave an unbuilt layer unbuilt.
+        if not self.built:
+            self.build(result.shape)
+        names = functools.partial(feature_names, shape=sizes, names=result.names)
+        if constant.any():
+            self._warn(
+                f"{constant.sum()} of {constant.size} features are constant and come out as 0: "
+                f"{names(constant)}. Leave them out."
+            )
+        flat &= ~constant
+        if flat.any():
+            self._warn(
+                f"{flat.sum()} of {flat.size} features vary, but have no scale by "
+                f"method={self.method!r} in {self.variable_dtype}; they are shifted only: "
+                f"{names(flat)}. Use another method, or multiply them by a constant."
+            )
+        self._warn_of_coarse_steps(location, scale, names)
+        self.adapt_mean.assign(location.reshape(sizes))
+        self.adapt_variance.assign(np.square(scale).reshape(sizes))
+        rounded = np.asarray(keras.ops.convert_to_numpy(self._live_statistics()[0]), np.float64)
+        rounded = rounded.reshape(sizes)
+        scale = scale.reshape(sizes)
+        # A constant must come out as exactly 0.
+        rest = np.where(scale > 0, location.reshape(sizes) - rounded, 0.0)
+        self._set_rest(rounded, rest, scale)
+        self._moments = accumulator
+        self._feature_names = result.names
+        self.finalize_state()
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        """Adds a weight that mixed precision leaves alone: a variance overflows float16."""
+        kwargs.setdefault("autocast", False)
+        return super().add_weight(*args, **kwargs)
+
+    def finalize_state(self) -> None:
+        """Refreshes the constants that `tf.data.Dataset.map` uses."""
+        if self.input_mean is not None or not self.built:
+            return
+        self.mean, self.variance = self._live_statistics()
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights, or the constants of given statistics.
+
+        Args:
+            input_shape: Shape of the inputs, the sizes of the kept axes known.
+        """
+        super().build(input_shape)
+        if self.input_mean is not None and input_shape is not None:
+            # Keras has rounded them to the compute dtype.
+            self.mean = self._given(self.input_mean, input_shape)
+            self.variance = self._given(self.input_variance, input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """Normalizes the inputs.
+
+        Args:
+            inputs: Tensor of the shape that the layer was built for.
+
+        Returns:
+            Tensor of the same shape.
+        """
+        return self.transform(inputs, self.invert)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor; those that Keras does not have, only if they are used."""
+        config = super().get_config()
+        if self.method != "standard":
+            config["method"] = self.method
+        if self.feature_range != (0.0, 1.0):
+            config["feature_range"] = list(self.feature_range)
+        return config
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the weights, and what float32 has left of large means."""
+        super().save_own_variables(store)
+        if self._rest is not None:
+            store["rounded_mean"], store["mean_rest"] = self._rest
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables()` or Keras's layer has saved."""
+        keys = list(store.keys())
+        self._rest = None
+        if "mean_rest" in keys:
+            self._rest = np.asarray(store["rounded_mean"]), np.asarray(store["mean_rest"])
+        super().load_own_variables({key: store[key] for key in keys if key.isdigit()})
+
+    def transform(self, inputs: Any, invert: bool) -> Any:
+        """Normalizes values, or undoes it, whatever the layer itself does.
+
+        Args:
+            inputs: Tensor of the shape that the layer was built for.
+            invert: Whether to undo the normalization.
+
+        Returns:
+            Tensor of the same shape.
+        """
+        if self.mean is None:
+            raise ValueError(
+                "The layer must be built before it is called inside a data pipeline. "
+                "Received: a layer that is not. Call `layer.build(input_shape)` first."
+            )
+        ops = self.backend.numpy
+        mean, variance, rest = self._statistics()
+        inputs = self.backend.core.convert_to_tensor(inputs)
+        inputs = self.backend.core.cast(inputs, self.variable_dtype)
+        scale = ops.where(variance > 0, ops.sqrt(variance), ops.ones_like(variance))
+        if invert:
+            outputs = ops.multiply(inputs, scale)
+            outputs = ops.add(outputs if rest is None else ops.add(outputs, rest), mean)
+        else:
+            outputs = ops.subtract(inputs, mean)
+            outputs = outputs if rest is None else ops.subtract(outputs, rest)
+            outputs = ops.divide(outputs, scale)
+        return self.backend.core.cast(outputs, self.compute_dtype)
+
+    def _statistics(self) -> tuple[Any, Any, Any]:
+        """Mean, variance and what rounding has left of the mean, or `None`.
+
+        In the shape of the inputs and in the variables' dtype.
+        """
+        native = self.backend.name == keras.backend.backend()
+        if self.input_mean is None and native and not _in_tf_data():
+            mean, variance = self._live_statistics()
+        else:
+            constants = (self.convert_weight(self.mean), self.convert_weight(self.variance))
+            mean, variance = (self.backend.core.cast(x, self.variable_dtype) for x in constants)
+        if self._rest is None:
+            return mean, variance, None
+        ops = self.backend.numpy
+        rounded, rest = (
+            self.backend.core.convert_to_tensor(x.reshape(self._broadcast(x)), self.variable_dtype)
+            for x in self._rest
+        )
+        # It is of no other mean: the weights may have been set since.
+        return mean, variance, ops.where(ops.equal(mean, rounded), rest, ops.zeros_like(rest))
+
+    def _live_statistics(self) -> tuple[Any, Any]:
+        """The weights as they are now, so that compiled functions read them at each run."""
+        weights = self.adapt_mean, self.adapt_variance
+        mean, variance = (keras.ops.reshape(w, self._broadcast(w)) for w in weights)
+        return mean, variance
+
+    def _broadcast(self, array: Any) -> list[int]:
+        """The shape in which an array of the kept axes broadcasts to the inputs."""
+        rank = len(self.get_build_config()["input_shape"])
+        shape = [1] * rank
+        for axis, size in zip(kept_axes(self.axis, (None,) * rank), array.shape, strict=True):
+            shape[axis] = size
+        return shape
+
+    def _given(self, statistic: Any, input_shape: Any) -> Any:
+        """A mean or variance given at construction, in the shape of the inputs."""
+        array = np.asarray(keras.ops.convert_to_numpy(statistic))
+        keep = kept_axes(self.axis, tuple(input_shape))
+        array = np.broadcast_to(array, [input_shape[axis] for axis in keep])
+        shape = [input_shape[axis] if axis in keep else 1 for axis in range(len(input_shape))]
+        return keras.ops.convert_to_tensor(array.reshape(shape), self.variable_dtype)
+
+    def _location_and_scale(self, accumulator: Any) -> tuple[FloatArray, FloatArray]:
+        if self.method == "standard":
+            return accumulator.mean, np.sqrt(accumulator.variance)
+        low, high = self.feature_range
+        scale = (accumulator.max - accumulator.min) / (high - low)
+        return accumulator.min - low * scale, scale
+
+    def _set_rest(self, rounded: FloatArray, rest: FloatArray, scale: FloatArray) -> None:
+        """Keeps what rounding has left of the mean, if it shows."""
+        shows = np.abs(rest) > _REST_THAT_SHOWS * scale
+        self._rest = (rounded, rest) if shows.any() else None
+
+    def _check_shape(self, shape: tuple[int | None, ...]) -> None:
+        """Checks the shape of data against that of the built layer."""
+        if not self.built:
+            return
+        built = tuple(self.get_build_config()["input_shape"])
+        keep = kept_axes(self.axis, shape)
+        if len(built) != len(shape) or any(built[axis] != shape[axis] for axis in keep):
+            raise ValueError(
+                f"`data` must have the shape {(None, *built[1:])} of the built layer. "
+                f"Received: an incompatible shape, {shape}. Reshape the data, or adapt a new layer."
+            )
+
+    def _check_range(self, location: FloatArray, scale: FloatArray, accumulator: Any) -> None:
+        dtype = self.variable_dtype
+        with np.errstate(over="ignore"):
+            largest = np.fmax(np.abs(location), np.square(scale))
+        # A variance that overflows even float64 is NaN, but so is one that is to be.
+        overflows = np.isnan(largest) & (accumulator.nan_count == 0)
+        if overflows.any() or np.nanmax(largest, initial=0.0) > _largest_number(dtype):
+            mean, deviation = (
+                np.fmax.reduce(np.abs(part), axis=None, initial=0.0) for part in (location, scale)
+            )
+            raise ValueError(
+                f"`data` must have a mean and a variance that {dtype} can hold. Received: "
+                f"means up to {mean:.6g} and standard deviations up to {deviation:.6g}. "
+                "Divide the data by a constant, or use a layer of a wider type, such as "
+                "`Normalization(dtype='float64')`."
+            )
+
+    def _warn_of_coarse_steps(
+        self, location: FloatArray, scale: FloatArray, names: Callable[..., str]
+    ) -> None:
+        """Says which features the dtype can't resolve."""
+        dtype = self.variable_dtype
+        if dtype == "float64":
+            return
+        magnitudes = np.maximum(np.abs(location), _smallest_number(dtype))
+        steps = 2 ** np.floor(np.log2(magnitudes)) * _resolution(dtype)
+        coarse = (scale > 0) & (steps > _COARSE * scale)
+        if coarse.any():
+            worst = float(np.max(steps[coarse] / scale[coarse]))
+            self._warn(
+                f"{dtype} can't resolve {coarse.sum()} of {coarse.size} features, whose mean is "
+                f"large against their deviations: {names(coarse)}. Its steps are up to "
+                f"{worst:.2g} standard deviations. Subtract a constant before the values become "
+                f"{dtype}, or use float64 all the way: `Normalization(dtype='float64')`."
+            )
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"Layer {self.name!r}: {message}", stacklevel=4)
+
+
+def _moments(features: int) -> Moments:
+    return Moments((features,), extremes=False)
+
+
+def _moments_and_extremes(features: int) -> Moments:
+    return Moments((features,))
+
+
+_METHODS: dict[str, Callable[[int], Any]] = {
+    "standard": _moments,
+    "min_max": _moments_and_extremes,
+}
+
+
+def _without_leading_ones(statistic: Any, rank: int) -> Any:
+    """A statistic as another layer has it, `(1, features)`, as `(features,)`."""
+    shape = np.shape(statistic)
+    extra = len(shape) - rank
+    if extra > 0 and all(size == 1 for size in shape[:extra]):
+        return np.reshape(keras.ops.convert_to_numpy(statistic), shape[extra:])
+    return statistic
+
+
+def _largest_number(dtype: str) -> float:
+    if dtype == "bfloat16":
+        return float(np.finfo(np.float32).max)
+    return float(np.finfo(dtype).max)
+
+
+def _smallest_number(dtype: str) -> float:
+    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).tiny)
+
+
+def _resolution(dtype: str) -> float:
+    """Distance of 1 to the next larger number."""
+    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
+
+
+def _in_tf_data() -> bool:
+    """Whether TensorFlow is tracing a function for a `tf.data` pipeline.
+
+    Such a function runs on the CPU and must not capture a variable that may lie elsewhere.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None or tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        # Functions of a pipeline are named after the transformation: "Dataset_map_<name>".
+        if getattr(graph, "name", "").startswith("Dataset_"):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False

@@ -1,0 +1,1 @@
+"""Audit: what is wrong with the weights that a model starts from, and what to write instead."""

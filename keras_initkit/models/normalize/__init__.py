@@ -1,0 +1,1 @@
+"""Normalization around a model that exists."""

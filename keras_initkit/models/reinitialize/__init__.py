@@ -1,0 +1,1 @@
+"""Drawing the weights of a model anew, or right from the start."""

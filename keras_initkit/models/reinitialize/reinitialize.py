@@ -1,0 +1,309 @@
+"""Drawing the weights of a built model anew, in place."""
+
+import random
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_initkit.anatomy.layers_inside import set_value
+from keras_initkit.anatomy.own_initializers import own_initializer
+from keras_initkit.anatomy.seeds import derived_seed, with_seed
+from keras_initkit.anatomy.selectors import BY_NAME, NOWHERE, Selector, check_selector, selects
+from keras_initkit.anatomy.weights import Weight, check_built, weights_of
+from keras_initkit.connectivity.kernel_view import KernelView
+from keras_initkit.connectivity.layer_fans import has_rule, owners, view_of_weight
+from keras_initkit.initializers.base import DrawsForLayers
+
+Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+
+
+class Drawing(NamedTuple):
+    """How a weight is to be drawn.
+
+    Attributes:
+        weight: The weight.
+        initializer: What draws it, with the weight's own seed.
+        view: What the weight is, if that is known.
+    """
+
+    weight: Weight
+    initializer: Any
+    view: KernelView | None
+
+    def draw(self) -> Any:
+        """Return new values."""
+        variable = self.weight.variable
+        if self.view is not None and isinstance(self.initializer, DrawsForLayers):
+            return self.initializer.draw(self.view, variable.dtype)
+        return self.initializer(tuple(variable.shape), dtype=variable.dtype)
+
+
+def reinitialize(
+    model: Any,
+    rules: Rules | None = None,
+    seed: int | None = None,
+    only: Selector | Sequence[Selector] | None = None,
+    trainable_only: bool = False,
+    reset_optimizer: bool = False,
+) -> dict[str, Any]:
+    """Draw the weights of a built model anew, in place.
+
+    The model stays the object that it is, compiled and traced. Each weight is drawn with the
+    initializer of the first rule that selects it, otherwise with the one that its layer was
+    given. Initializers of this package know the layer: they take its true fans, and draw gates,
+    heads, groups and channels each for itself. Others see the shape, as at construction; and so do
+    ours in layers of unknown classes, until `register_fans` is told of them.
+
+    Every weight has random numbers of its own, which follow from `seed` and the weight's path:
+    they are the same in whatever order the model is built, and no two weights share them, even if
+    they share an initializer. Seeds of initializers are not used. The numbers are those of the
+    backend's generator: other backends draw others.
+
+    What was not drawn at random is set as at the start as well: biases, scales, moving averages.
+    Left alone are weights that are no floating numbers, as seeds and quantised kernels are, and
+    the statistics that a `Normalization` layer has learned.
+
+    Examples:
+    ```python
+    keras_initkit.reinitialize(model, seed=0)
+    keras_initkit.reinitialize(
+        model,
+        {
+            keras.layers.Conv2D: HeNormal(),                   # the kernels of these layers
+            (keras.layers.LSTM, "recurrent_kernel"): Orthogonal(),
+            re.compile("head.*/bias"): PriorBias(0.01),
+            lambda layer, weight: len(weight.shape) == 4: HeNormal(),
+        },
+        seed=0,
+    )
+    ```
+
+    Args:
+        model: A built `keras.Model`, or a layer.
+        rules: Mapping of selectors to initializers, or sequence of such pairs; of several that
+            select a weight, the first holds. A selector is
+
+            - a class of layers, for the weights in layers of it and its subclasses;
+            - a string: the name of a layer or weight, or a part of the path;
+            - a compiled regular expression, searched for in the path;
+            - a function of the layer that holds the weight and of the weight (a
+              `keras.Variable`), that returns a bool;
+            - a tuple of these, all of which must hold.
+
+            Where a selector says only which layer, the rule is for kernels: the weights that
+            multiply inputs, without scales. Anything that `keras.initializers.get` takes is an
+            initializer; `None` leaves the weights as they are.
+        seed: Integer, or `None` for one drawn at random, which `keras.utils.set_random_seed`
+            determines.
+        only: A selector of the weights to draw, or a list of selectors of which any may hold.
+            `None` for all.
+        trainable_only: Whether to leave weights alone that are not trained: of frozen layers, and
+            moving averages.
+        reset_optimizer: Whether to set the optimizer of a compiled model, but for its learning
+            rate, to where it starts: moments, averages and number of steps.
+
+    Returns:
+        A dict: for the path of each weight that was drawn, the initializer, with its seed.
+
+    Raises:
+        ValueError: If the model is not built, an argument is not as described, or a rule or
+            `only` selects nothing; and as initializers do. Then no weight has changed.
+    """
+    check_built(model)
+    weights = _selected(weights_of(model), only)
+    if trainable_only:
+        weights = [weight for weight in weights if weight.variable.trainable]
+    drawings = plan(model, weights, _pairs(rules), check_seed(seed))
+    # What fails, fails before a weight has changed.
+    if reset_optimizer:
+        _new_optimizer(model)
+    values = [drawing.draw() for drawing in drawings]
+    for drawing, value in zip(drawings, values, strict=True):
+        set_value(drawing.weight.variable, lambda value=value: value)  # type: ignore[misc]
+    if reset_optimizer:
+        _reset_optimizer(model)
+    return {drawing.weight.path: drawing.initializer for drawing in drawings}
+
+
+def plan(
+    model: Any, weights: Sequence[Weight], rules: Sequence[tuple[Any, Any]], seed: int
+) -> list[Drawing]:
+    """Say how weights of a model are to be drawn.
+
+    Args:
+        model: A model or layer.
+        weights: Those of its weights that may be drawn.
+        rules: Pairs of a selector and an initializer, or `None` to leave weights alone.
+        seed: Integer.
+    """
+    seeds = _seeds(model, seed)
+    views = _Views(model)
+    used: set[int] = set()
+    unknown = []
+    drawings = []
+    for weight in weights:
+        if "float" not in str(weight.variable.dtype):
+            continue
+        matching = _matching(rules, weight, views)
+        used |= set(matching)
+        if matching:
+            initializer = rules[matching[0]][1]
+            if initializer is None:
+                continue
+        else:
+            initializer = own_initializer(weight.holder, weight.variable)
+            if initializer is None:
+                if weight.variable.trainable:
+                    unknown.append(weight.path)
+                continue
+        view = views.of(weight) if isinstance(initializer, DrawsForLayers) else None
+        drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream]), view))
+    for i, (selector, _) in enumerate(rules):
+        if i not in used:
+            raise ValueError(
+                "`rules` must each select a weight. Received a rule that selects none: "
+                f"{selector!r}. A layer's class or path selects its kernels; for other weights "
+                "write their name as well, as in (keras.layers.Dense, 'bias'). "
+                f"The weights are {_listed([weight.path for weight in weights])}."
+            )
+    if unknown:
+        warnings.warn(
+            f"Weights whose layer does not say how it initializes them stay as they are: "
+            f"{_listed(unknown)}. Give them a rule: `rules={{'{unknown[0]}': 'zeros'}}`.",
+            stacklevel=3,
+        )
+    return drawings
+
+
+class _Views:
+    """What the weights of a model are, as far as there are rules for it."""
+
+    def __init__(self, model: Any) -> None:
+        self._owners = {id(variable): owner for variable, owner in owners(model)}
+        self._known: dict[int, KernelView | None] = {}
+
+    def of(self, weight: Weight) -> KernelView | None:
+        variable = weight.variable
+        owner = self._owners[id(variable)]
+        if id(variable) not in self._known:
+            view = view_of_weight(owner, variable) if has_rule(owner) else None
+            self._known[id(variable)] = view
+        return self._known[id(variable)]
+
+    def is_kernel(self, weight: Weight) -> bool:
+        if not has_rule(self._owners[id(weight.variable)]):
+            return bool(weight.variable.name.endswith("kernel"))
+        view = self.of(weight)
+        return view is not None and not view.is_elementwise
+
+
+def _matching(rules: Sequence[tuple[Any, Any]], weight: Weight, views: _Views) -> list[int]:
+    matching = []
+    for i, (selector, _) in enumerate(rules):
+        how = selects(selector, weight)
+        if how == BY_NAME or (how != NOWHERE and views.is_kernel(weight)):
+            matching.append(i)
+    return matching
+
+
+def _pairs(rules: Rules | None) -> list[tuple[Any, Any]]:
+    if rules is None:
+        return []
+    items = rules.items() if isinstance(rules, Mapping) else rules
+    pairs = []
+    for item in items:
+        if not isinstance(item, tuple) or len(item) != 2:
+            raise ValueError(
+                "`rules` must be a mapping of selectors to initializers, or a sequence of such "
+                f"pairs. Received: {item!r}"
+            )
+        selector, identifier = item
+        check_selector("rules", selector)
+        pairs.append((selector, as_initializer("rules", identifier)))
+    return pairs
+
+
+def as_initializer(argument: str, identifier: Any) -> Any:
+    """Return the initializer that an identifier stands for; `None` for `None`."""
+    try:
+        initializer = keras.initializers.get(identifier)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`{argument}` must have initializers, or what `keras.initializers.get` takes for "
+            f"one. Received: {identifier!r}. {error}"
+        ) from None
+    return initializer
+
+
+def _selected(weights: list[Weight], only: Any) -> list[Weight]:
+    if only is None:
+        return weights
+    selectors = only if isinstance(only, list) else [only]
+    for selector in selectors:
+        check_selector("only", selector)
+    selected = [
+        weight
+        for weight in weights
+        if any(selects(selector, weight) != NOWHERE for selector in selectors)
+    ]
+    if not selected:
+        raise ValueError(
+            f"`only` must select a weight. Received: only={only!r}. The weights are "
+            f"{_listed([weight.path for weight in weights])}."
+        )
+    return selected
+
+
+def _seeds(model: Any, seed: int) -> dict[str, int]:
+    """A seed for each weight of a model, by its stream; no two are the same."""
+    seeds: dict[int, str] = {}
+    for stream in sorted(weight.stream for weight in weights_of(model)):
+        own, tries = derived_seed(seed, stream), 0
+        while own in seeds:
+            tries += 1
+            own = derived_seed(seed, stream, tries)
+        seeds[own] = stream
+    return {stream: own for own, stream in seeds.items()}
+
+
+def check_seed(seed: int | None) -> int:
+    """Return a seed; one drawn at random for `None`."""
+    if seed is None:
+        return random.randrange(2**32)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"`seed` must be an integer or None. Received: seed={seed!r}")
+    return seed
+
+
+def _reset_optimizer(model: Any) -> None:
+    new = _new_optimizer(model)
+    if model.optimizer.built:
+        for variable, start in zip(model.optimizer.variables, new.variables, strict=True):
+            if variable.name != "learning_rate":
+                variable.assign(start)
+
+
+def _new_optimizer(model: Any) -> Any:
+    """An optimizer like the model's that has not made a step."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "`reset_optimizer` must be False for a model without an optimizer. Received: "
+            "reset_optimizer=True. Call `model.compile` first."
+        )
+    new = type(optimizer).from_config(optimizer.get_config())
+    new.build(model.trainable_variables)
+    if optimizer.built and len(new.variables) != len(optimizer.variables):
+        raise ValueError(
+            "`reset_optimizer` must be False if other weights are trained than those that the "
+            "optimizer was built for. Received: reset_optimizer=True. Call `model.compile` "
+            "with a new optimizer."
+        )
+    return new
+
+
+def _listed(paths: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more

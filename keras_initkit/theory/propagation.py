@@ -1,0 +1,183 @@
+"""Mean-field theory of signals in deep random networks.
+
+A wide fully connected network draws its weights with variance `weight_variance / fan_in`
+and its biases with variance `bias_variance`. Its pre-activations are then Gaussian, and
+their variance q, layer by layer, follows from two Gaussian moments of the activation f:
+
+    q_{l+1} = weight_variance · E f(√q_l z)² + bias_variance
+    chi_l   = weight_variance · E f'(√q_l z)²
+
+where z ~ N(0, 1). On the way back, the squared norm of the gradient with respect to the
+pre-activations is multiplied by chi_l at layer l, if all layers have the same width.
+
+Reference:
+    Poole et al., 2016, Exponential expressivity in deep neural networks through transient
+    chaos, equations 3 and 5. Schoenholz et al., 2017, Deep Information Propagation,
+    sections 2 and 4.
+"""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_initkit.theory.gains import gaussian_moments
+
+Array = npt.NDArray[np.float64]
+Activation = str | Callable[[Any], Any]
+
+
+class Propagation(NamedTuple):
+    """What a deep random network does to signals and gradients, layer by layer.
+
+    Attributes:
+        q: Array of shape `(depth,)`, the variance of the pre-activations of each layer.
+        chi: Array of shape `(depth,)`, the factor by which each layer multiplies the
+            squared norm of the gradient on its way back.
+    """
+
+    q: Array
+    chi: Array
+
+    @property
+    def gradient_norm_ratio(self) -> float:
+        """Norm of the gradient at the first layer, relative to the last one.
+
+        Both gradients are with respect to pre-activations: sqrt(Π chi_l), l < depth.
+        """
+        with np.errstate(divide="ignore", over="ignore"):
+            return float(np.exp(0.5 * np.log(self.chi[:-1]).sum()))
+
+
+def propagate(
+    activation: Activation,
+    depth: int,
+    weight_variance: float,
+    bias_variance: float = 0.0,
+    input_second_moment: float = 1.0,
+) -> Propagation:
+    """Predict the variances and the backward factors of a deep, wide random network.
+
+    Examples:
+    >>> prediction = propagate("relu", depth=50, weight_variance=2.0)
+    >>> print(f"{prediction.q[-1]:.6f} {prediction.gradient_norm_ratio:.6f}")
+    2.000000 1.000000
+    >>> vanishing = propagate("relu", depth=50, weight_variance=1.0)
+    >>> print(f"{vanishing.gradient_norm_ratio:.2g}")
+    4.2e-08
+
+    Args:
+        activation: The name of an activation in `keras.activations` or a callable, as in
+            `gains.gaussian_moments`.
+        depth: Positive integer, the number of layers with weights.
+        weight_variance: Positive number, the variance of a weight times its fan_in: the
+            square of an initializer's gain.
+        bias_variance: Non-negative number, the variance of a bias.
+        input_second_moment: Non-negative number, the mean square of the network's inputs.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the variance becomes infinite
+            at some layer; and as `gains.gaussian_moments`.
+    """
+    if isinstance(depth, bool) or not isinstance(depth, numbers.Integral) or depth < 1:
+        raise ValueError(f"`depth` must be a positive integer. Received: depth={depth!r}")
+    _check_number("weight_variance", weight_variance, positive=True)
+    _check_number("bias_variance", bias_variance)
+    _check_number("input_second_moment", input_second_moment)
+
+    second_moment = float(input_second_moment)
+    q, chi = np.empty(depth), np.empty(depth)
+    for layer in range(depth):
+        q[layer] = weight_variance * second_moment + bias_variance
+        if not math.isfinite(q[layer]):
+            raise ValueError(
+                "`weight_variance` must keep the variance of the pre-activations finite: it "
+                f"overflows at layer {layer + 1} of {depth}. Received: "
+                f"weight_variance={weight_variance!r}. Give a smaller depth to see the way up."
+            )
+        moments = gaussian_moments(activation, q[layer])
+        chi[layer] = weight_variance * moments.derivative_second_moment
+        second_moment = moments.second_moment
+    return Propagation(q, chi)
+
+
+def critical_weight_variance(activation: Activation, bias_variance: float = 0.0) -> float:
+    """Return the weight variance at which gradients neither vanish nor explode.
+
+    It solves chi = 1 at a fixed point of the variance map: for the q at which
+
+        q = E f(√q z)² / E f'(√q z)² + bias_variance
+
+    it is 1 / E f'(√q z)². Deeper networks train there. The fixed point attracts the
+    variance for tanh and its like; for gelu, silu and others that curve upwards it repels
+    it: look at `propagate` before relying on it.
+
+    Examples:
+    >>> print(f"{critical_weight_variance('relu'):.6f}")
+    2.000000
+    >>> print(f"{critical_weight_variance('tanh', bias_variance=0.05):.6f}")
+    1.760955
+
+    Args:
+        activation: As in `propagate`.
+        bias_variance: Non-negative number, the variance of a bias.
+
+    Raises:
+        ValueError: If no weight variance is critical: for ReLU and its like with biases,
+            or for a constant.
+    """
+    _check_number("bias_variance", bias_variance)
+    below, above = 0.0, 1.0
+    if _excess(activation, below) >= bias_variance:
+        return _critical_at(activation, below)
+    # The margin keeps rounding from passing for a solution where the excess is zero.
+    while _excess(activation, above) - bias_variance <= 1e-9 * above:
+        below, above = above, 2.0 * above
+        if above > 1e6:
+            raise ValueError(
+                "`bias_variance` must leave a fixed point at which gradients keep their "
+                f"norm; activation={activation!r} has none. Received: "
+                f"bias_variance={bias_variance!r}. For activations such as relu, only "
+                "bias_variance=0 has one."
+            )
+    while above - below > 1e-12 * above:
+        middle = 0.5 * (below + above)
+        if not below < middle < above:
+            break
+        if _excess(activation, middle) < bias_variance:
+            below = middle
+        else:
+            above = middle
+    return _critical_at(activation, above)
+
+
+def _excess(activation: Activation, q: float) -> float:
+    """Return q less the variance that critical weights would bring there, without biases."""
+    moments = gaussian_moments(activation, q)
+    if moments.derivative_second_moment == 0.0:
+        raise ValueError(
+            "`activation` must have a slope: a piecewise constant function passes no "
+            f"gradient back, whatever the weights. Received: activation={activation!r}"
+        )
+    return q - moments.second_moment / moments.derivative_second_moment
+
+
+def _critical_at(activation: Activation, q: float) -> float:
+    return 1.0 / gaussian_moments(activation, q).derivative_second_moment
+
+
+def _check_number(argument: str, value: object, positive: bool = False) -> None:
+    bound = "above 0" if positive else "0 or above"
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or value < 0.0
+        or (positive and value == 0.0)
+    ):
+        raise ValueError(
+            f"`{argument}` must be a finite number, {bound}. Received: {argument}={value!r}"
+        )

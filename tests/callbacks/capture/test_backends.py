@@ -1,0 +1,181 @@
+"""GradientMonitor on the backend that KERAS_BACKEND names, against its own autodiff."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import keras_initkit
+from keras_initkit.callbacks import GradientMonitor, GradientWarning
+from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tests.callbacks.training import (
+    BACKEND,
+    BATCH,
+    STEPS,
+    compiled,
+    convolutional,
+    data,
+    fit,
+    label,
+    mlp,
+    norms,
+    recorded,
+    trained_beside,
+    with_embedding,
+)
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+
+def assert_same_record(history, reference):
+    gradients, weights = zip(*reference, strict=True)
+    np.testing.assert_array_equal(history.steps, np.arange(STEPS))
+    want = {
+        "norm": [norms(step) for step in gradients],
+        "mean_abs": [[np.mean(abs(g)) for g in step] for step in gradients],
+        "max_abs": [[np.max(abs(g)) for g in step] for step in gradients],
+        "zeros": [[np.mean(g == 0) for g in step] for step in gradients],
+        "weight_norm": [norms(step) for step in weights],
+    }
+    for statistic, values in want.items():
+        np.testing.assert_allclose(
+            history.per_variable(statistic), values, rtol=1e-5, atol=1e-7, err_msg=statistic
+        )
+    assert not history["nonfinite"].any()
+    updates = [
+        norms([b - a for a, b in zip(*pair, strict=True)]) for pair in itertools.pairwise(weights)
+    ]
+    moving = np.array(want["weight_norm"])[:-1] > 0  # biases start at zero
+    np.testing.assert_allclose(
+        history.per_variable("update_ratio")[:-1][moving],
+        np.array(updates)[moving] / np.array(want["weight_norm"])[:-1][moving],
+        rtol=1e-4,  # a difference of weights, rounded in float32
+    )
+
+
+WAYS: list[dict[str, object]] = [{}, {"run_eagerly": True}]
+if BACKEND == "tensorflow":
+    WAYS += [{"jit_compile": True}, {"steps_per_execution": 4}]
+if BACKEND == "jax":
+    WAYS += [{"steps_per_execution": 4}]
+
+
+@pytest.mark.parametrize("make", [mlp, convolutional, with_embedding], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=label)
+def test_what_is_recorded_is_what_autodiff_says(make, way):
+    if BACKEND == "jax" and "run_eagerly" in way and make is not mlp:
+        pytest.skip("JAX compiles each operation of an eager training: the plain model will do.")
+    assert_same_record(recorded(make, **way), trained_beside(make))
+
+
+# LossScaleOptimizer and MultiOptimizer hold others; the base class is none.
+OPTIMIZERS = sorted(
+    name
+    for name, member in vars(keras.optimizers).items()
+    if isinstance(member, type)
+    and issubclass(member, keras.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_keras(name):
+    def optimizer():
+        return getattr(keras.optimizers, name)(1e-2)
+
+    assert_same_record(recorded(optimizer=optimizer()), trained_beside(mlp, optimizer()))
+
+
+def test_clipped_gradients_are_recorded_as_applied():
+    history = recorded(optimizer=keras.optimizers.SGD(0.01, clipnorm=0.01))
+    np.testing.assert_allclose(history.per_variable("norm"), 0.01, rtol=1e-5)
+
+
+def test_accumulated_gradients_are_recorded_once_an_update():
+    history = recorded(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
+    monitor = GradientMonitor(every_n_steps=1)
+    model.fit(x, y, 2 * BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    np.testing.assert_array_equal(history.steps, np.arange(STEPS // 2))
+    np.testing.assert_allclose(history["norm"], monitor.history["norm"], rtol=1e-5)
+
+
+def test_mixed_precision_is_unscaled_and_skipped_steps_are_left_out():
+    plain = recorded()
+    keras.config.set_dtype_policy("mixed_float16")
+    np.testing.assert_allclose(recorded()["norm"], plain["norm"], rtol=0.02)
+    huge = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**24)
+    history = recorded(optimizer=huge, epochs=5)
+    assert 0 < len(history) < 5 * STEPS
+    np.testing.assert_array_equal(history.steps, np.arange(len(history)))
+    assert not history["nonfinite"].any()
+
+
+def test_skipped_steps_do_not_put_the_schedule_out_of_step():
+    keras.config.set_dtype_policy("mixed_float16")
+    huge = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**24)
+    model, (x, y) = compiled(mlp, huge), data()
+    monitor = GradientMonitor(every_n_steps=5)
+    model.fit(np.tile(x, (5, 1)), np.tile(y, 5), BATCH, verbose=0, callbacks=[monitor])
+    updates = int(model.optimizer.iterations)
+    assert updates < 5 * STEPS
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, updates, 5))
+
+
+def test_a_non_finite_gradient_is_counted():
+    model, (x, y) = compiled(mlp), data()
+    x[3 * BATCH] = np.inf
+    monitor = GradientMonitor(every_n_steps=1)
+    with pytest.warns(GradientWarning, match="Non-finite numbers: at step 3"):
+        model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    assert not monitor.history["nonfinite"][:3].any()
+    assert monitor.history["nonfinite"][3, 0] > 0
+    assert np.isnan(monitor.history["max_abs"][3, 0])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=label)
+def test_training_is_the_same_with_and_without_the_monitor(way):
+    def trained(*callbacks):
+        model = compiled(convolutional, metrics=["accuracy"], **way)
+        history = fit(model, *callbacks, epochs=3)
+        weights = [np.array(w) for w in model.get_weights()]
+        state = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+        return [*weights, *state], history.history
+
+    plain, plain_history = trained()
+    monitored, history = trained(GradientMonitor(every_n_steps=2), GradientMonitor(every_n_steps=3))
+    assert history == plain_history
+    for a, b in zip(plain, monitored, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_logs_and_a_second_fit(tmp_path):
+    model = compiled(mlp)
+    monitor = GradientMonitor(tmp_path / "log", every_n_steps=1)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "during.keras", save_freq=4)
+    fit(model, monitor, checkpoint)
+    fit(model, monitor)
+    loaded = keras.saving.load_model(tmp_path / "during.keras")
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    logged = keras_initkit.read_log(tmp_path / "log")
+    np.testing.assert_array_equal(logged.steps, np.arange(2 * STEPS))
+    for statistic in STATISTICS:
+        np.testing.assert_array_equal(logged[statistic], monitor.history[statistic])
+
+
+def test_an_interrupted_training_leaves_the_model_as_it_was():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = compiled(mlp)
+    fit(model)
+    plain, attributes = model.train_function, set(vars(model.optimizer))
+    variables = list(map(id, model.optimizer.variables))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, GradientMonitor(), Interrupt())
+    assert model.train_function is plain
+    assert set(vars(model.optimizer)) == attributes
+    assert list(map(id, model.optimizer.variables)) == variables
+    fit(model)

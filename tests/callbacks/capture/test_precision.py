@@ -1,0 +1,133 @@
+"""The monitor in low precision and with loss scales, on the backend that KERAS_BACKEND names."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.training import BACKEND, BATCH, STEPS, compiled, data, fit, layers, mlp
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+
+class BeforeEachBatch(keras.callbacks.Callback):
+    """Keeps what a function says of the model before each batch, and after the last."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(self.function(self.model))
+
+    def on_train_end(self, logs=None):
+        self.seen.append(self.function(self.model))
+
+
+def kernel(model):
+    return np.asarray(keras.ops.convert_to_numpy(model.weights[0])).astype("float64").copy()
+
+
+# Gradients that are exact in any precision, and whose squares float16 cannot hold.
+@pytest.mark.parametrize("size", [2.0**11, 2.0**-13])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float16", "mixed_float16"])
+def test_squares_are_summed_in_float32(policy, size, rng):
+    keras.config.set_dtype_policy(policy)
+    x = rng.integers(0, 4, (3, 4, 5)).astype("float32")
+    y = size * rng.choice([-1, 1, 2], (3, 4, 2)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(2, use_bias=False, kernel_initializer=keras.initializers.Constant(512)),
+        ]
+    )
+    # The gradient for outputs is y / y.size.
+    model.compile(keras.optimizers.SGD(2.0**-8), lambda y, outputs: y * outputs)
+    monitor, weights = GradientMonitor(every_n_steps=1), BeforeEachBatch(kernel)
+    if policy == "mixed_float16":
+        scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(2.0**-8), 4.0)
+        model.compile(scaled, model.loss)
+    model.fit(
+        x.reshape(12, 5),
+        y.reshape(12, 2),
+        4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[monitor, weights],
+    )
+    gradients = np.einsum("sni,snj->sij", x.astype("float64"), y.astype("float64")) / 8
+    before = np.array(weights.seen)
+    want = {
+        "norm": np.linalg.norm(gradients, axis=(1, 2)),
+        "mean_abs": abs(gradients).mean((1, 2)),
+        "max_abs": abs(gradients).max((1, 2)),
+        "zeros": (gradients == 0).mean((1, 2)),
+        "weight_norm": np.linalg.norm(before[:-1], axis=(1, 2)),
+        "update_ratio": np.linalg.norm(np.diff(before, axis=0), axis=(1, 2))
+        / np.linalg.norm(before[:-1], axis=(1, 2)),
+    }
+    squares, float16 = want["max_abs"] ** 2, np.finfo("float16")
+    assert ((squares > float16.max) if size > 1 else (squares < float16.tiny)).all()
+    for statistic, values in want.items():
+        np.testing.assert_allclose(
+            monitor.history[statistic][:, 0], values, rtol=1e-5, err_msg=statistic
+        )
+
+
+def test_a_loss_scale_factor_is_taken_off():
+    def recorded(**arguments):
+        monitor = GradientMonitor(every_n_steps=1)
+        fit(compiled(mlp, keras.optimizers.SGD(0.1, **arguments)), monitor)
+        return monitor.history
+
+    plain, scaled = recorded(), recorded(loss_scale_factor=1024)
+    np.testing.assert_allclose(scaled.per_variable("norm"), plain.per_variable("norm"), rtol=1e-5)
+    np.testing.assert_array_equal(plain["loss_scale"], np.full((STEPS, 1), 1.0))
+    np.testing.assert_array_equal(scaled["loss_scale"], np.full((STEPS, 1), 1024.0))
+
+
+def scaling(*callbacks, **how):
+    """Train 60 batches with a loss scale that goes up until it is too large, again and again."""
+    keras.config.set_dtype_policy("mixed_float16")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1e-2), initial_scale=2.0**15, dynamic_growth_steps=2
+    )
+    model, (x, y) = compiled(mlp, optimizer, **how), data()
+    x, y = np.tile(x, (5, 1)), np.tile(y, 5)
+    model.fit(x, y, BATCH, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+
+
+def scale_and_iterations(model):
+    optimizer = model.optimizer
+    scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+    return float(scale), int(optimizer.iterations)
+
+
+def test_the_loss_scale_is_that_of_each_step_and_skipped_steps_are_counted():
+    monitor = GradientMonitor(every_n_steps=1)
+    state = BeforeEachBatch(scale_and_iterations)
+    scaling(monitor, state)
+    scales, iterations = np.array(state.seen).T
+    updates = np.diff(iterations) == 1
+    skipped_before = np.cumsum(~updates) - ~updates
+    assert 3 < np.sum(~updates) < 40
+    assert len(np.unique(scales)) > 2
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(int(iterations[-1])))
+    np.testing.assert_array_equal(monitor.history["loss_scale"][:, 0], scales[:-1][updates])
+    np.testing.assert_array_equal(monitor.history["skipped"][:, 0], skipped_before[updates])
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution on torch")
+def test_the_loss_scale_of_steps_in_blocks_is_that_of_each_step():
+    single, blocks = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=1)
+    scaling(single)
+    scaling(blocks, steps_per_execution=2)
+    for statistic in ("loss_scale", "norm"):
+        np.testing.assert_allclose(
+            blocks.history[statistic], single.history[statistic], rtol=1e-3, err_msg=statistic
+        )
+    # Those skipped are known at the beginning of each block.
+    behind = single.history["skipped"] - blocks.history["skipped"]
+    assert set(np.unique(behind)) <= {0, 1}
+    assert (behind == 0).mean() > 0.5

@@ -1,0 +1,339 @@
+"""What a monitor records besides norms, and how it is told what to record, on every backend."""
+
+import importlib
+import itertools
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.training import (
+    BATCH,
+    STEPS,
+    autodiff,
+    compiled,
+    data,
+    fit,
+    label,
+    layers,
+    mlp,
+    norms,
+    trained_beside,
+)
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+BACKEND = keras.backend.backend()
+
+
+def record(make=mlp, optimizer=None, epochs=1, compile_args=None, **monitor_args):
+    monitor = GradientMonitor(**{"every_n_steps": 1, **monitor_args})
+    fit(compiled(make, optimizer, **(compile_args or {})), monitor, make=make, epochs=epochs)
+    return monitor.history
+
+
+def sgd(**arguments):
+    return keras.optimizers.SGD(0.05, **arguments)
+
+
+def clipped_by_norm(gradients):
+    return [g * min(1, 0.05 / np.linalg.norm(g)) for g in gradients]
+
+
+def clipped_by_value(gradients):
+    return [np.clip(g, -0.01, 0.01) for g in gradients]
+
+
+def clipped_by_global_norm(gradients):
+    total = np.sqrt(sum(np.sum(g**2) for g in gradients))
+    return [g * min(1, 0.1 / total) for g in gradients]
+
+
+@pytest.mark.parametrize(
+    ("argument", "clip"),
+    [
+        ({"clipnorm": 0.05}, clipped_by_norm),
+        ({"clipvalue": 0.01}, clipped_by_value),
+        ({"global_clipnorm": 0.1}, clipped_by_global_norm),
+    ],
+    ids=label,
+)
+def test_norms_before_and_after_clipping(argument, clip):
+    history = record(optimizer=sgd(**argument))
+    given = [gradients for gradients, _ in trained_beside(mlp, sgd(**argument))]
+    applied = [clip(gradients) for gradients in given]
+    raw, norm = (np.array([norms(step) for step in steps]) for steps in (given, applied))
+    np.testing.assert_allclose(history.per_variable("norm"), norm, rtol=1e-5)
+    np.testing.assert_allclose(history.per_variable("raw_norm"), raw, rtol=1e-5)
+    np.testing.assert_allclose(history.per_variable("clip_ratio"), norm / raw, rtol=1e-5)
+    assert (norm / raw).min() < 0.9
+    for name, of_variables in (("global_norm", norm), ("global_raw_norm", raw)):
+        np.testing.assert_allclose(
+            history[name][:, 0], np.linalg.norm(of_variables, axis=1), rtol=1e-5
+        )
+    layer = np.linalg.norm(norm[:, :2], axis=1) / np.linalg.norm(raw[:, :2], axis=1)
+    np.testing.assert_allclose(history["clip_ratio"][:, 0], layer, rtol=1e-5)
+
+
+def test_without_clipping_nothing_is_clipped():
+    history = record()
+    np.testing.assert_array_equal(history["clip_ratio"], 1)
+    np.testing.assert_array_equal(history["raw_norm"], history["norm"])
+
+
+def test_rms_is_the_norm_of_a_layer_by_its_size():
+    history = record()
+    sizes = [8 * 16 + 16, 16 * 16 + 16, 16 * 16 + 16, 16 * 4 + 4]
+    np.testing.assert_allclose(history["rms"], history["norm"] / np.sqrt(sizes), rtol=1e-12)
+
+
+def test_the_loss_is_that_of_the_batches_since_the_record_before():
+    losses: list[float] = []
+
+    class Losses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(logs["loss"])  # mean over the epoch up to now
+
+    monitor = GradientMonitor(every_n_steps=2)
+    fit(compiled(mlp), monitor, Losses(), epochs=2)
+    means = np.array(losses).reshape(2, STEPS)
+    batches = np.diff(means * np.arange(1, STEPS + 1), axis=1, prepend=0)
+    want = [[b[0], b[1:3].mean(), b[3:5].mean()] for b in batches]
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, 2 * STEPS, 2))
+    np.testing.assert_allclose(monitor.history["loss"][:, 0], np.ravel(want), rtol=1e-5)
+
+
+def test_the_learning_rate_is_that_of_the_step():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    history = record(optimizer=keras.optimizers.SGD(schedule))
+    np.testing.assert_allclose(
+        history["learning_rate"][:, 0], 0.1 * 0.5 ** (np.arange(STEPS) / 2), rtol=1e-5
+    )
+
+
+def test_a_learning_rate_set_by_a_callback():
+    monitor = GradientMonitor(every_n_steps=1)
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
+    fit(compiled(mlp, sgd()), monitor, scheduler, epochs=2)
+    want = np.repeat([0.1, 0.05], STEPS)
+    np.testing.assert_allclose(monitor.history["learning_rate"][:, 0], want, rtol=1e-6)
+
+
+def partly_dead(use_bias):
+    """Of the first layer's 16 ReLUs five never open; of the second one's four."""
+
+    def make():
+        model = keras.Sequential(
+            [
+                keras.Input((8,)),
+                layers.Dense(16, "relu"),
+                layers.Dense(8, "relu", use_bias=use_bias),
+                layers.Dense(4),
+            ]
+        )
+        kernel, bias, *rest = model.get_weights()
+        bias[:5] = -100
+        rest[0] = np.abs(rest[0])
+        rest[0][:, :4] *= -1
+        model.set_weights([kernel, bias, *rest])
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
+    make = partly_dead(use_bias)
+    history = record(make, sgd())
+    want = []
+    for gradients, _ in trained_beside(make, sgd()):
+        kernels = [g for g in gradients if g.ndim == 2]
+        want.append([np.mean(~kernel.any(axis=0)) for kernel in kernels])
+    np.testing.assert_allclose(history["dead_units"], want, atol=1e-7)
+    np.testing.assert_allclose(history["dead_units"][0, :2], [5 / 16, 4 / 8])
+
+
+def test_directions_of_successive_gradients():
+    history = record(sample_size=10**6, epochs=4)
+    model, (x, y) = compiled(mlp), data()
+    samples = []
+    for start in 4 * list(range(0, len(x), BATCH)):
+        batch = x[start : start + BATCH], y[start : start + BATCH]
+        grads = [keras.ops.convert_to_numpy(g).ravel() for g in autodiff(model, *batch)]
+        samples.append([g.astype("float64") for g in grads])
+        model.train_on_batch(*batch)
+    cosines = [
+        [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*pair, strict=True)]
+        for pair in itertools.pairwise(samples)
+    ]
+    assert np.isnan(history["cosine"][0]).all()
+    np.testing.assert_allclose(history.per_variable("cosine")[1:], cosines, atol=1e-5)
+    for end in range(16, len(samples) + 1):
+        for column, window in enumerate(zip(*samples[end - 16 : end], strict=True)):
+            snr = np.sum(np.mean(window, axis=0) ** 2) / np.sum(np.var(window, axis=0, ddof=1))
+            got = history.per_variable("snr")[end - 1, column]
+            assert got == pytest.approx(snr, rel=1e-4)
+    assert np.isnan(history["snr"][:15]).all()
+
+
+def test_a_sample_stands_for_a_large_gradient():
+    whole, part = (record(sample_size=size, epochs=4) for size in (10**6, 64))
+    large = [0, 2, 4]  # kernels of 128 and 256 elements
+    error = part.per_variable("cosine")[1:, large] - whole.per_variable("cosine")[1:, large]
+    assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
+
+
+def test_layers_are_selected():
+    everything = record()
+    names = first, second, third, last = everything.layers
+    for selector, want in (
+        (names[1], [second]),
+        (third, [third]),
+        ([names[0], re.compile(f"{names[3]}$")], [first, last]),
+        (lambda path: path.endswith(names[2]), [third]),
+    ):
+        keras.backend.clear_session(free_memory=False)
+        history = record(layers=selector)
+        assert history.layers == want
+        columns = [everything.layers.index(path) for path in want]
+        np.testing.assert_array_equal(history["norm"], everything["norm"][:, columns])
+
+
+def test_a_name_selects_the_layers_inside():
+    def nested():
+        inside = [layers.Dense(8, "tanh", name="one"), layers.Dense(8, name="two")]
+        block = keras.Sequential(inside, name="block")
+        return keras.Sequential([keras.Input((8,)), block, layers.Dense(4, name="three")])
+
+    assert record(nested, layers="block").layers == ["block/one", "block/two"]
+    assert record(nested, layers="block/two").layers == ["block/two"]
+
+
+class Twins(keras.Model):
+    """Two layers that have one name and one place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (layers.Dense(8, "tanh", name="twin") for _ in range(2))
+        self.head = layers.Dense(4, name="head")
+
+    def call(self, x):
+        return self.head(self.second(self.first(x)))
+
+
+def test_layers_of_one_name_are_selected_together_or_by_number():
+    everything = record(Twins)
+    assert everything.layers == ["twin", "twin#2", "head"]
+    for selector, columns in (
+        ("twin", [0, 1]),
+        ("twin#2", [1]),
+        (re.compile("twin$"), [0]),
+        (lambda path: path == "twin#2", [1]),
+    ):
+        history = record(Twins, layers=selector)
+        assert history.layers == [everything.layers[i] for i in columns]
+        np.testing.assert_allclose(history["norm"], everything["norm"][:, columns], rtol=1e-6)
+
+
+def test_a_selection_of_nothing_names_the_layers():
+    model = compiled(mlp)
+    path = model.layers[0].name
+    with pytest.warns(UserWarning, match=rf"`layers` must select.*layers='conv'.*{path}"):
+        fit(model, GradientMonitor(layers="conv"))
+
+
+def test_variables_can_be_layers_of_their_own():
+    by_layer = record()
+    keras.backend.clear_session(free_memory=False)
+    history = record(per="variable")
+    assert history.layers == by_layer.variables == history.variables
+    np.testing.assert_array_equal(history["norm"], by_layer.per_variable("norm"))
+
+
+def test_statistics_are_selected():
+    everything = record()
+    history = record(statistics=["zeros"])
+    for name in ("norm", "rms", "zeros", "nonfinite", "clip_ratio"):
+        np.testing.assert_array_equal(history[name], everything[name])
+    for name in ("mean_abs", "max_abs", "dead_units", "weight_norm", "update_ratio", "cosine"):
+        assert np.isnan(history[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 3}, r"`layers` must be a layer's name or path.*Received: layers=3\. Write"),
+        ({"layers": []}, r"`layers` must be .*Received: layers=\[\]"),
+        ({"layers": ""}, r"`layers` must be .*Received: layers=''"),
+        ({"per": "unit"}, r'`per` must be "layer", or "variable".*Received: per=\'unit\''),
+        ({"statistics": "norm"}, r"`statistics` must be a list of names.*statistics='norm'"),
+        ({"statistics": ["norms"]}, r"`statistics` must be .*Received: statistics=\['norms'\]"),
+        ({"sample_size": -1}, r"`sample_size` must be .*0 or more\. Received: sample_size=-1"),
+        ({"scalars": 0.5}, r"`scalars` must be .*0 or more\. Received: scalars=0.5\. Write `sc"),
+        ({"histograms": "all"}, r"`histograms` must be .*Received: histograms='all'"),
+        ({"histograms": 1}, r"`sample_size` must be positive.*Write `sample_size=1024`"),
+    ],
+    ids=label,
+)
+def test_arguments_are_checked_at_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GradientMonitor(**arguments)
+
+
+def test_frozen_layers_are_listed_as_frozen():
+    def frozen():
+        model = mlp()
+        model.layers[1].trainable = False
+        return model
+
+    model = compiled(frozen)
+    monitor = GradientMonitor(every_n_steps=1)
+    fit(model, monitor)
+    paths = [layer.name for layer in model.layers]
+    assert monitor.history.layers == [paths[0], *paths[2:]]
+    assert monitor.history.frozen == [paths[1]]
+    model.layers[0].trainable = False
+    model.layers[1].trainable = True
+    model.compile("sgd", model.loss)
+    fit(model, monitor)
+    assert monitor.history.frozen == [paths[0]]
+    assert set(monitor.history.layers) == set(paths)
+    assert np.isnan(monitor.history["norm"][STEPS:, monitor.history.layers.index(paths[0])]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_step_in_which_no_watched_layer_gets_a_gradient_is_recorded():
+    class Detached(keras.layers.Layer):
+        def call(self, x):
+            return ops.stop_gradient(x)
+
+    inputs = keras.Input((8,))
+    hidden = Detached()(layers.Dense(8, name="cut_off")(inputs))
+    network = keras.Model(inputs, layers.Dense(4)(hidden))
+    network.compile(sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    monitor = GradientMonitor(every_n_steps=1, layers="cut_off")
+    x = np.random.default_rng(0).normal(size=(24, 8)).astype("float32")
+    network.fit(x, np.arange(24) % 4, batch_size=8, verbose=0, callbacks=[monitor])
+    assert monitor.history.steps.tolist() == [0, 1, 2]
+    norm = monitor.history["norm"]
+    assert np.all(np.isnan(norm) | (norm == 0))  # JAX has a gradient for it: zero
+    assert np.isfinite(monitor.history["learning_rate"]).all()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("nonzeros", [0, 7, 10, 255, 256])
+def test_zeros_are_counted_exactly(count, nonzeros):
+    module, name = {
+        "tensorflow": ("callbacks.capture.tensorflow", "GraphReductions"),
+        "jax": ("reductions", "Reductions"),
+        "torch": ("callbacks.capture.torch", "_DeviceReductions"),
+    }[BACKEND]
+    reductions = getattr(importlib.import_module(f"keras_initkit.{module}"), name)()
+    stack = np.zeros((count, 256), "float32")
+    stack[:, :nonzeros] = 3
+    stack = ops.convert_to_tensor(stack)
+    result = reductions.nonzeros([stack])
+    assert ops.convert_to_numpy(result).tolist() == [nonzeros] * count

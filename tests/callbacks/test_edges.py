@@ -1,0 +1,206 @@
+"""Trainings whose updates, batches or data are not one after the other, on every backend."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.test_training_forms import CustomStep
+from tests.callbacks.training import (
+    BACKEND,
+    BATCH,
+    LOSS,
+    STEPS,
+    compiled,
+    data,
+    fit,
+    layers,
+    mlp,
+    norms,
+)
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of each batch, computed by itself before the step."""
+
+    def __init__(self, x, y, size):
+        super().__init__()
+        self.x, self.y, self.size, self.losses = x, y, size, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        part = slice(batch * self.size, (batch + 1) * self.size)
+        outputs = self.model(self.x[part], training=False)
+        loss = keras.ops.convert_to_numpy(LOSS(self.y[part], outputs))
+        self.losses.append(float(loss))
+
+
+def test_the_loss_of_every_batch_also_of_a_smaller_one_and_over_several_fits():
+    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
+    x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
+    monitor, losses = GradientMonitor(every_n_steps=1), Losses(x, y, BATCH)
+    for _ in range(3):
+        model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[losses, monitor])
+    assert len(losses.losses) == 12
+    np.testing.assert_allclose(monitor.history["loss"][:, 0], losses.losses, rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no steps_per_execution")
+def test_an_incomplete_block_of_steps():
+    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1), steps_per_execution=4), data()
+    monitor = GradientMonitor(every_n_steps=1)
+    for _ in range(2):
+        fit(model, monitor)
+    reference, losses = compiled(mlp, keras.optimizers.SGD(0.1)), Losses(x, y, BATCH)
+    for _ in range(2):
+        fit(reference, losses)
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
+    want = np.array(losses.losses).reshape(2, STEPS)
+    if BACKEND != "tensorflow":  # which records each batch's own
+        want[:, :4], want[:, 4:] = want[:, :4].mean(1)[:, None], want[:, 4:].mean(1)[:, None]
+    np.testing.assert_allclose(monitor.history["loss"][:, 0], want.ravel(), rtol=1e-5)
+    assert not monitor.history["skipped"].any()
+
+
+# Keras's own, where it has asked for one batch more.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_data_of_unknown_size_end_in_no_row():
+    x, y = data()
+
+    def batches():
+        for i in range(100):
+            part = slice(i % STEPS * BATCH, (i % STEPS + 1) * BATCH)
+            yield x[part], y[part]
+
+    monitor = GradientMonitor(every_n_steps=1)
+    compiled(mlp).fit(batches(), shuffle=False, verbose=0, callbacks=[monitor])
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(100))
+    assert np.isfinite(monitor.history["loss"]).all()
+
+
+class Twice(CustomStep):
+    """Makes two updates of every batch."""
+
+    def _jax_step(self, state, data):
+        _, state = super()._jax_step(state, data)
+        return super()._jax_step(state, data)
+
+    def train_step(self, *args):
+        if BACKEND == "jax":
+            return super().train_step(*args)
+        super().train_step(*args)
+        return super().train_step(*args)
+
+
+@pytest.mark.parametrize("every_n_steps", [1, 10])
+def test_two_updates_of_every_batch(every_n_steps):
+    def twice():
+        plain = mlp()
+        return Twice(plain.inputs, plain.outputs)
+
+    model, (x, y) = compiled(twice), data()
+    monitor = GradientMonitor(every_n_steps=every_n_steps)
+    epochs = 14  # more updates than the buffer holds
+    model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[monitor])
+    made = 2 * epochs * STEPS
+    if BACKEND == "jax" and every_n_steps == 1:  # the first of each step
+        want = np.arange(0, made, 2)
+    else:
+        want = np.arange(0, made, every_n_steps)
+    np.testing.assert_array_equal(monitor.history.steps, want)
+
+
+def test_layers_unfrozen_after_a_first_phase_are_no_finding():
+    model, monitor = compiled(mlp), GradientMonitor(every_n_steps=1)
+    for frozen in (True, False):
+        for layer in model.layers[:3]:
+            layer.trainable = not frozen
+        model.compile(keras.optimizers.Adam(1e-3), LOSS)
+        fit(model, monitor, epochs=5)
+    assert monitor.findings == []
+
+
+def test_one_monitor_for_two_models():
+    monitor = GradientMonitor(every_n_steps=1)
+    for _ in range(2):
+        fit(compiled(mlp), monitor, epochs=5)
+    assert len(monitor.history) == 10 * STEPS
+    assert monitor.findings == []
+
+
+def test_a_compiled_teacher_is_not_listened_to():
+    class Student(CustomStep):
+        teacher = None
+
+    teacher = compiled(mlp)
+    fit(teacher, epochs=3)
+
+    def student():
+        plain = mlp()
+        model = Student(plain.inputs, plain.outputs)
+        teacher.trainable = False
+        model.teacher = teacher
+        return model
+
+    model, monitor = compiled(student), GradientMonitor(every_n_steps=1)
+    for _ in range(2):
+        fit(model, monitor)
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
+    assert monitor.history.optimizers == [""]
+
+
+def test_a_monitor_can_be_copied_and_pickled_after_training():
+    monitor = GradientMonitor(every_n_steps=1)
+    fit(compiled(mlp), monitor)
+    for copied in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
+        np.testing.assert_array_equal(copied.history["norm"], monitor.history["norm"])
+        fit(compiled(mlp), copied)
+        assert len(copied.history) == 2 * STEPS
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Conv2DTranspose(4, 2, use_bias=False),
+        lambda: layers.DepthwiseConv2D(2, use_bias=False),
+    ],
+    ids=["transposed", "depthwise"],
+)
+def test_kernels_whose_last_axis_is_no_unit_tell_nothing_of_dead_units(make):
+    def model():
+        return keras.Sequential(
+            [
+                keras.Input((8,)),
+                layers.Reshape((2, 2, 2)),
+                make(),
+                layers.Flatten(),
+                layers.Dense(4),
+            ]
+        )
+
+    monitor = GradientMonitor(every_n_steps=1)
+    fit(compiled(model), monitor)
+    assert np.isnan(monitor.history["dead_units"][:, 0]).all()
+    assert (monitor.history["dead_units"][:, 1] == 0).all()
+
+
+def test_a_variable_without_elements_is_left_out():
+    class Empty(layers.Layer):
+        def build(self, shape):
+            self.nothing = self.add_weight(shape=(0, 3), name="nothing")
+            self.number = self.add_weight(shape=(), initializer="ones", name="number")
+
+        def call(self, x):
+            return x * self.number + keras.ops.sum(self.nothing)
+
+    def model():
+        return keras.Sequential([keras.Input((8,)), Empty(name="odd"), layers.Dense(4)])
+
+    monitor = GradientMonitor(every_n_steps=1)
+    fit(compiled(model), monitor)
+    assert monitor.history.variables[0] == "odd/number"
+    assert norms(monitor.history["norm"])[0] > 0

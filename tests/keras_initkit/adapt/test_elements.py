@@ -1,0 +1,757 @@
+"""`open_elements`: the same rows from every kind of data, and errors that say what to write."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from numpy.typing import NDArray
+
+from keras_initkit.adapt.elements import Element, open_elements
+from tests.callbacks.training import two_devices
+
+pytestmark = [pytest.mark.backends("tensorflow", "jax", "torch"), pytest.mark.numpy_alone]
+
+Array = NDArray[Any]
+NAMES = tuple("abcde")
+
+
+def optional(name: str) -> Any:
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+tf, torch = optional("tensorflow"), optional("torch")
+needs_tf = pytest.mark.skipif(tf is None, reason="TensorFlow is not installed")
+needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+
+
+def table(rows: int = 700, features: int = 5) -> Array:
+    return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
+
+
+X = table()
+Y = np.arange(700.0)
+W = np.linspace(0, 2, 700)
+
+
+def read(data: Any, **kwargs: Any) -> list[Element]:
+    """All elements, copied: their arrays are valid for one step only."""
+    elements = open_elements(data, **kwargs)
+    return [Element(*map(copied, element)) for element in elements.items]
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def joined(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: joined([part[key] for part in parts]) for key in first}
+    if isinstance(first, (tuple, list)):
+        return type(first)(joined(list(items)) for items in zip(*parts, strict=True))
+    return None if first is None else np.ma.concatenate(parts)
+
+
+def inputs(data: Any, **kwargs: Any) -> Any:
+    return joined([element.x for element in read(data, **kwargs)])
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays: Array) -> None:
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        cut = tuple(array[100 * index : 100 * index + 100] for array in self.arrays)
+        return cut if len(cut) > 1 else cut[0]
+
+
+class Endless(keras.utils.PyDataset):
+    def __getitem__(self, index: int) -> Any:
+        return np.full((2, 1), float(index))
+
+
+def reused_buffer() -> Iterator[Array]:
+    buffer = np.empty((70, 5), "float32")
+    for start in range(0, 700, 70):
+        buffer[:] = X[start : start + 70]
+        yield buffer
+
+
+def memory_map(folder: Path) -> Array:
+    np.save(folder / "x.npy", X)
+    return np.asanyarray(np.load(folder / "x.npy", mmap_mode="r"))
+
+
+def in_file(x: Array, folder: Path, **kwargs: Any) -> Any:
+    return (
+        importlib.import_module("h5py")
+        .File(folder / "x.h5", "w")
+        .create_dataset("x", data=x, **kwargs)
+    )
+
+
+ARRAYS: dict[str, Callable[[Path], Any]] = {
+    "array": lambda _: X,
+    "Fortran order": lambda _: np.asfortranarray(X),
+    "matrix of a file": memory_map,
+    "h5py": lambda folder: in_file(X, folder),
+    "h5py in chunks": lambda folder: in_file(X, folder, chunks=(64, 5), compression="gzip"),
+    "backend tensor": lambda _: keras.ops.convert_to_tensor(X),
+    "variable": lambda _: keras.Variable(X),
+    "list of rows": lambda _: X.tolist(),
+    "scipy.sparse matrix": lambda _: scipy.sparse.coo_matrix(X),
+    "scipy.sparse array": lambda _: scipy.sparse.csc_array(X),
+    "x, y": lambda _: (X, Y),
+    "x, nothing, w": lambda _: (X, None, W),
+}
+BATCHES: dict[str, Callable[[], Any]] = {
+    "PyDataset": lambda: Batches(X),
+    "PyDataset of x, y": lambda: Batches(X, Y),
+    "PyDataset of x, y, w": lambda: Batches(X, Y, W),
+    "list": lambda: [X[:1], X[1:300], X[300:]],
+    "list of x, y": lambda: [(X[:300], Y[:300]), (X[300:], Y[300:])],
+    "list of one tuple": lambda: [(X,)],
+    "generator": lambda: (X[i : i + 64] for i in range(0, 700, 64)),
+    "generator of x, y": lambda: ((X[i : i + 64], Y) for i in range(0, 700, 64)),
+    "generator of lists": lambda: (X[i : i + 64].tolist() for i in range(0, 700, 64)),
+    "generator of tensors": lambda: map(keras.ops.convert_to_tensor, np.split(X, 7)),
+    "generator of one buffer": reused_buffer,
+    "generator with an empty batch": lambda: iter([X[:0], X[:100], X[:0], X[100:]]),
+}
+
+
+def tf_dataset(*arrays: Any) -> Any:
+    return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
+
+
+def distributed() -> Any:
+    return two_devices().experimental_distribute_dataset(tf_dataset(X, Y).batch(64))
+
+
+def unknown_rank(x: Any) -> Any:
+    return tf.py_function(lambda a: a, [x], tf.float32)
+
+
+TENSORFLOW: dict[str, Callable[[], Any]] = {
+    "tensor": lambda: tf.constant(X),
+    "variable": lambda: tf.Variable(X),
+    "sparse tensor": lambda: tf.sparse.from_dense(X),
+    "tf.data": lambda: tf_dataset(X).batch(64),
+    "tf.data of x, y": lambda: tf_dataset(X, Y).batch(64),
+    "tf.data of x, y, w": lambda: tf_dataset(X, Y, W).batch(64),
+    "tf.data of equal batches": lambda: tf_dataset(X).batch(70, drop_remainder=True),
+    "tf.data from a generator": lambda: tf.data.Dataset.from_generator(
+        lambda: iter(np.split(X, 7)), output_signature=tf.TensorSpec((None, 5))
+    ),
+    "tf.data of unknown rank": lambda: tf_dataset(X).batch(64).map(unknown_rank),
+    "tf.data of one tensor": lambda: tf.data.Dataset.from_tensors(X),
+    "tf.data of sparse tensors": lambda: tf_dataset(tf.sparse.from_dense(X)).batch(64),
+    "tf.data un-batched": lambda: tf_dataset(X),
+    "tf.data un-batched of x, y": lambda: tf_dataset(X, Y).shuffle(1),
+    "tf.data un-batched sparse": lambda: tf_dataset(tf.sparse.from_dense(X)),
+    "generator of tensors": lambda: (tf.constant(X[i : i + 64]) for i in range(0, 700, 64)),
+    "generator of sparse tensors": lambda: map(tf.sparse.from_dense, np.split(X, 7)),
+    "distributed": distributed,
+}
+TORCH: dict[str, Callable[[], Any]] = {
+    "tensor": lambda: torch.tensor(X),
+    "tensor with a gradient": lambda: torch.tensor(X, requires_grad=True),
+    "sparse tensor": lambda: torch.tensor(X).to_sparse(),
+    "transposed tensor": lambda: torch.tensor(X.T.copy()).T,
+    "DataLoader": lambda: loader(torch.tensor(X)),
+    "DataLoader of x, y": lambda: loader(torch.tensor(X), torch.tensor(Y)),
+    "DataLoader of x, y, w": lambda: loader(*map(torch.tensor, (X, Y, W))),
+    "DataLoader of rows": lambda: torch.utils.data.DataLoader(X, batch_size=64),
+    "generator of tensors": lambda: map(torch.tensor, np.split(X, 7)),
+}
+
+
+def loader(*tensors: Any) -> Any:
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), batch_size=64)
+
+
+def polars_frame() -> Any:
+    return importlib.import_module("polars").DataFrame(X, schema=list(NAMES))
+
+
+def pandas_frame(x: Array = X) -> Any:
+    return importlib.import_module("pandas").DataFrame(x, columns=list(NAMES))
+
+
+def arrow_table() -> Any:
+    return importlib.import_module("pyarrow").table(dict(zip(NAMES, X.T, strict=True)))
+
+
+def arrow_dataset(folder: Path) -> Any:
+    return importlib.import_module("pyarrow.dataset").dataset(parquet(folder), format="parquet")
+
+
+def parquet(folder: Path) -> Path:
+    pandas_frame().to_parquet(folder / "x.parquet", row_group_size=100)
+    return folder / "x.parquet"
+
+
+def two_files(folder: Path) -> Path:
+    (folder / "data" / "part=2").mkdir(parents=True)
+    pandas_frame(X[:300]).to_parquet(folder / "data" / "1.parquet")
+    pandas_frame(X[300:]).to_parquet(folder / "data" / "2.parquet")
+    (folder / "data" / "README.md").write_text("Not a table.")
+    return folder / "data"
+
+
+def csv(folder: Path) -> str:
+    # The first values look like integers.
+    pandas_frame().to_csv(folder / "x.csv", index=False, float_format="%.9g")
+    return str(folder / "x.csv")
+
+
+def feather(folder: Path) -> Path:
+    pandas_frame().to_feather(folder / "x.feather")
+    return folder / "x.feather"
+
+
+TABLES: dict[str, Callable[[Path], Any]] = {
+    "pandas": lambda _: pandas_frame(),
+    "pandas of mixed types": lambda _: pandas_frame().astype({"a": "float64", "b": "Float32"}),
+    "pandas of arrow": lambda _: pandas_frame().astype("float32[pyarrow]"),
+    "pandas and a target": lambda _: (pandas_frame(), Y),
+    "polars": lambda _: polars_frame(),
+    "polars LazyFrame": lambda _: polars_frame().lazy(),
+    "pyarrow Table": lambda _: arrow_table(),
+    "pyarrow RecordBatch": lambda _: arrow_table().to_batches()[0],
+    "pyarrow reader": lambda _: arrow_table().to_reader(max_chunksize=64),
+    "pyarrow dataset": arrow_dataset,
+    "pyarrow scanner": lambda folder: arrow_dataset(folder).scanner(batch_size=64),
+    "Parquet": parquet,
+    "Parquet, named by a string": lambda folder: str(parquet(folder)),
+    "folder of Parquet": two_files,
+    "CSV": csv,
+    "Feather": feather,
+    "generator of pandas": lambda _: (pandas_frame(part) for part in np.split(X, 7)),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays(kind: str, tmp_path: Path) -> None:
+    data = ARRAYS[kind](tmp_path)
+    elements = open_elements(data)
+    assert (elements.shape, elements.rows, elements.names) == ((None, 5), 700, None)
+    np.testing.assert_array_equal(inputs(data), X)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_streams(kind: str) -> None:
+    assert open_elements(BATCHES[kind]()).shape == (None, 5)
+    np.testing.assert_array_equal(inputs(BATCHES[kind]()).astype("float32"), X)
+
+
+@needs_tf
+@pytest.mark.parametrize("kind", TENSORFLOW)
+def test_tensorflow(kind: str) -> None:
+    data = TENSORFLOW[kind]
+    assert open_elements(data()).shape == (None, 5)
+    np.testing.assert_array_equal(inputs(data()), X)
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", TORCH)
+def test_torch(kind: str) -> None:
+    data = TORCH[kind]
+    assert open_elements(data()).shape == (None, 5)
+    np.testing.assert_array_equal(inputs(data()), X)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables(kind: str, tmp_path: Path) -> None:
+    data = TABLES[kind](tmp_path)
+    (tmp_path / "again").mkdir()
+    elements = open_elements(TABLES[kind](tmp_path / "again"))
+    assert (elements.shape, elements.names) == ((None, 5), NAMES)
+    assert elements.rows in (700, None)
+    np.testing.assert_allclose(inputs(data), X, rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_by_columns(kind: str, tmp_path: Path) -> None:
+    x = inputs(TABLES[kind](tmp_path), tables="columns")
+    assert tuple(x) == NAMES
+    np.testing.assert_allclose(np.stack(list(x.values()), axis=1), X, rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["array", "Parquet", "polars LazyFrame", "x, y", "pandas"])
+def test_a_mask_and_weights_follow_the_rows(kind: str, tmp_path: Path) -> None:
+    data = (ARRAYS | TABLES)[kind](tmp_path)
+    mask = np.random.default_rng(1).random(700) < 0.9
+    elements = read(data, mask=mask, sample_weight=W)
+    np.testing.assert_array_equal(joined([e.sample_weight for e in elements]), W)
+    x = joined([element.x for element in elements])
+    np.testing.assert_array_equal(x.mask, np.repeat(~mask[:, None], 5, axis=1))
+    np.testing.assert_array_equal(x.data, X)
+
+
+def test_large_arrays_come_in_pieces_of_the_memory_itself(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((3000, 1000), "uint8"))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    mask = np.ones((3000, 1000), bool)
+    mask[2999, 7] = False
+    sizes = []
+    for element in open_elements(mapped, mask=mask, sample_weight=list(range(3000))).items:
+        assert np.shares_memory(np.ma.getdata(element.x), mapped)
+        assert len(element.sample_weight) == len(element.x)
+        sizes.append(len(element.x))
+    assert sum(sizes) == 3000
+    assert max(sizes) <= 1050
+    assert element.x.mask.sum() == 1
+    assert element.x.mask[-1, 7]
+
+
+def test_a_masked_array_keeps_its_mask() -> None:
+    masked = np.ma.masked_less(X, 1)
+    np.testing.assert_array_equal(inputs(masked).mask, X < 1)
+    both = inputs(masked, mask=np.arange(700) < 350)
+    np.testing.assert_array_equal(both.mask, (X < 1) | (np.arange(700) >= 350)[:, None])
+    np.testing.assert_array_equal(inputs(iter([masked[:9], masked[9:]])).mask, X < 1)
+
+
+def test_steps_of_the_mask_value_do_not_count() -> None:
+    x = np.ones((4, 3, 2))
+    x[0, 1:] = 0  # padding
+    x[1, 0, 0] = 0  # a step with a zero in it
+    expected = np.zeros(x.shape, bool)
+    expected[0, 1:] = True
+    for data in (x, iter([x[:1], x[1:2], x[2:]]), {"a": x}):
+        got = inputs(data, mask_value=0.0)
+        got = got["a"] if isinstance(got, dict) else got
+        np.testing.assert_array_equal(np.ma.getmaskarray(got), expected)
+    names = {"name": np.array(["", "x"]), "age": np.array([0.0, 1])}
+    got = inputs(names, mask_value=0.0)
+    assert got["name"].tolist() == ["", "x"]
+    assert got["age"].mask.tolist() == [True, False]
+
+
+def test_an_unmasked_batch_stays_a_plain_array() -> None:
+    assert type(read(X, mask_value=99.0)[0].x) is np.ndarray
+
+
+def test_named_inputs_given_whole() -> None:
+    data = {
+        "image": X.reshape(700, 5, 1),
+        "text": np.array(["a"] * 700, object),
+        "list": Y.tolist(),
+    }
+    elements = open_elements((data, Y))
+    assert elements.shape == {"image": (None, 5, 1), "text": (None,), "list": (None,)}
+    assert elements.rows == 700
+    element = next(elements.items)
+    np.testing.assert_array_equal(element.x["image"][..., 0], X)
+    assert element.x["text"].dtype == object
+    np.testing.assert_array_equal(element.x["list"], Y)
+    np.testing.assert_array_equal(element.y, Y)
+
+
+def test_structures_in_streams() -> None:
+    a, b = inputs(iter([((X, Y), 0), ((X, Y), 0)]))
+    assert a.shape == (1400, 5)
+    assert b.shape == (1400,)
+    assert open_elements([[X, Y]]).shape == [(None, 5), (None,)]
+    assert open_elements([{"b": X, "a": Y}]).shape == {"b": (None, 5), "a": (None,)}
+
+
+def test_lists() -> None:
+    np.testing.assert_array_equal(inputs([1, 2.5, 3]), [1, 2.5, 3])
+    np.testing.assert_array_equal(inputs([np.float32(1), np.float32(2)]), [1, 2])
+    assert open_elements([[1, 2], [3, 4]]).shape == (None, 2)
+    assert len(read([X, X])) == 2
+    np.testing.assert_array_equal(inputs(([[1, 2], [3, 4]], [0, 1])), [[1, 2], [3, 4]])
+
+
+def test_integers_booleans_and_halves_keep_their_type() -> None:
+    for dtype in ("uint8", "int64", "bool", "float16", "float64", keras_bfloat16()):
+        got = inputs(np.ones((4, 2), dtype))
+        assert got.dtype == dtype
+
+
+def keras_bfloat16() -> Any:
+    return np.asarray(importlib.import_module("ml_dtypes").bfloat16(1)).dtype
+
+
+def test_half_precision_of_the_backend() -> None:
+    for dtype in ("float16", "bfloat16"):
+        got = inputs(keras.ops.cast(X, dtype))
+        np.testing.assert_allclose(got.astype("float32"), X, rtol=1e-2)
+
+
+@needs_torch
+def test_bfloat16_of_torch_is_not_copied() -> None:
+    tensor = torch.tensor(X, dtype=torch.bfloat16)
+    np.testing.assert_array_equal(inputs(tensor).astype("float32"), tensor.float().numpy())
+    assert np.shares_memory(next(open_elements(tensor).items).x, tensor.view(torch.int16).numpy())
+
+
+# Tables.
+
+
+def test_nulls_become_nan(tmp_path: Path) -> None:
+    pandas = importlib.import_module("pandas")
+    polars = importlib.import_module("polars")
+    arrow = importlib.import_module("pyarrow")
+    values = {
+        "n": [1, None, 3],
+        "flag": [True, None, False],
+        "x": [0.5, None, 2.5],
+        "no": [None] * 3,
+    }
+    nan = float("nan")
+    expected = [[1, 1, 0.5, nan], [nan] * 4, [3, 0, 2.5, nan]]
+    types = {"n": "Int64", "flag": "boolean", "x": "Float32", "no": "float64"}
+    for data in (
+        pandas.DataFrame(values).astype(types),
+        polars.DataFrame(values),
+        polars.LazyFrame(values),
+        arrow.table(values),
+    ):
+        np.testing.assert_array_equal(inputs(data), expected)
+        columns = inputs(data, tables="columns")
+        np.testing.assert_array_equal(columns["n"], [1, nan, 3])
+    (tmp_path / "x.csv").write_text("n,flag,x,no\n1,true,.5,\n,,,\n3,false,2.5,\n")
+    np.testing.assert_array_equal(inputs(tmp_path / "x.csv"), expected)
+
+
+def test_one_column_of_a_table() -> None:
+    for data in (pandas_frame()["a"], polars_frame()["a"], arrow_table()["a"]):
+        assert open_elements(data).shape == (None,)
+        np.testing.assert_array_equal(inputs(data), X[:, 0])
+
+
+def test_columns_of_every_type() -> None:
+    pandas = importlib.import_module("pandas")
+    polars = importlib.import_module("polars")
+    arrow = importlib.import_module("pyarrow")
+    values = {"age": [1, 2], "city": ["a", "b"], "flag": [True, False]}
+    frame = pandas.DataFrame(values)
+    for data in (
+        frame,
+        frame.astype({"city": "category"}),
+        polars.DataFrame(values),
+        polars.DataFrame(values, schema_overrides={"city": polars.Categorical}),
+        arrow.table(values),
+        arrow.table(values | {"city": arrow.array(["a", "b"]).dictionary_encode()}),
+    ):
+        x = inputs(data, tables="columns")
+        assert {name: column.tolist() for name, column in x.items()} == values
+        assert x["flag"].dtype == bool
+        assert x["age"].dtype == np.int64
+        with pytest.raises(TypeError, match=r"numeric columns.*the column 'city' \(.*Select"):
+            open_elements(data)
+
+
+def test_decimals_are_numbers() -> None:
+    decimal = importlib.import_module("decimal").Decimal
+    polars = importlib.import_module("polars")
+    arrow = importlib.import_module("pyarrow")
+    values = {"price": [decimal("1.25"), decimal("2.50")]}
+    for data in (
+        polars.DataFrame(values),
+        arrow.table(values),
+        arrow.table(values).to_pandas(types_mapper=importlib.import_module("pandas").ArrowDtype),
+    ):
+        np.testing.assert_array_equal(inputs(data), [[1.25], [2.5]])
+
+
+def test_a_csv_whose_numbers_look_like_integers_at_first(tmp_path: Path) -> None:
+    rows = "\n".join(["1,2"] * 400_000 + ["1.5,2"])
+    (tmp_path / "x.csv").write_text(f"a,b\n{rows}\n")
+    x = inputs(tmp_path / "x.csv")
+    assert x.shape == (400_001, 2)
+    assert x[-1].tolist() == [1.5, 2]
+
+
+def test_the_folders_of_a_partition_are_a_column(tmp_path: Path) -> None:
+    for year in (2024, 2025):
+        (tmp_path / f"year={year}").mkdir()
+        pandas_frame(X[:3]).to_parquet(tmp_path / f"year={year}" / "1.parquet")
+    elements = open_elements(tmp_path)
+    assert elements.names == (*NAMES, "year")
+    assert elements.rows == 6
+    assert inputs(tmp_path)[:, -1].tolist() == [2024] * 3 + [2025] * 3
+
+
+def test_a_parquet_file_is_read_by_batches(tmp_path: Path) -> None:
+    arrow = importlib.import_module("pyarrow")
+    writer = importlib.import_module("pyarrow.parquet").ParquetWriter
+    part = arrow.table({name: np.random.default_rng(0).random(100_000) for name in NAMES})
+    with writer(tmp_path / "x.parquet", part.schema) as file:
+        for _ in range(40):
+            file.write_table(part)
+    del part
+    before = arrow.total_allocated_bytes()
+    tracemalloc.start()
+    elements, most, rows = open_elements(tmp_path / "x.parquet"), 0, 0
+    for element in elements.items:
+        rows += len(element.x)
+        most = max(most, arrow.total_allocated_bytes() - before)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == elements.rows == 4_000_000
+    whole = rows * 5 * 8
+    assert most < whole / 3
+    assert peak < whole / 3
+
+
+def test_a_file_of_h5py_is_read_by_whole_chunks(tmp_path: Path) -> None:
+    x = np.zeros((100_000, 40), "float32")
+    data = in_file(x, tmp_path, chunks=(1000, 40), compression="gzip")
+    tracemalloc.start()
+    sizes = [len(element.x) for element in open_elements(data).items]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(sizes) == len(x)
+    assert all(size % 1000 == 0 for size in sizes)
+    assert len(sizes) < 10
+    assert peak < x.nbytes
+
+
+def test_sparse_rows_become_dense_by_pieces() -> None:
+    sparse = scipy.sparse.random_array((20_000, 500), density=0.01, rng=np.random.default_rng(0))
+    sizes = [len(element.x) for element in open_elements(sparse).items]
+    assert sum(sizes) == 20_000
+    assert max(sizes) * 500 <= 1 << 20
+
+
+# tf.data.
+
+
+@needs_tf
+@pytest.mark.parametrize(
+    ("make", "shape", "rows"),
+    [
+        (lambda: tf_dataset(Y), (None,), 700),
+        (lambda: tf_dataset(Y).batch(50), (None,), None),
+        (lambda: tf_dataset(Y).batch(50, drop_remainder=True), (None,), 700),
+        (lambda: tf_dataset(Y).batch(50, drop_remainder=True).prefetch(1), (None,), 700),
+        (lambda: tf_dataset(Y).batch(50, drop_remainder=True).map(tf.abs), (None,), 700),
+        (lambda: tf_dataset(np.zeros((9, 4, 4, 3))), (None, 4, 4, 3), 9),
+        (lambda: tf_dataset(np.zeros((9, 4, 4, 3)), np.zeros(9)), (None, 4, 4, 3), 9),
+        (lambda: tf_dataset(np.zeros((9, 4, 4, 3))).batch(3, True), (None, 4, 4, 3), 9),
+        (lambda: tf_dataset(X).map(tf.abs), (None, 5), 700),
+        (lambda: tf_dataset(X).batch(70).unbatch(), (None, 5), None),
+        (lambda: tf_dataset(X).repeat(2), (None, 5), 1400),
+        (lambda: tf_dataset({"a": X, "b": Y}), {"a": (None, 5), "b": (None,)}, 700),
+        (lambda: tf_dataset({"a": X, "b": X}), {"a": (None, 5), "b": (None, 5)}, 700),
+        (lambda: tf_dataset({"a": X, "b": Y}).batch(9), {"a": (None, 5), "b": (None,)}, None),
+        (lambda: tf_dataset(({"s": [b"a", b"b"]}, [0, 1])), {"s": (None,)}, 2),
+    ],
+)
+def test_whether_a_dataset_is_batched(make: Callable[[], Any], shape: Any, rows: Any) -> None:
+    elements = open_elements(make())
+    assert elements.shape == shape
+    first = next(elements.items).x
+    first = next(iter(first.values())) if isinstance(first, dict) else first
+    assert len(first) > 1
+    assert rows is None or elements.rows in (rows, None)
+    assert elements.rows in (rows, None)
+
+
+@needs_tf
+def test_a_name_of_a_file_is_no_row() -> None:
+    # Each of the two names stands for many rows.
+    files = tf_dataset(["1", "2"]).map(lambda name: tf.ones((50, 5)) * tf.strings.to_number(name))
+    assert inputs(files).shape == (100, 5)
+
+
+@needs_tf
+def test_rows_of_different_size_are_batched_one_by_one() -> None:
+    images = tf.data.Dataset.from_generator(
+        lambda: ((np.ones((n, n, 3)), n) for n in (2, 3)),
+        output_signature=(tf.TensorSpec((None, None, 3)), tf.TensorSpec(())),
+    )
+    assert [element.x.shape for element in read(images)] == [(1, 2, 2, 3), (1, 3, 3, 3)]
+    assert open_elements(images).shape == (None, None, None, 3)
+    decoded = tf_dataset(X, Y).map(lambda x, y: (unknown_rank(x), y))
+    np.testing.assert_array_equal(inputs(decoded), X)
+
+
+@needs_tf
+def test_ragged_tensors_give_the_values_at_hand() -> None:
+    ragged = tf.ragged.constant([[1.0, 2], [], [3]])
+    deep = tf.RaggedTensor.from_row_lengths(tf.reshape(tf.range(12.0), (6, 2)), [4, 0, 2])
+    for data, shape, values in (
+        (ragged, (None, None), [[1], [2], [3]]),
+        (deep, (None, None, 2), np.arange(12.0).reshape(6, 1, 2)),
+        (tf_dataset(deep).batch(2), (None, None, 2), np.arange(12.0).reshape(6, 1, 2)),
+        (tf_dataset(ragged).batch(2), (None, None), [[1], [2], [3]]),
+        (tf_dataset(ragged), (None, None), [[1], [2], [3]]),
+        (tf_dataset(deep, [0, 1, 2]), (None, None, 2), np.arange(12.0).reshape(6, 1, 2)),
+    ):
+        assert open_elements(data).shape == shape
+        np.testing.assert_array_equal(inputs(data), values)
+    (element,) = read(deep, sample_weight=[1.0, 2, 3], mask=[True, True, False])
+    assert element.sample_weight.tolist() == [1, 1, 1, 1, 3, 3]
+    assert element.x.mask[:, 0, 0].tolist() == [False] * 4 + [True] * 2
+    (element,) = read(tf_dataset(deep, [0, 1, 2], [1.0, 2, 3]).batch(3))
+    assert element.sample_weight.tolist() == [1, 1, 1, 1, 3, 3]
+    assert open_elements({"a": deep, "b": X[:3]}).shape == {"a": (None, None, 2), "b": (None, 5)}
+
+
+@needs_tf
+def test_targets_and_weights_of_a_dataset() -> None:
+    elements = read(tf_dataset(X, Y, W).batch(64))
+    np.testing.assert_array_equal(joined([e.y for e in elements]), Y)
+    np.testing.assert_array_equal(joined([e.sample_weight for e in elements]), W)
+
+
+# Endless data.
+
+
+def test_endless_data_with_a_limit() -> None:
+    items = open_elements(Endless(), limited=True).items
+    assert [next(items).x[0, 0] for _ in range(3)] == [0, 1, 2]
+
+
+@needs_tf
+def test_an_endless_dataset_with_a_limit() -> None:
+    items = open_elements(tf_dataset(X).batch(64).repeat(), limited=True).items
+    np.testing.assert_array_equal(next(items).x, X[:64])
+
+
+ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (lambda: 3, {}, ValueError, r"a batch axis. Received: a scalar"),
+    (lambda: np.array(3.0), {}, ValueError, r"a batch axis. Received: a scalar"),
+    (lambda: [np.array(3.0)], {}, ValueError, r"a batch axis.*batch a stream of single"),
+    (lambda: (np.float32(1) for _ in X), {}, ValueError, r"a batch axis.*batch a stream"),
+    (lambda: {"a": 3}, {}, TypeError, r"with a `.shape`"),
+    (lambda: keras.Input((3,)), {}, TypeError, r"a symbolic tensor of shape \(None, 3\)"),
+    (lambda: {"a": keras.Input((3,))}, {}, TypeError, r"a symbolic tensor"),
+    (lambda: b"x", {}, TypeError, r"must be an array, a tensor.*Received: data=b'x' of type bytes"),
+    (object, {}, TypeError, r"of type object. Convert it to an array"),
+    (lambda: None, {}, TypeError, r"data=None of type NoneType"),
+    (lambda: [None], {}, TypeError, r"a batch of type NoneType"),
+    (lambda: (None, Y), {}, TypeError, r"a batch of type NoneType"),
+    (lambda: reused_buffer, {}, TypeError, r"the function reused_buffer. Call it: pass `reused"),
+    (lambda: X.astype(object), {}, TypeError, r"Received: dtype=object. Convert"),
+    (lambda: ["a", "b"], {}, TypeError, r"Received: dtype=<U1. Convert"),
+    (lambda: X.astype(complex), {}, TypeError, r"Received: dtype=complex128. Convert"),
+    (lambda: [X.astype(complex)], {}, TypeError, r"Received: dtype=complex128. Convert"),
+    (lambda: [X, X.astype(str)], {}, TypeError, r"Received: dtype=<U"),
+    (lambda: [[1, 2], [3]], {}, ValueError, r"rows of one length.*different lengths. Pad"),
+    (list, {}, ValueError, r"at least one row. Received: no rows, of an object of type list"),
+    (dict, {}, ValueError, r"at least one array. Received: an empty dict"),
+    (tuple, {}, ValueError, r"a tuple of 0 items"),
+    (lambda: (X, X, X, X), {}, ValueError, r"a tuple of 4 items. Nest several"),
+    (lambda: [(X, X, X, X)], {}, ValueError, r"a tuple of 4 items. Nest several"),
+    (lambda: iter(()), {}, ValueError, r"no rows.*create a new one"),
+    (lambda: iter([X[:0], X[:0]]), {}, ValueError, r"no rows.*create a new one"),
+    (lambda: X[:0], {}, ValueError, r"Received: no rows, of shape \(0, 5\)"),
+    (lambda: (X, Y[:5]), {}, ValueError, r"same number of rows.* 700, 5 rows. A tuple is"),
+    (lambda: {"a": X, "b": Y[:5]}, {}, ValueError, r"same number of rows.* 700, 5 rows"),
+    (lambda: "no.csv", {}, ValueError, r"the path 'no.csv', which does not exist"),
+    (lambda: __file__, {}, ValueError, r"of one of the types .parquet.*with none of them. Open"),
+    (Endless, {}, ValueError, r"finite, or limited by `steps=`.*without a length.*`__len__\(\)`"),
+    (lambda: X, {"tables": "rows"}, ValueError, r'"matrix" or "columns"'),
+    (lambda: X, {"mask": Y}, ValueError, r"`mask` must be a boolean.*dtype=float64"),
+    (lambda: X, {"mask": Y[:5] > 0}, ValueError, r"`mask` must have a row.*for 700 rows"),
+    (lambda: X, {"mask": X[:, :4] > 0}, ValueError, r"`mask` must have the leading axes"),
+    (lambda: [X], {"mask": Y > 0}, ValueError, r"`mask` must come with arrays.*`mask_value="),
+    (lambda: [X], {"sample_weight": W}, ValueError, r"must come with.*Yield tuples"),
+    (lambda: (X, Y, W), {"sample_weight": W}, ValueError, r"given once"),
+    (lambda: X, {"sample_weight": W[:5]}, ValueError, r"same number of rows"),
+    (lambda: X, {"sample_weight": X[:, :4]}, ValueError, r"the leading axes.*\(700, 4\)"),
+    (lambda: X, {"sample_weight": -W}, ValueError, r"not negative. Received: -0.002"),
+    (lambda: X, {"sample_weight": W * np.nan}, ValueError, r"finite.* Received: nan, nan"),
+    (lambda: [(X, Y, -W)], {}, ValueError, r"finite and not negative"),
+    (lambda: [(X, Y, {"out": W})], {}, ValueError, r"one array of numbers.*drop them"),
+    (lambda: [(X, Y, W[:5])], {}, ValueError, r"the leading axes.*\(5,\)"),
+]
+TENSORFLOW_ERRORS: list[tuple[Any, type[Exception], str]] = [
+    (lambda: tf_dataset(X).batch(9).repeat(), ValueError, r"an infinite `tf.data.*`dataset.take"),
+    (lambda: tf_dataset(X).batch(9).take(0), ValueError, r"no rows, of a `tf.data.Dataset`"),
+    (lambda: tf_dataset(X).take(0), ValueError, r"no rows, of a `tf.data.Dataset`"),
+    (lambda: tf_dataset(["a", "b"]), TypeError, r"Received: dtype=object. Convert"),
+    (lambda: tf_dataset(Y.astype("float32")).map(unknown_rank), ValueError, r"a batch axis"),
+    (lambda: tf.constant(3.0), ValueError, r"a batch axis"),
+]
+
+
+@pytest.mark.parametrize(("make", "kwargs", "kind", "message"), ERRORS)
+def test_errors_say_what_to_write(
+    make: Any, kwargs: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with np.errstate(all="ignore"), pytest.raises(kind, match=message):
+        read(make(), **kwargs)
+
+
+@needs_tf
+@pytest.mark.parametrize(("make", "kind", "message"), TENSORFLOW_ERRORS)
+def test_errors_of_tensorflow(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        read(make())
+
+
+@needs_torch
+def test_a_torch_dataset_needs_a_loader() -> None:
+    with pytest.raises(TypeError, match=r"single rows. Pass `torch.utils.data.DataLoader\(data"):
+        open_elements(torch.utils.data.TensorDataset(torch.tensor(X)))
+
+
+def test_errors_of_tables(tmp_path: Path) -> None:
+    mask = Y[:9] > 0
+    with pytest.raises(ValueError, match=r"`mask` must have a row.*for 100 or more rows"):
+        read(parquet(tmp_path), mask=mask)
+    with pytest.raises(ValueError, match=r"`sample_weight` must have a row.*for 700 rows"):
+        read(parquet(tmp_path), sample_weight=np.ones(701))
+    twice = pandas_frame().rename(columns={"b": "a"})
+    assert inputs(twice).shape == (700, 5)
+    with pytest.raises(ValueError, match=r"different names. Received: columns='a', 'a'"):
+        open_elements(twice, tables="columns")
+    csv(tmp_path)
+    with pytest.raises(ValueError, match=r"with csv and parquet of them. Open it"):
+        open_elements(tmp_path)
+
+
+def test_no_framework_or_library_is_imported(tmp_path: Path) -> None:
+    # What is not installed can't be imported: the reading of arrays does not ask for it.
+    code = (
+        "import sys\n"
+        "names = ['pandas', 'polars', 'pyarrow', 'scipy', 'tensorflow', 'torch', 'jax', 'h5py']\n"
+        "import keras, numpy as np\n"
+        "before = {name for name in names if name in sys.modules}\n"
+        "sys.modules.update({name: None for name in names if name not in before})\n"
+        "import importlib.util\n"
+        "spec = importlib.util.spec_from_file_location('elements', sys.argv[1])\n"
+        "elements = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(elements)\n"
+        "x = np.ones((3, 2))\n"
+        "for data in (x, x.tolist(), [x], iter([(x, x)]), {'a': x}, (x, x, x[:, 0])):\n"
+        "    assert len(list(elements.open_elements(data).items)) == 1\n"
+    )
+    module = Path(open_elements.__code__.co_filename)
+    environment = os.environ | {"PYTHONPATH": str(module.parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(module)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr

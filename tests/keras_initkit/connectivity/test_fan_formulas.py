@@ -1,0 +1,87 @@
+"""Fans from shapes and axes."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_initkit.connectivity.fan_formulas import fans_from_shape
+
+sizes = st.integers(1, 12)
+windows = st.lists(sizes, min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fans"),
+    [
+        ((), (1, 1)),
+        ((7,), (7, 7)),
+        ((3, 5), (3, 5)),
+        ((4, 8, 32), (32, 128)),
+        ((4, 4, 8, 32), (128, 512)),
+        ((2, 2, 2, 4, 8), (32, 64)),
+        ((0, 5), (0, 5)),
+        ((3, 3, 0, 4), (0, 36)),
+    ],
+)
+def test_a_shape_is_read_in_keras_way(shape: tuple[int, ...], fans: tuple[int, int]) -> None:
+    assert fans_from_shape(shape) == fans
+
+
+@pytest.mark.parametrize(
+    ("shape", "input_axes", "output_axes", "fans"),
+    [
+        pytest.param((32, 4, 16), [0], [1, 2], (32, 64), id="attention query"),
+        pytest.param((4, 16, 32), [0, 1], [2], (64, 32), id="attention output"),
+        pytest.param((4, 8, 16), [1], [0, 2], (8, 64), id="one matrix per head"),
+        pytest.param((16,), [], [0], (1, 16), id="scale"),
+        pytest.param((16, 5), [-1], [-2], (5, 16), id="counted from the end"),
+    ],
+)
+def test_axes_are_multiplied(
+    shape: tuple[int, ...], input_axes: list[int], output_axes: list[int], fans: tuple[int, int]
+) -> None:
+    assert fans_from_shape(shape, input_axes, output_axes) == fans
+
+
+@given(windows, sizes, sizes, st.integers(2, 5))
+def test_more_inputs_are_more_fan_in_only(
+    window: list[int], inputs: int, outputs: int, factor: int
+) -> None:
+    fan_in, fan_out = fans_from_shape((*window, inputs, outputs))
+    assert fans_from_shape((*window, factor * inputs, outputs)) == (factor * fan_in, fan_out)
+    assert fans_from_shape((*window, inputs, factor * outputs)) == (fan_in, factor * fan_out)
+
+
+@given(windows, sizes, sizes)
+def test_a_convolution_multiplies_the_fans_of_its_taps(
+    window: list[int], inputs: int, outputs: int
+) -> None:
+    fan_in, fan_out = fans_from_shape((*window, inputs, outputs))
+    taps = math.prod(window)
+    assert (fan_in, fan_out) == (taps * inputs, taps * outputs)
+
+
+@given(st.data(), st.lists(sizes, min_size=1, max_size=5))
+def test_moving_axes_moves_fans_along(data: st.DataObject, shape: list[int]) -> None:
+    rank = len(shape)
+    cut = data.draw(st.integers(0, rank))
+    order = data.draw(st.permutations(range(rank)))
+    moved = [shape[axis] for axis in order]
+    input_axes = [order.index(axis) for axis in range(cut)]
+    output_axes = [order.index(axis) for axis in range(cut, rank)]
+    expected = math.prod(shape[:cut]), math.prod(shape[cut:])
+    assert fans_from_shape(moved, input_axes, output_axes) == expected
+
+
+@pytest.mark.parametrize(("input_axes", "output_axes"), [([0], None), (None, [1])])
+def test_axes_come_in_pairs(input_axes: list[int] | None, output_axes: list[int] | None) -> None:
+    with pytest.raises(ValueError, match=r"must be given together.*Received: input_axes="):
+        fans_from_shape((3, 4), input_axes, output_axes)
+
+
+@pytest.mark.parametrize("axis", [2, -3])
+def test_an_axis_lies_in_the_shape(axis: int) -> None:
+    with pytest.raises(ValueError, match=r"`output_axes` must be axes .* from -2 to 1 for"):
+        fans_from_shape((3, 4), [0], [axis])

@@ -1,0 +1,358 @@
+"""`Normalization`: exact from every source, Keras's layer in every other respect."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from keras_initkit.layers import Normalization
+from tests import ROOT
+from tests.callbacks.training import two_devices
+
+tf = pytest.importorskip("tensorflow")
+
+Array = NDArray[Any]
+
+
+def table(rows: int = 700, features: int = 5) -> Array:
+    return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
+
+
+def numpy(tensor: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def statistics(layer: Any) -> tuple[Array, Array]:
+    return layer.adapt_mean.numpy(), layer.adapt_variance.numpy()
+
+
+def adapted(data: Any, **kwargs: Any) -> Any:
+    layer = Normalization(**kwargs)
+    layer.adapt(data)
+    return layer
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x: Array, *rest: Array) -> None:
+        super().__init__()
+        self.x, self.rest = x, rest
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // 100)
+
+    def __getitem__(self, index: int) -> Any:
+        part = slice(100 * index, 100 * index + 100)
+        return tuple(a[part] for a in (self.x, *self.rest)) if self.rest else self.x[part]
+
+
+class Endless(keras.utils.PyDataset):
+    def __getitem__(self, index: int) -> Any:
+        return np.zeros((1, 1))
+
+
+def reused_buffer(x: Array) -> Iterator[Array]:
+    buffer = np.empty((70, x.shape[1]), x.dtype)
+    for start in range(0, len(x), 70):
+        buffer[:] = x[start : start + 70]
+        yield buffer
+
+
+def memory_map(x: Array, folder: Path) -> Array:
+    np.save(folder / "x.npy", x)
+    return np.asanyarray(np.load(folder / "x.npy", mmap_mode="r"))
+
+
+y = np.zeros(700)
+dataset = tf.data.Dataset.from_tensor_slices
+SOURCES: dict[str, Callable[[Array, Path], Any]] = {
+    "array": lambda x, _: x,
+    "Fortran order": lambda x, _: np.asfortranarray(x),
+    "memory map": memory_map,
+    "tensor": lambda x, _: keras.ops.convert_to_tensor(x),
+    "tf.data": lambda x, _: dataset(x).batch(64),
+    "tf.data of x, y": lambda x, _: dataset((x, y)).batch(64),
+    "tf.data of x, y, w": lambda x, _: dataset((x, y, y + 1)).batch(64),
+    "tf.data unbatched": lambda x, _: dataset(x),
+    "tf.data of unknown rank": lambda x, _: (
+        dataset(x).batch(64).map(lambda a: tf.py_function(lambda b: b, [a], tf.float32))
+    ),
+    "tf.data repeated twice": lambda x, _: dataset(x).batch(64).repeat(2),
+    "PyDataset": lambda x, _: Batches(x),
+    "PyDataset of x, y": lambda x, _: Batches(x, y),
+    "list": lambda x, _: [x[:1], x[1:300], x[300:]],
+    "list of x, y": lambda x, _: [(x[:300], y[:300]), (x[300:], y[300:])],
+    "generator": lambda x, _: (x[i : i + 64] for i in range(0, 700, 64)),
+    "generator of x, y": lambda x, _: ((x[i : i + 64], y) for i in range(0, 700, 64)),
+    "generator of tensors": lambda x, _: (tf.constant(x[i : i + 64]) for i in range(0, 700, 64)),
+    "generator of one buffer": lambda x, _: reused_buffer(x),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_gives_the_same_statistics(source: str, tmp_path: Path) -> None:
+    x = table()
+    mean, variance = statistics(adapted(SOURCES[source](x, tmp_path)))
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(variance, wide.var(axis=0), rtol=1e-7)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((500, 4), -1),
+        ((500, 4), None),
+        ((500,), None),
+        ((60, 5, 4), (1, 2)),
+        ((60, 5, 4), (2, 1)),
+        ((60, 5, 4), 1),
+        ((40, 5, 4, 3), -1),
+        ((40, 5, 4, 3), (1, 3)),
+        ((40, 5, 4, 3), (-3, -1)),
+        ((40, 5, 4, 3), [1, 2, 3]),
+    ],
+)
+def test_agrees_with_keras(shape: tuple[int, ...], axis: Any, invert: bool) -> None:
+    x = np.random.default_rng(1).normal(1, 2, shape).astype("float32")
+    theirs = keras.layers.Normalization(axis=axis, invert=invert)
+    theirs.adapt(x)
+    for data in (x, iter(np.array_split(x, 7))):
+        ours = adapted(data, axis=axis, invert=invert)
+        for got, expected in zip(statistics(ours), statistics(theirs), strict=True):
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, rtol=2e-5)
+        np.testing.assert_allclose(numpy(ours(x)), numpy(theirs(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_given_statistics_agree_with_keras() -> None:
+    x = table()
+    arguments: dict[str, Any] = {"mean": [1.0, 2, 3, 4, 5], "variance": [2.0, 3, 4, 5, 6]}
+    expected = keras.layers.Normalization(**arguments)(x)
+    layer = Normalization(**arguments)
+    np.testing.assert_allclose(numpy(layer(x)), numpy(expected), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"without given statistics.* Drop these"):
+        layer.adapt(x)
+
+
+def test_it_is_a_keras_normalization() -> None:
+    layer = Normalization(axis=(1, 2), invert=True, name="n")
+    assert isinstance(layer, keras.layers.Normalization)
+    assert layer.get_config() == keras.layers.Normalization(
+        axis=(1, 2), invert=True, name="n"
+    ).get_config() | {"dtype": layer.get_config()["dtype"]}
+    assert Normalization.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.slow
+def test_images_where_a_float32_sum_saturates() -> None:
+    # 27.6 million ones a channel: in float32, 2**24 + 1 is 2**24.
+    x = np.broadcast_to(np.float32(1), (3000, 96, 96, 2))
+    theirs = keras.layers.Normalization()
+    theirs.adapt(x)
+    assert np.all(statistics(theirs)[0] < 0.7), "Keras has become right: say so in the docs"
+    with pytest.warns(UserWarning, match="2 of 2 features are constant"):
+        mean, variance = statistics(adapted(x))
+    assert mean.tolist() == [1.0, 1.0]
+    assert variance.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("data", ["array", "stream"])
+def test_large_offsets(data: str) -> None:
+    x = np.random.default_rng(2).normal(1e6, 1, (20_000, 3)).astype("float32")
+    layer = adapted(x if data == "array" else iter(np.array_split(x, 50)))
+    np.testing.assert_allclose(statistics(layer)[1], x.astype(np.float64).var(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, 1e6 / 3, -1e-20])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_feature_becomes_zero(value: float, dtype: str) -> None:
+    x = np.full((3000, 2), value, dtype)
+    x[:, 1] = np.arange(3000)
+    for data in (x, iter(np.array_split(x, 9))):
+        with pytest.warns(UserWarning, match="1 of 2 features are constant and come out as 0: 0."):
+            outputs = numpy(adapted(data)(x))
+        assert np.all(outputs[:, 0] == 0)
+        assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float16"])
+def test_integers_and_halves(dtype: str) -> None:
+    x = np.random.default_rng(3).integers(0, 2 if dtype == "bool" else 255, (400, 6, 6, 3))
+    x = x.astype(dtype)
+    mean, variance = statistics(adapted(x))
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_images_of_varying_size() -> None:
+    generator = np.random.default_rng(4)
+    images = [generator.random((2, n, n + 1, 3)).astype("float32") for n in (3, 5, 8)]
+    rows = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64)
+    np.testing.assert_allclose(statistics(adapted(images))[0], rows.mean(axis=0), rtol=1e-6)
+
+
+def test_a_compiled_model_sees_a_later_adapt() -> None:
+    x = table()
+    layer = adapted(x)
+    model = keras.Sequential([keras.Input((5,)), layer])
+    np.testing.assert_allclose(model.predict(x, verbose=0).mean(axis=0), 0, atol=1e-5)
+    layer.adapt(x + 10)
+    np.testing.assert_allclose(model.predict(x + 10, verbose=0).mean(axis=0), 0, atol=1e-4)
+    layer.set_weights([np.zeros(5), np.ones(5), np.array(0)])
+    np.testing.assert_allclose(model.predict(x, verbose=0), x, rtol=1e-6)
+
+
+def test_inside_tf_data_map() -> None:
+    x = table()
+    layer = adapted(x)
+    mapped = dataset(x).batch(100).map(layer)
+    got = np.concatenate(list(mapped.as_numpy_iterator()))
+    np.testing.assert_allclose(got, numpy(layer(x)), rtol=1e-5, atol=1e-6)
+    # The function holds constants, not the variables: those may lie on another device.
+    layer.adapt(x + 10)
+    again = np.concatenate(list(mapped.as_numpy_iterator()))
+    np.testing.assert_array_equal(again, got)
+
+
+def test_mixed_precision_does_not_overflow_the_variance() -> None:
+    x = np.random.default_rng(5).normal(5000, 1000, (2000, 2)).astype("float32")
+    layer = adapted(iter(np.array_split(x, 5)), dtype="mixed_float16")
+    outputs = keras.Sequential([keras.Input((2,)), layer]).predict(x, verbose=0)
+    assert outputs.dtype == np.float16
+    np.testing.assert_allclose(outputs.astype("float32").std(axis=0), 1, atol=0.01)
+
+
+# Keras reads its own variables by an `__array__` that NumPy 2 frowns upon.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_saved_and_loaded_in_a_fresh_process(tmp_path: Path) -> None:
+    x = table()
+    model = keras.Sequential([keras.Input((5,)), adapted(x), keras.layers.Dense(2)])
+    model.save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import sys, numpy as np, keras, keras_initkit\n"
+        "model = keras.models.load_model(sys.argv[1] + '/m.keras')\n"
+        "assert type(model.layers[0]).__module__.startswith('keras_initkit')\n"
+        "np.save(sys.argv[1] + '/y.npy', model(np.load(sys.argv[1] + '/x.npy')))\n"
+    )
+    root = str(ROOT)
+    environment = os.environ | {"PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), numpy(model(x)), rtol=1e-5, atol=1e-6)
+
+
+def nan_at(*places: tuple[int, int]) -> Array:
+    x = table()
+    for place in places:
+        x[place] = np.nan
+    return x
+
+
+ERRORS: list[tuple[Any, type[Exception], str]] = [
+    (lambda: {"a": table()}, TypeError, r"structure 'a'. Use `keras_initkit.normalize_inputs"),
+    (lambda: [{"a": table()}], TypeError, r"structure 'a'. Use `keras_initkit.normalize_inputs"),
+    (lambda: dataset({"a": table()}), TypeError, r"structure 'a'. Use .*normalize_inputs"),
+    (lambda: "x.csv", ValueError, r"Received: the path 'x.csv', which does not exist"),
+    (lambda: 3, ValueError, r"a batch axis. Received: a scalar. Pass an array"),
+    (lambda: table().astype(object), TypeError, r"Received: dtype=object. Convert"),
+    (lambda: keras.Input((3,)), TypeError, r"a symbolic tensor"),
+    (lambda: tf.ragged.constant([[1.0], []]), ValueError, r"a known size along axis=\(-1,\)"),
+    (lambda: dataset(table()).batch(9).repeat(), ValueError, r"`steps=`.*`dataset.take"),
+    (Endless, ValueError, r"`PyDataset` without a length"),
+    (list, ValueError, r"at least one row. Received: no rows, of an object of type list"),
+    (lambda: iter(()), ValueError, r"at least one row.*create a new one"),
+    (lambda: np.zeros((0, 5)), ValueError, r"at least one row. Received: no rows"),
+    (lambda: np.zeros((5, 0)), ValueError, r"at least one feature.*Check what dropped"),
+    (lambda: dataset(table()).take(0).batch(9), ValueError, r"Received: no rows"),
+    (lambda: np.array(3.0), ValueError, r"a batch axis. Received: a scalar"),
+    (lambda: np.arange(9.0), ValueError, r"must not be the batch axis.*`axis=None`"),
+    (lambda: [table(), table(features=4)], ValueError, r"an incompatible shape, \(700, 4\)"),
+    (lambda: [table(), np.zeros(5)], ValueError, r"an incompatible shape, \(5,\)"),
+    (
+        lambda: nan_at((3, 1), (4, 1), (9, 4)),
+        ValueError,
+        r"Received: nan at row 3, feature 1, the first of 3 NaN and 0 infinite values in rows 0",
+    ),
+    (lambda: np.full((9, 8), -np.inf), ValueError, r"-inf at row 0, feature 0.* 72 infinite"),
+    (
+        lambda: np.array([[1e30], [-1e30]]),
+        ValueError,
+        r"that float32 can hold.*dtype='float64'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), ERRORS)
+def test_errors_say_what_to_write(make: Any, kind: type[Exception], message: str) -> None:
+    layer = Normalization()
+    with pytest.raises(kind, match=message):
+        layer.adapt(make())
+    assert not layer.built
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: nan_at((699, 0)),
+        lambda: table(features=4),
+        lambda: np.zeros((4, 3, 5)),
+        lambda: iter([table(), table(features=4)]),
+    ],
+)
+def test_former_statistics_survive_an_error(bad: Callable[[], Any]) -> None:
+    layer = adapted(table())
+    before = statistics(layer)
+    with pytest.raises(ValueError, match="`data` must"):
+        layer.adapt(bad())
+    for got, expected in zip(statistics(layer), before, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_axis_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"`axis` must lie in \[-2, 2\).* Received: axis=\(3,\)"):
+        adapted(table(), axis=3)
+
+
+def test_a_second_adapt_starts_anew() -> None:
+    x = table()
+    layer = adapted(x)
+    layer.adapt(x[:100] * 3)
+    np.testing.assert_allclose(statistics(layer)[0], 3 * x[:100].mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_under_a_distribution_strategy(inside: bool) -> None:
+    x = table()
+    strategy = two_devices()
+    batches = dataset(x).batch(100)
+    with strategy.scope():
+        layer = Normalization()
+        model = keras.Sequential([keras.Input((5,)), layer, keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        if inside:
+            layer.adapt(strategy.experimental_distribute_dataset(batches))
+    if not inside:
+        layer.adapt(batches)
+    mean, variance = (np.asarray(keras.ops.add(w, 0)) for w in layer.weights[:2])
+    np.testing.assert_allclose(mean, x.astype(float).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(float).var(axis=0), rtol=1e-6)
+    model.fit(x, x[:, :1], batch_size=100, verbose=0)
+    outputs = keras.Model(model.inputs, layer.output).predict(x, verbose=0)
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-5)

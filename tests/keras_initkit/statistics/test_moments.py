@@ -1,0 +1,412 @@
+"""One pass equals two passes, however the rows are cut, ordered and offset."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from keras_initkit.statistics.moments import Moments
+
+pytestmark = pytest.mark.numpy_alone
+
+TOLERANCE = 1e-12
+
+
+def two_pass(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and sum of squared deviations, with exactly rounded sums of a shifted column."""
+    means, squares = [], []
+    for column in rows.reshape(len(rows), -1).astype(np.float64).T:
+        shift = column[0]
+        offset = math.fsum(column - shift) / len(column)
+        means.append(shift + offset)
+        squares.append(math.fsum(((column - shift) - offset) ** 2))
+    shape = rows.shape[1:]
+    return np.reshape(means, shape), np.reshape(squares, shape)
+
+
+def check(moments: Moments, rows: NDArray[Any]) -> None:
+    mean, squares = two_pass(rows)
+    assert moments.rows == len(rows)
+    assert np.all(moments.count == len(rows))
+    spread = np.sqrt(squares / len(rows))
+    assert np.all(np.abs(moments.mean - mean) <= TOLERANCE * (np.abs(mean) + spread))
+    np.testing.assert_allclose(moments.m2, squares, rtol=TOLERANCE, atol=0)
+    np.testing.assert_allclose(moments.variance, squares / len(rows), rtol=TOLERANCE, atol=0)
+    np.testing.assert_array_equal(moments.min, rows.min(axis=0).astype(np.float64))
+    np.testing.assert_array_equal(moments.max, rows.max(axis=0).astype(np.float64))
+
+
+def sample(seed: int, rows: int, features: int, offset: float) -> NDArray[Any]:
+    generator = np.random.default_rng(seed)
+    return generator.normal(offset, 1.0, (rows, features))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(2, 1200),
+    features=st.integers(1, 5),
+    offset=st.sampled_from([0.0, -3.0, 1e3, -1e6, 1e6]),
+    order=st.sampled_from(["as is", "sorted", "reversed", "shuffled"]),
+    data=st.data(),
+)
+def test_any_cut_any_order_any_offset(
+    seed: int, rows: int, features: int, offset: float, order: str, data: Any
+) -> None:
+    x = sample(seed, rows, features, offset)
+    if order != "as is":
+        x = np.sort(x, axis=0)
+    if order == "reversed":
+        x = x[::-1]
+    if order == "shuffled":
+        x = np.random.default_rng(seed).permutation(x)
+    cuts = data.draw(st.lists(st.integers(0, rows), max_size=6).map(sorted))
+    updated, merged = Moments((features,)), Moments((features,))
+    for part in np.split(x, cuts):
+        updated.update(part)
+        merged = Moments((features,)).update(part).merge(merged)
+    check(updated, x)
+    check(merged, x)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 50, 3000, 3042])
+def test_chunk_size_does_not_matter(chunk: int) -> None:
+    x = sample(0, 3000, 3, 1e6)
+    moments = Moments((3,))
+    for start in range(0, len(x), chunk):
+        moments.update(x[start : start + chunk])
+    check(moments, x)
+
+
+@pytest.mark.parametrize("features", [1, 3, 700, 5000, 70_000])
+def test_rows_of_any_length(features: int) -> None:
+    # Short rows are joined into wide ones, with some left over; long ones are a chunk each.
+    rows = 30 if features > 1000 else 2111
+    x = np.random.default_rng(1).normal(5, 2, (rows, features)).astype("float32")
+    moments = Moments((features,)).update(x)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, wide.mean(axis=0), rtol=1e-11)
+    np.testing.assert_allclose(moments.variance, wide.var(axis=0), rtol=TOLERANCE)
+    np.testing.assert_array_equal(moments.min, wide.min(axis=0))
+    np.testing.assert_array_equal(moments.max, wide.max(axis=0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 600),
+    constant=st.sampled_from([0.0, 0.1, -1e-30, 3.3e8, 1 / 3]),
+    way=st.sampled_from(["whole", "parts", "masked", "weighted", "merged"]),
+)
+def test_constants_are_told_from_all_others(
+    seed: int, rows: int, constant: float, way: str
+) -> None:
+    generator = np.random.default_rng(seed)
+    x = np.stack([np.full(rows, constant), generator.normal(1e6, 1, rows)], axis=1)
+    if rows > 1:  # nearly constant
+        x = np.column_stack([x, np.where(np.arange(rows) == rows // 2, 1 + 2**-52, 1.0)])
+    mask, weight = generator.random(rows) < 0.7, generator.random(rows) + 0.1
+    plain, extreme = (Moments((x.shape[1],), extremes) for extremes in (False, True))
+    for moments in (plain, extreme):
+        if way == "whole":
+            moments.update(x)
+        elif way == "merged":
+            first = Moments(moments.shape, moments.extremes).update(x[: rows // 3])
+            moments.merge(first).update(x[rows // 3 :])
+        else:
+            for part in np.array_split(np.arange(rows), 3):
+                if way == "masked":
+                    moments.update(x[part], mask=mask[part])
+                else:
+                    used = weight[part] if way == "weighted" else None
+                    moments.update(x[part], sample_weight=used)
+    expected = extreme.min == extreme.max
+    np.testing.assert_array_equal(plain.constant, expected)
+    np.testing.assert_array_equal(extreme.constant, expected)
+    np.testing.assert_array_equal(plain.m2, extreme.m2)
+    np.testing.assert_array_equal(plain.mean, extreme.mean)
+
+
+def test_extremes_may_be_left_out() -> None:
+    x = sample(0, 50, 3, 0.0)
+    plain, whole = Moments((3,), extremes=False).update(x), Moments((3,)).update(x)
+    assert np.isnan([plain.min, plain.max]).all()
+    again = Moments.from_state(plain.get_state())
+    assert not again.extremes
+    # Of both together they are not known.
+    assert np.isnan(again.update(x).merge(whole).min).all()
+    both = Moments((3,)).update(x).merge(plain)
+    assert not both.extremes
+    assert np.isnan(both.max).all()
+    assert whole.extremes
+
+
+def test_the_tables_above_would_catch_raw_power_sums() -> None:
+    x = sample(0, 3000, 1, 1e6)
+    raw = (x * x).sum(axis=0) - x.sum(axis=0) ** 2 / len(x)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(raw, two_pass(x)[1], rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("place", [0, 1, 300, -1])
+def test_an_outlier_does_not_spoil_the_shift(place: int) -> None:
+    x = sample(2, 5000, 2, 0.0)
+    x[place] = 1e6
+    check(Moments((2,)).update(x), x)
+
+
+@pytest.mark.parametrize("magnitude", [1e-150, 1e-30, 1e30, 1e150])
+def test_very_small_and_very_large_values(magnitude: float) -> None:
+    x = sample(3, 1000, 2, 3.0)
+    moments = Moments((2,)).update(x * magnitude)
+    np.testing.assert_allclose(moments.mean / magnitude, two_pass(x)[0], rtol=TOLERANCE)
+    np.testing.assert_allclose(
+        moments.variance / magnitude**2, two_pass(x)[1] / 1000, rtol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        ">f4",
+        ml_dtypes.bfloat16,
+        ml_dtypes.float8_e4m3fn,
+    ],
+)
+def test_every_real_dtype(dtype: Any) -> None:
+    x = np.random.default_rng(4).integers(0, 120, (1500, 3)).astype(np.dtype(dtype))
+    check(Moments((3,)).update(x), x)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "O", "U3", "M8[s]"])
+def test_other_dtypes_are_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match=r"must hold booleans, integers.* Received: batch.dtype"):
+        Moments((1,)).update(np.zeros((2, 1), dtype))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: x[::3],
+        lambda x: x[:, ::2],
+        lambda x: x[::-1],
+        lambda x: np.broadcast_to(x[:1], x.shape),
+    ],
+)
+def test_strided_views(view: Any) -> None:
+    x = view(sample(5, 9000, 40, 2.0))
+    moments = Moments(x.shape[1:]).update(x)
+    np.testing.assert_allclose(moments.mean, x.mean(axis=0), rtol=1e-11)
+    np.testing.assert_allclose(moments.variance, x.var(axis=0), rtol=TOLERANCE, atol=1e-20)
+
+
+def test_features_of_any_rank() -> None:
+    x = sample(6, 400, 12, 0.0)
+    for shape in [(12,), (3, 4), (2, 3, 2)]:
+        check(Moments(shape).update(x.reshape(400, *shape)), x.reshape(400, *shape))
+    check(Moments(()).update(x[:, 0]), x[:, 0])
+
+
+@pytest.mark.parametrize("value", [0.1, -1e6 / 3, 0.0, 1e30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_feature_is_exact(value: float, dtype: str) -> None:
+    x = np.full((70_000, 3), value, dtype)
+    moments = Moments((3,))
+    for part in np.array_split(x, 7):
+        moments.update(part)
+    assert moments.m2.tolist() == [0.0] * 3
+    assert moments.mean.tolist() == [float(x[0, 0])] * 3
+
+
+def test_non_finite_values_are_counted_and_stay_in_their_feature() -> None:
+    x = sample(7, 5000, 4, 1.0)
+    x[[3, 400, 4999], 1] = np.nan
+    x[2000, 2], x[2001, 2] = np.inf, -np.inf
+    moments = Moments((4,))
+    for part in np.array_split(x, 3):
+        moments.update(part)
+    assert moments.nan_count.tolist() == [0, 3, 0, 0]
+    assert moments.inf_count.tolist() == [0, 0, 2, 0]
+    assert np.isnan(moments.mean[1])
+    mean, squares = two_pass(x[:, [0, 3]])
+    np.testing.assert_allclose(moments.mean[[0, 3]], mean, rtol=TOLERANCE)
+    np.testing.assert_allclose(moments.m2[[0, 3]], squares, rtol=TOLERANCE)
+
+
+def test_no_rows() -> None:
+    empty = Moments((2,)).update(np.zeros((0, 2)))
+    assert empty.rows == 0
+    assert empty.count.tolist() == [0, 0]
+    assert np.isnan(empty.mean).all()
+    assert np.isnan(empty.variance).all()
+    x = sample(8, 10, 2, 1.0)
+    check(Moments((2,)).update(x).merge(empty), x)
+    check(empty.merge(Moments((2,)).update(x)), x)
+
+
+def test_merge_leaves_the_other_alone() -> None:
+    x = sample(9, 20, 2, 1.0)
+    other = Moments((2,)).update(x[:10])
+    total = Moments((2,)).merge(other).update(x[10:])
+    check(total, x)
+    check(other, x[:10])
+
+
+def test_state_goes_on_where_it_was() -> None:
+    x = np.sort(sample(10, 600, 2, 1e6), axis=0)
+    state = Moments((2,)).update(x[:300]).get_state()
+    assert {type(value) for value in state.values()} == {np.ndarray}
+    check(Moments.from_state(state).update(x[300:]), x)
+
+
+def weighted(rows: NDArray[Any], weights: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Mean and weighted sum of squared deviations of each column, with exactly rounded sums."""
+    means, squares = [], []
+    for column, weight in zip(rows.T, weights.T, strict=True):
+        used = weight > 0
+        x, w = column[used], weight[used]
+        shift = x[0]
+        offset = math.fsum(w * (x - shift)) / math.fsum(w)
+        means.append(shift + offset)
+        squares.append(math.fsum(w * ((x - shift) - offset) ** 2))
+    return means, squares
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(2, 900),
+    features=st.integers(1, 4),
+    offset=st.sampled_from([0.0, -3.0, 1e3, 1e6]),
+    kinds=st.sampled_from(["mask", "row mask", "weights", "row weights", "both"]),
+    cuts=st.integers(1, 6),
+)
+def test_masks_and_weights(
+    seed: int, rows: int, features: int, offset: float, kinds: str, cuts: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    x = generator.normal(offset, 1.0, (rows, features))
+    by_row = kinds.startswith("row")
+    mask = generator.random((rows,) if by_row else x.shape) < 0.6
+    mask[0] = True
+    weights = np.where(mask, generator.exponential(size=mask.shape), 0.0)
+    full = np.broadcast_to(mask.reshape(rows, -1), x.shape)
+    heavy = np.broadcast_to(weights.reshape(rows, -1), x.shape)
+    spoilt = np.where(full, x, np.nan) if "mask" in kinds else x
+    moments = Moments((features,))
+    for part in np.array_split(np.arange(rows), cuts):
+        moments.merge(
+            Moments((features,)).update(
+                spoilt[part],
+                mask=mask[part] if kinds != "row weights" and kinds != "weights" else None,
+                sample_weight=weights[part] if "mask" not in kinds else None,
+            )
+        )
+    used = heavy if "mask" not in kinds else full.astype(float)
+    mean, squares = weighted(x, used)
+    assert moments.rows == rows
+    np.testing.assert_array_equal(moments.count, (used > 0).sum(axis=0))
+    np.testing.assert_allclose(moments.weight, used.sum(axis=0), rtol=TOLERANCE)
+    np.testing.assert_allclose(moments.mean, mean, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(moments.m2, squares, rtol=TOLERANCE, atol=1e-10 * (offset == 0))
+    np.testing.assert_array_equal(moments.min, np.where(used > 0, x, np.inf).min(axis=0))
+    np.testing.assert_array_equal(moments.max, np.where(used > 0, x, -np.inf).max(axis=0))
+
+
+def test_integer_weights_are_repetitions() -> None:
+    x, weights = sample(12, 400, 3, 1e4), np.random.default_rng(0).integers(0, 4, 400)
+    moments = Moments((3,)).update(x, sample_weight=weights)
+    expected = Moments((3,)).update(np.repeat(x, weights, axis=0))
+    np.testing.assert_allclose(moments.mean, expected.mean, rtol=TOLERANCE)
+    np.testing.assert_allclose(moments.variance, expected.variance, rtol=TOLERANCE)
+
+
+def test_a_feature_that_counts_only_later_is_exact() -> None:
+    x = sample(13, 3000, 2, 1e6)
+    mask = np.ones(x.shape, bool)
+    mask[:1500, 1] = False
+    moments = Moments((2,)).update(x[:1500], mask=mask[:1500]).update(x[1500:])
+    mean, squares = weighted(x, mask.astype(float))
+    np.testing.assert_allclose(moments.mean, mean, rtol=TOLERANCE)
+    np.testing.assert_allclose(moments.m2, squares, rtol=TOLERANCE)
+    assert np.isnan(Moments((2,)).update(x[:9], mask=mask[:9]).mean).tolist() == [False, True]
+
+
+def test_billions_of_rows() -> None:
+    x = sample(14, 1000, 2, 1e5)
+    moments = Moments((2,)).update(x)
+    mean, variance = moments.mean, moments.variance
+    for _ in range(20):
+        moments.merge(Moments.from_state(moments.get_state()))
+    assert moments.count.tolist() == [1000 * 2**20] * 2
+    np.testing.assert_allclose(moments.mean, mean, rtol=TOLERANCE)
+    np.testing.assert_allclose(moments.variance, variance, rtol=TOLERANCE)
+
+
+def test_offsets_of_a_billion_deviations() -> None:
+    # As exact as float64 allows: the values themselves are rounded to 1e-7 deviations.
+    x = np.random.default_rng(15).normal(1e9, 1.0, (20_000, 1))
+    check(Moments((1,)).update(x[:7]).update(x[7:]), x)
+
+
+def test_pickled_without_its_buffer() -> None:
+    x = sample(16, 5000, 2, 1.0)
+    moments = Moments((2,)).update(x)
+    data = pickle.dumps(moments)
+    assert len(data) < 3000
+    check(pickle.loads(data), x)
+
+
+def test_masks_and_weights_are_checked() -> None:
+    moments, x = Moments((3,)), np.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"`mask` must have the shape \(4,\) or \(4, 3\)"):
+        moments.update(x, mask=np.ones(3, bool))
+    with pytest.raises(ValueError, match=r"`mask` must be booleans.* Received: dtype=float64"):
+        moments.update(x, mask=np.ones(4))  # type: ignore[arg-type]
+    for bad in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="`sample_weight` must be finite and not negative"):
+            moments.update(x, sample_weight=np.array([1, 1, bad, 1]))
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"must have the shape \(rows, 3\). Received: .*\(4, 2\)"):
+        Moments((3,)).update(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"must have the shape \(3,\). Received: .*\(2,\)"):
+        Moments((3,)).merge(Moments((2,)))
+
+
+def test_a_memory_map_is_never_copied_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(11).normal(3, 2, (200_000, 16)).astype("float32"))
+    mapped = np.load(path, mmap_mode="r")
+    tracemalloc.start()
+    try:
+        moments = Moments((16,)).update(mapped)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert moments.rows == 200_000
+    # 12.8 MB of data; one chunk is 512 KiB as float64.
+    assert peak < 1_500_000

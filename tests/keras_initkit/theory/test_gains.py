@@ -1,0 +1,443 @@
+"""Gaussian moments against quadrature by other means, closed forms and known figures."""
+
+import itertools
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, special, stats
+
+from keras_initkit.theory.gains import (
+    GaussianMoments,
+    backward_gain,
+    forward_gain,
+    gain,
+    gaussian_moments,
+)
+
+# On the other backends many functions of keras.ops answer in float32.
+IN_FLOAT64 = keras.config.backend() == "tensorflow"
+# Some activations hold float32 constants in TensorFlow too, such as leaky_relu's 0.2.
+TOLERANCE = 1e-8 if IN_FLOAT64 else 1e-6
+SLOPE_TOLERANCE = 1e-8 if IN_FLOAT64 else 1e-5
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+class Formula(NamedTuple):
+    """An activation and its derivative as scalar functions, and where they have kinks."""
+
+    value: Callable[[float], float]
+    slope: Callable[[float], float]
+    kinks: tuple[float, ...] = ()
+
+
+def _piecewise(
+    edges: tuple[float, ...], *pieces: tuple[Callable[[float], float], Callable[[float], float]]
+) -> Formula:
+    def pick(x: float) -> int:
+        return sum(x > edge for edge in edges)
+
+    return Formula(lambda x: pieces[pick(x)][0](x), lambda x: pieces[pick(x)][1](x), edges)
+
+
+def _line(slope: float, offset: float = 0.0) -> tuple[Any, Any]:
+    return (lambda x: slope * x + offset, lambda x: slope)
+
+
+def _exponential_unit(alpha: float, scale: float = 1.0) -> Formula:
+    below = (
+        lambda x: scale * alpha * math.expm1(x),
+        lambda x: scale * alpha * math.exp(x),
+    )
+    return _piecewise((0.0,), below, _line(scale))
+
+
+def _sigmoid(x: float) -> float:
+    return float(special.expit(x))
+
+
+def _mish_slope(x: float) -> float:
+    tanh = math.tanh(np.logaddexp(0.0, x))
+    return tanh + x * (1 - tanh**2) * _sigmoid(x)
+
+
+FORMULAS = {
+    "linear": Formula(lambda x: x, lambda x: 1.0),
+    "relu": _piecewise((0.0,), _line(0.0), _line(1.0)),
+    "relu6": _piecewise((0.0, 6.0), _line(0.0), _line(1.0), _line(0.0, 6.0)),
+    "leaky_relu": _piecewise((0.0,), _line(0.2), _line(1.0)),
+    "elu": _exponential_unit(1.0),
+    "celu": _exponential_unit(1.0),
+    "selu": _exponential_unit(SELU_ALPHA, SELU_SCALE),
+    "gelu": Formula(
+        lambda x: x * float(special.ndtr(x)),
+        lambda x: float(special.ndtr(x)) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
+    ),
+    "silu": Formula(lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
+    "mish": Formula(lambda x: x * math.tanh(np.logaddexp(0.0, x)), _mish_slope),
+    "softplus": Formula(lambda x: float(np.logaddexp(0.0, x)), _sigmoid),
+    "log_sigmoid": Formula(lambda x: -float(np.logaddexp(0.0, -x)), lambda x: _sigmoid(-x)),
+    "softsign": Formula(lambda x: x / (1 + abs(x)), lambda x: (1 + abs(x)) ** -2, (0.0,)),
+    "tanh": Formula(math.tanh, lambda x: 1 - math.tanh(x) ** 2),
+    "sigmoid": Formula(_sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
+    "hard_sigmoid": _piecewise((-3.0, 3.0), _line(0.0), _line(1 / 6, 0.5), _line(0.0, 1.0)),
+    "hard_silu": _piecewise(
+        (-3.0, 3.0),
+        _line(0.0),
+        (lambda x: x * (x / 6 + 0.5), lambda x: x / 3 + 0.5),
+        _line(1.0),
+    ),
+    "hard_tanh": _piecewise((-1.0, 1.0), _line(0.0, -1.0), _line(1.0), _line(0.0, 1.0)),
+    "exponential": Formula(math.exp, math.exp),
+    "squareplus": Formula(
+        lambda x: (x + math.sqrt(x * x + 4)) / 2, lambda x: (1 + x / math.sqrt(x * x + 4)) / 2
+    ),
+    "sparse_plus": _piecewise(
+        (-1.0, 1.0),
+        _line(0.0),
+        (lambda x: (x + 1) ** 2 / 4, lambda x: (x + 1) / 2),
+        _line(1.0),
+    ),
+    "sparse_sigmoid": _piecewise((-1.0, 1.0), _line(0.0), _line(0.5, 0.5), _line(0.0, 1.0)),
+    "tanh_shrink": Formula(lambda x: x - math.tanh(x), lambda x: math.tanh(x) ** 2),
+    "soft_shrink": _piecewise((-0.5, 0.5), _line(1.0, 0.5), _line(0.0), _line(1.0, -0.5)),
+    "hard_shrink": _piecewise((-0.5, 0.5), _line(1.0), _line(0.0), _line(1.0)),
+}
+
+
+def _expectation(
+    function: Callable[[float], float], variance: float, kinks: tuple[float, ...]
+) -> float:
+    stddev = math.sqrt(variance)
+    norm = stddev * math.sqrt(2 * math.pi)
+    reach = 14 * stddev
+    edges = sorted({-reach, -4 * stddev, 0.0, 4 * stddev, reach} | set(kinks))
+    parts = [
+        integrate.quad(
+            lambda x: function(x) * math.exp(-0.5 * (x / stddev) ** 2) / norm,
+            low,
+            high,
+            epsabs=1e-12,
+            epsrel=1e-11,
+            limit=200,
+        )[0]
+        for low, high in itertools.pairwise(edge for edge in edges if abs(edge) <= reach)
+    ]
+    return math.fsum(parts)
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.01, 3.0])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_moments_agree_with_adaptive_quadrature(name: str, variance: float) -> None:
+    value, slope, kinks = FORMULAS[name]
+    moments = gaussian_moments(name, variance)
+    scale = max(1.0, moments.second_moment)
+    for got, integrand, tolerance in [
+        (moments.mean, value, TOLERANCE),
+        (moments.second_moment, lambda x: value(x) ** 2, TOLERANCE),
+        (moments.derivative_second_moment, lambda x: slope(x) ** 2, SLOPE_TOLERANCE),
+    ]:
+        assert got == pytest.approx(
+            _expectation(integrand, variance, kinks), abs=tolerance * scale, rel=0
+        )
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.1, 2.5])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gains_keep_variances_and_gradients(name: str, variance: float) -> None:
+    value, slope, kinks = FORMULAS[name]
+    kept = _expectation(lambda x: value(x) ** 2, variance, kinks) / variance
+    assert forward_gain(name, variance) ** 2 * kept == pytest.approx(
+        1, abs=1e-6 if IN_FLOAT64 else 1e-5
+    )
+    passed = _expectation(lambda x: slope(x) ** 2, variance, kinks)
+    if passed:
+        got = backward_gain(name, variance) ** 2 * passed
+        assert got == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-3)
+    else:
+        with pytest.raises(ValueError, match="`activation` must have a slope"):
+            backward_gain(name, variance)
+
+
+def test_a_gain_keeps_a_variance_above_zero() -> None:
+    with pytest.raises(ValueError, match="`variance` must be above 0"):
+        forward_gain("sigmoid", 0.0)
+
+
+# E f, E f², E f'² and 1/sqrt(E f²) at variance 1, to six digits.
+KNOWN = {
+    "relu": (0.398942, 0.5, 0.5, 1.414214),
+    "leaky_relu": (0.319154, 0.52, 0.52, 1.386750),
+    "elu": (0.160521, 0.644945, 0.6681, 1.245198),
+    "selu": (0, 1, 1.071555, 1),
+    "gelu": (0.282095, 0.425221, 0.455851, 1.533530),
+    "silu": (0.206621, 0.355776, 0.379482, 1.676532),
+    "mish": (0.240404, 0.452342, 0.479084, 1.486848),
+    "softplus": (0.806059, 0.921246, 0.293379, 1.041867),
+    "softsign": (0, 0.183014, 0.227671, 2.337533),
+    "tanh": (0, 0.394294, 0.464403, 1.592537),
+    "sigmoid": (0.5, 0.293379, 0.044836, 1.846229),
+    "hard_sigmoid": (0.5, 0.277639, 0.027703, 1.897840),
+    "hard_silu": (0.166217, 0.331567, 0.358531, 1.736657),
+    "hard_tanh": (0, 0.516059, 0.682689, 1.392036),
+    "exponential": (1.648721, 7.389056, 7.389056, 0.367879),
+    "squareplus": (1.109306, 1.5, 0.289315, 0.816497),
+    "sparse_plus": (0.462330, 0.524844, 0.379015, 1.380337),
+    "tanh_shrink": (0, 0.182883, 0.252992, 2.338368),
+    "soft_shrink": (0, 0.419279, 0.617075, 1.544361),
+    "hard_shrink": (0, 0.969140, 0.617075, 1.015796),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_moments_and_gain_agree_with_known_figures(name: str) -> None:
+    got = (*gaussian_moments(name), forward_gain(name))
+    # selu and elu are known to fewer digits: their derivative has a jump at 0.
+    tolerance = 2e-5 if name in ("elu", "selu") else 1.5e-6 if IN_FLOAT64 else 1e-5
+    assert got == pytest.approx(KNOWN[name], abs=tolerance)
+
+
+@pytest.mark.parametrize("variance", [1e-20, 1e-6, 1.0, 4.0, 9.0])
+def test_exponential_has_the_moments_of_a_lognormal(variance: float) -> None:
+    moments = gaussian_moments("exponential", variance)
+    expected = (math.exp(variance / 2), math.exp(2 * variance), math.exp(2 * variance))
+    rel = 1e-6 if IN_FLOAT64 else 1e-3
+    assert moments == pytest.approx(expected, rel=rel)
+
+
+@pytest.mark.parametrize("frequency", [0.5, 3.0, 30.0])
+def test_sine_has_its_closed_form(frequency: float) -> None:
+    moments = gaussian_moments(lambda x: np.sin(frequency * np.asarray(x)))
+    damping = math.exp(-2 * frequency**2)
+    assert moments.second_moment == pytest.approx((1 - damping) / 2, abs=1e-9)
+    expected = frequency**2 * (1 + damping) / 2
+    assert moments.derivative_second_moment == pytest.approx(expected, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-280, 290), st.floats(-3, 3))
+def test_a_leaky_relu_scales_over_all_magnitudes(exponent: float, slope: float) -> None:
+    variance = 10.0**exponent
+    moments = gaussian_moments(
+        lambda x: np.where(np.asarray(x) > 0, x, slope * np.asarray(x)), variance
+    )
+    share = (1 + slope**2) / 2
+    assert moments.second_moment / variance == pytest.approx(share, rel=1e-9)
+    assert moments.derivative_second_moment == pytest.approx(share, rel=1e-9)
+    mean = (1 - slope) * math.sqrt(variance / (2 * math.pi))
+    assert moments.mean == pytest.approx(mean, abs=1e-9 * math.sqrt(variance))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(-80, 80), st.floats(0.1, 30))
+def test_kinks_and_jumps_on_the_grid_cost_nothing(steps: int, variance: float) -> None:
+    kink, stddev = steps / 40, math.sqrt(variance)
+    above = stats.norm.sf(kink, scale=stddev).item()
+    ramp = gaussian_moments(lambda x: np.maximum(np.asarray(x) - kink, 0), variance)
+    assert ramp.derivative_second_moment == pytest.approx(above, abs=1e-9)
+    step = gaussian_moments(lambda x: (np.asarray(x) > kink).astype("float64"), variance)
+    assert step == pytest.approx((above, above, 0.0), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-3, 3))
+def test_kinks_and_jumps_off_the_grid_cost_what_is_documented(kink: float) -> None:
+    above = stats.norm.sf(kink).item()
+    density = stats.norm.pdf(kink).item()
+    ramp = gaussian_moments(lambda x: np.maximum(np.asarray(x) - kink, 0))
+    second_moment = (1 + kink**2) * above - kink * density
+    assert ramp.second_moment == pytest.approx(second_moment, abs=1e-8)
+    assert ramp.derivative_second_moment == pytest.approx(above, abs=2e-3)
+    step = gaussian_moments(lambda x: (np.asarray(x) > kink).astype("float64"))
+    assert step.second_moment == pytest.approx(above, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "gelu"])
+def test_moments_at_variance_zero_are_the_limit(name: str) -> None:
+    value, slope, _ = FORMULAS[name]
+    expected = (value(0.0), value(0.0) ** 2, slope(0.0) ** 2)
+    tolerance = 1e-8 if IN_FLOAT64 else 1e-3
+    assert gaussian_moments(name, 0.0) == pytest.approx(expected, abs=tolerance)
+    assert gaussian_moments(name, 1e-24) == pytest.approx(expected, abs=tolerance)
+
+
+def test_a_kink_at_zero_counts_half_on_each_side_at_variance_zero() -> None:
+    assert gaussian_moments("leaky_relu", 0.0) == pytest.approx((0.0, 0.0, 0.52), abs=1e-6)
+
+
+def test_a_saturated_activation_is_right_at_large_variances() -> None:
+    moments = gaussian_moments("tanh", 1e8)
+    # E tanh² = 1 - E sech² and E sech⁴ = 4/3 · density at 0: a spike of width 1.
+    density = 1e-4 / math.sqrt(2 * math.pi)
+    assert 1 - moments.second_moment == pytest.approx(2 * density, rel=1e-6)
+    assert moments.derivative_second_moment == pytest.approx(4 / 3 * density, rel=1e-5)
+
+
+def test_an_activation_may_be_written_in_any_way() -> None:
+    def with_ops(x: Any) -> Any:
+        return x * 0.5 * (1 + keras.ops.erf(x / math.sqrt(2)))
+
+    def with_numpy(x: Any) -> Any:
+        return np.asarray(x) * special.ndtr(np.asarray(x))
+
+    for function in (
+        with_ops,
+        with_numpy,
+        keras.activations.gelu,
+        keras.layers.Activation("gelu"),
+    ):
+        assert forward_gain(function) == pytest.approx(1.533530, abs=1e-6)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="calls TensorFlow")
+def test_an_activation_may_be_written_in_tensorflow() -> None:
+    import tensorflow as tf
+
+    moments = gaussian_moments(tf.function(tf.nn.relu6))
+    assert moments == pytest.approx(gaussian_moments("relu6"), abs=1e-12)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="calls TensorFlow")
+def test_a_gain_can_be_computed_inside_a_trace() -> None:
+    import tensorflow as tf
+
+    gains = []
+
+    @tf.function
+    def trace(x: Any) -> Any:
+        gains.append(gain(lambda z: keras.ops.tanh(z) * 2.0))
+        return x
+
+    trace(tf.zeros(2))
+    assert gains == [pytest.approx(1.592537 / 2, abs=1e-6)]
+
+
+def test_precision_policies_do_not_touch_a_gain() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert forward_gain(lambda x: keras.ops.tanh(x)) == pytest.approx(1.592537, abs=1e-6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 0.2, 1.0, math.sqrt(5.0), -1.0])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+def test_a_negative_slope_has_its_closed_form(name: str, slope: float) -> None:
+    assert gain(name, slope) == pytest.approx(math.sqrt(2 / (1 + slope**2)), rel=1e-15)
+
+
+def test_a_negative_slope_agrees_with_the_integral() -> None:
+    moments = gaussian_moments(lambda x: keras.ops.leaky_relu(x, 0.3))
+    assert gain("leaky_relu", 0.3) == pytest.approx(moments.second_moment**-0.5, abs=1e-7)
+    assert gain("leaky_relu") == pytest.approx(gain("relu", 0.2), abs=1e-7)
+
+
+@pytest.mark.parametrize("number", [1, 0.25, np.float32(1.5), np.int64(3)])
+def test_a_number_stands_for_itself(number: Any) -> None:
+    got = gain(number)
+    assert type(got) is float
+    assert got == number
+
+
+@pytest.mark.parametrize("number", [0, -1.0, math.nan, math.inf, np.float64(-2)])
+def test_a_number_is_positive_and_finite(number: float) -> None:
+    with pytest.raises(ValueError, match=r"`gain` must be positive and finite.*Received: gain="):
+        gain(number)
+
+
+@pytest.mark.parametrize("thing", [None, True, [1.0], {"a": 1}])
+def test_a_gain_is_a_number_or_an_activation(thing: Any) -> None:
+    with pytest.raises(ValueError, match=r"`gain` must be a positive number, the name of"):
+        gain(thing)
+
+
+@pytest.mark.parametrize("name", ["rleu", "get", "serialize", "threshold"])
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
+    match = rf"`gain` must be .*Received: gain='{name}'.*celu, elu, .*tanh_shrink"
+    with pytest.raises(ValueError, match=match):
+        gain(name)
+    with pytest.raises(ValueError, match=r"`activation` must be a callable or the name of"):
+        gaussian_moments(name)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "softmax",
+        "log_softmax",
+        "sparsemax",
+        "glu",
+        keras.ops.sum,
+        lambda x: x - keras.ops.mean(x),
+    ],
+)
+def test_an_activation_acts_on_each_element_alone(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"must act on each element alone .* softmax"):
+        gain(function)
+
+
+def test_an_activation_is_deterministic() -> None:
+    with pytest.raises(ValueError, match="must act on each element alone"):
+        gain(lambda x: x * keras.random.uniform(keras.ops.shape(x), dtype="float64"))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [keras.ops.log, lambda x: 1 / np.abs(np.asarray(x)) ** 500, lambda x: x * math.nan],
+)
+def test_an_activation_is_finite(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"`activation` must be finite: it is not at -?\d"):
+        gaussian_moments(function)
+
+
+def test_an_activation_has_a_second_moment() -> None:
+    with pytest.raises(ValueError, match=r"must grow slowly enough for E f\(z\)² to exist"):
+        gain(lambda x: np.exp(np.asarray(x) ** 2 / 4))
+
+
+def test_an_activation_is_not_zero_everywhere() -> None:
+    with pytest.raises(ValueError, match=r"`gain` must be .*must not be zero everywhere"):
+        gain(lambda x: 0.0 * x)
+
+
+@pytest.mark.parametrize("variance", [-1.0, math.nan, math.inf, "1", True])
+def test_a_variance_is_finite_and_not_negative(variance: Any) -> None:
+    with pytest.raises(ValueError, match=r"`variance` must be a finite number, 0 or above"):
+        gaussian_moments("relu", variance)
+
+
+@pytest.mark.parametrize("slope", ["0.1", math.nan, math.inf, True, [0.1]])
+def test_a_negative_slope_is_a_number(slope: Any) -> None:
+    with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number or None"):
+        gain("relu", slope)
+
+
+@pytest.mark.parametrize("other", [1.0, "tanh", keras.activations.relu])
+def test_a_negative_slope_belongs_to_a_relu(other: Any) -> None:
+    with pytest.raises(ValueError, match=r'`negative_slope` must be None unless gain="relu"'):
+        gain(other, 0.1)
+
+
+def test_an_import_computes_nothing() -> None:
+    code = (
+        "import keras\n"
+        "calls = []\n"
+        "keras.ops.convert_to_tensor = lambda *a, **k: calls.append(a)\n"
+        "import keras_initkit.initializers, keras_initkit.theory.propagation\n"
+        "assert not calls\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_moments_are_plain_floats() -> None:
+    moments = gaussian_moments("tanh")
+    assert isinstance(moments, GaussianMoments)
+    assert {type(moment) for moment in moments} == {float}

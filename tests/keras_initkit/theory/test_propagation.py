@@ -1,0 +1,235 @@
+"""Mean-field predictions against simulated networks, closed forms and known figures."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import special
+
+from keras_initkit.theory.gains import forward_gain
+from keras_initkit.theory.propagation import critical_weight_variance, propagate
+
+pytestmark = pytest.mark.numpy_alone
+
+Array = npt.NDArray[np.float64]
+
+IN_FLOAT64 = keras.config.backend() == "tensorflow"
+WIDTH = 200
+INPUT_SECOND_MOMENT = 0.6
+TOLERANCE = 1.5e-6 if IN_FLOAT64 else 1e-3
+
+NUMPY: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "relu": (lambda h: np.maximum(h, 0), lambda h: (h > 0).astype(float)),
+    "tanh": (np.tanh, lambda h: 1 - np.tanh(h) ** 2),
+    "gelu": (
+        lambda h: h * special.ndtr(h),
+        lambda h: special.ndtr(h) + h * np.exp(-h * h / 2) / math.sqrt(2 * math.pi),
+    ),
+    "sigmoid": (special.expit, lambda h: special.expit(h) * special.expit(-h)),
+}
+
+
+def _simulate(
+    name: str, depth: int, weight_variance: float, bias_variance: float, seed: int
+) -> tuple[Array, Array]:
+    """Return the variances and the backward factors of one random network."""
+    activation, slope = NUMPY[name]
+    width, batch = WIDTH, 16
+    generator = np.random.default_rng(seed)
+    outputs = generator.standard_normal((batch, width)) * math.sqrt(INPUT_SECOND_MOMENT)
+    weights, preactivations = [], []
+    for _ in range(depth):
+        weight = generator.standard_normal((width, width)) * math.sqrt(weight_variance / width)
+        bias = generator.standard_normal(width) * math.sqrt(bias_variance)
+        weights.append(weight)
+        preactivations.append(outputs @ weight + bias)
+        outputs = activation(preactivations[-1])
+
+    gradient = generator.standard_normal((batch, width))
+    factors = []
+    for layer in range(depth - 1, 0, -1):
+        back = (gradient @ weights[layer].T) * slope(preactivations[layer - 1])
+        factors.append((back**2).sum() / (gradient**2).sum())
+        gradient = back
+    return np.array([(h**2).mean() for h in preactivations]), np.array(factors[::-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "weight_variance", "bias_variance"),
+    [
+        ("relu", 2.0, 0.0),
+        ("relu", 1.2, 0.1),
+        ("tanh", 1.76, 0.05),
+        ("tanh", 4.0, 0.0),
+        ("gelu", 2.35, 0.0),
+        ("sigmoid", 9.0, 0.2),
+    ],
+)
+def test_predictions_hold_in_simulated_networks(
+    name: str, weight_variance: float, bias_variance: float
+) -> None:
+    depth, networks = 6, 40
+    prediction = propagate(name, depth, weight_variance, bias_variance, INPUT_SECOND_MOMENT)
+    runs = [_simulate(name, depth, weight_variance, bias_variance, s) for s in range(networks)]
+    for predicted, simulated in [
+        (prediction.q, np.array([q for q, _ in runs])),
+        (prediction.chi[:-1], np.array([chi for _, chi in runs])),
+    ]:
+        # Five standard errors, and the bias of a finite width: a few units in 1/width.
+        error = 5 * simulated.std(axis=0, ddof=1) / math.sqrt(networks) + 5 / WIDTH * predicted
+        assert (np.abs(simulated.mean(axis=0) - predicted) <= error).all()
+        # The bound is narrow enough to tell a wrong formula, before noise adds up.
+        assert (error[:3] <= 0.18 * predicted[:3]).all()
+
+
+def test_a_relu_network_has_its_closed_form() -> None:
+    prediction = propagate("relu", 30, 1.5, 0.2, 3.0)
+    expected = [1.5 * 3.0 + 0.2]
+    for _ in range(29):
+        expected.append(0.75 * expected[-1] + 0.2)
+    assert prediction.q == pytest.approx(np.array(expected), rel=1e-9)
+    assert prediction.chi == pytest.approx(np.full(30, 0.75), rel=1e-9)
+    assert prediction.gradient_norm_ratio == pytest.approx(0.75 ** (29 / 2), rel=1e-9)
+
+
+def test_gradients_pass_every_layer_but_the_last() -> None:
+    prediction = propagate("tanh", 3, 4.0, input_second_moment=0.01)
+    first, second, last = prediction.chi
+    assert prediction.gradient_norm_ratio == pytest.approx(math.sqrt(first * second))
+    assert last < 0.9 * first
+
+
+def test_a_single_layer_leaves_gradients_alone() -> None:
+    assert propagate("tanh", 1, 3.0).gradient_norm_ratio == 1.0
+
+
+def test_gradients_of_hundreds_of_layers_do_not_overflow_on_the_way() -> None:
+    prediction = propagate("linear", 600, 4.0, input_second_moment=1e-200)
+    assert math.log(prediction.gradient_norm_ratio) == pytest.approx(599 * math.log(2), rel=1e-9)
+
+
+def test_a_dead_layer_kills_gradients() -> None:
+    prediction = propagate(lambda x: keras.ops.sign(x), 5, 1.0)
+    assert prediction.chi == pytest.approx(np.zeros(5), abs=1e-12)
+    assert prediction.gradient_norm_ratio == 0.0
+
+
+# With the forward gain, chi at variance 1: gain² · E f'².
+@pytest.mark.parametrize(
+    ("name", "chi"),
+    [
+        ("relu", 1.0),
+        ("elu", 1.036),
+        ("selu", 1.072),
+        ("gelu", 1.072),
+        ("silu", 1.067),
+        ("mish", 1.059),
+        ("hard_silu", 1.081),
+        ("tanh", 1.178),
+        ("softsign", 1.244),
+        ("hard_tanh", 1.323),
+        ("softplus", 0.319),
+        ("sigmoid", 0.153),
+    ],
+)
+def test_the_forward_gain_has_known_backward_factors(name: str, chi: float) -> None:
+    variance = forward_gain(name) ** 2
+    prediction = propagate(name, 2, variance, input_second_moment=1.0 / variance)
+    assert prediction.q == pytest.approx(np.ones(2), abs=1e-5)
+    assert prediction.chi[0] == pytest.approx(chi, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("bias_variance", "weight_variance"),
+    [
+        (0, 1),
+        (1e-6, 1.018253),
+        (2.01e-5, 1.049996),
+        (1e-4, 1.086026),
+        (1e-3, 1.189190),
+        (0.01, 1.424205),
+        (0.05, 1.760955),
+        (0.1, 1.986073),
+        (0.2, 2.285152),
+        (0.3, 2.505127),
+    ],
+)
+def test_tanh_has_a_known_critical_line(bias_variance: float, weight_variance: float) -> None:
+    got = critical_weight_variance("tanh", bias_variance)
+    assert got == pytest.approx(weight_variance, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias_variance", "weight_variance"),
+    [
+        ("linear", 0.0, 1.0),
+        ("relu", 0.0, 2.0),
+        ("leaky_relu", 0.0, 2 / 1.04),
+        ("hard_tanh", 0.0, 1.0),
+        ("gelu", 0.0, 4.0),
+        ("elu", 0.0, 1.0),
+        (keras.ops.erf, 0.0, math.pi / 4),
+        (keras.ops.erf, 0.05, 1.375839),
+    ],
+)
+def test_other_activations_have_known_critical_points(
+    activation: Any, bias_variance: float, weight_variance: float
+) -> None:
+    got = critical_weight_variance(activation, bias_variance)
+    assert got == pytest.approx(weight_variance, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh", "softsign"])
+def test_a_critical_network_settles_where_gradients_keep_their_norm(name: str) -> None:
+    prediction = propagate(name, 300, critical_weight_variance(name, 0.05), 0.05)
+    assert prediction.chi[-1] == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "linear"])
+def test_relus_with_biases_have_no_critical_point(name: str) -> None:
+    with pytest.raises(ValueError, match=r"`bias_variance` must leave a fixed point .*=0.05"):
+        critical_weight_variance(name, 0.05)
+
+
+def test_a_step_has_no_critical_point() -> None:
+    with pytest.raises(ValueError, match="`activation` must have a slope"):
+        critical_weight_variance(lambda x: 0.0 * x + 1.0)
+
+
+def test_fifty_layers_take_well_under_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        propagate("tanh", 50, 1.76, 0.05)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_an_explosion_is_reported_at_its_layer() -> None:
+    with pytest.raises(ValueError, match=r"finite: it overflows at layer 52 of 60.*=1000000.0"):
+        propagate("linear", 60, 1e6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 0}, "`depth` must be a positive integer. Received: depth=0"),
+        ({"depth": 2.0}, "`depth` must be a positive integer. Received: depth=2.0"),
+        ({"depth": True}, "`depth` must be a positive integer. Received: depth=True"),
+        ({"weight_variance": 0.0}, "`weight_variance` must be a finite number, above 0"),
+        ({"weight_variance": math.inf}, "`weight_variance` must be a finite number, above 0"),
+        ({"bias_variance": -1e-9}, "`bias_variance` must be a finite number, 0 or above"),
+        ({"bias_variance": "0"}, "`bias_variance` must be a finite number, 0 or above"),
+        ({"input_second_moment": math.nan}, "`input_second_moment` must be a finite number"),
+        ({"activation": "rleu"}, "`activation` must be a callable or the name of"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = {"activation": "relu", "depth": 3, "weight_variance": 2.0}
+    with pytest.raises(ValueError, match=message):
+        propagate(**{**valid, **arguments})

@@ -1,0 +1,263 @@
+"""A report is one file that needs nothing else, and the command makes it without Keras."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.charts.report import write_report
+from tensorboard_plugin_initkit.command import main
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
+from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
+from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
+from tests import ROOT
+from tests.callbacks.training import compiled, fit, mlp
+from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE, history_of
+
+TWO_LINES = "from keras_initkit.callbacks import GradientMonitor"
+
+
+class Page(HTMLParser):
+    """Tags, what they refer to, and the text outside of scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.references, self.text, self._inside = set(), [], "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self._inside = tag
+        self.references += [value for name, value in attrs if name in ("src", "href", "action")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+
+def report(path, histories, findings=None, **options):
+    write_report(histories, findings or {}, path, **options)
+    html = path.read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def write_log(log_dir, history, findings=()):
+    writer = LogWriter(log_dir)
+    writer.write(history._joined())
+    if findings:
+        writer.write_findings(to_json(findings), int(history.steps[-1]))
+
+
+def run(*arguments, cwd):
+    """The command in a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "tensorboard_plugin_initkit.command"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_report_refers_to_nothing_outside(tmp_path):
+    html, page = report(tmp_path / "r.html", {"run": history_of(np.ones((3, 4)))})
+    assert page.references == []
+    assert "link" not in page.tags
+    assert "iframe" not in page.tags
+    assert "default-src 'none'" in html  # the browser is told not to load anything
+    assert not re.search(r"@import|url\(\s*['\"]?http", html)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_report_holds_every_run_and_finding(tmp_path, theme):
+    findings = {"b": [Finding("vanishing", "layer_0", 7, "It vanishes.", {"ratio": 1e-9})]}
+    histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b")}
+    html, page = report(tmp_path / "r.html", histories, findings, theme=theme, notes=["A note."])
+    for text in ("It vanishes.", "ratio = 1e-09", "A note.", "3 recorded steps, 0 to 2"):
+        assert text in page.text
+    # Depth, the difference, and for each run its map and its lines.
+    assert html.count("data-root-id") == 6
+
+
+def test_a_finding_leads_to_its_run(tmp_path):
+    findings = {name: [Finding("vanishing", "", 7, "It vanishes.")] for name in ("b", "gone")}
+    histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b", "c")}
+    html, page = report(tmp_path / "r.html", histories, findings)
+    assert page.references == ["#run-1"]
+    assert '<a href="#run-1">b</a>' in html
+    assert '<section id="run-1"><h2>b</h2>' in html
+
+
+@pytest.mark.parametrize(
+    ("others", "compared"),
+    [
+        ({"b": history_of(np.ones((3, 4)))}, True),
+        ({"b": history_of(np.ones((3, 4))), "c": history_of(np.ones((3, 4)))}, False),
+        ({"b": history_of(np.ones((3, 1)), ["other"])}, False),
+        ({"b": history_of(np.ones((3, 4)), steps=[10, 11, 12])}, False),
+        ({"b": GradientHistory()}, False),
+    ],
+    ids=["two", "three", "no layer in common", "no step in common", "one is empty"],
+)
+def test_two_runs_are_compared_where_they_can_be(tmp_path, others, compared):
+    _, page = report(tmp_path / "r.html", {"a": history_of(np.ones((3, 4)))} | others)
+    assert ("b relative to a" in page.text) == compared
+
+
+def test_hostile_names_are_text_in_a_report(tmp_path):
+    findings = [Finding(name, name, 0, name, {name: 1}) for name in HOSTILE]
+    history = history_of(np.ones((3, len(HOSTILE))), HOSTILE)
+    html, page = report(
+        tmp_path / "r.html", dict.fromkeys(HOSTILE[:3], history), {HOSTILE[0]: findings}
+    )
+    assert page.tags <= {
+        *("html", "head", "meta", "title", "style", "script", "body", "h1", "h2", "p"),
+        *("table", "thead", "tbody", "tr", "th", "td", "div", "section", "details", "summary"),
+        "a",
+    }
+    assert "<script>alert" not in html
+    assert HOSTILE[0] in page.text
+    assert "x" * 600 not in page.text
+
+
+def test_an_empty_record_says_why_and_what_to_write(tmp_path):
+    html, page = report(tmp_path / "r.html", {"started": GradientHistory()})
+    assert "holds no recorded step yet" in page.text
+    assert TWO_LINES in page.text
+    assert len(html) < 10_000  # no charts, no library
+    _, page = report(tmp_path / "r.html", {})
+    assert TWO_LINES in page.text
+
+
+@pytest.mark.parametrize("inside", [".", "runs/first", "runs"])
+def test_the_command_reads_what_a_training_logged(tmp_path, inside):
+    log_dir = tmp_path / "runs" / "first"
+    fit(compiled(mlp), GradientMonitor(log_dir, every_n_steps=1))
+    result = run("report", inside, "-o", "out.html", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"out.html: 1 run from {inside}\n"
+    text = Page((tmp_path / "out.html").read_text()).text
+    assert f"{len(read_log(log_dir))} recorded steps" in text
+    assert "first" in text
+
+
+def test_the_command_imports_neither_keras_nor_tensorflow(tmp_path):
+    write_log(tmp_path / "log", history_of(np.ones((3, 4))))
+    script = f"""
+import sys
+from tensorboard_plugin_initkit.command import main
+assert main(["report", {str(tmp_path / "log")!r}, "-o", {str(tmp_path / "out.html")!r}]) == 0
+assert not {{"keras", "tensorflow", "keras_initkit", "torch", "jax"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "out.html").exists()
+
+
+def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys):
+    findings = [Finding("vanishing", "layer_0", 2, "It vanishes.")]
+    for name in ("a", "b/c", "b/d"):
+        write_log(tmp_path / name, history_of(np.ones((3, 4))), findings)
+    EventFileWriter(tmp_path / "a" / "activations")  # another log, without gradients
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 0
+    assert "3 runs" in capsys.readouterr().out
+    html = (tmp_path / "out.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", html)[2:] == ["a", "b/c", "b/d"]
+    assert html.count("<td>It vanishes.</td>") == 3
+
+
+def test_the_command_is_installed_under_its_name():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    assert "keras-initkit = tensorboard_plugin_initkit.command:main" in scripts
+
+
+def test_findings_that_a_log_repeats_are_shown_once(tmp_path):
+    findings = [Finding("vanishing", "layer_0", 2, "First."), Finding("x", "", 3, "Second.")]
+    writer = LogWriter(tmp_path / "log")
+    writer.write(history_of(np.ones((3, 4)))._joined())
+    for count in (1, 2):
+        writer.write_findings(to_json(findings[:count]), 2)
+    main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")])
+    html = (tmp_path / "out.html").read_text()
+    assert html.count("<td>First.</td>") == html.count("<td>Second.</td>") == 1
+
+
+def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsys):
+    for name in ("good", "bad"):
+        write_log(tmp_path / name, history_of(np.ones((3, 4))))
+    (file,) = event_files(tmp_path / "bad" / RUN)
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 0
+    assert "The log of 'bad' cannot be read" in capsys.readouterr().err
+    text = Page((tmp_path / "out.html").read_text()).text
+    assert "The log of 'bad' cannot be read" in text
+    assert "good" in text
+    assert main(["report", str(tmp_path / "bad"), "-o", str(tmp_path / "none.html")]) == 1
+    assert "must match their checksums" in capsys.readouterr().err
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_a_log_without_a_step_is_reported_as_such(tmp_path):
+    EventFileWriter(tmp_path / "started" / RUN)
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 0
+    assert "holds no recorded step yet" in (tmp_path / "out.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "which is no directory"),
+        (lambda path: path.write_text("text"), "which is no directory"),
+        (lambda path: path.mkdir(), "which holds no log of gradients"),
+        (
+            lambda path: (path.mkdir(), (path / "events.out.tfevents.1.host").touch()),
+            "which holds no log of gradients",
+        ),
+    ],
+    ids=["missing", "a file", "empty", "foreign"],
+)
+def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path, make, why):
+    make(tmp_path / "log")
+    result = run("report", "log", cwd=tmp_path)
+    assert result.returncode == 1
+    assert (
+        "LOGDIR must be a directory that a GradientMonitor has written to, or one above it. "
+        in (result.stderr)
+    )
+    assert f"Received: 'log', {why}." in result.stderr
+    assert "GradientMonitor('log')" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--statistic", "nom"], "The statistic must be one of"),
+        (["--statistic", "loss"], "`statistic` must be one of layers"),
+        (["-o", "no/such/place.html"], "No such file or directory"),
+    ],
+)
+def test_wrong_options_are_said_in_one_line(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    write_log("log", history_of(np.ones((3, 4))))
+    assert main(["report", "log", *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

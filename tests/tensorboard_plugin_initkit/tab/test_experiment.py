@@ -1,0 +1,647 @@
+"""What TensorBoard has loaded is the same record as the log, by both of its data servers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard import errors
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.data import server_ingester
+from tensorboard.data.provider import TensorDatum
+from tensorboard.util.grpc_util import ChannelCredsType
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.log import gradient_log as log
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
+from tensorboard_plugin_initkit.record.schema import (
+    RECORDED,
+    STATISTICS,
+    TOTAL_STATISTICS,
+    TOTALS,
+    Chunk,
+    Layout,
+    Variable,
+)
+from tensorboard_plugin_initkit.tab.cache import Cache
+from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
+from tests.tensorboard_plugin_initkit.support.application import python_provider
+from tests.tensorboard_plugin_initkit.support.browser import eventually
+
+HOSTILE = [
+    "plain/dense",
+    "<script>alert(1)</script>",
+    "line\nbreak\ttab\x00",
+    "\"quotes\" 'others' \\",
+    "مرحبا",
+    "x" * 10_000,
+]
+
+
+def layout_of(*layers: str, optimizers: tuple[str, ...] = ("",)) -> Layout:
+    """Two variables a layer."""
+    return Layout(
+        tuple(
+            Variable(f"{layer}/{name}", layer, shape, optimizers[i % len(optimizers)], "Dense", "x")
+            for i, layer in enumerate(layers)
+            for name, shape in (("kernel", (3, 2)), ("bias", (2,)))
+        ),
+        optimizers,
+    )
+
+
+def chunk_of(
+    layout: Layout, steps: Any, seed: int = 0, statistics: tuple[str, ...] = RECORDED
+) -> Chunk:
+    """Random values, among them missing gradients and those that are not finite."""
+    rng = np.random.default_rng(seed)
+    shape = (len(steps), len(layout.variables))
+    values = {name: rng.lognormal(sigma=9, size=shape).astype(np.float32) for name in statistics}
+    for array in values.values():
+        for special in (0, np.nan, np.inf):
+            array[rng.random(shape) < 0.1] = special
+    shape = (len(steps), len(layout.optimizers))
+    totals = {name: rng.lognormal(size=shape).astype(np.float32) for name in TOTALS}
+    return Chunk(layout, np.asarray(steps, np.int64), values, totals)
+
+
+def write(log_dir: Path, *chunks: Chunk) -> None:
+    """By a process of its own."""
+    writer = LogWriter(log_dir, scalars=1)
+    for chunk in chunks:
+        writer.write(chunk)
+    writer.end()
+
+
+def chunks_of(layout: Layout, first: int, last: int, size: int, seed: int = 0) -> list[Chunk]:
+    starts = range(first, last, size)
+    return [chunk_of(layout, range(s, min(s + size, last)), seed + s) for s in starts]
+
+
+SMALL = layout_of("a", "b", "c")
+LARGE = layout_of("a", "b", "new", "c")
+
+
+def plain(log_dir: Path) -> None:
+    write(log_dir, *chunks_of(SMALL, 0, 200, 7))
+
+
+def hostile(log_dir: Path) -> None:
+    write(log_dir, *chunks_of(layout_of(*HOSTILE, optimizers=("body", "<b>")), 0, 30, 10))
+
+
+def long_steps(log_dir: Path) -> None:
+    write(log_dir, chunk_of(SMALL, [3, 2**24 - 1, 2**24 + 1, 2**40 + 1]))
+
+
+def resumed(log_dir: Path) -> None:
+    """In the middle of a chunk, with chunks of another size."""
+    write(log_dir, *chunks_of(SMALL, 0, 100, 20))
+    write(log_dir, *chunks_of(SMALL, 50, 90, 3, seed=1000))
+
+
+def resumed_twice(log_dir: Path) -> None:
+    """The second time further back, and not as far as before."""
+    write(log_dir, *chunks_of(SMALL, 0, 100, 30))
+    write(log_dir, *chunks_of(LARGE, 70, 200, 30, seed=1000))
+    write(log_dir, *chunks_of(SMALL, 40, 60, 4, seed=2000))
+
+
+def begun_anew(log_dir: Path) -> None:
+    write(log_dir, *chunks_of(LARGE, 0, 100, 20))
+    write(log_dir, *chunks_of(SMALL, 0, 30, 7, seed=1000))
+
+
+def grown(log_dir: Path) -> None:
+    """Layers that come and go, while the training goes on."""
+    write(
+        log_dir,
+        *chunks_of(SMALL, 0, 50, 20),
+        *chunks_of(LARGE, 50, 80, 20),
+        *chunks_of(layout_of("c", "other", optimizers=("second",)), 80, 90, 20),
+        *chunks_of(SMALL, 90, 120, 20),
+    )
+
+
+def later_statistics(log_dir: Path) -> None:
+    """Some statistics are recorded in some chunks only."""
+    some = ("norm", "nonfinite")
+    write(
+        log_dir,
+        chunk_of(SMALL, range(10), 1, some),
+        chunk_of(SMALL, range(10, 30), 2, (*some, "cosine")),
+        chunk_of(SMALL, range(30, 40), 3, some),
+    )
+
+
+def truncated(log_dir: Path) -> None:
+    """As after a crash in the middle of a write."""
+    plain(log_dir)
+    (path,) = event_files(log_dir / log.RUN)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+LOGS = {
+    f.__name__: f
+    for f in (
+        plain,
+        hostile,
+        long_steps,
+        resumed,
+        resumed_twice,
+        begun_anew,
+        grown,
+        later_statistics,
+        truncated,
+    )
+}
+
+
+def another_version(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", 99)
+        patch.setattr(log, "SCHEMA_VERSION", 99)
+        plain(log_dir)
+
+
+def no_record(log_dir: Path) -> None:
+    LogWriter(log_dir).write_findings(to_json([]), 0)
+
+
+def written(log_dir: Path, *events: bytes) -> None:
+    EventFileWriter(log_dir / log.RUN).write(list(events))
+
+
+def table_event(tag: str, array: np.ndarray) -> bytes:
+    return log._event(tag, make_tensor_proto(array.astype("<f4")), 0, 1.0)
+
+
+TABLE = np.array([[0.0, 1, 1, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
+DAMAGED: dict[str, tuple[list[bytes | str], str]] = {
+    "layout_text": ([log._text_event(log.LAYOUT_TAG, "{", 0, 1.0)], "Expecting"),
+    "layout_list": ([log._text_event(log.LAYOUT_TAG, "[]", 0, 1.0)], "is damaged"),
+    "layout_number": ([table_event(log.LAYOUT_TAG, TABLE)], "is damaged"),
+    "no_layout": ([], "the names of its columns at step 1 are missing"),
+    "names": (
+        [SMALL.to_json().replace('"a/kernel"', "7")],
+        "the names of its columns are damaged",
+    ),
+    "shapes": ([SMALL.to_json().replace("[3, 2]", '"32"')], "shapes of its columns are damaged"),
+    "optimizers": (
+        [SMALL.to_json().replace('"optimizers": [""]', '"optimizers": ["x"]')],
+        "the optimizers of its columns are damaged",
+    ),
+}
+TABLES = {
+    "nan_steps": (np.where(TABLE == 2, np.nan, TABLE), "a table of it is damaged"),
+    "steps_back": (TABLE[::-1], "the steps of a table of it do not increase"),
+    "vector": (TABLE[0], "a table of it is damaged"),
+    "narrow": (TABLE[:, :3], "the names of its columns at step 1 are missing"),
+    "no_rows": (TABLE[:0], "a table of it is damaged"),
+}
+
+
+def damaged(root: Path) -> None:
+    for name, (events, _) in DAMAGED.items():
+        first = [
+            log._text_event(log.LAYOUT_TAG, event, 0, 1.0) if isinstance(event, str) else event
+            for event in events
+        ]
+        written(root / name, *first, table_event(log.TOTALS_TAG, TABLE))
+    for name, (table, _) in TABLES.items():
+        layout = log._text_event(log.LAYOUT_TAG, SMALL.to_json(), 0, 1.0)
+        written(root / name, layout, table_event(log.TOTALS_TAG, table))
+    (root / "empty_file" / log.RUN).mkdir(parents=True)
+    (root / "empty_file" / log.RUN / "events.out.tfevents.1.x").touch()
+    (root / "garbage" / log.RUN).mkdir(parents=True)
+    (root / "garbage" / log.RUN / "events.out.tfevents.1.x").write_bytes(b"\x93garbage" * 99)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("logs")
+    for name, make in LOGS.items():
+        make(root / name)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        another_version(root / "another_version", monkeypatch)
+    no_record(root / "no_record")
+    damaged(root)
+    return root
+
+
+@contextlib.contextmanager
+def rust_provider(root: Path) -> Iterator[Any]:
+    """The data provider of `tensorboard`."""
+    port_file = root.with_name("port")
+    flags = [f"--logdir={root}", "--reload=1", "--port=0", f"--port-file={port_file}"]
+    keep_all = [f"--samples-per-plugin={PLUGIN_NAME}=all"]
+    binary = server_ingester.get_server_binary().path
+    with subprocess.Popen([binary, *flags, *keep_all], stderr=subprocess.DEVNULL) as process:
+        try:
+
+            def port() -> str:
+                text = port_file.read_text()
+                assert text.endswith("\n")
+                return text.strip()
+
+            yield server_ingester.ExistingServerDataIngester(
+                f"localhost:{eventually(port)}", channel_creds_type=ChannelCredsType.LOCAL
+            ).data_provider
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module", params=["python", "rust"])
+def experiment(request: pytest.FixtureRequest, root: Path) -> Iterator[Experiment]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "python":
+            provider = python_provider(root)
+        else:
+            provider = stack.enter_context(rust_provider(root))
+        experiment = Experiment(provider)
+
+        def loaded() -> None:
+            assert len(experiment.runs()) >= len(LOGS) + len(DAMAGED) + len(TABLES) + 2
+
+        eventually(loaded, also=LogError)
+        yield experiment
+
+
+def run_of(experiment: Experiment, name: str) -> Run:
+    run = experiment.run(f"{name}/{log.RUN}")
+    assert run is not None
+    return run
+
+
+def assert_same(history: GradientHistory, expected: GradientHistory) -> None:
+    assert history.layers == expected.layers
+    assert history.variables == expected.variables
+    assert history.optimizers == expected.optimizers
+    assert history.layer_types == expected.layer_types
+    assert history.recorded == expected.recorded
+    np.testing.assert_array_equal(history.steps, expected.steps)
+    for name in (*STATISTICS, *TOTAL_STATISTICS):
+        np.testing.assert_array_equal(history[name], expected[name], err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_is_read_as_it_was_written(experiment: Experiment, root: Path, name: str) -> None:
+    expected = read_log(root / name)
+    assert len(expected) > 3
+
+    def same() -> None:
+        assert_same(experiment.history(run_of(experiment, name)), expected)
+
+    eventually(same, also=LogError)
+
+
+def test_runs_are_called_by_their_directories(experiment: Experiment) -> None:
+    by_name = {run.name: run for run in experiment.runs()}
+    assert by_name["plain/gradients"].title == "plain"
+    assert by_name["plain/gradients"] == run_of(experiment, "plain")
+    assert experiment.run("plain") is None
+    assert experiment.runs_of_all_plugins() >= len(by_name)
+
+
+def test_a_log_in_the_log_directory_itself_has_a_title(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (run,) = Experiment(python_provider(tmp_path)).runs()
+    assert (run.name, run.title) == ("gradients", "gradients")
+    (run,) = Experiment(python_provider(tmp_path / "gradients")).runs()
+    assert (run.name, run.title) == (".", "gradients")
+
+
+def test_a_log_of_another_version_is_refused_with_the_reason(experiment: Experiment) -> None:
+    expected = (
+        r"The log 'another_version' cannot be read: The log must have schema version "
+        rf"{schema.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that"
+    )
+    with pytest.raises(LogError, match=expected):
+        eventually_loaded(experiment, "another_version")
+
+
+def test_a_log_without_a_record_says_so(experiment: Experiment) -> None:
+    with pytest.raises(EmptyLogError, match="The log 'no_record' holds no recorded step yet"):
+        experiment.history(run_of(experiment, "no_record"))
+
+
+def eventually_loaded(experiment: Experiment, name: str) -> GradientHistory:
+    """The history; a log that is not loaded yet is waited for."""
+    return eventually(lambda: experiment.history(run_of(experiment, name)), also=EmptyLogError)
+
+
+@pytest.mark.parametrize("name", [*DAMAGED, *TABLES])
+def test_a_damaged_log_says_what_is_wrong(experiment: Experiment, name: str) -> None:
+    expected = {**DAMAGED, **TABLES}[name][1]
+    with pytest.raises(LogError, match=expected) as error:
+        eventually_loaded(experiment, name)
+    assert str(error.value).startswith(f"The log '{name}' cannot be read: ")
+
+
+@pytest.mark.parametrize("name", ["empty_file", "garbage"])
+def test_a_file_that_is_no_log_is_no_run(experiment: Experiment, name: str) -> None:
+    assert experiment.run(f"{name}/{log.RUN}") is None
+
+
+sizes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25), st.booleans()), max_size=6)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+@settings(max_examples=40, deadline=None)
+@given(sizes)
+def test_any_order_of_chunks_is_read_as_from_the_log(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int, bool]]
+) -> None:
+    log_dir = tmp_path_factory.mktemp("log")
+    write(log_dir, chunk_of(SMALL, range(20, 30)))
+    for i, (first, size, large) in enumerate(sizes):
+        layout = LARGE if large else SMALL
+        write(log_dir, chunk_of(layout, range(first, first + size), i))
+    experiment = Experiment(python_provider(log_dir))
+    assert_same(experiment.history(experiment.runs()[0]), read_log(log_dir))
+
+
+class Watched:
+    """A data provider that notes what is read, and may change it."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+        self.read: list[str] = []
+        self.change: Callable[[str, list[Any]], list[Any]] = lambda tag, data: data
+
+    def list_tensors(self, *args: Any, **options: Any) -> Any:
+        return self._provider.list_tensors(*args, **options)
+
+    def read_tensors(self, *args: Any, **options: Any) -> Any:
+        (run,), (tag,) = options["run_tag_filter"].runs, options["run_tag_filter"].tags
+        self.read.append(tag.partition("/")[2])
+        read = self._provider.read_tensors(*args, **options)
+        return {run: {tag: self.change(tag, data) for tag, data in read[run].items()}}
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    plain(tmp_path)
+    return Watched(python_provider(tmp_path))
+
+
+def only_history(experiment: Experiment) -> GradientHistory:
+    return experiment.history(experiment.runs()[0])
+
+
+def test_only_what_is_asked_for_is_read_and_only_once(watched: Watched) -> None:
+    experiment = Experiment(watched)
+    history = only_history(experiment)
+    assert "cosine" in history.recorded
+    assert (len(history), history.steps[-1], history["loss"].shape) == (200, 199, (200, 1))
+    assert watched.read == ["totals", "layout"]
+    history["rms"], only_history(experiment)["norm"], history.select(slice(3))["norm"]
+    assert watched.read == ["totals", "layout", "nonfinite", "norm"]
+
+
+def test_threads_that_ask_for_the_same_wait_for_one_read(watched: Watched) -> None:
+    experiment = Experiment(watched)
+
+    def slowly(tag: str, data: list[Any]) -> list[Any]:
+        time.sleep(0.02)
+        return data
+
+    watched.change = slowly
+    results: list[float] = []
+
+    def ask() -> None:
+        results.append(float(np.nansum(only_history(experiment)["zeros"])))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    assert len(set(results)) == 1
+    assert sorted(watched.read) == ["layout", "nonfinite", "totals", "zeros"]
+
+
+def test_a_statistic_larger_than_the_room_for_it_is_read_once_a_history(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorboard_plugin_initkit.tab.experiment._MOST_BYTES", 1000)
+    experiment = Experiment(watched)
+    history = only_history(experiment)
+    for start in range(0, 200, 10):
+        assert history.select(slice(start, start + 10))["norm"].shape == (10, 3)
+    assert watched.read == ["totals", "layout", "nonfinite", "norm"]
+    assert only_history(experiment)["norm"].shape == (200, 3)
+    assert watched.read[4:] == ["nonfinite", "norm"]
+
+
+def test_nothing_is_kept_of_a_run_that_is_gone(watched: Watched) -> None:
+    experiment = Experiment(watched)
+    array = weakref.ref(only_history(experiment)._joined().values["norm"])
+    gc.collect()
+    assert array() is not None
+    watched.list_tensors = lambda *args, **options: {}  # type: ignore[method-assign]
+    assert experiment.runs() == []
+    gc.collect()
+    assert array() is None
+
+
+def test_what_is_logged_later_is_read_later(tmp_path: Path) -> None:
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 0})
+    writer = LogWriter(tmp_path)
+    writer.write(chunk_of(SMALL, range(10)))
+    multiplexer.AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    experiment = Experiment(MultiplexerDataProvider(multiplexer, ""))
+    before = experiment.runs()[0]
+    assert_same(experiment.history(before), read_log(tmp_path))
+    assert experiment.runs()[0] == before
+    writer.write(chunk_of(LARGE, range(10, 14)))
+    multiplexer.Reload()
+    after = experiment.runs()[0]
+    assert after.state != before.state
+    assert_same(experiment.history(after), read_log(tmp_path))
+    assert len(experiment.history(after)) == 14
+    writer.write_findings(to_json([]), 14)
+    multiplexer.Reload()
+    assert experiment.runs()[0].state != after.state
+
+
+def test_a_table_that_does_not_fit_is_missing(watched: Watched) -> None:
+    def narrower(tag: str, data: list[Any]) -> list[Any]:
+        if tag != "initkit/norm":
+            return data
+        cut = [TensorDatum(d.step, d.wall_time, d.numpy[:, :-1]) for d in data[:2]]
+        return [*cut, *data[2:-1]]
+
+    expected = only_history(Experiment(watched)).per_variable("norm")
+    watched.change = narrower
+    norm = only_history(Experiment(watched)).per_variable("norm")
+    assert np.isnan(norm[:14]).all()
+    np.testing.assert_array_equal(norm[14:196], expected[14:196])
+    assert np.isnan(norm[196:]).all()
+    assert len(norm) == 200
+
+
+def test_a_sampled_log_says_so(tmp_path: Path) -> None:
+    plain(tmp_path)  # 29 chunks
+    experiment = Experiment(python_provider(tmp_path, samples=5), samples=5)
+    (run,) = experiment.runs()
+    assert experiment.notes(run) == [
+        "TensorBoard keeps only a random sample of this log: 5 of its chunks. Records are missing, "
+        "and with them the spikes of single steps. Start TensorBoard without "
+        "`--samples_per_plugin initkit=…` to see all."
+    ]
+    history, expected = experiment.history(run), read_log(tmp_path)
+    assert 0 < len(history) <= 35
+    rows = np.searchsorted(expected.steps, history.steps)
+    np.testing.assert_array_equal(history["norm"], expected["norm"][rows])
+
+
+def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None:
+    def notes() -> list[str]:
+        experiment = Experiment(python_provider(tmp_path))
+        return experiment.notes(experiment.runs()[0])
+
+    broken = "The log breaks off after step {}: the training goes on, it was killed, or the file "
+    writer, first, second = LogWriter(tmp_path), *chunks_of(SMALL, 0, 20, 10)
+    writer.write(first)
+    assert notes() == [broken.format(9) + "is damaged there."]
+    writer.end()
+    writer.end()
+    assert notes() == []
+    writer.write(second)
+    assert notes() == [broken.format(19) + "is damaged there."]
+    writer.write(chunk_of(SMALL, [5, 6]))  # resumed from an earlier step
+    assert notes() == [broken.format(6) + "is damaged there."]
+    writer.end()
+    assert notes() == []
+    assert read_log(tmp_path).steps.tolist() == [*range(7)]
+
+
+def test_a_log_that_is_smaller_than_the_sample_says_nothing(tmp_path: Path) -> None:
+    plain(tmp_path)
+    for samples in (0, 30):
+        experiment = Experiment(python_provider(tmp_path), samples)
+        assert experiment.notes(experiment.runs()[0]) == []
+
+
+class FailingError(Exception):
+    """As gRPC's: many lines, and one for people."""
+
+    def __str__(self) -> str:
+        return "<RPC that terminated with:\n\tstatus = StatusCode.RESOURCE_EXHAUSTED>"
+
+    def details(self) -> str:
+        return "Received message larger than max"
+
+
+def test_a_statistic_that_is_too_large_for_the_data_server_says_what_to_do(
+    watched: Watched,
+) -> None:
+    def fail(tag: str, data: list[Any]) -> list[Any]:
+        if tag == "initkit/norm":
+            raise FailingError
+        return data
+
+    watched.change = fail
+    history = only_history(Experiment(watched))
+    with pytest.raises(LogError) as error:
+        history["norm"]
+    assert str(error.value) == (
+        "'initkit/norm' of the log 'gradients' is larger than the 256 MB that TensorBoard's data "
+        "server sends at once. Start TensorBoard with `--load_fast=false`, or record fewer steps "
+        "with `GradientMonitor(every_n_steps=…)`."
+    )
+    assert history["zeros"].shape == (200, 3)
+
+
+def test_a_data_server_that_fails_is_said(watched: Watched) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise errors.NotFoundError("no such thing")
+
+    watched.change = fail
+    with pytest.raises(LogError) as error:
+        only_history(Experiment(watched))
+    assert str(error.value) == (
+        "TensorBoard cannot read 'initkit/totals' of the log 'gradients': "
+        "NotFoundError: Not found: no such thing"
+    )
+    watched.list_tensors = fail  # type: ignore[method-assign]
+    with pytest.raises(LogError, match=r"^TensorBoard cannot list its runs: NotFoundError: Not"):
+        Experiment(watched).runs()
+
+
+def test_findings_are_those_of_all_texts_once_in_order(tmp_path: Path) -> None:
+    late, early = (Finding("zero", "a", step, "It is.", {"x": step / 2}) for step in (20, 10))
+    writer = LogWriter(tmp_path)
+    writer.write(chunk_of(SMALL, range(5)))
+    writer.write_findings(to_json([late]), 20)
+    writer.write_findings(to_json([late, early]), 21)
+    experiment = Experiment(python_provider(tmp_path))
+    assert experiment.findings(experiment.runs()[0]) == [early, late]
+    writer.write_findings('{"version": 7}', 22)
+    experiment = Experiment(python_provider(tmp_path))
+    with pytest.raises(LogError, match=r"^The log 'gradients' cannot be read: The findings must"):
+        experiment.findings(experiment.runs()[0])
+
+
+def test_a_cache_drops_what_was_not_used_for_longest() -> None:
+    made: list[str] = []
+
+    def get(key: str) -> str:
+        def make() -> str:
+            made.append(key)
+            return key
+
+        return cache.get(key, make)
+
+    cache: Cache[str, str] = Cache(6, len)
+    for key in ("aa", "bb", "cc", "aa", "dd", "aa", "cc"):
+        assert get(key) == key
+    assert made == ["aa", "bb", "cc", "dd"]
+    assert get("bb") == "bb"  # instead of dd, which was not used for longest
+    get("aa"), get("cc")
+    assert made[4:] == ["bb"]
+    get("too large")
+    get("too large")
+    assert made[5:] == ["too large", "too large"]
+
+
+def test_a_cache_makes_room_before_a_value_is_made() -> None:
+    cache: Cache[str, np.ndarray] = Cache(100, lambda array: array.nbytes)
+    held = weakref.ref(cache.get("a", lambda: np.zeros(60, np.uint8)))
+
+    def make() -> np.ndarray:
+        assert held() is None
+        return np.zeros(60, np.uint8)
+
+    assert held() is not None
+    cache.get("b", make, 60)
+
+
+def test_a_cache_goes_on_after_an_error() -> None:
+    cache: Cache[str, int] = Cache(10, lambda value: 1)
+    with pytest.raises(ZeroDivisionError):
+        cache.get("a", lambda: 1 // 0)
+    assert cache.get("a", lambda: 7) == 7
+    cache.keep(lambda key: key != "a")
+    assert cache.get("a", lambda: 8) == 8

@@ -1,0 +1,867 @@
+"""What the page of the tab is answered, by a real TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import bokeh
+import numpy as np
+import pytest
+from bokeh.document import Document
+from bokeh.models import ColumnDataSource
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from werkzeug.test import Client
+
+from tensorboard_plugin_initkit.charts.scales import SCALES
+from tensorboard_plugin_initkit.charts.theme import THEMES
+from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.log import gradient_log as log
+from tensorboard_plugin_initkit.log.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record.history import read_log
+from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.tab import payloads, web
+from tensorboard_plugin_initkit.tab.loader import InitkitLoader
+from tests.tensorboard_plugin_initkit.support.application import BASE, application
+from tests.tensorboard_plugin_initkit.support.browser import eventually, loads, tensorboard
+
+HOSTILE = [
+    "=HYPERLINK(1)",
+    "+1",
+    "@x",
+    "-x",
+    "\tx",
+    "\rx",
+    'with "quotes", commas',
+    "<script>alert(1)</script>",
+    "line\nbreak",
+    "مرحبا",
+    "\ud800",
+    "x" * 10_000,
+]
+RUN_NAME = "run & <b>, مرحبا"
+FRACTIONS = {"zeros", "dead_units", "clip_ratio"}
+ROUTES = ["/runs", "/run", "/chart", "/csv", "/static/index.js"]
+
+
+def layout_of(*layers: str, types: tuple[str, ...] = ("Dense",)) -> Layout:
+    return Layout(
+        tuple(
+            Variable(f"{layer}/{name}", layer, shape, "", types[i % len(types)], "HeNormal()")
+            for i, layer in enumerate(layers)
+            for name, shape in (("kernel", (3, 2)), ("bias", (2,)))
+        )
+    )
+
+
+def chunk_of(layout: Layout, steps: Any, statistics: tuple[str, ...] = RECORDED) -> Chunk:
+    rng = np.random.default_rng(len(steps))
+    shape = (len(steps), len(layout.variables))
+    values = {name: rng.lognormal(size=shape).astype(np.float32) for name in statistics}
+    values |= {name: rng.random(shape, np.float32) for name in FRACTIONS & values.keys()}
+    values["nonfinite"] = np.zeros(shape, np.float32)
+    totals = {name: rng.lognormal(size=(len(steps), 1)).astype(np.float32) for name in TOTALS}
+    return Chunk(layout, np.asarray(steps, np.int64), values, totals)
+
+
+LAYERS = [f"block/dense_{i}" for i in range(4)]
+FINDINGS = [
+    Finding("vanishing", LAYERS[0], 30, "Far less.", {"ratio": 1.23456789e-9, "at": math.inf}),
+    Finding("zero", "", 10, "All <b>zero</b>.", {}),
+]
+
+
+def make_logs(root: Path) -> None:
+    layout = layout_of(*LAYERS, types=("Dense", "Conv2D"))
+    writer = LogWriter(root / "first")
+    writer.write(chunk_of(layout, range(0, 100, 2)))
+    writer.write(chunk_of(layout, range(100, 160, 2)))
+    writer.write_findings(to_json(FINDINGS), 100)
+    writer.end()
+    write(root / "second", chunk_of(layout_of(*LAYERS[1:]), range(50, 200)))
+    write(root / "norm_only", chunk_of(layout_of("a", "b"), range(9), ("norm", "nonfinite")))
+    write(root / RUN_NAME, chunk_of(layout_of(*HOSTILE), range(9)))
+    LogWriter(root / "empty").write_findings(to_json([]), 0)
+    writer = LogWriter(root / "bad_findings")
+    writer.write(chunk_of(layout_of("a"), range(9)))
+    writer.write_findings('{"version": 99}', 0)
+    writer.end()
+
+
+def write(log_dir: Path, chunk: Chunk) -> None:
+    writer = LogWriter(log_dir, scalars=0)
+    writer.write(chunk)
+    writer.end()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("logs")
+    make_logs(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def client(root: Path) -> Client:
+    return application(root)
+
+
+def get(client: Client, route: str, **query: Any) -> Any:
+    """The answer as JSON, which must be valid."""
+    response = client.get(f"{BASE}{route}?{urllib.parse.urlencode(query, doseq=True)}")
+    assert response.status_code == 200, response.text
+    assert response.content_type == "application/json"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    return loads(response.data)
+
+
+def error(client: Client, url: str) -> tuple[int, str]:
+    response = client.get(f"{BASE}{url}")
+    assert response.content_type == "application/json", response.data
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    content = loads(response.data)
+    assert list(content) == ["error"]
+    return response.status_code, content["error"]
+
+
+def chart(client: Client, view: str, *runs: str, **options: Any) -> Any:
+    runs = tuple(f"{run}/{log.RUN}" for run in runs)
+    return get(client, "/chart", view=view, run=runs, **options)
+
+
+def sources(answer: Any) -> dict[str, Any]:
+    """Data of the named sources of a chart, as a page has them."""
+    document = Document.from_json(answer["item"]["doc"])
+    found = document.select({"type": ColumnDataSource})
+    return {source.name: source.data for source in found if source.name}
+
+
+# Runs
+
+
+def test_runs_are_listed(client: Client) -> None:
+    answer = get(client, "/runs")
+    names = ["bad_findings", "empty", "first", "norm_only", RUN_NAME, "second"]
+    assert [run["title"] for run in answer["runs"]] == names
+    assert [run["name"] for run in answer["runs"]] == [f"{name}/gradients" for name in names]
+    assert len({run["state"] for run in answer["runs"]}) == len(names)
+    assert answer["bokeh"] == bokeh.__version__
+    assert answer["version"].endswith(f", schema {schema.SCHEMA_VERSION}")
+    assert set(answer) == {"version", "bokeh", "runs", "notes"}
+    found = [run["title"] for run in answer["runs"] if run["has_findings"]]
+    assert found == ["bad_findings", "empty", "first"]
+    assert get(client, "/runs") == answer
+
+
+def test_an_empty_log_directory_says_why_there_is_nothing(tmp_path: Path) -> None:
+    answer = get(application(tmp_path), "/runs")
+    assert answer["runs"] == []
+    assert answer["why"] == (
+        "No run in this log directory has records of a GradientMonitor: it holds no run at all."
+    )
+
+
+def test_a_log_of_other_plugins_says_why_there_is_nothing(tmp_path: Path) -> None:
+    scalar = Summary(value=[Summary.Value(tag="loss", simple_value=1.0)])
+    event = Event(step=1, wall_time=1.0, summary=scalar).SerializeToString()
+    for name in ("train", "validation"):
+        EventFileWriter(tmp_path / name).write([event])
+    answer = get(application(tmp_path), "/runs")
+    assert answer["runs"] == []
+    assert answer["why"] == (
+        "No run in this log directory has records of a GradientMonitor: "
+        "2 runs of other plugins were found."
+    )
+
+
+def test_a_run_is_described(client: Client, root: Path) -> None:
+    answer = get(client, "/run", run="first/gradients")
+    (listed,) = (r for r in get(client, "/runs")["runs"] if r["title"] == "first")
+    assert listed.pop("has_findings") is True
+    assert listed.items() <= answer.items()
+    numbers = {name: answer[name] for name in ("records", "first", "last", "thinned")}
+    assert numbers == {"records": 80, "first": 0, "last": 158, "thinned": False}
+    assert answer["layers"] == [
+        {"path": path, "type": kind}
+        for path, kind in zip(LAYERS, ["Dense", "Conv2D"] * 2, strict=True)
+    ]
+    assert answer["optimizers"] == [""]
+    assert [item["name"] for item in answer["statistics"]] == list(SCALES)
+    assert answer["statistics"][1] == {"name": "rms", **SCALES["rms"]._asdict()}
+    assert answer["findings"] == [
+        {
+            "kind": "zero",
+            "layer": "",
+            "step": 10,
+            "message": "All <b>zero</b>.",
+            "evidence": {},
+            "cause": "",
+            "fix": "",
+        },
+        {
+            "kind": "vanishing",
+            "layer": LAYERS[0],
+            "step": 30,
+            "message": "Far less.",
+            "evidence": {"ratio": "1.235e-09", "at": "inf"},
+            "cause": "",
+            "fix": "",
+        },
+    ]
+    assert answer["notes"] == []
+
+
+def test_only_what_was_recorded_is_offered(client: Client) -> None:
+    answer = get(client, "/run", run="norm_only/gradients")
+    names = [item["name"] for item in answer["statistics"]]
+    assert names == ["signal", "rms", "norm", "nonfinite"]
+    assert answer["layers"] == [{"path": "a", "type": "Dense"}, {"path": "b", "type": "Dense"}]
+
+
+def test_names_of_any_kind_arrive_as_they_are(client: Client) -> None:
+    answer = get(client, "/run", run=f"{RUN_NAME}/gradients")
+    assert (answer["name"], answer["title"]) == (f"{RUN_NAME}/gradients", RUN_NAME)
+    assert [layer["path"] for layer in answer["layers"]] == HOSTILE
+
+
+def test_findings_that_cannot_be_read_are_a_note(client: Client) -> None:
+    answer = get(client, "/run", run="bad_findings/gradients")
+    assert answer["findings"] == []
+    (note,) = answer["notes"]
+    assert note.startswith("The log 'bad_findings' cannot be read: The findings must have version")
+    assert chart(client, "map", "bad_findings")["notes"] == [note]
+
+
+# Charts
+
+
+@pytest.mark.parametrize("statistic", SCALES)
+def test_a_map_shows_the_numbers_of_the_log(client: Client, root: Path, statistic: str) -> None:
+    answer = chart(client, "map", "first", statistic=statistic)
+    history = read_log(root / "first")
+    values = payloads._values(history, statistic)
+    (image,) = sources(answer)["data-cells"]["image"]
+    np.testing.assert_array_equal(image, values.T.astype(np.float32))
+    assert answer["notes"] == []
+
+
+def test_the_values_of_a_range_are_those_of_its_steps(client: Client, root: Path) -> None:
+    answer = chart(client, "map", "first", first=20, last=30, statistic="norm")
+    data = sources(answer)
+    history = read_log(root / "first")
+    first, last = (list(data["data-columns"][name]) for name in ("first", "last"))
+    assert first == last
+    assert {*range(20, 32, 2)} <= {*first} <= {*range(18, 34, 2)}
+    rows = np.searchsorted(history.steps, first)
+    (image,) = data["data-cells"]["image"]
+    np.testing.assert_array_equal(image, history["norm"][rows].T.astype(np.float32))
+
+
+@pytest.mark.parametrize(("how", "combined"), [("max", np.max), ("min", np.min), ("mean", np.mean)])
+def test_a_column_of_several_records_is_what_was_asked_for(
+    client: Client, root: Path, how: str, combined: Callable[..., Any]
+) -> None:
+    answer = chart(client, "map", "first", how=how, columns=8, statistic="norm")
+    (image,) = sources(answer)["data-cells"]["image"]
+    blocks = read_log(root / "first")["norm"].reshape(8, 10, 4)
+    np.testing.assert_allclose(image.T, combined(blocks, axis=1), rtol=1e-6)
+
+
+VIEWS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
+    ("map", ("first",), {}),
+    ("map", ("first",), {"low": 1e-3, "high": 1, "how": "min", "columns": 3}),
+    ("difference", ("first", "second"), {}),
+    ("depth", ("first",), {}),
+    ("depth", ("first", "second"), {"statistic": "rms"}),
+    ("depth", ("first", "second"), {"step": [0, 100]}),
+    ("lines", ("first",), {}),
+    ("lines", ("first",), {"layer": LAYERS[:2], "smoothing": 0.9}),
+]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("view", "runs", "options"), VIEWS)
+def test_every_view_is_drawn(
+    client: Client, view: str, runs: tuple[str, ...], options: dict[str, Any], theme: str
+) -> None:
+    answer = chart(client, view, *runs, theme=theme, **options)
+    assert set(answer) == {"item", "key", "notes"}
+    assert answer["notes"] == []
+    document = Document.from_json(answer["item"]["doc"])
+    document.validate()
+    text = THEMES[theme].text
+    assert f'"major_label_text_color": "{text}"' in json.dumps(answer)
+
+
+@pytest.mark.parametrize("view", ["map", "depth", "lines"])
+def test_names_of_any_kind_are_drawn(client: Client, view: str) -> None:
+    chart(client, view, RUN_NAME)
+
+
+def test_a_zoom_changes_data_and_not_the_structure(client: Client) -> None:
+    for view, runs in (
+        ("map", ["first"]),
+        ("lines", ["first"]),
+        ("difference", ["first", "second"]),
+    ):
+        whole = chart(client, view, *runs)
+        part = chart(client, view, *runs, first=60, last=90, columns=5)
+        assert whole["key"] == part["key"]
+        assert set(sources(whole)) == set(sources(part))
+        changing = [name for name in sources(whole) if name.startswith("data-")]
+        assert changing
+        assert json.dumps(whole["item"]["doc"]) != json.dumps(part["item"]["doc"])
+
+
+def test_what_changes_the_structure_changes_the_key(client: Client) -> None:
+    charts: list[tuple[str, list[str], dict[str, Any]]] = [
+        ("map", ["first"], {}),
+        ("map", ["second"], {}),
+        ("map", ["first"], {"statistic": "norm"}),
+        ("map", ["first"], {"how": "min"}),
+        ("map", ["first"], {"theme": "dark"}),
+        ("map", ["first"], {"low": 1e-3}),
+        ("map", ["first"], {"filter": "conv2d"}),
+        ("lines", ["first"], {}),
+        ("lines", ["first"], {"layer": LAYERS[:1]}),
+        ("lines", ["first"], {"layer": LAYERS[1:2]}),
+        ("lines", ["first"], {"smoothing": 0.5}),
+        ("depth", ["first"], {}),
+        ("depth", ["first"], {"step": 0}),
+    ]
+    keys = [chart(client, view, *runs, **options)["key"] for view, runs, options in charts]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
+    def shown(words: str) -> int:
+        answer = chart(client, "map", "first", filter=words)
+        return len(sources(answer)["data-cells"]["image"][0])
+
+    assert shown("CONV2D") == 2
+    assert shown(" dense_1  Block ") == 1
+    assert shown("dense") == 4
+    for view in ("map", "depth", "lines"):
+        query = urllib.parse.urlencode({"view": view, "run": "first/gradients", "filter": "x y"})
+        assert error(client, f"/chart?{query}") == (
+            400,
+            "`filter` must be words that are found in the path or type of a layer. "
+            "Received: filter='x y', which no layer has.",
+        )
+
+
+def test_lines_are_of_ten_layers_of_those_that_are_left(tmp_path: Path) -> None:
+    layers = [f"{'odd' if i % 2 else 'even'}_{i}" for i in range(60)]
+    LogWriter(tmp_path / "x").write(chunk_of(layout_of(*layers), range(5)))
+    answer = chart(application(tmp_path), "lines", "x", filter="odd")
+    text = json.dumps(answer)
+    assert len(set(re.findall(r"odd_\d+", text))) == 10
+    assert {"odd_1", "odd_59"} <= set(re.findall(r"odd_\d+", text))
+    assert "even_" not in text
+
+
+def test_a_layer_that_is_gone_is_a_note(client: Client) -> None:
+    answer = chart(client, "lines", "first", layer=["gone", LAYERS[2], "x" * 99])
+    assert answer["notes"] == [
+        f"The run has no such layer: gone, {'x' * 24}…{'x' * 23}.",
+    ]
+    assert LAYERS[2] in json.dumps(answer["item"])
+    assert LAYERS[1] not in json.dumps(answer["item"])
+    answer = chart(client, "lines", "first", layer=["a", "b", "c", "d", "e"])
+    assert answer["notes"] == ["The run has no such layer: a, b, c and 2 more."]
+
+
+def test_a_statistic_that_was_not_recorded_is_a_note(client: Client) -> None:
+    answer = chart(client, "map", "norm_only", statistic="cosine")
+    assert answer["notes"] == ["'cosine with the gradient before' was not recorded in 'norm_only'."]
+
+
+def test_columns_are_bounded_for_many_layers(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "_MOST_PIXELS", 40)
+    monkeypatch.setattr(payloads, "_FEWEST_COLUMNS", 3)
+    answer = chart(client, "map", "first", columns=3999)
+    assert len(sources(answer)["data-columns"]["first"]) == 10
+    monkeypatch.setattr(payloads, "_MOST_PIXELS", 1)
+    answer = chart(client, "map", "first", columns=3998)
+    assert len(sources(answer)["data-columns"]["first"]) == 3
+
+
+def test_a_picture_is_drawn_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, drawn = application(root), []
+    draw = payloads.chart
+
+    def noted(charts: Any, parameters: Any, records: Any) -> bytes:
+        drawn.append(parameters.view)
+        return draw(charts, parameters, records)
+
+    monkeypatch.setattr(payloads, "chart", noted)
+    first = chart(client, "map", "first")
+    assert chart(client, "map", "first", columns=1200, theme="light") == first
+    assert drawn == ["map"]
+    chart(client, "map", "first", how="min")
+    assert drawn == ["map", "map"]
+
+
+def test_a_picture_is_drawn_again_when_its_log_has_grown(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "x")
+    writer.write(chunk_of(layout_of("a"), range(5)))
+    before = chart(application(tmp_path), "map", "x")
+    writer.write(chunk_of(layout_of("a"), range(5, 9)))
+    client = application(tmp_path)
+    after = chart(client, "map", "x")
+    assert after["key"] != before["key"]
+    assert get(client, "/run", run="x/gradients")["records"] == 9
+
+
+def test_an_answer_is_compressed_where_the_browser_takes_it(client: Client) -> None:
+    url = f"{BASE}/chart?view=map&run=first/gradients"
+    plain = client.get(url)
+    packed = client.get(url, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert gzip.decompress(packed.data) == plain.data
+    assert packed.headers["Cache-Control"] == "no-cache, must-revalidate"
+
+
+# Errors
+
+CHART = "view=map&run=first/gradients"
+GARBAGE = [
+    ("/run", "`run` must be given. Received: no such parameter."),
+    ("/run?run=a&run=b", "`run` must be given once. Received: 2 values."),
+    ("/run?run=a&x=1", "A parameter must be one of `run`. Received: 'x'."),
+    ("/csv?run=first/gradients&first=9&last=3", "`first` must not be larger than `last`. "
+     "Received: first=9, last=3."),
+    ("/csv?run=first/gradients&how=max", "A parameter must be one of `run`, `statistic`, "
+     "`first`, `last`, `filter`. Received: 'how'."),
+    ("/chart", "`view` must be given once. Received: 0 values."),
+    ("/chart?view=pie", '`view` must be one of "map", "difference", "depth", "lines". '
+     "Received: view='pie'."),
+    ("/chart?view=map", "`run` must be given. Received: no such parameter."),
+    (f"/chart?{CHART}&run=b", "`run` must be given 1 times for the view 'map'. Received: 2 runs."),
+    ("/chart?view=difference&run=b", "`run` must be given 2 times for the view 'difference'. "
+     "Received: 1 runs."),
+    ("/chart?view=depth" + 101 * "&run=b", "`run` must be given 1 to 100 times for the view "
+     "'depth'. Received: 101 runs."),
+    (f"/chart?{CHART}&columns=0", "`columns` must be an integer from 1 to 4000. "
+     "Received: columns='0'."),
+    (f"/chart?{CHART}&columns=4001", "`columns` must be an integer from 1 to 4000. "
+     "Received: columns='4001'."),
+    (f"/chart?{CHART}&columns=1e3", "`columns` must be an integer from 1 to 4000. "
+     "Received: columns='1e3'."),
+    (f"/chart?{CHART}&columns={'9' * 5000}", "`columns` must be an integer from 1 to 4000. "
+     f"Received: columns='{'9' * 79}…'."),
+    (f"/chart?{CHART}&first=-1", "`first` must be an integer from 0 to 281474976710656. "
+     "Received: first='-1'."),
+    (f"/chart?{CHART}&last=%D9%A3", "`last` must be an integer from 0 to 281474976710656. "
+     "Received: last='٣'."),
+    (f"/chart?{CHART}&first=7&last=6", "`first` must not be larger than `last`. "
+     "Received: first=7, last=6."),
+    (f"/chart?{CHART}&step=x", "`step` must be an integer from 0 to 281474976710656. "
+     "Received: step='x'."),
+    (f"/chart?{CHART}{'&step=1' * 21}", "`step` must be given at most 20 times. Received: 21."),
+    (f"/chart?{CHART}&low=nan", "`low` must be a finite number. Received: low='nan'."),
+    (f"/chart?{CHART}&high=inf", "`high` must be a finite number. Received: high='inf'."),
+    (f"/chart?{CHART}&high=x", "`high` must be a finite number. Received: high='x'."),
+    (f"/chart?{CHART}&low=2&high=1", "`low` must be less than `high`, and positive for a "
+     "statistic on a logarithmic scale. Received: low=2.0, high=1.0 of 'rms'."),
+    (f"/chart?{CHART}&low=0", "`low` must be less than `high`, and positive for a statistic on "
+     "a logarithmic scale. Received: low=0.0, high=10.0 of 'rms'."),
+    (f"/chart?{CHART}&high=1e-10", "`low` must be less than `high`, and positive for a statistic "
+     "on a logarithmic scale. Received: low=1e-09, high=1e-10 of 'rms'."),
+    (f"/chart?{CHART}&smoothing=1", "`smoothing` must be at least 0 and less than 1. "
+     "Received: smoothing='1'."),
+    (f"/chart?{CHART}&smoothing=-.1", "`smoothing` must be at least 0 and less than 1. "
+     "Received: smoothing='-.1'."),
+    (f"/chart?{CHART}&theme=blue", '`theme` must be one of "light", "dark". '
+     "Received: theme='blue'."),
+    (f"/chart?{CHART}&how=<b>", '`how` must be one of "max", "min", "mean". '
+     "Received: how='<b>'."),
+    (f"/chart?{CHART}&how=max&how=min", "`how` must be given once. Received: 2 values."),
+    (f"/chart?{CHART}&filter={'x' * 1001}", "`filter` must be at most 1000 characters long. "
+     "Received: 1001."),
+    (f"/chart?{CHART}&statistic=loss", "`statistic` must be one of "
+     + ", ".join(f'"{name}"' for name in SCALES) + ". Received: statistic='loss'."),
+    (f"/chart?{CHART}&path=/etc/passwd", "A parameter must be one of `view`, `run`, `statistic`, "
+     "`how`, `columns`, `first`, `last`, `low`, `high`, `filter`, `layer`, `smoothing`, `step`, "
+     "`theme`. Received: 'path'."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("url", "sentence"), GARBAGE)
+def test_a_wrong_parameter_is_explained(client: Client, url: str, sentence: str) -> None:
+    assert error(client, url) == (400, sentence)
+
+
+@pytest.mark.parametrize("route", ["/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&"])
+@pytest.mark.parametrize("name", ["gone", "first", "", "../../etc/passwd", "/etc/passwd", "."])
+def test_a_run_that_is_not_there_is_not_found(client: Client, route: str, name: str) -> None:
+    expected = 404, f"TensorBoard has no such run any more: {name!r}."
+    assert error(client, f"{route}run={urllib.parse.quote(name)}") == expected
+
+
+def test_a_run_without_records_is_not_found_with_the_reason(client: Client) -> None:
+    for url in ("/run?run=empty/gradients", "/chart?view=lines&run=empty/gradients"):
+        code, sentence = error(client, url)
+        assert code == 404
+        assert sentence.startswith("The log 'empty' holds no recorded step yet")
+
+
+def test_a_log_of_another_version_is_an_error_and_others_work(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCHEMA_VERSION", 99)
+        LogWriter(tmp_path / "other").write(chunk_of(layout_of("a"), range(5)))
+    write(tmp_path / "mine", chunk_of(layout_of("a"), range(5)))
+    client = application(tmp_path)
+    assert [run["title"] for run in get(client, "/runs")["runs"]] == ["mine", "other"]
+    sentence = (
+        f"The log 'other' cannot be read: The log must have schema version "
+        f"{schema.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that "
+        "wrote it."
+    )
+    for route in ("/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&run=mine/gradients&"):
+        assert error(client, f"{route}run=other/gradients") == (500, sentence)
+    assert chart(client, "map", "mine")["notes"] == []
+
+
+def test_a_log_that_is_deleted_does_no_harm(tmp_path: Path) -> None:
+    make_logs(tmp_path)
+    client = application(tmp_path)
+    before = get(client, "/runs")
+    shutil.rmtree(tmp_path)
+    assert get(client, "/runs") == before
+    assert get(application(tmp_path), "/runs")["runs"] == []
+
+
+def test_a_fault_of_our_own_is_an_answer(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(payloads, "overview", fail)
+    code, sentence = error(application(root), "/run?run=first/gradients")
+    assert (code, sentence) == (500, "ZeroDivisionError: by nothing")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_only_get_is_answered(client: Client, route: str, method: str) -> None:
+    response = client.open(f"{BASE}{route}", method=method)
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET"
+    assert loads(response.data) == {"error": f"The method must be GET. Received: {method}."}
+
+
+def test_a_sample_is_said_wherever_it_is_shown(root: Path) -> None:
+    client = application(root, samples=1)
+    (note,) = get(client, "/run", run="first/gradients")["notes"]
+    assert note.startswith("TensorBoard keeps only a random sample of this log: 1 of its chunks.")
+    assert chart(client, "map", "first")["notes"] == [note]
+    assert get(client, "/run", run="first/gradients")["records"] == 30
+    assert get(application(root, samples=0), "/run", run="first/gradients")["notes"] == []
+
+
+# Tables
+
+
+def table(client: Client, **query: Any) -> list[list[str]]:
+    response = client.get(f"{BASE}/csv?{urllib.parse.urlencode(query)}")
+    assert response.status_code == 200, response.text
+    assert response.content_type == "text/csv; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    return list(csv.reader(io.StringIO(response.text, newline="")))
+
+
+@pytest.mark.parametrize("statistic", ["rms", "signal", "cosine"])
+def test_a_table_has_the_exact_numbers(
+    client: Client, root: Path, statistic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "_BLOCK", 50)  # of which there are several
+    head, *rows = table(client, run="first/gradients", statistic=statistic)
+    history = read_log(root / "first")
+    assert head == ["step", *LAYERS]
+    assert [int(row[0]) for row in rows] == history.steps.tolist()
+    values = np.array([[float(text) for text in row[1:]] for row in rows])
+    np.testing.assert_array_equal(values, payloads._values(history, statistic))
+
+
+def test_a_table_is_of_the_range_and_the_layers_that_are_seen(client: Client) -> None:
+    head, *rows = table(client, run="first/gradients", first=99, last=104, filter="conv2d block")
+    assert head == ["step", LAYERS[1], LAYERS[3]]
+    assert [row[0] for row in rows] == ["100", "102", "104"]
+    assert len(table(client, run="first/gradients", first=999)) == 1
+
+
+def test_a_table_runs_no_formula(client: Client) -> None:
+    (head, *_) = table(client, run=f"{RUN_NAME}/gradients")
+    expected = [f"'{name}" if name[0] in "=+@-\t\r" else name for name in HOSTILE]
+    assert head == ["step", *(name.replace("\ud800", "?") for name in expected)]
+    assert sum(name.startswith("'") for name in head) == 6
+
+
+def test_a_table_has_a_plain_file_name(client: Client) -> None:
+    response = client.get(f"{BASE}/csv?run={urllib.parse.quote(RUN_NAME)}/gradients")
+    assert response.headers["Content-Disposition"] == 'attachment; filename="run-b-rms.csv"'
+    response.close()
+
+
+def test_a_table_that_is_too_large_says_what_to_do(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "_MOST_CELLS", 319)
+    assert error(client, "/csv?run=first/gradients") == (
+        400,
+        "A table must have at most 319 numbers. Received: 80 steps of 4 layers. "
+        "Zoom in, or filter layers.",
+    )
+    monkeypatch.setattr(payloads, "_MOST_CELLS", 320)
+    assert len(table(client, run="first/gradients")) == 81
+
+
+def test_a_table_of_unknown_layers_is_an_error(client: Client) -> None:
+    code, sentence = error(client, "/csv?run=first/gradients&filter=nothing")
+    assert code == 400
+    assert sentence.endswith("Received: filter='nothing', which no layer has.")
+
+
+# Files of the page
+
+
+def test_the_page_is_served(client: Client) -> None:
+    own = Path(web.__file__).parent / "static"
+    assert sorted(path.name for path in own.iterdir()) == sorted(web.OWN_FILES)
+    for name, kind in web.OWN_FILES.items():
+        response = client.get(f"{BASE}/static/{name}")
+        assert response.status_code == 200
+        assert response.data == (own / name).read_bytes()
+        assert response.content_type == f"{kind}; charset=utf-8"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-cache, must-revalidate"
+
+
+@pytest.mark.parametrize("name", ["bokeh.min.js", "bokeh-widgets.min.js"])
+def test_bokehs_own_files_are_served_and_kept_by_the_browser(client: Client, name: str) -> None:
+    url = f"{BASE}/static/{name}?v=3"
+    response = client.get(url, headers={"Accept-Encoding": "gzip"})
+    assert response.content_type == "text/javascript; charset=utf-8"
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Cache-Control"] == "private, max-age=31536000"
+    file = Path(bokeh.__file__).parent / "server" / "static" / "js" / name
+    assert gzip.decompress(response.data) == file.read_bytes()
+    assert client.get(url).data == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "other.js",
+        "../plugin.py",
+        "..%2fplugin.py",
+        "%2e%2e/plugin.py",
+        "....//plugin.py",
+        "static/../../plugin.py",
+        "index.js/../../plugin.py",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "C:\\x",
+        "index.js%00",
+        "bokeh.js",
+        "bokeh.min.js.map",
+        "INDEX.JS",
+    ],
+)
+def test_no_other_file_is_served(client: Client, name: str) -> None:
+    response = client.get(f"{BASE}/static/{name}")
+    assert response.status_code == 404
+    assert b"import" not in response.data
+
+
+# How TensorBoard finds it
+
+
+def test_tensorboard_finds_the_loader() -> None:
+    (found,) = (e for e in entry_points(group="tensorboard_plugins") if e.name == "initkit")
+    assert found.load() is InitkitLoader
+
+
+def test_the_tab_has_a_name_and_a_page(client: Client) -> None:
+    listing = loads(client.get("/data/plugins_listing").data)["initkit"]
+    assert listing["tab_name"] == "Gradient Flow"
+    path = "/data/plugin/initkit/static/index.js"
+    assert listing["loading_mechanism"] == {"type": "IFRAME", "module_path": path}
+    assert listing["enabled"]
+    assert not loads(application(Path("/nowhere")).get("/data/plugins_listing").data)["initkit"][
+        "enabled"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {"initkit": 0}),
+        ({"scalars": 5}, {"scalars": 5, "initkit": 0}),
+        ({"initkit": 7}, {"initkit": 7}),
+        (None, None),
+        ("x", "x"),
+    ],
+)
+def test_all_records_are_kept_unless_the_user_has_said_how_many(given: Any, kept: Any) -> None:
+    flags = argparse.Namespace(samples_per_plugin=given)
+    InitkitLoader().fix_flags(flags)
+    assert flags.samples_per_plugin == kept
+
+
+def test_flags_of_another_tensorboard_do_no_harm() -> None:
+    InitkitLoader().fix_flags(argparse.Namespace())
+
+
+def test_a_plugin_that_cannot_be_loaded_says_so_in_its_tab(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard_plugin_initkit.tab.plugin", None)
+    client = application(root)
+    answer = get(client, "/runs")
+    assert answer["runs"] == []
+    assert re.fullmatch(
+        r"The tab cannot be loaded \(ModuleNotFoundError: .*plugin.*\)\. Run `pip install "
+        r"--upgrade keras-initkit tensorboard`, and start TensorBoard again\.",
+        answer["problem"],
+    )
+    assert client.get(f"{BASE}/static/index.js").status_code == 200
+    assert client.get(f"{BASE}/run?run=x").status_code == 404
+
+
+def python(code: str, *path: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, Path.cwd())))}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_loader_imports_nothing_that_is_slow() -> None:
+    code = """
+import argparse, sys, time
+import tensorboard.plugins.base_plugin
+before, start = set(sys.modules), time.process_time()
+from tensorboard_plugin_initkit.tab.loader import InitkitLoader
+InitkitLoader().fix_flags(None)
+print(time.process_time() - start, *set(sys.modules) - before)
+"""
+    seconds, *modules = python(code).split()
+    assert sorted(modules) == [
+        "tensorboard_plugin_initkit",
+        "tensorboard_plugin_initkit.tab",
+        "tensorboard_plugin_initkit.tab.loader",
+    ]
+    assert float(seconds) < 0.05
+
+
+ASK = """
+import sys
+from pathlib import Path
+{before}
+from tests.tensorboard_plugin_initkit.support.application import BASE, application
+client = application(Path({log_dir!r}))
+for url in ("/runs", "/run?run=first/gradients", "/chart?view=map&run=first/gradients",
+            "/static/index.js", "/static/bokeh.min.js"):
+    response = client.get(BASE + url)
+    print(response.status_code, response.text[-500:].replace(chr(10), " "))
+print("keras" in sys.modules)
+"""
+
+
+def test_without_bokeh_the_tab_says_what_to_install(root: Path) -> None:
+    # TensorBoard itself imports TensorFlow, and with it Keras, where it finds it.
+    without = 'sys.modules["bokeh"] = sys.modules["tensorflow"] = None'
+    output = python(ASK.format(before=without, log_dir=str(root)))
+    runs, run, drawn, page, library, loaded = output.splitlines()
+    problem = re.search(r'"problem": "(.*)"}$', runs)
+    assert problem
+    assert re.fullmatch(
+        r"Charts are drawn with Bokeh, which cannot be imported \(ModuleNotFoundError: .*bokeh.*\)"
+        r"\. Run `pip install --upgrade bokeh` for the Python that TensorBoard runs in\.",
+        problem[1],
+    )
+    assert run.startswith("200 ")
+    assert drawn == f'503 {{"error": "{problem[1]}"}}'
+    assert page.startswith("200 ")
+    assert library == (
+        '503 {"error": "Bokeh\'s file bokeh.min.js is missing. '
+        'Run `pip install --force-reinstall bokeh`."}'
+    )
+    assert loaded == "False"
+
+
+# A process of its own, with Rust's data server
+
+
+@pytest.mark.slow
+def test_a_real_tensorboard_shows_a_log_that_grows_and_goes_with_a_broken_keras(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "keras.py").write_text("raise ImportError('broken')")
+    log_dir = tmp_path / "logs"
+    make_logs(log_dir)
+    output = tmp_path / "output"
+    flags = ("--reload_interval", "1", "--path_prefix", "/some/prefix")
+
+    def ask(route: str, **query: Any) -> Any:
+        return board.get(f"{BASE.removeprefix('/')}{route}", **query)
+
+    def shown(records: int) -> None:
+        answer = ask("/run", run="first/gradients")
+        assert answer["records"] == records
+
+    def titles() -> set[str]:
+        return {run["title"] for run in ask("/runs")["runs"]}
+
+    def drawn() -> None:
+        answer = ask("/chart", view="map", run="first/gradients", statistic="norm")
+        (image,) = sources(answer)["data-cells"]["image"]
+        values = read_log(log_dir / "first")["norm"]
+        np.testing.assert_array_equal(image, values.T.astype(np.float32))
+
+    def gone() -> None:
+        assert "second" not in titles()
+
+    with tensorboard(log_dir, output, *flags, path=tmp_path / "path") as board:
+        eventually(lambda: shown(80))
+        drawn()
+        writer = LogWriter(log_dir / "first")
+        # It goes on from an earlier step, as after a crash.
+        writer.write(chunk_of(layout_of(*LAYERS), range(140, 200, 2)))
+        eventually(lambda: shown(100))
+        drawn()
+        shutil.rmtree(log_dir / "second")
+        assert titles() >= {"first", "norm_only", RUN_NAME}
+        eventually(gone)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            ask("/chart", view="map", run="second/gradients")
+        assert "broken" not in output.read_text()
