@@ -19,6 +19,11 @@ if BACKEND == "tensorflow":
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
 
+# Some files import a backend, and have its name in theirs.
+collect_ignore_glob = [
+    f"**/test_{backend}_*.py" for backend in ("tensorflow", "jax", "torch") if backend != BACKEND
+]
+
 
 def pytest_collection_modifyitems(config, items):
     """Keep the tests that are marked for this backend; without a mark a test is TensorFlow's."""

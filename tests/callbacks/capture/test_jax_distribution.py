@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax
 import keras
 import numpy as np
 import pytest
@@ -9,8 +10,6 @@ import pytest
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.record.schema import STATISTICS
 from tests.callbacks.training import STEPS, compiled, convolutional, fit, mlp
-
-jax = pytest.importorskip("jax")
 
 pytestmark = pytest.mark.backends("jax")
 

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import torch
 
 from keras_initkit.callbacks import GradientMonitor
 from keras_initkit.callbacks.capture import Watch, open_capture
@@ -19,8 +20,6 @@ from tests.callbacks.training import (
     norms,
     trained_beside,
 )
-
-torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.backends("torch")
 

@@ -3,10 +3,9 @@
 import math
 
 import pytest
+import torch
 
 from keras_initkit.initializers import KaimingNormal, KaimingUniform
-
-torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.backends("torch")
 

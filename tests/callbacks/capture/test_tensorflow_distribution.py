@@ -11,6 +11,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
@@ -27,8 +28,6 @@ from tests.callbacks.training import (
     two_devices,
     with_embedding,
 )
-
-tf = pytest.importorskip("tensorflow")
 
 REPLICAS = 2
 
@@ -212,7 +211,7 @@ WORKER = """
     import numpy as np
     from keras.src.backend.tensorflow import trainer
     from keras_initkit.callbacks import GradientMonitor
-    from tests.callbacks.capture.test_distribution import compiled, fit
+    from tests.callbacks.capture.test_tensorflow_distribution import compiled, fit
 
     # With several workers, `fit` of Keras 3.15 fails before the first step and after it
     # (keras#20585). This and `_maybe_symbolic_build` go around it; gradients are untouched.
