@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Two processes, each with whole files.
 PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-floor test-backends test-beam lint bench wheel-test clean
+.PHONY: demo test test-floor test-backends test-beam lint measure bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
@@ -29,6 +29,10 @@ lint: .venv/ready
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+# Sizes, imports and docstrings, held against their bounds.
+measure:
+	$(PYTHON) -m benchmarks.measure
 
 bench: .venv/ready
 	.venv/bin/python benchmarks/import_time.py
