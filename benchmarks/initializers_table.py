@@ -2,7 +2,7 @@
 
     pip install '.[jax,torch]'
     python benchmarks/initializers_table.py            # prints the tables, in some minutes
-    python benchmarks/initializers_table.py --write    # replaces those of docs/initializers.md
+    python benchmarks/initializers_table.py --write    # replaces those of docs/explanations/initializers.md
 
 Each weight is drawn as a user of the library draws it: by Keras for a Keras layer, by
 `torch.nn.init` for the module of PyTorch, by `jax.nn.initializers` for the shape that Flax's layer
@@ -35,7 +35,7 @@ from torch import nn
 import keras_initkit
 from keras_initkit.initializers import Dirac, HeNormal, Orthogonal
 
-PAGE = Path(__file__).parents[1] / "docs" / "initializers.md"
+PAGE = Path(__file__).parents[1] / "docs" / "explanations" / "initializers.md"
 LIBRARIES = ("Keras", "PyTorch", "JAX", "keras_initkit")
 # Pixels at the borders of a map, where units have other fans.
 BORDER = 4

@@ -2,7 +2,7 @@
 
     pip install river scikit-learn
     python benchmarks/normalization_peers.py            # prints the table
-    python benchmarks/normalization_peers.py --write    # replaces that of docs/normalization.md
+    python benchmarks/normalization_peers.py --write    # replaces that of docs/explanations/normalization.md
 
 A figure is the largest error of a mean, in true standard deviations, and that of a standard
 deviation, relative to the true one; both against float64 in two passes. "error" is an exception.
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from keras_initkit.layers import Normalization
 
-PAGE = Path(__file__).parents[1] / "docs" / "normalization.md"
+PAGE = Path(__file__).parents[1] / "docs" / "explanations" / "normalization.md"
 MARK = "peers"
 # What float32 weights, which Keras layers have, leave of an error.
 EXACT = 1e-6

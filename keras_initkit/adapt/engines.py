@@ -1,7 +1,7 @@
 """Engines that reduce the shards of a data set, each on a worker of its own, and merge the results.
 
 An engine is a function of the shards, of `reduce` and of `merge`; what they compute is no concern
-of it. docs/engines.md shows how others are written.
+of it. docs/how_to/several_machines.md shows how others are written.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def engine_of(engine: str | Engine) -> Engine:
         if engine not in _ENGINES:
             raise ValueError(
                 f"{accepted} Received: engine={engine!r}. Pass a function for any other: "
-                "Ray and Spark take a few lines, shown in docs/engines.md."
+                "Ray and Spark take a few lines, shown in docs/how_to/several_machines.md."
             )
         return _ENGINES[engine]
     if not callable(engine):

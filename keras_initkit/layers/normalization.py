@@ -181,7 +181,7 @@ class Normalization(keras.layers.Normalization):
                 are.
             engine: `"dask"`, `"beam"` or a function, to read data that are a list of parts
                 (arrays, paths of files, functions that return data) on several processes or
-                machines. See `docs/engines.md`.
+                machines. See `docs/how_to/several_machines.md`.
 
         Raises:
             TypeError: If the data are of a type that can't be read.

@@ -8,7 +8,7 @@ import pytest
 from keras_initkit import initializers
 from tests import ROOT
 
-PAGE = (ROOT / "docs" / "initializers.md").read_text()
+PAGE = (ROOT / "docs" / "explanations" / "initializers.md").read_text()
 
 
 def rows(name):

@@ -259,7 +259,7 @@ def test_an_unknown_name() -> None:
     assert str(error.value) == (
         "`engine` must be 'dask', 'beam' or a function engine(shards, reduce, merge). Received: "
         "engine='ray'. Pass a function for any other: Ray and Spark take a few lines, shown in "
-        "docs/engines.md."
+        "docs/how_to/several_machines.md."
     )
 
 

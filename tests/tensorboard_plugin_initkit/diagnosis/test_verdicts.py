@@ -660,7 +660,7 @@ def test_it_is_fast_enough_to_be_asked_while_training():
 
 
 def test_every_threshold_has_a_reason_and_is_in_the_documentation():
-    text = (ROOT / "docs" / "verdicts.md").read_text()
+    text = (ROOT / "docs" / "explanations" / "rules.md").read_text()
     for name, threshold in THRESHOLDS.items():
         assert threshold.value > 0
         assert threshold.reason.endswith(".")
