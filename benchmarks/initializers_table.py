@@ -2,7 +2,7 @@
 
     pip install '.[jax,torch]'
     python benchmarks/initializers_table.py            # prints the tables, in some minutes
-    python benchmarks/initializers_table.py --write    # replaces those of docs/explanations/initializers.md
+    python benchmarks/initializers_table.py --write    # replaces those of the docs
 
 Each weight is drawn as a user of the library draws it: by Keras for a Keras layer, by
 `torch.nn.init` for the module of PyTorch, by `jax.nn.initializers` for the shape that Flax's layer

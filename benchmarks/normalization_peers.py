@@ -2,7 +2,7 @@
 
     pip install river scikit-learn
     python benchmarks/normalization_peers.py            # prints the table
-    python benchmarks/normalization_peers.py --write    # replaces that of docs/explanations/normalization.md
+    python benchmarks/normalization_peers.py --write    # replaces that of the docs
 
 A figure is the largest error of a mean, in true standard deviations, and that of a standard
 deviation, relative to the true one; both against float64 in two passes. "error" is an exception.

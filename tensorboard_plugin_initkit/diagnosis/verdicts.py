@@ -19,7 +19,8 @@ What they have in common:
 - **A good loss speaks for the training.** Where the loss is falling or has halved, what is only a
   sign of trouble is not reported.
 
-The thresholds, and a reason for each, are in `THRESHOLDS`. docs/explanations/rules.md has what was measured.
+The thresholds, and a reason for each, are in `THRESHOLDS`. docs/explanations/rules.md has what was
+measured.
 """
 
 from collections.abc import Iterable, Iterator
