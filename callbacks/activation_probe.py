@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from keras_initkit.callbacks.background_log import checked_log_dir
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
 from keras_initkit.callbacks.measures.activations import activation_statistics
 from keras_initkit.callbacks.selection import Selection, Selector, as_selection
+from keras_initkit.user_warnings import warn_user
 
 RUN = GROUP = "activations"
 _STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
@@ -181,10 +181,7 @@ class ActivationProbe(keras.callbacks.Callback):
             self.history.append(row)
         except Exception as error:
             self._stopped = True
-            warnings.warn(
-                f"ActivationProbe stops recording, training goes on. Reason: {error!r}.",
-                stacklevel=3,
-            )
+            warn_user(f"ActivationProbe stops recording, training goes on. Reason: {error!r}.")
             return
         if self._log_dir is not None:
             self._logging(functools.partial(self._write, row))
@@ -219,10 +216,9 @@ class ActivationProbe(keras.callbacks.Callback):
             write()
         except Exception as error:
             self._log_failed = True
-            warnings.warn(
+            warn_user(
                 f"ActivationProbe can no longer write to {self._log_dir}: {error}. Training goes "
-                "on; what is recorded is kept in `probe.history`.",
-                stacklevel=4,
+                "on; what is recorded is kept in `probe.history`."
             )
 
 

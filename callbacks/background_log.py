@@ -2,7 +2,6 @@
 
 import functools
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_initkit.user_warnings import warn_user
 from tensorboard_plugin_initkit.log import remote
 from tensorboard_plugin_initkit.record.schema import Chunk
 
@@ -46,11 +46,10 @@ class BackgroundLog:
             self._submit("write", chunk, samples)
         elif not self._lagged:
             self._lagged = True
-            warnings.warn(
+            warn_user(
                 f"GradientMonitor leaves recorded steps out of the log in {self._log_dir}, which "
                 "takes them more slowly than they come. Training goes on; what is recorded is "
-                "kept in `monitor.history`. Record fewer steps, or log to a local directory.",
-                stacklevel=4,
+                "kept in `monitor.history`. Record fewer steps, or log to a local directory."
             )
 
     def write_findings(self, text: str, step: int) -> None:
@@ -88,10 +87,9 @@ class BackgroundLog:
         self._futures = [future for future in self._futures if future not in done]
         for future in done:
             if error := future.exception():
-                warnings.warn(
+                warn_user(
                     f"GradientMonitor can no longer write to {self._log_dir}: {error}. Training "
-                    "goes on; what is recorded is kept in `monitor.history`.",
-                    stacklevel=4,
+                    "goes on; what is recorded is kept in `monitor.history`."
                 )
 
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from keras_initkit.callbacks.columns import layer_paths, variables_of
 from keras_initkit.callbacks.measures.directions import WINDOW, directions
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
+from keras_initkit.user_warnings import warn_user
 from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
 from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -270,13 +270,12 @@ class GradientMonitor(keras.callbacks.Callback):
                 self._log.finish()
         made = self._capture.calls_made if self._capture else 0
         if made > self._calls_before and not self._recorded:
-            warnings.warn(
+            warn_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
                 "loss scale skipped every step; or a train_step uses optimizers that are no "
                 "attributes of the model: make them so; or the optimizer overrides `apply`: "
-                "override `update_step` instead.",
-                stacklevel=2,
+                "override `update_step` instead."
             )
 
     @_never_breaks_training
@@ -298,10 +297,7 @@ class GradientMonitor(keras.callbacks.Callback):
         if self._log is not None:
             self._log.finish()
         self._capture = None
-        warnings.warn(
-            f"GradientMonitor stops recording, training goes on. Reason: {error!r}.",
-            stacklevel=4,
-        )
+        warn_user(f"GradientMonitor stops recording, training goes on. Reason: {error!r}.")
 
     def _open_capture(self) -> None:
         model = self._watched
@@ -438,7 +434,7 @@ class GradientMonitor(keras.callbacks.Callback):
         if found and self._log is not None:
             self._log.write_findings(to_json(self.findings), found[-1].step)
         for finding in found:
-            warnings.warn(finding.message, GradientWarning, stacklevel=2)
+            warn_user(finding.message, GradientWarning)
 
 
 def _identical(some: list[Any], others: list[Any]) -> bool:

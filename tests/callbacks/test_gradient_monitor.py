@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import keras_initkit
-from keras_initkit.callbacks import GradientMonitor, GradientWarning
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWarning
 from keras_initkit.initializers import HeNormal
 from tensorboard_plugin_initkit.record.schema import STATISTICS
 from tests.callbacks.training import label
@@ -750,3 +750,37 @@ def test_the_record_says_what_each_layer_is_and_how_it_was_drawn():
     assert said["recurrent_kernel"] == "Orthogonal"
     assert said["gamma"] == "Ones"
     assert history.initializers[-2:] == ["", "Zeros"]
+
+
+# Warnings name the line of `fit`.
+
+
+@pytest.mark.parametrize("compile_args", [{}, {"run_eagerly": True}], ids=label)
+def test_a_finding_is_a_warning_at_the_line_of_fit(compile_args):
+    model, (x, y) = compiled(mlp, **compile_args), data(mlp)
+    x[3 * BATCH] = np.inf
+    monitor = GradientMonitor(every_n_steps=1)
+    line = sys._getframe().f_lineno + 2
+    with pytest.warns(GradientWarning, match="Non-finite numbers") as caught:
+        model.fit(x, y, BATCH, verbose=0, callbacks=[monitor])
+    assert {(w.filename, w.lineno) for w in caught} == {(__file__, line)}
+
+
+def test_what_fails_inside_is_a_warning_at_the_line_of_fit(tmp_path):
+    (tmp_path / "file").write_text("")
+    model, (x, y) = compiled(mlp), data(mlp)
+
+    def fail(step):
+        raise ZeroDivisionError
+
+    callbacks = [
+        GradientMonitor(every_n_steps=fail),
+        GradientMonitor(tmp_path / "file" / "log", every_n_steps=1),
+        ActivationProbe(x, layers="nowhere"),
+        ActivationProbe(x, tmp_path / "file" / "log"),
+    ]
+    line = sys._getframe().f_lineno + 2
+    with pytest.warns(UserWarning, match="raining goes on") as caught:
+        model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
+    ours = [(w.filename, w.lineno) for w in caught if w.category is UserWarning]
+    assert ours == [(__file__, line)] * len(callbacks)
