@@ -27,7 +27,7 @@ from keras_initkit.callbacks.measures.directions import WINDOW, directions
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.user_warnings import warn_user
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk, Layout
@@ -432,7 +432,7 @@ class GradientMonitor(keras.callbacks.Callback):
         self._said.extend(found)
         self.findings.extend(found)
         if found and self._log is not None:
-            self._log.write_findings(to_json(self.findings), found[-1].step)
+            self._log.write_findings(to_json(self.findings), found[-1].rank)
         for finding in found:
             warn_user(finding.message, GradientWarning)
 

@@ -11,7 +11,7 @@ from keras_initkit.models.normalize.with_normalization import normalize_inputs, 
 from keras_initkit.models.reinitialize.layer_aware import defaults, layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, merged
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
 from tensorboard_plugin_initkit.log import remote
 from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
 
@@ -78,7 +78,7 @@ def _read(log_dir: str) -> _Logs:
     for name, directory in _runs(log_dir):
         try:
             history = read_log(directory)
-            found = merged(read_findings(directory))
+            found = merge_findings(read_findings(directory))
         except (OSError, ValueError, KeyError, TypeError) as error:
             logs.problems.append(f"The log of {name!r} cannot be read: {error}")
             continue

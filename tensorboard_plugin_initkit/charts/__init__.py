@@ -12,7 +12,7 @@ from tensorboard_plugin_initkit.charts.layer_map import difference_map, layer_ma
 from tensorboard_plugin_initkit.charts.lines import lines
 from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split
@@ -92,7 +92,7 @@ def findings_html(
         findings: With the name of the run of each; "" if there is only one.
         places: For names of runs, the id of the element that shows it, to be linked to.
     """
-    found = sorted(findings, key=lambda item: item[1].step)
+    found = sorted(findings, key=lambda item: item[1].rank)
     if not found:
         return "<p>The log holds no findings.</p>"
     runs = any(run for run, _ in found)
@@ -110,7 +110,7 @@ def _cells(run: str, finding: Finding, runs: bool, places: Mapping[str, str]) ->
         name = f'<a href="#{places[run]}">{name}</a>'
     cells = [
         *([name] if runs else []),
-        str(int(finding.step)),
+        "" if finding.step is None else str(int(finding.step)),
         as_html(finding.kind.replace("_", " "), 48),
         layer,
         as_html(finding.message),

@@ -25,7 +25,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     theme_of,
 )
 from tensorboard_plugin_initkit.charts.values import binned, positions
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split

@@ -11,7 +11,7 @@ import numpy as np
 from tensorboard_plugin_initkit import charts
 from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # isort: split

@@ -1,49 +1,62 @@
-"""`Finding`: what is wrong with a training, in one sentence with its numbers; stored as JSON."""
+"""`Finding`: one diagnosed fault, in one sentence with its numbers; stored as JSON."""
 
 import dataclasses
 import json
 import math
 from collections.abc import Iterable
+from typing import Literal
 
-FINDINGS_VERSION = 1
+FINDINGS_VERSION = 2
+
+Severity = Literal["note", "warning", "error"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A verdict on a training.
+    """One fault of a training, or of a model before its training.
 
     Attributes:
-        kind: What is wrong, one of a few words: `"vanishing"`, `"non_finite"`, …
+        kind: Name of the fault, one of a few: `"vanishing"`, `"nonfinite"`, …
         layer: Path of the layer where it shows, or "" if it concerns the whole model.
-        step: `optimizer.iterations` at the record with which it could first be said.
+        step: `optimizer.iterations` at the first record that allowed the finding; `None` for a
+            model before its training.
         message: One sentence for people, with the layer, the step and the numbers.
         evidence: The numbers, by name.
+        severity: `"note"`, `"warning"` or `"error"`.
+        fix: Advice in a few words, or "".
     """
 
     kind: str
     layer: str
-    step: int
+    step: int | None
     message: str
     evidence: dict[str, float] = dataclasses.field(default_factory=dict)
+    severity: Severity = dataclasses.field(default="warning", kw_only=True)
+    fix: str = dataclasses.field(default="", kw_only=True)
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes two findings the same one, said once."""
+        """Identity of the fault: two findings with the same key are reported once."""
         return self.kind, self.layer
+
+    @property
+    def rank(self) -> int:
+        """Place in a list that is sorted by step: -1 for a model before its training."""
+        return -1 if self.step is None else self.step
 
 
 def to_json(findings: Iterable[Finding]) -> str:
     """Serialise; numbers that are not finite become strings, as JSON has none."""
     content = [
         dataclasses.asdict(finding)
-        | {"evidence": {name: _encoded(value) for name, value in finding.evidence.items()}}
+        | {"evidence": {name: _encode(value) for name, value in finding.evidence.items()}}
         for finding in findings
     ]
     return json.dumps({"version": FINDINGS_VERSION, "findings": content}, allow_nan=False)
 
 
 def from_json(text: str | bytes) -> list[Finding]:
-    """Read what `to_json` wrote.
+    """Read the output of `to_json`.
 
     Raises:
         ValueError: If it was written by another version.
@@ -62,19 +75,19 @@ def from_json(text: str | bytes) -> list[Finding]:
     ]
 
 
-def merged(texts: Iterable[str | bytes]) -> list[Finding]:
-    """All findings of a log, each once, in order of steps; each text repeats those before it.
+def merge_findings(texts: Iterable[str | bytes]) -> list[Finding]:
+    """Return all findings of a log, each once, in order of steps; each text repeats earlier ones.
 
     Args:
-        texts: What `to_json` wrote, in the order of the log.
+        texts: Outputs of `to_json`, in the order of the log.
 
     Raises:
         ValueError: If one was written by another version.
     """
     found = [finding for text in texts for finding in from_json(text)]
     unique = {(f.kind, f.layer, f.step, f.message): f for f in found}
-    return sorted(unique.values(), key=lambda finding: finding.step)
+    return sorted(unique.values(), key=lambda finding: finding.rank)
 
 
-def _encoded(value: float) -> float | str:
+def _encode(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Floats = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ def judge(history: GradientHistory) -> list[Finding]:
     if not len(history) or not history.variables:
         return []
     record = _Record(history)
-    findings = list(_non_finite(record))
+    findings = list(_nonfinite(record))
     if findings:  # What comes after it follows from it.
         record = _Record(history, findings[0].step)
     if len(record.steps):
@@ -131,7 +131,7 @@ def judge(history: GradientHistory) -> list[Finding]:
 
 
 def _by_step(finding: Finding) -> int:
-    return finding.step
+    return finding.rank
 
 
 def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
@@ -155,7 +155,7 @@ def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
 def _echoes(finding: Finding, other: Finding) -> bool:
     return (
         finding.key == other.key
-        or other.kind == "non_finite"
+        or other.kind == "nonfinite"
         or (_is_at_input(finding) and _is_at_input(other))
         or (_is_partly_dead(finding) and _is_partly_dead(other))
     )
@@ -192,7 +192,7 @@ def depth_bands(history: GradientHistory) -> Bands:
     vanishing, exploding = np.zeros((2, len(history)), bool)
     if len(history) and history.variables:
         record = _Record(history)
-        for finding in _non_finite(record):
+        for finding in _nonfinite(record):
             record = _Record(history, finding.step)
         if len(record.steps):
             rows = slice(0, len(record.steps))
@@ -333,7 +333,7 @@ def _runs(mask: Bools) -> list[tuple[int, int]]:
     return [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]
 
 
-def _non_finite(record: _Record) -> Iterator[Finding]:
+def _nonfinite(record: _Record) -> Iterator[Finding]:
     """NaN or infinite gradients: one record is enough, as the weights are lost with it.
 
     The backward pass begins at the output: of the layers with such numbers, the last one of the
@@ -357,12 +357,13 @@ def _non_finite(record: _Record) -> Iterator[Finding]:
         else "the layers after it are not"
     )
     yield Finding(
-        "non_finite",
+        "nonfinite",
         record.layers[last],
         step,
         f"Non-finite numbers: at step {step} {what} NaN or infinite, in {layers} of "
         f"{len(record.layers)} layers, the last of them `{record.layers[last]}` ({where}).",
         {"elements": number, "layers": float(layers)},
+        severity="error",
     )
 
 
@@ -588,7 +589,7 @@ def _dead_units(record: _Record, found: list[Finding]) -> Iterator[Finding]:
         return
     column = int(np.flatnonzero(lasting[row])[-1])
     layer, step = record.layers[record.layer_of[units[column]]], int(record.steps[row])
-    if any(f.kind in ("dead_units", "vanishing") and f.step <= step for f in found):
+    if any(f.kind in ("dead_units", "vanishing") and f.rank <= step for f in found):
         return
     number, value = int(lasting[row].sum()), float(share[row, column])
     others = f", and at least {number - 1} layers more are like it" if number > 1 else ""

@@ -12,7 +12,7 @@ from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, merged
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
 from tensorboard_plugin_initkit.log.gradient_log import (
     END_TAG,
     FINDINGS_TAG,
@@ -165,7 +165,7 @@ class Experiment:
         """
         texts = [_text(datum.numpy) for datum in self._read(run, FINDINGS_TAG)]
         with _damaged(run):
-            return merged(texts)
+            return merge_findings(texts)
 
     def notes(self, run: Run) -> list[str]:
         """What people must know of the record to read it rightly."""

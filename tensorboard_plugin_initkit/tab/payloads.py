@@ -14,7 +14,7 @@ import numpy as np
 from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.diagnosis.depth import signal
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.tab.experiment import Run
 from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
@@ -70,7 +70,7 @@ def _drawable(history: GradientHistory) -> list[str]:
 
 def _described(finding: Finding) -> dict[str, Any]:
     evidence = {name: f"{value:.4g}" for name, value in finding.evidence.items()}
-    return dataclasses.asdict(finding) | {"evidence": evidence, "cause": "", "fix": ""}
+    return dataclasses.asdict(finding) | {"evidence": evidence}
 
 
 def chart(charts: Any, parameters: ChartParameters, records: Sequence[Record]) -> bytes:

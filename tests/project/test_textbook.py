@@ -55,7 +55,7 @@ def test_the_monitor_speaks_of_bad_starts_and_is_silent_on_good_ones(outcomes):
     assert {name: kind for name, kind in kinds.items() if kind} == {
         "raw inputs": {"large_updates", "dead_units"},
         "all-zero weights": {"no_gradient"},
-        "He x 1.4, ReLU": {"non_finite"},
+        "He x 1.4, ReLU": {"nonfinite"},
         "Xavier, sigmoid": {"vanishing"},
     }
 

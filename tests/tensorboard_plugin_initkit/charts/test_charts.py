@@ -17,7 +17,7 @@ from tensorboard_plugin_initkit.charts.names import as_html, display_name, displ
 from tensorboard_plugin_initkit.charts.smoothing import smoothed
 from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
 from tensorboard_plugin_initkit.diagnosis import depth
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.verdicts import depth_bands
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable

@@ -13,7 +13,7 @@ import pytest
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.charts.report import write_report
 from tensorboard_plugin_initkit.command import main
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.record.history import GradientHistory, read_log

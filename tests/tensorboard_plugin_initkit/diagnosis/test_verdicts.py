@@ -1,7 +1,6 @@
 """Verdicts on records that are made up, and on networks that are really trained."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.diagnosis import findings
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.verdicts import THRESHOLDS, depth_bands, judge, news
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
@@ -391,9 +389,9 @@ FAULTY: list[tuple[Callable[[Made], None], list[tuple[str, str]], int]] = [
     (vanishes_with_a_biased_head, [("vanishing", "net/dense_0")], 60),
     (explodes, [("exploding", "net/dense_0")], 40),
     (diverges, [("exploding", "")], 100),
-    (forward_overflow, [("non_finite", "net/dense_11")], 0),
-    (backward_overflow, [("non_finite", "net/dense_6")], 40),
-    (lost_weights, [("non_finite", "net/dense_0")], 40),
+    (forward_overflow, [("nonfinite", "net/dense_11")], 0),
+    (backward_overflow, [("nonfinite", "net/dense_6")], 40),
+    (lost_weights, [("nonfinite", "net/dense_0")], 40),
     (dead_layer, [("dead_units", "net/dense_4")], 20),
     (dies_later, [("dead_units", "net/dense_4")], 100),
     (dies_after_a_large_loss, [("dead_units", "net/dense_4")], 60),
@@ -486,7 +484,7 @@ def test_findings_are_in_order_of_step_and_each_said_once():
     record.bias[20:, :5] = record.kernel[20:, :5] = 0
     record.nonfinite[30:] = 1
     found = judge(record.history())
-    assert [f.kind for f in found] == ["small_updates", "dead_units", "non_finite"]
+    assert [f.kind for f in found] == ["small_updates", "dead_units", "nonfinite"]
     assert [f.step for f in found] == [20, 220, 300]
 
 
@@ -511,7 +509,7 @@ def test_news_are_what_was_not_said_before():
     vanishing = finding("vanishing", "a")
     dead = finding("dead_units", "c", share=1.0, from_input=1.0)
     partly = finding("dead_units", "b", share=0.95)
-    lost = finding("non_finite", "d")
+    lost = finding("nonfinite", "d")
     assert news([], [vanishing, vanishing]) == [vanishing]
     assert news([vanishing], [dead, partly]) == [partly]
     assert news([dead], [finding("dead_units", "d", share=1.0, from_input=1.0)]) == []
@@ -667,29 +665,6 @@ def test_every_threshold_has_a_reason_and_is_in_the_documentation():
         assert f"`{name}`" in text
 
 
-# Findings.
-
-
-def test_findings_survive_json():
-    found = [f for change, *_ in FAULTY for f in judge(faulty_record(change).history())]
-    found.append(Finding("odd", "", 3, "é", {"a": np.inf, "b": -np.inf, "c": np.float64(0.5)}))
-    assert findings.from_json(findings.to_json(found)) == found
-    assert findings.from_json(findings.to_json([])) == []
-    (odd,) = findings.from_json(findings.to_json([Finding("odd", "", 3, "", {"a": np.nan})]))
-    assert np.isnan(odd.evidence["a"])
-
-
-def test_findings_of_another_version_are_refused():
-    text = json.dumps({"version": 99, "findings": []})
-    with pytest.raises(ValueError, match=r"must have version 1\. Received: version 99"):
-        findings.from_json(text)
-
-
-def test_a_finding_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Finding("odd", "", 3, "").step = 4  # type: ignore[misc]
-
-
 # Trained.
 
 VS = keras.initializers.VarianceScaling
@@ -765,7 +740,7 @@ TRAINED: list[tuple[str, Callable[[], Any], float, str]] = [
     ("weights_too_small", deep("relu", 0.1, 10), 1e-3, "vanishing"),
     ("sigmoid", deep("sigmoid", 1.0, 12), 1e-3, "vanishing"),
     ("weights_too_large", deep("relu", 50.0, 10), 1e-3, "exploding"),
-    ("exponential", deep("exponential", 2.0, 8), 1e-3, "non_finite"),
+    ("exponential", deep("exponential", 2.0, 8), 1e-3, "nonfinite"),
     ("dead_relu", dead_relu, 1e-3, "dead_units"),
     ("rate_too_large", deep("relu", 2.0, 3), 10.0, "large_updates"),
     ("rate_too_small", deep("relu", 2.0, 3), 1e-10, "small_updates"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.schema import TOTALS, Chunk, Layout, Variable
 

@@ -25,7 +25,7 @@ from tensorboard.util.grpc_util import ChannelCredsType
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter

@@ -32,7 +32,7 @@ from werkzeug.test import Client
 
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.theme import THEMES
-from tensorboard_plugin_initkit.diagnosis.findings import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -214,7 +214,7 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
             "step": 10,
             "message": "All <b>zero</b>.",
             "evidence": {},
-            "cause": "",
+            "severity": "warning",
             "fix": "",
         },
         {
@@ -223,7 +223,7 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
             "step": 30,
             "message": "Far less.",
             "evidence": {"ratio": "1.235e-09", "at": "inf"},
-            "cause": "",
+            "severity": "warning",
             "fix": "",
         },
     ]

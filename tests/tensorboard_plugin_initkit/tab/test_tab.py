@@ -23,7 +23,7 @@ from keras_initkit import read_log
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
 from tensorboard_plugin_initkit.diagnosis.depth import signal
-from tensorboard_plugin_initkit.diagnosis.findings import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tests.tensorboard_plugin_initkit.support.browser import (
     NoBrowserError,
@@ -101,7 +101,7 @@ def logs(tmp_path_factory) -> Logs:
     write_log(path / "exploding", depth_profile(LAYERS, STEPS, 1.45), findings=exploding)
     broken = depth_profile(LAYERS, STEPS, 0.98)
     broken[200:] = np.nan
-    write_log(path / "nan", broken, findings=[finding("non_finite", 29, 200)])
+    write_log(path / "nan", broken, findings=[finding("nonfinite", 29, 200)])
     dead = depth_profile(LAYERS, STEPS, 0.98)
     dead[100:, :12] = 0
     write_log(path / "dead", dead, findings=[finding("dead", 11, 100)])

@@ -1,0 +1,60 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.finding import (
+    Finding,
+    from_json,
+    merge_findings,
+    to_json,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+BEFORE = Finding("constant", "dense", None, "All alike.", severity="error", fix="HeNormal()")
+LATE = Finding("vanishing", "é", 30, "Far less.", {"a": np.inf, "b": -np.inf, "c": np.float64(0.5)})
+
+
+def test_findings_survive_json():
+    assert from_json(to_json([BEFORE, LATE])) == [BEFORE, LATE]
+    assert from_json(to_json([])) == []
+    (odd,) = from_json(to_json([Finding("odd", "", 3, "", {"a": np.nan})]))
+    assert np.isnan(odd.evidence["a"])
+
+
+def test_the_json_is_versioned_and_holds_every_field():
+    content = json.loads(to_json([LATE]))
+    assert content == {
+        "version": 2,
+        "findings": [
+            {
+                "kind": "vanishing",
+                "layer": "é",
+                "step": 30,
+                "message": "Far less.",
+                "evidence": {"a": "inf", "b": "-inf", "c": 0.5},
+                "severity": "warning",
+                "fix": "",
+            }
+        ],
+    }
+
+
+def test_findings_of_another_version_are_refused():
+    text = json.dumps({"version": 99, "findings": []})
+    with pytest.raises(ValueError, match=r"must have version 2\. Received: version 99\. Read"):
+        from_json(text)
+
+
+def test_texts_of_a_log_are_merged_each_finding_once_in_order_of_steps():
+    early = dataclasses.replace(LATE, step=10)
+    assert merge_findings([]) == []
+    texts = [to_json([LATE]), to_json([LATE, early]), to_json([BEFORE])]
+    assert merge_findings(texts) == [BEFORE, early, LATE]
+
+
+def test_a_finding_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        LATE.step = 4  # type: ignore[misc]
