@@ -20,6 +20,24 @@ def children(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def chains(model: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the layers inside a model, each behind those around it; a shared one once.
+
+    Yields:
+        For each layer inside, a tuple of layers from the model to it.
+    """
+    seen: set[int] = set()
+    waiting: list[tuple[Any, ...]] = [(model,)]
+    while waiting:
+        chain = waiting.pop()
+        if id(chain[-1]) in seen:
+            continue
+        seen.add(id(chain[-1]))
+        if len(chain) > 1:
+            yield chain
+        waiting += [(*chain, child) for child in reversed(children(chain[-1]))]
+
+
 def trainable_weights(layer: Any) -> list[Any]:
     """The weights that a layer holds itself and trains unless it is frozen."""
     return list(layer._trainable_variables)

@@ -1,53 +1,116 @@
-"""Selectors of weights: by the layer's class, by path, by name, or by a function."""
+"""Selectors: one language for "which layers", used by the monitor, the probe and whole models.
 
+A selector is one of:
+
+- a class of layers: selects its layers, those of its subclasses, and all layers inside them;
+- a string: a layer's name, or a part of its path; selects the layers inside it, too. Layers of
+  one name in one place are numbered, "conv" and "conv#2": "conv" selects both;
+- a compiled regular expression, searched for in the layer's path;
+- a function of the layer itself, neither of those around it nor inside it, to a bool;
+- a list of selectors: any of them selects;
+- a tuple of selectors: all of them must select.
+
+Where single weights are selected, strings and regular expressions may name a weight as well:
+"conv1/kernel", or ("conv1", "kernel").
+"""
+
+import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_initkit.anatomy.weights import Weight
+Selector = (
+    type | str | re.Pattern[str] | Callable[[Any], bool] | list["Selector"] | tuple["Selector", ...]
+)
 
-Selector = type | str | re.Pattern[str] | Callable[[Any, Any], bool] | tuple[Any, ...]
+_NUMBER = re.compile(r"#\d+$")
 
-NOWHERE, IN_LAYER, BY_NAME = range(3)
+
+class Match(enum.IntEnum):
+    """How a selector selects a weight: not, by its layer, or by its own name."""
+
+    NONE = 0
+    LAYER = 1
+    WEIGHT = 2
+
+
+class Selection:
+    """The layers selected by an argument of the user.
+
+    Args:
+        argument: Name of the argument, for the message.
+        selector: A selector, or `None` for all layers.
+
+    Raises:
+        ValueError: If it is no selector.
+    """
+
+    def __init__(self, argument: str, selector: Any) -> None:
+        if selector is not None:
+            check_selector(argument, selector)
+        self.selector = selector
+
+    def __call__(self, path: str, layers: Sequence[Any], weight: str = "") -> bool:
+        """Check if a layer, or a weight in it, is selected; arguments as for `match`."""
+        return self.selector is None or match(self.selector, path, layers, weight) != Match.NONE
 
 
 def check_selector(argument: str, selector: Any) -> None:
     """Raise a ValueError unless an argument is a selector."""
-    if isinstance(selector, tuple) and selector:
-        for part in selector:
-            check_selector(argument, part)
-        return
-    if not ((isinstance(selector, str) and selector) or callable(selector)) and not isinstance(
-        selector, re.Pattern
-    ):
+    if not _is_selector(selector):
         raise ValueError(
-            f"`{argument}` must select weights: by a class of layers, a name or a part of a path, "
-            "a compiled regular expression, a function of the layer and the weight that returns "
-            "a bool, or a tuple of these, all of which must hold. "
-            f"Received: {selector!r}"
+            f"`{argument}` must select layers: by a class of layers, a name or a part of a path, "
+            "a compiled regular expression to be searched for in the path, a function of the "
+            "layer that returns a bool, a list of these of which any may hold, or a tuple of "
+            f"which all must hold. Received: {argument}={selector!r}. Write for example "
+            "`re.compile('conv')` for every layer with conv in its path."
         )
 
 
-def selects(selector: Selector, weight: Weight) -> int:
-    """Say how a selector selects a weight.
+def match(selector: Selector, path: str, layers: Sequence[Any], weight: str = "") -> Match:
+    """Say how a selector selects a layer, or a weight in it.
 
-    Returns:
-        `NOWHERE`; `IN_LAYER` if it says nothing but where the weight is; `BY_NAME` if it depends
-        on which of the layer's weights it is.
+    Args:
+        selector: A selector.
+        path: Path of the layer in the model.
+        layers: The layer, last, behind the layers around it, from the model inwards.
+        weight: Name of the weight; "" if only the layer is of interest.
     """
+    if isinstance(selector, list):
+        return max(match(part, path, layers, weight) for part in selector)
     if isinstance(selector, tuple):
-        parts = [selects(part, weight) for part in selector]
-        return NOWHERE if NOWHERE in parts else max(parts)
+        matches = [match(part, path, layers, weight) for part in selector]
+        return Match.NONE if Match.NONE in matches else max(matches)
     if isinstance(selector, type):
-        inside = any(isinstance(layer, selector) for layer in weight.layers)
-        return IN_LAYER if inside else NOWHERE
-    layer, _, _ = weight.path.rpartition("/")
+        return Match(any(isinstance(layer, selector) for layer in layers))
     if isinstance(selector, str):
-        if f"/{selector}/" in f"/{layer}/":
-            return IN_LAYER
-        return BY_NAME if f"/{weight.path}".endswith(f"/{selector}") else NOWHERE
+        return _match_name(selector, path, weight)
     if isinstance(selector, re.Pattern):
-        if selector.search(layer):
-            return IN_LAYER
-        return BY_NAME if selector.search(weight.path) else NOWHERE
-    return BY_NAME if selector(weight.holder, weight.variable) else NOWHERE
+        if selector.search(path):
+            return Match.LAYER
+        is_named = weight and selector.search(f"{path}/{weight}".lstrip("/"))
+        return Match.WEIGHT if is_named else Match.NONE
+    return Match(bool(selector(layers[-1])))
+
+
+def _is_selector(selector: Any) -> bool:
+    if isinstance(selector, list | tuple):
+        return bool(selector) and all(map(_is_selector, selector))
+    if isinstance(selector, str):
+        return bool(selector)
+    return isinstance(selector, re.Pattern) or callable(selector)
+
+
+def _match_name(name: str, path: str, weight: str) -> Match:
+    parts, inside = name.split("/"), path.split("/")
+    if any(_are_called(parts, inside[start : start + len(parts)]) for start in range(len(inside))):
+        return Match.LAYER
+    is_named = weight and _are_called(parts, [*inside, weight][-len(parts) :])
+    return Match.WEIGHT if is_named else Match.NONE
+
+
+def _are_called(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Compare names with parts of a path, whose numbers a name may leave out."""
+    return len(names) == len(parts) and all(
+        name in (part, _NUMBER.sub("", part)) for name, part in zip(names, parts, strict=True)
+    )

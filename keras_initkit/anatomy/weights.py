@@ -15,10 +15,11 @@ class Weight(NamedTuple):
 
     Attributes:
         variable: The `keras.Variable`.
-        layers: The layers that it is in, from the model to the one that holds it.
-        path: Its path in the model, as Keras writes it.
-        stream: Names it among the model's weights, the same each time the model is built: layers
-            that Keras has named, in which it counts all layers of a process, are counted anew.
+        layers: The layers around it, from the model to the one that holds it.
+        path: Its path in the model, as Keras writes it, without the model's own name. Where layers
+            share a path, the second is called `<path>#2`; so are weights of one name in a layer.
+        stream: Its name for random numbers, the same each time the model is built: layers named
+            by Keras, which counts all layers of a process, are counted anew.
     """
 
     variable: Any
@@ -30,6 +31,16 @@ class Weight(NamedTuple):
     def holder(self) -> Any:
         """The layer that holds it itself."""
         return self.layers[-1]
+
+    @property
+    def layer(self) -> str:
+        """The path of that layer."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name in that layer."""
+        return self.path.rpartition("/")[2]
 
 
 def check_built(model: Any) -> None:
@@ -52,15 +63,33 @@ def check_built(model: Any) -> None:
 
 
 def weights_of(model: Any) -> list[Weight]:
-    """All weights of a model or layer, in Keras's order; one that is shared, once."""
+    """List the weights of a model or layer, in Keras's order; a shared one once."""
     seen: set[int] = set()
     weights = []
+    paths = _Paths(model)
     for variable, layers, stream in _walk(model, (model,), ""):
         if id(variable) not in seen:
             seen.add(id(variable))
-            path = path_inside(model, variable.path)
-            weights.append(Weight(variable, layers, path, stream))
+            weights.append(Weight(variable, layers, paths.path(variable, layers[-1]), stream))
     return weights
+
+
+class _Paths:
+    """The paths of a model's weights, numbered where Keras has one for several."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._holders: dict[str, list[int]] = {}
+        self._names: Counter[str] = Counter()
+
+    def path(self, variable: Any, holder: Any) -> str:
+        layer, separator, name = path_inside(self._model, variable.path).rpartition("/")
+        holders = self._holders.setdefault(layer, [])
+        if id(holder) not in holders:
+            holders.append(id(holder))
+        if number := holders.index(id(holder)):
+            layer += f"#{number + 1}"
+        return _counted(f"{layer}{separator}{name}", self._names)
 
 
 def _walk(

@@ -10,7 +10,7 @@ import keras
 from keras_initkit.anatomy.layers_inside import set_value
 from keras_initkit.anatomy.own_initializers import own_initializer
 from keras_initkit.anatomy.seeds import derived_seed, with_seed
-from keras_initkit.anatomy.selectors import BY_NAME, NOWHERE, Selector, check_selector, selects
+from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, owners, view_of_weight
@@ -44,7 +44,7 @@ def reinitialize(
     model: Any,
     rules: Rules | None = None,
     seed: int | None = None,
-    only: Selector | Sequence[Selector] | None = None,
+    only: Selector | None = None,
     trainable_only: bool = False,
     reset_optimizer: bool = False,
 ) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def reinitialize(
             keras.layers.Conv2D: HeNormal(),                   # the kernels of these layers
             (keras.layers.LSTM, "recurrent_kernel"): Orthogonal(),
             re.compile("head.*/bias"): PriorBias(0.01),
-            lambda layer, weight: len(weight.shape) == 4: HeNormal(),
+            lambda layer: layer.name.startswith("block"): HeNormal(),
         },
         seed=0,
     )
@@ -85,20 +85,18 @@ def reinitialize(
         rules: Mapping of selectors to initializers, or sequence of such pairs; of several that
             select a weight, the first holds. A selector is
 
-            - a class of layers, for the weights in layers of it and its subclasses;
-            - a string: the name of a layer or weight, or a part of the path;
+            - a class of layers: their weights and those of the layers inside them;
+            - a string: a layer's name or a part of its path; or that of a weight;
             - a compiled regular expression, searched for in the path;
-            - a function of the layer that holds the weight and of the weight (a
-              `keras.Variable`), that returns a bool;
-            - a tuple of these, all of which must hold.
+            - a function of the layer that holds the weight itself, which returns a bool;
+            - a list of selectors, of which any may hold, or a tuple, of which all must.
 
             Where a selector says only which layer, the rule is for kernels: the weights that
             multiply inputs, without scales. Anything that `keras.initializers.get` takes is an
             initializer; `None` leaves the weights as they are.
         seed: Integer, or `None` for one drawn at random, which `keras.utils.set_random_seed`
             determines.
-        only: A selector of the weights to draw, or a list of selectors of which any may hold.
-            `None` for all.
+        only: A selector of the weights to draw. `None` for all.
         trainable_only: Whether to leave weights alone that are not trained: of frozen layers, and
             moving averages.
         reset_optimizer: Whether to set the optimizer of a compiled model, but for its learning
@@ -202,8 +200,8 @@ class _Views:
 def _matching(rules: Sequence[tuple[Any, Any]], weight: Weight, views: _Views) -> list[int]:
     matching = []
     for i, (selector, _) in enumerate(rules):
-        how = selects(selector, weight)
-        if how == BY_NAME or (how != NOWHERE and views.is_kernel(weight)):
+        how = match(selector, weight.layer, weight.layers, weight.name)
+        if how == Match.WEIGHT or (how == Match.LAYER and views.is_kernel(weight)):
             matching.append(i)
     return matching
 
@@ -238,16 +236,8 @@ def as_initializer(argument: str, identifier: Any) -> Any:
 
 
 def _selected(weights: list[Weight], only: Any) -> list[Weight]:
-    if only is None:
-        return weights
-    selectors = only if isinstance(only, list) else [only]
-    for selector in selectors:
-        check_selector("only", selector)
-    selected = [
-        weight
-        for weight in weights
-        if any(selects(selector, weight) != NOWHERE for selector in selectors)
-    ]
+    selects = Selection("only", only)
+    selected = [w for w in weights if selects(w.layer, w.layers, w.name)]
     if not selected:
         raise ValueError(
             f"`only` must select a weight. Received: only={only!r}. The weights are "

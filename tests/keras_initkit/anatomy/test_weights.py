@@ -1,0 +1,99 @@
+"""The weights of a model and their names, without a single step of training."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.anatomy import weights
+from keras_initkit.anatomy.layers_inside import chains
+from keras_initkit.anatomy.weights import weights_of
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+layers = keras.layers
+
+
+class Twins(keras.Model):
+    """Two layers of one name in one place, the first without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(2, use_bias=False, name="twin")
+        self.second = layers.Dense(2, name="twin")
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+class TwoOfOneName(keras.Layer):
+    def build(self, shape):
+        self.a, self.b = (self.add_weight(shape=(2,), name="a") for _ in range(2))
+
+    def call(self, x):
+        return x * self.a * self.b
+
+
+def nested():
+    inside = [layers.Dense(2, name="one"), layers.LSTM(2, name="memory")]
+    block = keras.Sequential([keras.Input((3, 2)), *inside], name="block")
+    return keras.Sequential([keras.Input((3, 2)), block, layers.Dense(1, name="head")])
+
+
+def test_a_weight_knows_its_place():
+    model = nested()
+    found = {weight.path: weight for weight in weights_of(model)}
+    assert list(found) == [
+        *("block/one/kernel", "block/one/bias"),
+        *(f"block/memory/lstm_cell/{name}" for name in ("kernel", "recurrent_kernel", "bias")),
+        *("head/kernel", "head/bias"),
+    ]
+    weight = found["block/memory/lstm_cell/recurrent_kernel"]
+    block = model.layers[0]
+    memory = block.layers[1]
+    assert weight.layers == (model, block, memory, memory.cell)
+    assert weight.holder is memory.cell
+    assert (weight.layer, weight.name) == ("block/memory/lstm_cell", "recurrent_kernel")
+    assert weight.stream == "block/memory/lstm_cell/recurrent_kernel"
+
+
+def test_layers_that_share_a_path_are_numbered():
+    model = Twins()
+    model(np.ones((1, 2), "float32"))
+    paths = [weight.path for weight in weights_of(model)]
+    assert paths == ["twin/kernel", "twin#2/kernel", "twin#2/bias"]
+
+
+def test_weights_of_one_name_are_numbered():
+    layer = TwoOfOneName(name="own")
+    layer.build((None, 2))
+    assert [weight.path for weight in weights_of(layer)] == ["a", "a#2"]
+    model = keras.Sequential([keras.Input((2,)), TwoOfOneName(name="own")])
+    assert [weight.path for weight in weights_of(model)] == ["own/a", "own/a#2"]
+
+
+def test_shared_layers_are_listed_once():
+    shared = layers.Dense(2, name="shared")
+    inputs = keras.Input((2,))
+    inner = keras.Model(inputs, shared(inputs), name="inner")
+    model = keras.Model(inputs, shared(inner(inputs)))
+    assert [weight.path for weight in weights_of(model)] == ["shared/kernel", "shared/bias"]
+    names = [[layer.name for layer in chain[1:]] for chain in chains(model)]
+    assert sum(name[-1] == "shared" for name in names) == 1
+
+
+def test_chains_lead_to_every_layer():
+    model = nested()
+    found = [
+        "/".join(layer.name for layer in chain[1:])
+        for chain in chains(model)
+        if not isinstance(chain[-1], layers.InputLayer)
+    ]
+    assert found == ["block", "block/one", "block/memory", "block/memory/lstm_cell", "head"]
+
+
+@pytest.mark.parametrize("kind", [k for k in vars(layers).values() if isinstance(k, type)])
+def test_the_numbers_that_keras_gives_are_not_part_of_a_stream(kind):
+    namesake = type(kind.__name__, (layers.Layer,), {})
+    first, second = namesake(), namesake()
+    assert first.name != second.name
+    assert weights._name(first) == weights._name(second)
