@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from keras_initkit.adapt.elements import Element, Elements, Tables, open_elements
 from keras_initkit.adapt.engines import Engine, engine_of
+from keras_initkit.statistics.moments import Moments
+from keras_initkit.wording import list_few
 
 Batch = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -31,30 +33,10 @@ NAN_POLICIES = ("error", "ignore", "propagate")
 
 # Measured: enough to make the cost of a call vanish, still within the caches.
 _COALESCED_ELEMENTS = 1 << 19
-_FEATURES_NAMED = 5
 _SECONDS_WITHOUT_PROGRESS = 5.0
 
 
-class Accumulator(Protocol):
-    """Statistics of a table's columns, which can be taken of parts and merged."""
-
-    count: Any
-    nan_count: NDArray[np.int64]
-    inf_count: NDArray[np.int64]
-
-    def update(
-        self,
-        batch: Batch,
-        mask: NDArray[np.bool_] | None = None,
-        sample_weight: Batch | None = None,
-    ) -> Any:
-        """Takes in rows, shape (rows, features)."""
-
-    def merge(self, other: Any) -> Any:
-        """Takes in all the rows that another one has seen."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """How data are read.
 
@@ -120,7 +102,7 @@ def statistics_of(
     data: Any,
     reading: Reading,
     axis: Sequence[int],
-    make: Callable[[int], Accumulator],
+    make: Callable[[int], Moments],
     *,
     check: Callable[[Shape], None],
     initial: Any = None,
@@ -171,16 +153,18 @@ def _read(
     data: Any,
     reading: Reading,
     axis: Sequence[int],
-    make: Callable[[int], Accumulator],
+    make: Callable[[int], Moments],
     check: Callable[[Shape], None] = lambda shape: None,
 ) -> Result:
     elements = reading.open(data)
     if not isinstance(elements.shape, tuple) or not all(
         size is None or isinstance(size, int) for size in elements.shape
     ):
+        is_dict = isinstance(elements.shape, Mapping)
+        keys = elements.shape if is_dict else range(len(elements.shape))
         raise TypeError(
             "`data` must be one array a batch, for one layer. Received: inputs of the structure "
-            f"{_few(elements.shape)}. Use `keras_initkit.normalize_inputs(model, data)`, or "
+            f"{list_few(keys)}. Use `keras_initkit.normalize_inputs(model, data)`, or "
             "adapt one layer for each input."
         )
     check(elements.shape)
@@ -190,7 +174,7 @@ def _read(
 
 
 def _read_part(
-    reading: Reading, axis: tuple[int, ...], make: Callable[[int], Accumulator], part: Any
+    reading: Reading, axis: tuple[int, ...], make: Callable[[int], Moments], part: Any
 ) -> Result:
     """Statistics of one part of data, which may be a function that gives it."""
     return _read(part() if callable(part) else part, reading, axis, make)
@@ -292,7 +276,7 @@ class Intake:
 
     shape: Shape
     axis: Sequence[int]
-    make: Callable[[int], Accumulator]
+    make: Callable[[int], Moments]
     nan: str = "error"
     label: str = "`data`"
     names: tuple[str, ...] | None = None
@@ -450,13 +434,13 @@ def feature_names(
     if not shape:
         return "the only one"
     indices = np.argwhere(chosen.reshape(shape)).tolist()
-    shown = [
-        repr(names[index[0]])
-        if names is not None and len(index) == 1
-        else str(index[0] if len(index) == 1 else tuple(index))
-        for index in indices[:_FEATURES_NAMED]
-    ]
-    return ", ".join(shown) + (", …" if len(indices) > len(shown) else "")
+
+    def write(index: list[int]) -> str:
+        if len(index) > 1:
+            return str(tuple(index))
+        return str(index[0]) if names is None else repr(names[index[0]])
+
+    return list_few(indices, write=write)
 
 
 class _Progress:
@@ -516,9 +500,3 @@ def _spread(weights: Batch, shape: tuple[int, ...]) -> Batch:
         )
     wide = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
     return np.broadcast_to(wide, shape)
-
-
-def _few(structure: Any) -> str:
-    keys = list(structure) if isinstance(structure, Mapping) else range(len(structure))
-    names = [repr(key) for key in keys]
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

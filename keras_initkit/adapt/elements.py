@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_initkit.statistics.moments import is_real
+from keras_initkit.wording import list_few
 
 Array = NDArray[Any]
 Tables = Literal["matrix", "columns"]
@@ -238,7 +239,7 @@ class _Reader:
             if len(set(names)) < len(names):
                 raise ValueError(
                     "`data` must have columns of different names. Received: columns="
-                    f"{_few(names)}. Rename those that occur twice."
+                    f"{list_few(names)}. Rename those that occur twice."
                 )
             return {name: array for name, (_, array) in zip(names, columns, strict=True)}
         other = [f"{name!r} ({a.dtype})" for name, a in columns if not is_real(a.dtype)]
@@ -302,7 +303,7 @@ def _open_whole(data: Any, request: _Request) -> Elements:
     if parts[-1] is not None and len(parts[-1]) != rows:
         _refuse_length("mask", parts[-1], str(rows))
     if not rows:
-        shapes = _few(_shape(leaf) for leaf in leaves)
+        shapes = list_few(_shape(leaf) for leaf in leaves)
         raise ValueError(
             f"`data` must hold at least one row. Received: no rows, of shape {shapes}. Check "
             "what filtered them out."
@@ -396,7 +397,7 @@ def _common_rows(x: Any, y: Any, weight: Any) -> int:
     sizes = [int(_shape(leaf)[0]) for leaf in _leaves((x, y, weight)) if leaf is not None]
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"`data` must have the same number of rows in all arrays. Received: {_few(sizes)} "
+            f"`data` must have the same number of rows in all arrays. Received: {list_few(sizes)} "
             "rows. A tuple is taken as (x, y, sample_weight); pass a list of batches as a list."
         )
     return sizes[0]
@@ -792,7 +793,7 @@ def _checked_weight(weight: Any, x: Any) -> Array:
     if not (np.min(weight, initial=0) >= 0 and np.max(weight, initial=0) < np.inf):
         bad = weight[~((weight >= 0) & np.isfinite(weight))]
         raise ValueError(
-            f"`sample_weight` must be finite and not negative. Received: {_few(bad.tolist())} "
+            f"`sample_weight` must be finite and not negative. Received: {list_few(bad.tolist())} "
             f"among {weight.size} weights. Drop these rows, or give them weight 0."
         )
     return np.asarray(weight)
@@ -1008,11 +1009,6 @@ def _broadcast(mask: Array, leaf: Any) -> Array:
             "step, or each number."
         )
     return np.broadcast_to(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf.shape)
-
-
-def _few(values: Iterable[Any]) -> str:
-    names = [repr(value) for value in itertools.islice(values, 6)]
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _is_of(value: Any, module: str, *names: str) -> bool:

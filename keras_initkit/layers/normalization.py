@@ -201,7 +201,15 @@ class Normalization(keras.layers.Normalization):
                 "without them. Take those of a layer of the same method, or "
                 "`keras_initkit.Moments(…)`."
             )
-        reading = Reading(mask, mask_value, sample_weight, nan, steps, max_rows, verbose)
+        reading = Reading(
+            mask=mask,
+            mask_value=mask_value,
+            sample_weight=sample_weight,
+            nan=nan,
+            steps=steps,
+            max_rows=max_rows,
+            verbose=verbose,
+        )
         result = statistics_of(
             data,
             reading,

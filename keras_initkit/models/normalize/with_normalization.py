@@ -125,7 +125,9 @@ def normalize_inputs(
         ValueError: If the model has no symbolic inputs, or none to normalize; if names, or
             inputs in the data, are missing; or as `Normalization.adapt()` does.
     """
-    reading = Reading(None, mask_value, None, nan, steps, max_rows, verbose)
+    reading = Reading(
+        mask_value=mask_value, nan=nan, steps=steps, max_rows=max_rows, verbose=verbose
+    )
     return _wrapped(model, data, None, only, exclude, reading, name)
 
 
@@ -184,7 +186,9 @@ def with_normalization(
         TypeError: If the data are of a type that can't be read.
         ValueError: As `normalize_inputs` does, and if targets do not fit the outputs.
     """
-    reading = Reading(None, mask_value, None, nan, steps, max_rows, verbose)
+    reading = Reading(
+        mask_value=mask_value, nan=nan, steps=steps, max_rows=max_rows, verbose=verbose
+    )
     return _wrapped(model, data, targets, only, exclude, reading, name)
 
 
