@@ -27,7 +27,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit import normalize_inputs
+from keras_initkit import with_normalization
 from keras_initkit.layers import Normalization
 
 
@@ -109,11 +109,11 @@ def named_inputs(rows: int) -> str:
     space = keras.utils.FeatureSpace(dict.fromkeys(columns, "float_normalized"))
     dataset = tf.data.Dataset.from_tensor_slices(columns)
     theirs = seconds(lambda: space.adapt(dataset))
-    ours = seconds(lambda: normalize_inputs(model, columns))
+    ours = seconds(lambda: with_normalization(model, columns))
     batches = dataset.batch(1024)
-    streamed = seconds(lambda: normalize_inputs(model, batches))
+    streamed = seconds(lambda: with_normalization(model, batches))
     return (
-        f"32 named features x {rows}: FeatureSpace {theirs:.1f} s, normalize_inputs {ours:.2f} s "
+        f"32 named features x {rows}: FeatureSpace {theirs:.1f} s, with_normalization {ours:.2f} s "
         f"({theirs / ours:.0f} times faster), of a stream {streamed:.2f} s "
         f"({theirs / streamed:.0f} times)"
     )

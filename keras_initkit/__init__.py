@@ -7,7 +7,7 @@ holds it can be loaded.
 from keras_initkit import callbacks, initializers, layers, theory
 from keras_initkit.connectivity.layer_fans import fans, register_fans
 from keras_initkit.models.audit.audit import audit
-from keras_initkit.models.normalize.with_normalization import normalize_inputs, with_normalization
+from keras_initkit.models.normalize.with_normalization import with_normalization
 from keras_initkit.models.reinitialize.layer_aware import defaults, layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
@@ -25,7 +25,6 @@ __all__ = [
     "initializers",
     "layer_aware",
     "layers",
-    "normalize_inputs",
     "read_log",
     "register_fans",
     "reinitialize",

@@ -164,7 +164,7 @@ def _read(
         keys = elements.shape if is_dict else range(len(elements.shape))
         raise TypeError(
             "`data` must be one array a batch, for one layer. Received: inputs of the structure "
-            f"{list_few(keys)}. Use `keras_initkit.normalize_inputs(model, data)`, or "
+            f"{list_few(keys)}. Use `keras_initkit.with_normalization(model, data)`, or "
             "adapt one layer for each input."
         )
     check(elements.shape)

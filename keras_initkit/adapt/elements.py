@@ -248,7 +248,7 @@ class _Reader:
                 "`data` must have numeric columns. Received: a table with the "
                 f"column{'s' * (len(other) != 1)} {', '.join(other) or 'list empty'}. Select the "
                 'numeric ones, e.g. `data[["age", "income"]]` or '
-                '`dataset.scanner(columns=["age", "income"])`, or use `normalize_inputs`, '
+                '`dataset.scanner(columns=["age", "income"])`, or use `with_normalization`, '
                 "which leaves the others alone."
             )
         dtype = np.result_type(*(array.dtype for _, array in columns))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_initkit.adapt.accumulate import (
     Reading,
@@ -20,15 +17,18 @@ from keras_initkit.adapt.accumulate import (
     statistics_of,
 )
 from keras_initkit.adapt.engines import Engine
+from keras_initkit.anatomy.tf_data import is_in_tf_data
+from keras_initkit.layers.scaling import (
+    METHODS,
+    FloatArray,
+    check_range,
+    compute_scaling,
+    describe_problems,
+    find_rest,
+    spread_shape,
+)
 from keras_initkit.statistics.moments import Moments
-
-FloatArray = NDArray[np.float64]
-
-# Steps of the type in which it computes, in standard deviations of a feature, that are worth a
-# warning: rounding then adds 3 % to the deviations.
-_COARSE = 0.1
-# An error of the mean, in standard deviations, that is worth an operation.
-_REST_THAT_SHOWS = 1e-4
+from keras_initkit.user_warnings import warn_user
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -102,6 +102,7 @@ class Normalization(keras.layers.Normalization):
         mean: Any = None,
         variance: Any = None,
         invert: bool = False,
+        *,
         method: str = "standard",
         feature_range: tuple[float, float] = (0.0, 1.0),
         **kwargs: Any,
@@ -109,11 +110,11 @@ class Normalization(keras.layers.Normalization):
         # Inputs come as they are: the mean is subtracted before they are cast.
         kwargs.setdefault("autocast", False)
         rank = 0 if axis is None else np.size(axis)
-        mean, variance = (_without_leading_ones(x, rank) for x in (mean, variance))
+        mean, variance = (_drop_leading_ones(x, rank) for x in (mean, variance))
         super().__init__(axis=axis, mean=mean, variance=variance, invert=invert, **kwargs)
-        if method not in _METHODS:
+        if method not in METHODS:
             raise ValueError(
-                f"`method` must be one of {', '.join(map(repr, _METHODS))}. Received: "
+                f"`method` must be one of {', '.join(map(repr, METHODS))}. Received: "
                 f"method={method!r}."
             )
         low, high = feature_range
@@ -124,16 +125,16 @@ class Normalization(keras.layers.Normalization):
             )
         self.method = method
         self.feature_range = (low, high)
-        self.supports_masking = True
         self._moments: Any = None
+        # A mean as rounded to the variables' dtype, and what rounding left of it.
         self._rest: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def moments(self) -> Any:
-        """The `Moments` of the last `adapt()`, or `None`.
+        """The `Moments` of the last `adapt()`, of shape `(features,)`, or `None`.
 
-        Of the features, in one axis. They can be saved (`get_state()`), merged, and given to
-        `adapt(…, initial=)`. They are not in the saved model.
+        They can be saved (`get_state()`), merged, and given to `adapt(…, initial=)`. They are not
+        in the saved model.
         """
         return self._moments
 
@@ -151,7 +152,7 @@ class Normalization(keras.layers.Normalization):
         initial: Any = None,
         engine: str | Engine | None = None,
     ) -> None:
-        """Computes mean and variance in one pass, in place of any former ones.
+        """Compute mean and variance in one pass, in place of any former ones.
 
         Ctrl-C ends the pass; the statistics are then those of what was read, and a warning says
         so. A second one interrupts.
@@ -201,20 +202,19 @@ class Normalization(keras.layers.Normalization):
                 "without them. Take those of a layer of the same method, or "
                 "`keras_initkit.Moments(…)`."
             )
-        reading = Reading(
-            mask=mask,
-            mask_value=mask_value,
-            sample_weight=sample_weight,
-            nan=nan,
-            steps=steps,
-            max_rows=max_rows,
-            verbose=verbose,
-        )
         result = statistics_of(
             data,
-            reading,
+            Reading(
+                mask=mask,
+                mask_value=mask_value,
+                sample_weight=sample_weight,
+                nan=nan,
+                steps=steps,
+                max_rows=max_rows,
+                verbose=verbose,
+            ),
             self.axis,
-            _METHODS[self.method],
+            functools.partial(_make_moments, extremes=self.method == "min_max"),
             check=self._check_shape,
             initial=initial,
             engine=engine,
@@ -222,61 +222,38 @@ class Normalization(keras.layers.Normalization):
         self.take_statistics(result)
 
     def take_statistics(self, result: Result) -> None:
-        """Takes over statistics of data.
-
-        Args:
-            result: Of a pass, with the accumulator that belongs to `method`.
-        """
-        sizes = tuple(result.shape[axis] or 0 for axis in kept_axes(self.axis, result.shape))
-        accumulator = result.accumulator
-        location, scale = self._location_and_scale(accumulator)
-        constant = accumulator.constant
-        # A variance that is too small for the type is none.
-        flat = np.square(scale) < _smallest_number(self.variable_dtype)
-        scale = np.where(constant | flat, 0.0, scale)
-        self._check_range(location, scale, accumulator)
+        """Take over the statistics of a pass, with the accumulator that belongs to `method`."""
+        accumulator, dtype = result.accumulator, self.variable_dtype
+        scaling = compute_scaling(accumulator, self.method, self.feature_range, dtype)
+        check_range(scaling, accumulator.nan_count > 0, dtype)
         # Only now: a failed adapt must leave an unbuilt layer unbuilt.
         if not self.built:
             self.build(result.shape)
-        names = functools.partial(feature_names, shape=sizes, names=result.names)
-        if constant.any():
-            self._warn(
-                f"{constant.sum()} of {constant.size} features are constant and come out as 0: "
-                f"{names(constant)}. Leave them out."
-            )
-        flat &= ~constant
-        if flat.any():
-            self._warn(
-                f"{flat.sum()} of {flat.size} features vary, but have no scale by "
-                f"method={self.method!r} in {self.variable_dtype}; they are shifted only: "
-                f"{names(flat)}. Use another method, or multiply them by a constant."
-            )
-        self._warn_of_coarse_steps(location, scale, names)
-        self.adapt_mean.assign(location.reshape(sizes))
-        self.adapt_variance.assign(np.square(scale).reshape(sizes))
-        rounded = np.asarray(keras.ops.convert_to_numpy(self._live_statistics()[0]), np.float64)
-        rounded = rounded.reshape(sizes)
-        scale = scale.reshape(sizes)
-        # A constant must come out as exactly 0.
-        rest = np.where(scale > 0, location.reshape(sizes) - rounded, 0.0)
-        self._set_rest(rounded, rest, scale)
+        shape = self.adapt_mean.shape
+        names = functools.partial(feature_names, shape=shape, names=result.names)
+        for problem in describe_problems(scaling, dtype, self.method, names):
+            warn_user(f"Layer {self.name!r}: {problem}")
+        self.adapt_mean.assign(scaling.location.reshape(shape))
+        self.adapt_variance.assign(np.square(scaling.scale).reshape(shape))
+        held = np.asarray(keras.ops.convert_to_numpy(self._live_statistics()[0]), np.float64)
+        rest = find_rest(scaling, held.ravel())
+        self._rest = None if rest is None else (held.reshape(shape), rest.reshape(shape))
         self._moments = accumulator
-        self._feature_names = result.names
         self.finalize_state()
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
-        """Adds a weight that mixed precision leaves alone: a variance overflows float16."""
+        """Add a weight that mixed precision leaves alone: a variance overflows float16."""
         kwargs.setdefault("autocast", False)
         return super().add_weight(*args, **kwargs)
 
     def finalize_state(self) -> None:
-        """Refreshes the constants that `tf.data.Dataset.map` uses."""
+        """Refresh the constants that `tf.data.Dataset.map` uses."""
         if self.input_mean is not None or not self.built:
             return
         self.mean, self.variance = self._live_statistics()
 
     def build(self, input_shape: Any) -> None:
-        """Creates the weights, or the constants of given statistics.
+        """Create the weights, or the constants of given statistics.
 
         Args:
             input_shape: Shape of the inputs, the sizes of the kept axes known.
@@ -284,11 +261,15 @@ class Normalization(keras.layers.Normalization):
         super().build(input_shape)
         if self.input_mean is not None and input_shape is not None:
             # Keras has rounded them to the compute dtype.
-            self.mean = self._given(self.input_mean, input_shape)
-            self.variance = self._given(self.input_variance, input_shape)
+            self.mean, self.variance = (
+                keras.ops.convert_to_tensor(
+                    _spread(given, self.axis, input_shape), self.variable_dtype
+                )
+                for given in (self.input_mean, self.input_variance)
+            )
 
     def call(self, inputs: Any) -> Any:
-        """Normalizes the inputs.
+        """Normalize the inputs.
 
         Args:
             inputs: Tensor of the shape that the layer was built for.
@@ -299,7 +280,7 @@ class Normalization(keras.layers.Normalization):
         return self.transform(inputs, self.invert)
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor; those that Keras does not have, only if they are used."""
+        """Return the constructor's arguments; those beside Keras's only if they are used."""
         config = super().get_config()
         if self.method != "standard":
             config["method"] = self.method
@@ -308,13 +289,13 @@ class Normalization(keras.layers.Normalization):
         return config
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights, and what float32 has left of large means."""
+        """Save the weights, and the rests of large means."""
         super().save_own_variables(store)
         if self._rest is not None:
             store["rounded_mean"], store["mean_rest"] = self._rest
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables()` or Keras's layer has saved."""
+        """Load what `save_own_variables()` or Keras's layer has saved."""
         keys = list(store.keys())
         self._rest = None
         if "mean_rest" in keys:
@@ -322,7 +303,7 @@ class Normalization(keras.layers.Normalization):
         super().load_own_variables({key: store[key] for key in keys if key.isdigit()})
 
     def transform(self, inputs: Any, invert: bool) -> Any:
-        """Normalizes values, or undoes it, whatever the layer itself does.
+        """Normalize values, or undo it, whatever the layer itself does.
 
         Args:
             inputs: Tensor of the shape that the layer was built for.
@@ -337,7 +318,7 @@ class Normalization(keras.layers.Normalization):
                 "Received: a layer that is not. Call `layer.build(input_shape)` first."
             )
         ops = self.backend.numpy
-        mean, variance, rest = self._statistics()
+        mean, variance, rest = self._choose_statistics()
         inputs = self.backend.core.convert_to_tensor(inputs)
         inputs = self.backend.core.cast(inputs, self.variable_dtype)
         scale = ops.where(variance > 0, ops.sqrt(variance), ops.ones_like(variance))
@@ -350,13 +331,13 @@ class Normalization(keras.layers.Normalization):
             outputs = ops.divide(outputs, scale)
         return self.backend.core.cast(outputs, self.compute_dtype)
 
-    def _statistics(self) -> tuple[Any, Any, Any]:
-        """Mean, variance and what rounding has left of the mean, or `None`.
+    def _choose_statistics(self) -> tuple[Any, Any, Any]:
+        """Return mean, variance and the rest of the mean (or `None`) to compute with.
 
-        In the shape of the inputs and in the variables' dtype.
+        They are in the shape of the inputs and in the variables' dtype.
         """
         native = self.backend.name == keras.backend.backend()
-        if self.input_mean is None and native and not _in_tf_data():
+        if self.input_mean is None and native and not is_in_tf_data():
             mean, variance = self._live_statistics()
         else:
             constants = (self.convert_weight(self.mean), self.convert_weight(self.variance))
@@ -365,48 +346,25 @@ class Normalization(keras.layers.Normalization):
             return mean, variance, None
         ops = self.backend.numpy
         rounded, rest = (
-            self.backend.core.convert_to_tensor(x.reshape(self._broadcast(x)), self.variable_dtype)
+            self.backend.core.convert_to_tensor(
+                x.reshape(self._spread_shape()), self.variable_dtype
+            )
             for x in self._rest
         )
         # It is of no other mean: the weights may have been set since.
         return mean, variance, ops.where(ops.equal(mean, rounded), rest, ops.zeros_like(rest))
 
     def _live_statistics(self) -> tuple[Any, Any]:
-        """The weights as they are now, so that compiled functions read them at each run."""
-        weights = self.adapt_mean, self.adapt_variance
-        mean, variance = (keras.ops.reshape(w, self._broadcast(w)) for w in weights)
-        return mean, variance
+        """Return the weights as they are now, for compiled functions to read at each run."""
+        shape = self._spread_shape()
+        return tuple(keras.ops.reshape(w, shape) for w in (self.adapt_mean, self.adapt_variance))
 
-    def _broadcast(self, array: Any) -> list[int]:
-        """The shape in which an array of the kept axes broadcasts to the inputs."""
-        rank = len(self.get_build_config()["input_shape"])
-        shape = [1] * rank
-        for axis, size in zip(kept_axes(self.axis, (None,) * rank), array.shape, strict=True):
-            shape[axis] = size
-        return shape
-
-    def _given(self, statistic: Any, input_shape: Any) -> Any:
-        """A mean or variance given at construction, in the shape of the inputs."""
-        array = np.asarray(keras.ops.convert_to_numpy(statistic))
-        keep = kept_axes(self.axis, tuple(input_shape))
-        array = np.broadcast_to(array, [input_shape[axis] for axis in keep])
-        shape = [input_shape[axis] if axis in keep else 1 for axis in range(len(input_shape))]
-        return keras.ops.convert_to_tensor(array.reshape(shape), self.variable_dtype)
-
-    def _location_and_scale(self, accumulator: Any) -> tuple[FloatArray, FloatArray]:
-        if self.method == "standard":
-            return accumulator.mean, np.sqrt(accumulator.variance)
-        low, high = self.feature_range
-        scale = (accumulator.max - accumulator.min) / (high - low)
-        return accumulator.min - low * scale, scale
-
-    def _set_rest(self, rounded: FloatArray, rest: FloatArray, scale: FloatArray) -> None:
-        """Keeps what rounding has left of the mean, if it shows."""
-        shows = np.abs(rest) > _REST_THAT_SHOWS * scale
-        self._rest = (rounded, rest) if shows.any() else None
+    def _spread_shape(self) -> list[int]:
+        """Return the shape in which statistics broadcast to the inputs."""
+        return spread_shape(self.axis, self.get_build_config()["input_shape"])
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
-        """Checks the shape of data against that of the built layer."""
+        """Check the shape of data against that of the built layer."""
         if not self.built:
             return
         built = tuple(self.get_build_config()["input_shape"])
@@ -417,96 +375,23 @@ class Normalization(keras.layers.Normalization):
                 f"Received: an incompatible shape, {shape}. Reshape the data, or adapt a new layer."
             )
 
-    def _check_range(self, location: FloatArray, scale: FloatArray, accumulator: Any) -> None:
-        dtype = self.variable_dtype
-        with np.errstate(over="ignore"):
-            largest = np.fmax(np.abs(location), np.square(scale))
-        # A variance that overflows even float64 is NaN, but so is one that is to be.
-        overflows = np.isnan(largest) & (accumulator.nan_count == 0)
-        if overflows.any() or np.nanmax(largest, initial=0.0) > _largest_number(dtype):
-            mean, deviation = (
-                np.fmax.reduce(np.abs(part), axis=None, initial=0.0) for part in (location, scale)
-            )
-            raise ValueError(
-                f"`data` must have a mean and a variance that {dtype} can hold. Received: "
-                f"means up to {mean:.6g} and standard deviations up to {deviation:.6g}. "
-                "Divide the data by a constant, or use a layer of a wider type, such as "
-                "`Normalization(dtype='float64')`."
-            )
 
-    def _warn_of_coarse_steps(
-        self, location: FloatArray, scale: FloatArray, names: Callable[..., str]
-    ) -> None:
-        """Says which features the dtype can't resolve."""
-        dtype = self.variable_dtype
-        if dtype == "float64":
-            return
-        magnitudes = np.maximum(np.abs(location), _smallest_number(dtype))
-        steps = 2 ** np.floor(np.log2(magnitudes)) * _resolution(dtype)
-        coarse = (scale > 0) & (steps > _COARSE * scale)
-        if coarse.any():
-            worst = float(np.max(steps[coarse] / scale[coarse]))
-            self._warn(
-                f"{dtype} can't resolve {coarse.sum()} of {coarse.size} features, whose mean is "
-                f"large against their deviations: {names(coarse)}. Its steps are up to "
-                f"{worst:.2g} standard deviations. Subtract a constant before the values become "
-                f"{dtype}, or use float64 all the way: `Normalization(dtype='float64')`."
-            )
-
-    def _warn(self, message: str) -> None:
-        warnings.warn(f"Layer {self.name!r}: {message}", stacklevel=4)
+def _make_moments(features: int, extremes: bool) -> Moments:
+    return Moments((features,), extremes)
 
 
-def _moments(features: int) -> Moments:
-    return Moments((features,), extremes=False)
+def _spread(statistic: Any, axis: Sequence[int], input_shape: Sequence[int | None]) -> Any:
+    """Bring a given mean or variance into the shape in which it broadcasts to the inputs."""
+    shape = spread_shape(axis, input_shape)
+    array = np.asarray(keras.ops.convert_to_numpy(statistic))
+    kept = [shape[place] for place in kept_axes(axis, tuple(input_shape))]
+    return np.broadcast_to(array, kept).reshape(shape)
 
 
-def _moments_and_extremes(features: int) -> Moments:
-    return Moments((features,))
-
-
-_METHODS: dict[str, Callable[[int], Any]] = {
-    "standard": _moments,
-    "min_max": _moments_and_extremes,
-}
-
-
-def _without_leading_ones(statistic: Any, rank: int) -> Any:
-    """A statistic as another layer has it, `(1, features)`, as `(features,)`."""
+def _drop_leading_ones(statistic: Any, rank: int) -> Any:
+    """Give a statistic as another layer has it, `(1, features)`, the shape `(features,)`."""
     shape = np.shape(statistic)
     extra = len(shape) - rank
     if extra > 0 and all(size == 1 for size in shape[:extra]):
         return np.reshape(keras.ops.convert_to_numpy(statistic), shape[extra:])
     return statistic
-
-
-def _largest_number(dtype: str) -> float:
-    if dtype == "bfloat16":
-        return float(np.finfo(np.float32).max)
-    return float(np.finfo(dtype).max)
-
-
-def _smallest_number(dtype: str) -> float:
-    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).tiny)
-
-
-def _resolution(dtype: str) -> float:
-    """Distance of 1 to the next larger number."""
-    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
-
-
-def _in_tf_data() -> bool:
-    """Whether TensorFlow is tracing a function for a `tf.data` pipeline.
-
-    Such a function runs on the CPU and must not capture a variable that may lie elsewhere.
-    """
-    tf = sys.modules.get("tensorflow")
-    if tf is None or tf.executing_eagerly():
-        return False
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        # Functions of a pipeline are named after the transformation: "Dataset_map_<name>".
-        if getattr(graph, "name", "").startswith("Dataset_"):
-            return True
-        graph = getattr(graph, "outer_graph", None)
-    return False

@@ -43,7 +43,6 @@ def test_the_public_names_are_these():
         "initializers",
         "layer_aware",
         "layers",
-        "normalize_inputs",
         "read_log",
         "register_fans",
         "reinitialize",

@@ -266,9 +266,9 @@ def nan_at(*places: tuple[int, int]) -> Array:
 
 
 ERRORS: list[tuple[Any, type[Exception], str]] = [
-    (lambda: {"a": table()}, TypeError, r"structure 'a'. Use `keras_initkit.normalize_inputs"),
-    (lambda: [{"a": table()}], TypeError, r"structure 'a'. Use `keras_initkit.normalize_inputs"),
-    (lambda: dataset({"a": table()}), TypeError, r"structure 'a'. Use .*normalize_inputs"),
+    (lambda: {"a": table()}, TypeError, r"structure 'a'. Use `keras_initkit.with_normalization"),
+    (lambda: [{"a": table()}], TypeError, r"structure 'a'. Use `keras_initkit.with_normalization"),
+    (lambda: dataset({"a": table()}), TypeError, r"structure 'a'. Use .*with_normalization"),
     (lambda: "x.csv", ValueError, r"Received: the path 'x.csv', which does not exist"),
     (lambda: 3, ValueError, r"a batch axis. Received: a scalar. Pass an array"),
     (lambda: table().astype(object), TypeError, r"Received: dtype=object. Convert"),

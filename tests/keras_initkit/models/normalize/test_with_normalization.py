@@ -15,11 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.layers import Normalization
-from keras_initkit.models.normalize.with_normalization import (
-    NormalizedModel,
-    normalize_inputs,
-    with_normalization,
-)
+from keras_initkit.models.normalize.normalized_model import NormalizedModel
+from keras_initkit.models.normalize.with_normalization import with_normalization
 from tests import ROOT
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
@@ -126,14 +123,14 @@ def statistics(model: Any, name: str) -> tuple[Array, Array]:
 @pytest.mark.usefixtures("float64")
 def test_the_inputs_are_normalized_as_by_hand():
     model, data = regression(), columns()
-    wrapped = normalize_inputs(model, data)
+    wrapped = with_normalization(model, data)
     expected = predict(model, by_hand(data))
     np.testing.assert_allclose(predict(wrapped, data), expected, atol=1e-12 if x64() else 1e-5)
     assert normalized_names(wrapped) == ["age_normalization", "blood_normalization"]
     assert wrapped.name == "normalized_houses"
     assert list(wrapped.input) == ["age", "blood", "job"]
     assert wrapped.output_names == ["price"]
-    assert normalize_inputs(model, data, name="mine").name == "mine"
+    assert with_normalization(model, data, name="mine").name == "mine"
 
 
 def x64() -> bool:
@@ -142,7 +139,7 @@ def x64() -> bool:
 
 def test_the_weights_are_those_of_the_model():
     model, data = regression(), columns()
-    wrapped = normalize_inputs(model, data)
+    wrapped = with_normalization(model, data)
     assert wrapped.get_layer("houses") is model
     wrapped.compile("sgd", "mse")
     before = model.get_weights()
@@ -200,7 +197,7 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_statistics_are_the_same_from_every_source(source):
     data = columns()
-    model = normalize_inputs(regression(), SOURCES[source](data))
+    model = with_normalization(regression(), SOURCES[source](data))
     for name in ("age", "blood"):
         mean, variance = statistics(model, f"{name}_normalization")
         np.testing.assert_allclose(mean.squeeze(), data[name].mean(axis=0), rtol=1e-6)
@@ -230,7 +227,7 @@ def test_the_columns_of_a_table_are_the_inputs_of_their_names(form, tmp_path):
         pytest.importorskip("pyarrow")
         table = tmp_path / "x.parquet"
         frame.to_parquet(table)
-    model = normalize_inputs(column_model(), table)
+    model = with_normalization(column_model(), table)
     for name in ("age", "blood_0", "blood_1", "blood_2"):
         mean, variance = statistics(model, f"{name}_normalization")
         np.testing.assert_allclose(mean.squeeze(), frame[name].mean(), rtol=1e-6)
@@ -239,7 +236,7 @@ def test_the_columns_of_a_table_are_the_inputs_of_their_names(form, tmp_path):
 
 def test_the_columns_of_a_table_are_the_features_of_one_input():
     frame = data_frame(columns())[["age", "blood_0", "blood_1"]]
-    mean, _ = statistics(normalize_inputs(stack(3), frame), "x_normalization")
+    mean, _ = statistics(with_normalization(stack(3), frame), "x_normalization")
     np.testing.assert_allclose(mean, frame.to_numpy().mean(axis=0), rtol=1e-6)
 
 
@@ -264,7 +261,7 @@ LISTS = {
 def test_a_list_of_inputs_takes_lists(form):
     a, b = columns()["age"], columns()["blood"][:, :2]
     model = list_model()
-    wrapped = normalize_inputs(model, LISTS[form](a, b))
+    wrapped = with_normalization(model, LISTS[form](a, b))
     expected = predict(model, [scaled(a), scaled(b)])
     np.testing.assert_allclose(predict(wrapped, [a, b]), expected, rtol=1e-4, atol=1e-5)
 
@@ -276,14 +273,14 @@ def test_one_array_for_one_input(shape):
     x = np.random.default_rng(0).normal(7, 3, (400, *(size or 9 for size in shape)))
     axes = tuple(range(max(1, x.ndim - 1)))
     expected = (x - x.mean(axis=axes)) / x.std(axis=axes)
-    wrapped = normalize_inputs(model, x)
+    wrapped = with_normalization(model, x)
     np.testing.assert_allclose(predict(wrapped, x), expected, atol=1e-5)
 
 
 def test_steps_of_unknown_size_have_one_mean():
     inputs = keras.Input((None,), name="x")
     x = np.random.default_rng(0).normal(7, 3, (400, 9))
-    wrapped = normalize_inputs(keras.Model(inputs, layers.Identity()(inputs)), x)
+    wrapped = with_normalization(keras.Model(inputs, layers.Identity()(inputs)), x)
     np.testing.assert_allclose(predict(wrapped, x), (x - x.mean()) / x.std(), atol=1e-5)
 
 
@@ -305,7 +302,7 @@ def test_a_pass_can_be_limited():
     data = columns()
     limits: tuple[dict[str, Any], ...] = ({"max_rows": 300}, {"steps": 3})
     for limit in limits:
-        model = normalize_inputs(regression(), generator(data, prices()), **limit)
+        model = with_normalization(regression(), generator(data, prices()), **limit)
         mean, _ = statistics(model, "age_normalization")
         np.testing.assert_allclose(mean, data["age"][:300].mean(keepdims=True), rtol=1e-6)
 
@@ -322,7 +319,7 @@ def test_weights_of_a_stream_count():
 def test_missing_values_are_left_out_if_told():
     data = columns()
     data["age"][3] = np.nan
-    model = normalize_inputs(regression(), data, nan="ignore")
+    model = with_normalization(regression(), data, nan="ignore")
     mean, _ = statistics(model, "age_normalization")
     np.testing.assert_allclose(mean, [np.nanmean(data["age"])], rtol=1e-6)
 
@@ -331,7 +328,7 @@ def test_masked_steps_are_left_out():
     x = np.random.default_rng(0).normal(5, 2, (50, 6, 2)).astype("float32")
     x[:, 4:] = -1
     inputs = keras.Input((6, 2), name="x")
-    model = normalize_inputs(keras.Model(inputs, layers.Flatten()(inputs)), x, mask_value=-1)
+    model = with_normalization(keras.Model(inputs, layers.Flatten()(inputs)), x, mask_value=-1)
     mean, _ = statistics(model, "x_normalization")
     np.testing.assert_allclose(mean, x[:, :4].mean(axis=(0, 1)), rtol=1e-5)
 
@@ -382,7 +379,7 @@ ON_TENSORFLOW = {
 def test_categorical_and_scaled_inputs_are_left_alone(case):
     model = {**LEFT_ALONE, **ON_TENSORFLOW}[case]()
     z = np.arange(5.0)
-    assert normalized_names(normalize_inputs(model, {"z": z})) == ["z_normalization"]
+    assert normalized_names(with_normalization(model, {"z": z})) == ["z_normalization"]
 
 
 def test_sparse_inputs_are_left_alone():
@@ -390,7 +387,7 @@ def test_sparse_inputs_are_left_alone():
         pytest.skip("has no sparse tensors")
     x, z = keras.Input((5,), name="x", sparse=True), keras.Input((1,), name="z")
     model = keras.Model([x, z], layers.Concatenate()([layers.Dense(2)(x), z]))
-    wrapped = normalize_inputs(model, {"z": np.arange(5.0)})
+    wrapped = with_normalization(model, {"z": np.arange(5.0)})
     assert normalized_names(wrapped) == ["z_normalization"]
     assert wrapped.inputs[0].sparse
 
@@ -406,18 +403,18 @@ def test_sparse_inputs_are_left_alone():
     ],
 )
 def test_inputs_can_be_named(options, expected):
-    wrapped = normalize_inputs(regression(), columns(), **options)
+    wrapped = with_normalization(regression(), columns(), **options)
     assert normalized_names(wrapped) == [f"{name}_normalization" for name in expected]
 
 
 def test_only_goes_before_the_rule():
-    wrapped = normalize_inputs(LEFT_ALONE["Rescaling"](), {"x": np.arange(5.0)}, only="x")
+    wrapped = with_normalization(LEFT_ALONE["Rescaling"](), {"x": np.arange(5.0)}, only="x")
     assert normalized_names(wrapped) == ["x_normalization"]
 
 
 def test_an_input_that_is_normalized_is_not_normalized_again():
     data, model = columns(), regression()
-    twice = normalize_inputs(normalize_inputs(model, data, exclude="age"), data, exclude="job")
+    twice = with_normalization(with_normalization(model, data, exclude="age"), data, exclude="job")
     assert normalized_names(twice) == ["age_normalization"]
 
 
@@ -703,7 +700,7 @@ def test_what_cannot_be_compiled_alike_is_told():
     model = stack(3)
     model.compile("adam", own_loss)
     with pytest.warns(UserWarning, match="The new model is not compiled as `model` is, whose"):
-        wrapped = normalize_inputs(model, columns()["blood"])
+        wrapped = with_normalization(model, columns()["blood"])
     assert not wrapped.compiled
 
 
@@ -736,84 +733,86 @@ def masked_model() -> Any:
 
 ERRORS = {
     "no model": (
-        lambda: normalize_inputs("model", columns()),
+        lambda: with_normalization("model", columns()),
         "`model` must be a `keras.Model`. Received: model='model'.",
     ),
     "subclassed": (
-        lambda: normalize_inputs(Subclassed(), columns()["blood"]),
+        lambda: with_normalization(Subclassed(), columns()["blood"]),
         "`model` must have symbolic inputs. Received: 'own' of type Subclassed, which has none. "
         "Give it inputs first: `x = keras.Input(shape); model = keras.Model(x, model(x))`. Or put "
-        "a `keras_initkit.Normalization` at the beginning of its `call()`, and adapt it.",
+        "a `keras_initkit.layers.Normalization` at the beginning of its `call()`, and adapt it.",
     ),
     "Sequential without inputs": (
-        lambda: normalize_inputs(
+        lambda: with_normalization(
             keras.Sequential([layers.Dense(1)], name="stack"), columns()["blood"]
         ),
         "`model` must have symbolic inputs. Received: 'stack' of type Sequential, which has none. "
         "Begin it with `keras.Input(shape)`, or call `model.build(shape)` first.",
     ),
     "nothing to normalize": (
-        lambda: normalize_inputs(LEFT_ALONE["Embedding"](), {}, exclude="z"),
+        lambda: with_normalization(LEFT_ALONE["Embedding"](), {}, exclude="z"),
         "`model` must have an input to normalize. Received: a model of which 'x' feeds the "
         "Embedding layer 'embedding'. Name continuous inputs with `only=`.",
     ),
     "unknown name in only": (
-        lambda: normalize_inputs(regression(), columns(), only=["age", "wage"]),
-        "`only` must name inputs of the model. Received: 'wage'. The inputs are 'age', 'blood', "
-        "'job'.",
+        lambda: with_normalization(regression(), columns(), only=["age", "wage"]),
+        "`only` must select inputs of the model. Received: 'wage', which selects none. The inputs "
+        "are 'age', 'blood', 'job'.",
     ),
     "unknown name in exclude": (
-        lambda: normalize_inputs(regression(), columns(), exclude="wage"),
-        "`exclude` must name inputs of the model. Received: 'wage'. The inputs are 'age', "
-        "'blood', 'job'.",
+        lambda: with_normalization(regression(), columns(), exclude="wage"),
+        "`exclude` must select inputs of the model. Received: 'wage', which selects none. The "
+        "inputs are 'age', 'blood', 'job'.",
     ),
     "integers by name": (
-        lambda: normalize_inputs(regression(), columns(), only="job"),
-        "`only` must name inputs of a floating point dtype, which can hold normalized values. "
+        lambda: with_normalization(regression(), columns(), only="job"),
+        "`only` must select inputs of a floating point dtype, which can hold normalized values. "
         "Received: 'job', which is of dtype int32. Declare it with `keras.Input(..., "
         "dtype='float32')`.",
     ),
     "Masking": (
-        lambda: normalize_inputs(masked_model(), np.ones((9, 6, 2))),
+        lambda: with_normalization(masked_model(), np.ones((9, 6, 2))),
         "`model` must not look for masked steps in normalized values. Received: input 'x', which "
         "feeds the Masking layer 'padding'. Put a `Normalization` after that layer, adapt it with "
         "`mask_value=0.0`, and pass `exclude='x'`.",
     ),
     "missing column": (
-        lambda: normalize_inputs(regression(), {"Age": columns()["age"], "job": columns()["job"]}),
+        lambda: with_normalization(
+            regression(), {"Age": columns()["age"], "job": columns()["job"]}
+        ),
         "`data` must hold the inputs 'age', 'blood'. Received: 'Age', 'job', without 'age', "
         "'blood'. Rename columns, or leave inputs out with `exclude=`.",
     ),
     "one array for several inputs": (
-        lambda: normalize_inputs(list_model(), np.ones((9, 3))),
+        lambda: with_normalization(list_model(), np.ones((9, 3))),
         "`data` must hold the inputs of the model, a list or dict of 'a', 'b'. Received: one "
         "array. A tuple is `(x, y)` or `(x, y, sample_weight)`; pass inputs as `{name: array, "
         "...}`.",
     ),
     "too many arrays": (
-        lambda: normalize_inputs(list_model(), ([np.ones((9, 1))] * 3, np.ones(9))),
+        lambda: with_normalization(list_model(), ([np.ones((9, 1))] * 3, np.ones(9))),
         "`data` must hold the inputs of the model, a list or dict of 'a', 'b'. Received: 3 arrays "
         "without names. A tuple is `(x, y)` or `(x, y, sample_weight)`; pass inputs as `{name: "
         "array, ...}`.",
     ),
     "list for a dict": (
-        lambda: normalize_inputs(regression(), ([np.ones(9)] * 3, np.ones(9))),
+        lambda: with_normalization(regression(), ([np.ones(9)] * 3, np.ones(9))),
         "`data` must hold the inputs of the model, a dict of 'age', 'blood', 'job'. Received: 3 "
         "arrays without names. A tuple is `(x, y)` or `(x, y, sample_weight)`; pass inputs as "
         "`{name: array, ...}`.",
     ),
     "text in a column": (
-        lambda: normalize_inputs(regression(), {**columns(2), "age": np.array(["a", "b"])}),
+        lambda: with_normalization(regression(), {**columns(2), "age": np.array(["a", "b"])}),
         "`data['age']` must hold booleans, integers or real floating point numbers. Received: "
         "dtype=<U1. Convert it, or leave the input out with `exclude=`.",
     ),
     "wrong shape": (
-        lambda: normalize_inputs(regression(), {**columns(), "blood": np.ones((ROWS, 2))}),
+        lambda: with_normalization(regression(), {**columns(), "blood": np.ones((ROWS, 2))}),
         "`data['blood']` must yield batches of the shape (None, 3). Received: a batch of an "
         f"incompatible shape, ({ROWS}, 2). Give all batches the same features.",
     ),
     "no steps": (
-        lambda: normalize_inputs(regression(), columns(), steps=0),
+        lambda: with_normalization(regression(), columns(), steps=0),
         "`steps` must be a positive integer, or None for all there is. Received: steps=0.",
     ),
     "unknown output": (
@@ -880,7 +879,7 @@ def test_the_input_of_a_bad_value_is_named():
     data = columns()
     data["age"][3] = np.nan
     with pytest.raises(ValueError, match=r"^`data\['age'\]` must be finite\. .* row 3, feature"):
-        normalize_inputs(regression(), data)
+        with_normalization(regression(), data)
     y = prices()
     y[5] = np.inf
     with pytest.raises(ValueError, match=r"^`targets` must be finite\. Received: inf at row 5"):
@@ -891,7 +890,7 @@ def test_constant_inputs_are_named():
     frame = {name: np.arange(5.0) for name in ("age", "blood_0", "blood_1", "blood_2")}
     frame["age"] = np.full(5, 0.1)
     with pytest.warns(UserWarning, match="'age_normalization': .* constant .*: 'age'"):
-        model = normalize_inputs(column_model(), frame)
+        model = with_normalization(column_model(), frame)
     assert np.isfinite(predict(model, frame)).all()
 
 

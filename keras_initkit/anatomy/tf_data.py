@@ -1,0 +1,23 @@
+"""TensorFlow's graphs: are they part of a `tf.data` pipeline?
+
+TensorFlow internals: the names of the functions of a pipeline, which begin with the transformation,
+"Dataset_map_<name>". Nothing public tells such a function from one of `tf.function`.
+"""
+
+import sys
+
+
+def is_in_tf_data() -> bool:
+    """Check if TensorFlow is tracing a function for a `tf.data` pipeline.
+
+    Such a function runs on the CPU, and must not capture a variable, which may lie elsewhere.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None or tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if getattr(graph, "name", "").startswith("Dataset_"):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False

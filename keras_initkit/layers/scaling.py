@@ -1,0 +1,163 @@
+"""Location and scale of features: from their statistics, and as a type of numbers holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_initkit.adapt.accumulate import kept_axes
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+METHODS = ("standard", "min_max")
+
+# Steps of the type of computation, in standard deviations of a feature, that are worth a
+# warning: rounding then adds 3 % to the deviations.
+_COARSE = 0.1
+# An error of the mean, in standard deviations, that is worth an operation.
+_REST_THAT_SHOWS = 1e-4
+
+
+class Scaling(NamedTuple):
+    """Location and scale of features, arrays of shape `(features,)`.
+
+    Attributes:
+        location: Becomes 0.
+        scale: Becomes 1; it is 0 for features that are shifted only.
+        is_constant: Features of one value.
+        is_flat: Features that vary, by less than the type of numbers can hold.
+    """
+
+    location: FloatArray
+    scale: FloatArray
+    is_constant: BoolArray
+    is_flat: BoolArray
+
+
+class _Limits(NamedTuple):
+    """Limits of a type of numbers; `resolution` is the distance of 1 to the next larger one."""
+
+    largest: float
+    smallest: float
+    resolution: float
+
+
+def compute_scaling(
+    accumulator: Any, method: str, feature_range: Sequence[float], dtype: str
+) -> Scaling:
+    """Compute location and scale of features.
+
+    Args:
+        accumulator: A `Moments`, with extremes for "min_max".
+        method: "standard": mean and standard deviation; "min_max": see `feature_range`.
+        feature_range: What the smallest and the largest value of a feature become.
+        dtype: Type that is to hold the location and the square of the scale.
+    """
+    if method == "standard":
+        location, scale = accumulator.mean, np.sqrt(accumulator.variance)
+    else:
+        low, high = feature_range
+        scale = (accumulator.max - accumulator.min) / (high - low)
+        location = accumulator.min - low * scale
+    is_constant = accumulator.constant
+    with np.errstate(over="ignore"):
+        is_flat = (np.square(scale) < _limits_of(dtype).smallest) & ~is_constant
+    return Scaling(location, np.where(is_constant | is_flat, 0.0, scale), is_constant, is_flat)
+
+
+def check_range(scaling: Scaling, has_nan: BoolArray, dtype: str) -> None:
+    """Raise a ValueError unless a type of numbers can hold locations and squared scales.
+
+    Args:
+        scaling: Locations and scales.
+        has_nan: Features whose statistics are NaN for they hold NaN.
+        dtype: Name of the type.
+    """
+    location, scale = scaling.location, scaling.scale
+    with np.errstate(over="ignore"):
+        largest = np.fmax(np.abs(location), np.square(scale))
+    # A variance that overflows even float64 is NaN.
+    overflows = np.isnan(largest) & ~has_nan
+    if overflows.any() or np.nanmax(largest, initial=0.0) > _limits_of(dtype).largest:
+        mean, deviation = (
+            np.fmax.reduce(np.abs(part), axis=None, initial=0.0) for part in (location, scale)
+        )
+        raise ValueError(
+            f"`data` must have a mean and a variance that {dtype} can hold. Received: "
+            f"means up to {mean:.6g} and standard deviations up to {deviation:.6g}. "
+            "Divide the data by a constant, or use a layer of a wider type, such as "
+            "`Normalization(dtype='float64')`."
+        )
+
+
+def measure_steps(scaling: Scaling, dtype: str) -> FloatArray:
+    """Return the distance of neighbouring numbers at each location, in units of the scale.
+
+    It is 0 where there is no scale.
+    """
+    limits = _limits_of(dtype)
+    magnitudes = np.maximum(np.abs(scaling.location), limits.smallest)
+    steps = 2 ** np.floor(np.log2(magnitudes)) * limits.resolution
+    return np.divide(steps, scaling.scale, out=np.zeros_like(steps), where=scaling.scale > 0)
+
+
+def describe_problems(
+    scaling: Scaling, dtype: str, method: str, names: Callable[[BoolArray], str]
+) -> Iterator[str]:
+    """Yield a warning for each group of features that can't be normalized well.
+
+    Args:
+        scaling: Locations and scales.
+        dtype: Type in which the layer computes.
+        method: Method of the layer.
+        names: Lists the features for which an array is true.
+    """
+    constant, flat = scaling.is_constant, scaling.is_flat
+    if constant.any():
+        yield (
+            f"{constant.sum()} of {constant.size} features are constant and come out as 0: "
+            f"{names(constant)}. Leave them out."
+        )
+    if flat.any():
+        yield (
+            f"{flat.sum()} of {flat.size} features vary, but have no scale by method={method!r} "
+            f"in {dtype}; they are shifted only: {names(flat)}. Use another method, or multiply "
+            "them by a constant."
+        )
+    steps = measure_steps(scaling, dtype)
+    coarse = steps > _COARSE
+    if coarse.any() and dtype != "float64":
+        yield (
+            f"{dtype} can't resolve {coarse.sum()} of {coarse.size} features, whose mean is "
+            f"large against their deviations: {names(coarse)}. Its steps are up to "
+            f"{steps.max():.2g} standard deviations. Subtract a constant before the values become "
+            f"{dtype}, or use float64 all the way: `Normalization(dtype='float64')`."
+        )
+
+
+def find_rest(scaling: Scaling, rounded: FloatArray) -> FloatArray | None:
+    """Return what rounding left of the locations, or `None` where it does not show.
+
+    Args:
+        scaling: Locations and scales.
+        rounded: The locations as a layer holds them.
+    """
+    # A constant must come out as exactly 0.
+    rest = np.where(scaling.scale > 0, scaling.location - rounded, 0.0)
+    return rest if (np.abs(rest) > _REST_THAT_SHOWS * scaling.scale).any() else None
+
+
+def spread_shape(axis: Sequence[int], input_shape: Sequence[int | None]) -> list[int]:
+    """Return the shape of inputs with 1 in place of the sizes of all axes but the kept ones."""
+    keep = kept_axes(axis, tuple(input_shape))
+    return [int(size or 0) if place in keep else 1 for place, size in enumerate(input_shape)]
+
+
+def _limits_of(dtype: str) -> _Limits:
+    known = np.finfo("float32" if dtype == "bfloat16" else dtype)  # of the same range
+    resolution = 2.0**-7 if dtype == "bfloat16" else float(known.eps)
+    return _Limits(float(known.max), float(known.tiny), resolution)

@@ -1,0 +1,91 @@
+"""A model whose losses are computed on the scale of normalized targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_initkit.layers.normalization import Normalization
+
+
+@keras.saving.register_keras_serializable(package="keras_initkit")
+class NormalizedModel(keras.Model):
+    """A functional model with losses on the scale of normalized targets.
+
+    Outputs that are made by a `Normalization(invert=True)` are compared with their targets on
+    the scale before it; others as they are. `with_normalization` makes it.
+
+    Args:
+        inputs: Symbolic inputs.
+        outputs: Symbolic outputs.
+        name: Optional name.
+    """
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Compute the losses of normalized predictions and targets.
+
+        Args:
+            x: Inputs.
+            y: Targets in raw units.
+            y_pred: Predictions in raw units.
+            sample_weight: Optional weights.
+            training: Whether the model is in training.
+
+        Returns:
+            The total loss, a scalar.
+        """
+        layers = [self.get_layer(name) for name in self.output_names]
+        predictions = keras.tree.flatten(y_pred)
+        normalized = [
+            _normalize(layer, value) for layer, value in zip(layers, predictions, strict=True)
+        ]
+        return super().compute_loss(
+            x=x,
+            y=self._normalize_targets(y, layers),
+            y_pred=keras.tree.pack_sequence_as(y_pred, normalized),
+            sample_weight=sample_weight,
+            training=training,
+        )
+
+    def _normalize_targets(self, y: Any, layers: list[Any]) -> Any:
+        """Normalize targets in all the forms in which Keras takes them; it checks them later."""
+        if isinstance(y, Mapping):
+            by_name = dict(zip(self.output_names, layers, strict=True))
+            if isinstance(self.output, Mapping):
+                order = keras.tree.flatten({key: key for key in self.output})
+                by_name |= dict(zip(order, layers, strict=True))
+            return {key: _normalize(by_name.get(key), value) for key, value in y.items()}
+        if not isinstance(y, (tuple, list)):
+            return _normalize(layers[0], y) if len(layers) == 1 else y
+        if len(y) != len(layers):  # those of outputs without a loss may be left out
+            losses = keras.tree.flatten(self.loss)
+            layers = [
+                layer for layer, loss in zip(layers, losses, strict=False) if loss is not None
+            ]
+        if len(y) != len(layers):
+            return y
+        return type(y)([_normalize(layer, v) for layer, v in zip(layers, y, strict=True)])
+
+
+def _normalize(layer: Any, value: Any) -> Any:
+    """Return values on the scale before a layer, if that undoes a normalization."""
+    if value is None or not (isinstance(layer, Normalization) and layer.invert):
+        return value
+    ops = keras.ops
+    value = ops.convert_to_tensor(value)
+    # As losses do, which take targets (rows,) for outputs (rows, 1).
+    missing = len(layer.get_build_config()["input_shape"]) - len(value.shape)
+    if missing == 1:
+        return ops.squeeze(layer.transform(ops.expand_dims(value, -1), False), -1)
+    if missing == -1:
+        return ops.expand_dims(layer.transform(ops.squeeze(value, -1), False), -1)
+    return layer.transform(value, False)

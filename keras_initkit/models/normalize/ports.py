@@ -1,0 +1,140 @@
+"""Ports: the inputs and outputs of a model, in the structure in which the model has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_initkit.anatomy.tensors import find_maker
+
+
+@dataclass(frozen=True, eq=False)
+class Port:
+    """An input or output of a model.
+
+    Attributes:
+        name: The key in a dict; else the name of the input, or of the layer that makes the output.
+        tensor: The symbolic tensor.
+        operation: The layer or operation that makes it.
+    """
+
+    name: str
+    tensor: Any
+    operation: Any
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape, the batch axis first as `None`."""
+        return (None, *self.tensor.shape[1:])
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of the features; `None` where that is the batch, or of no fixed size."""
+        return None if len(self.shape) < 2 or self.shape[-1] is None else -1
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype."""
+        return str(keras.backend.standardize_dtype(self.tensor.dtype))
+
+    @property
+    def is_float(self) -> bool:
+        """True for a floating point dtype."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+
+class Ports:
+    """All inputs or all outputs of a model, in order.
+
+    Args:
+        structure: Symbolic tensors as the model has them: one, or a list, tuple or dict.
+    """
+
+    def __init__(self, structure: Any) -> None:
+        self.structure = structure
+        self.is_dict = isinstance(structure, Mapping)
+        if self.is_dict:
+            named = structure.items()
+        elif isinstance(structure, (tuple, list)):
+            named = ((find_maker(tensor).name, tensor) for tensor in structure)
+        else:
+            named = ((find_maker(structure).name, structure),)
+        self._ports = [Port(name, tensor, find_maker(tensor)) for name, tensor in named]
+
+    def __iter__(self) -> Iterator[Port]:
+        return iter(self._ports)
+
+    def __len__(self) -> int:
+        return len(self._ports)
+
+    @property
+    def are_named(self) -> bool:
+        """True where data go by names: in a dict, or for several ports."""
+        return self.is_dict or len(self) > 1
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in order."""
+        return [port.name for port in self]
+
+    def label(self, argument: str, port: Port) -> str:
+        """Return the name of a port's data, for messages: "`data`" or "`data['age']`"."""
+        return f"`{argument}[{port.name!r}]`" if self.are_named else f"`{argument}`"
+
+    def pack(self, values: list[Any]) -> Any:
+        """Put one value for each port into the model's structure."""
+        if self.is_dict:
+            return dict(zip(self.structure, values, strict=True))
+        if isinstance(self.structure, (tuple, list)):
+            return type(self.structure)(values)
+        return values[0]
+
+    def unpack(self, values: Any) -> list[Any]:
+        """List the value of each port; of a list of one, Keras gives the item."""
+        if self.is_dict:
+            return [values[name] for name in self.names]
+        return list(values) if isinstance(values, (tuple, list)) else [values]
+
+
+def read_ports(model: Any) -> tuple[Ports, Ports]:
+    """Return the inputs and the outputs of a model.
+
+    Raises:
+        ValueError: If it has no symbolic inputs.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r}.")
+    if not getattr(model, "inputs", None):
+        advice = (
+            "Give it inputs first: `x = keras.Input(shape); model = keras.Model(x, model(x))`. Or "
+            "put a `keras_initkit.layers.Normalization` at the beginning of its `call()`, and "
+            "adapt it."
+        )
+        if isinstance(model, keras.Sequential):
+            advice = "Begin it with `keras.Input(shape)`, or call `model.build(shape)` first."
+        raise ValueError(
+            f"`model` must have symbolic inputs. Received: {model.name!r} of type "
+            f"{type(model).__name__}, which has none. {advice}"
+        )
+    if isinstance(model, keras.Sequential):  # its own attributes are of its calls
+        return Ports(model.inputs[0]), Ports(model.outputs[0])
+    return Ports(model.input), Ports(model.output)
+
+
+def copy_input(port: Port) -> Any:
+    """Return a new symbolic input like that of another model."""
+    tensor, options = port.tensor, {}
+    if getattr(port.operation, "optional", False):
+        options["optional"] = True
+    if getattr(tensor, "ragged", False):
+        options["ragged"] = True
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        name=port.name,
+        **options,
+    )
