@@ -1,6 +1,7 @@
 """`GradientMonitor`: the real training gradients of `model.fit`, layer by layer."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -8,29 +9,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_initkit.anatomy.layers_inside import path_inside
 from keras_initkit.callbacks.arguments import checked_count, checked_per, measured_statistics
 from keras_initkit.callbacks.background_log import BackgroundLog, checked_log_dir
 from keras_initkit.callbacks.capture import (
     BACKENDS,
     Call,
     Capture,
-    Recorded,
+    Recording,
     Watch,
     open_capture,
     record_next_step,
 )
-from keras_initkit.callbacks.columns import layer_paths, variables_of
-from keras_initkit.callbacks.measures.directions import WINDOW, directions
+from keras_initkit.callbacks.columns import layer_paths
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.selection import Selector, as_selection
 from keras_initkit.user_warnings import warn_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout
 
 # What is recorded is moved to the host at the end of an epoch, unless that was done just before;
 # and within long epochs.
@@ -172,8 +169,6 @@ class GradientMonitor(keras.callbacks.Callback):
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
-        self._known_layout: tuple[Any, Any, Any] = (None, None, None)
-        self._samples = np.zeros((0, 0), np.float32)
         # What is added to the optimizer's iterations since it is not this monitor's first one.
         self._first_step = 0
         # Batches that the optimizer had been given at batch 0 of this epoch, and is given a batch.
@@ -196,7 +191,7 @@ class GradientMonitor(keras.callbacks.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or pickle has: not the training that it watches."""
         begun = dict.fromkeys(("_capture", "_watched", "_optimizer", "_log", "_model"))
-        return self.__dict__ | begun | {"_known_layout": (None, None, None)}
+        return self.__dict__ | begun
 
     @property
     def history(self) -> GradientHistory:
@@ -319,7 +314,9 @@ class GradientMonitor(keras.callbacks.Callback):
             and _identical(self._capture.variables, watched)
         )
         if not known:
-            watch = Watch(self._select, self._statistics, self._sample_size)
+            watch = Watch(
+                self._select, self._statistics, self._sample_size, self._per, self._schedule
+            )
             self._capture = open_capture(model, watch)
             self._judged, self._said = GradientHistory(_JUDGED_STEPS), []
         assert self._capture is not None
@@ -382,45 +379,22 @@ class GradientMonitor(keras.callbacks.Callback):
         """Move what was recorded from the device to the history and the log."""
         if self._capture is None or not self._pending + self._armed:
             return
-        recorded = self._capture.read()
+        recording = self._capture.read()
         self._pending, self._last_flush = 0, time.monotonic()
-        due = np.array([bool(self._schedule(int(step))) for step in recorded.steps], bool)
-        if due.any():
-            self._recorded += int(due.sum())
-            self._keep(recorded.select(due), self._capture)
+        if len(recording.chunk.steps):
+            self._recorded += len(recording.chunk.steps)
+            self._keep(recording)
 
-    def _keep(self, recorded: Recorded, capture: Capture) -> None:
-        values = dict(recorded.values)
-        if self._sample_size:
-            before = self._samples
-            if before.shape[1] != recorded.samples.shape[1]:
-                before = recorded.samples[:0]
-            values |= directions(recorded.samples, before, capture.sample_sizes)._asdict()
-            self._samples = np.concatenate([before, recorded.samples])[1 - WINDOW :]
-        layout = self._layout(capture)
-        totals = {name: array[:, capture.heard] for name, array in recorded.totals.items()}
-        chunk = Chunk(layout, recorded.steps + self._first_step, values, totals)
+    def _keep(self, recording: Recording) -> None:
+        chunk, samples = recording
+        chunk = dataclasses.replace(chunk, steps=chunk.steps + self._first_step)
         self._history.append(chunk)
         self._judged.append(chunk)
         self._unjudged = True
         if self._log is not None:
-            edges = np.cumsum(capture.sample_sizes)[:-1]
-            samples = np.split(recorded.samples, edges, axis=1) if self._histograms else None
-            self._log.write(chunk, samples)
+            self._log.write(chunk, samples if self._histograms else None)
         if time.monotonic() >= self._next_judgement:
             self._judge()
-
-    def _layout(self, capture: Capture) -> Layout:
-        # Which optimizers there are and whose the variables are shows when they are heard.
-        if self._known_layout[:2] != (capture, capture.optimizer_of):
-            layout = Layout(
-                variables_of(capture.model, capture.variables, capture.owners, self._per),
-                tuple(capture.optimizers),
-                tuple(path_inside(capture.model, path) for path in capture.frozen),
-                capture.replicas,
-            )
-            self._known_layout = capture, dict(capture.optimizer_of), layout
-        return self._known_layout[2]
 
     def _judge(self) -> None:
         """Say what is wrong that was not said before."""

@@ -9,15 +9,14 @@ from typing import Any
 
 import keras
 
-from keras_initkit.callbacks.capture.listener import Capture, Watch
+from keras_initkit.callbacks.capture.listener import Capture, Recording, Watch
 from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
-from keras_initkit.callbacks.capture.row import Recorded
 
 __all__ = [
     "BACKENDS",
     "Call",
     "Capture",
-    "Recorded",
+    "Recording",
     "Watch",
     "open_capture",
     "record_next_step",

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initkit.anatomy.layers_inside import path_inside
 from keras_initkit.callbacks.capture.model_parts import (
     Leaf,
     frozen_layers,
@@ -28,11 +29,12 @@ from keras_initkit.callbacks.capture.model_parts import (
     unit_kernels,
 )
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, replaced_methods
-from keras_initkit.callbacks.capture.row import Recorded, RowLayout, unpack
-from keras_initkit.callbacks.columns import unit_sources
+from keras_initkit.callbacks.capture.row import RowLayout, unpack
+from keras_initkit.callbacks.columns import unit_sources, variables_of
+from keras_initkit.callbacks.measures.directions import DirectionTracker
 from keras_initkit.callbacks.measures.gradients import as_float32, gradient_statistics, norms
 from keras_initkit.callbacks.measures.reductions import Reductions
-from tensorboard_plugin_initkit.record.schema import MEASURED
+from tensorboard_plugin_initkit.record.schema import MEASURED, Chunk, Layout
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
 # operations, and big ones are not copied.
@@ -48,11 +50,28 @@ class Watch(NamedTuple):
         select: Returns those to measure of a list of `keras.Variable`s.
         statistics: Names of `schema.MEASURED` that are wanted.
         sample_size: Number of elements of each gradient to keep.
+        per: "layer", or "variable" to count every variable as a layer.
+        is_due: Tells for a step whether it is to be recorded.
     """
 
     select: Callable[[Sequence[Any]], list[Any]]
     statistics: frozenset[str]
-    sample_size: int
+    sample_size: int = 0
+    per: str = "layer"
+    is_due: Callable[[int], bool] = lambda step: True
+
+
+class Recording(NamedTuple):
+    """Recorded steps, as a capture is read.
+
+    Attributes:
+        chunk: The record.
+        samples: For each variable, elements of its gradient: float32 arrays (n, elements), with 0
+            elements if none are kept.
+    """
+
+    chunk: Chunk
+    samples: list[np.ndarray]
 
 
 class _Plan(NamedTuple):
@@ -157,6 +176,8 @@ class Capture:
         self._loss = _loss_sums(model)
         self._loss_in_step = self._loss_is_known_in_step()
         self._loss_since_last = _LossSinceLast()
+        self._directions = DirectionTracker()
+        self._known_layout: tuple[dict[int, int], Layout] | None = None
         self._meet_variables()
 
     def batches_done(self) -> int:
@@ -195,16 +216,16 @@ class Capture:
             self._losses += [loss, *sums]
         self._calls.append((call, loss is not None))
 
-    def read(self) -> Recorded:
-        """Take the updates heard since the last read from the device."""
+    def read(self) -> Recording:
+        """Take the updates heard since the last read from the device: those that are due."""
         calls, self._calls = self._calls, []
         losses, self._losses = self._losses, []
         if not self.variables:
-            return Recorded(np.zeros(0, np.int64), {}, {}, *[np.zeros((0, 0), np.float32)] * 2)
+            return Recording(Chunk(Layout(()), np.zeros(0, np.int64), {}), [])
         steps, rows = self._take()
-        recorded = unpack(self._row, rows, steps)
+        values, totals, loss, samples = unpack(self._row, rows)
         shape = (len(steps), len(self.leaves))
-        totals = {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
+        totals |= {name: np.full(shape, np.nan, np.float32) for name in ("loss", "skipped")}
         losses = [as_float32(number) for number in losses]
         numbers = self._to_host(losses) if losses else np.zeros(0)
         sums = iter(numbers.astype(np.float64).reshape(-1, 3))
@@ -214,43 +235,55 @@ class Capture:
             if has_loss:
                 totals["loss"][made] = self._loss_since_last(*next(sums))
         if self._loss_in_step:
-            for i, (total, count) in enumerate(recorded.loss.astype(np.float64)):
+            for i, (total, count) in enumerate(loss.astype(np.float64)):
                 mean = total / count if count else np.nan
                 totals["loss"][i] = self._loss_since_last(mean, total, count)
-        recorded = recorded._replace(totals=recorded.totals | totals)
-        values = recorded.values
         if "dead_units" in self._watch.statistics:
-            values = values | {"dead_units": self._all_dead_units(values)}
-        return recorded._replace(values=values)
+            values |= {"dead_units": self._all_dead_units(values)}
+        return self._due_recording(steps, values, totals, samples)
+
+    def _due_recording(
+        self,
+        steps: np.ndarray,
+        values: dict[str, np.ndarray],
+        totals: dict[str, np.ndarray],
+        samples: list[np.ndarray],
+    ) -> Recording:
+        heard = sorted(set(self.optimizer_of.values())) or [0]
+        due = np.array([bool(self._watch.is_due(int(step))) for step in steps], bool)
+        samples = [array[due] for array in samples]
+        values = {name: array[due] for name, array in values.items()}
+        if self._watch.sample_size and due.any():
+            values |= self._directions.add(samples)._asdict()
+        chunk = Chunk(
+            self._layout(heard),
+            steps[due],
+            values,
+            {name: array[due][:, heard] for name, array in totals.items()},
+        )
+        return Recording(chunk, samples)
+
+    def _layout(self, heard: list[int]) -> Layout:
+        # Which optimizers there are and whose the variables are shows when they are heard.
+        if self._known_layout is None or self._known_layout[0] != self.optimizer_of:
+            optimizers = {i: self.leaves[i].name if len(heard) > 1 else "" for i in heard}
+            owners = [
+                optimizers[self.optimizer_of.get(column, heard[0])]
+                for column in range(len(self.variables))
+            ]
+            layout = Layout(
+                variables_of(self.model, self.variables, owners, self._watch.per),
+                tuple(optimizers.values()),
+                tuple(path_inside(self.model, path) for path in self.frozen),
+                self.replicas,
+            )
+            self._known_layout = dict(self.optimizer_of), layout
+        return self._known_layout[1]
 
     @property
     def _ops(self) -> Any:
         """The functions that a row is computed with."""
         return self._reductions.ops
-
-    @property
-    def sample_sizes(self) -> tuple[int, ...]:
-        """Number of sampled elements of each variable's gradient."""
-        return self._row.samples
-
-    @property
-    def heard(self) -> list[int]:
-        """Which of `leaves` were heard."""
-        return sorted(set(self.optimizer_of.values())) or [0]
-
-    @property
-    def optimizers(self) -> list[str]:
-        """Names of the optimizers that were heard; "" if it is one."""
-        return [self.leaves[i].name for i in self.heard] if len(self.heard) > 1 else [""]
-
-    @property
-    def owners(self) -> list[str]:
-        """For each variable, the one of `optimizers` that updates it."""
-        names = dict(zip(self.heard, self.optimizers, strict=True))
-        return [
-            names[self.optimizer_of.get(column, self.heard[0])]
-            for column in range(len(self.variables))
-        ]
 
     def _all_dead_units(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """Dead units as their biases tell, and those that were measured on kernels."""

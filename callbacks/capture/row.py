@@ -75,52 +75,37 @@ class RowLayout(NamedTuple):
         )
 
 
-class Recorded(NamedTuple):
-    """What a capture has heard in n updates.
+class Numbers(NamedTuple):
+    """The numbers of n rows, taken apart.
 
     Attributes:
-        steps: int64 array (n,): iterations of the optimizer before each update.
-        values: float32 arrays (n, variables) of the statistics in `schema.MEASURED` that were
-            measured.
-        totals: float32 arrays (n, optimizers) of `schema.TOTALS`.
+        values: Statistics by name: float32 arrays (n, variables).
+        totals: Learning rates and loss scales by name: float32 arrays (n, optimizers).
         loss: float32 array (n, 2): sum and count of the losses of the epoch so far; (n, 0) if
             they are not in the rows.
-        samples: float32 array (n, samples): elements of all the gradients, in a row.
+        samples: For each variable, elements of its gradient: float32 arrays (n, elements).
     """
 
-    steps: np.ndarray
     values: dict[str, np.ndarray]
     totals: dict[str, np.ndarray]
     loss: np.ndarray
-    samples: np.ndarray
-
-    def select(self, rows: np.ndarray) -> "Recorded":
-        """The updates of an index or mask."""
-        return Recorded(
-            self.steps[rows],
-            {name: array[rows] for name, array in self.values.items()},
-            {name: array[rows] for name, array in self.totals.items()},
-            self.loss[rows],
-            self.samples[rows],
-        )
+    samples: list[np.ndarray]
 
 
-def unpack(layout: RowLayout, rows: np.ndarray, steps: np.ndarray) -> Recorded:
+def unpack(layout: RowLayout, rows: np.ndarray) -> Numbers:
     """Take rows apart.
 
     Args:
         layout: Of the rows.
         rows: float32 array (n, size).
-        steps: int64 array (n,).
     """
     ends = np.cumsum([layout.table_size, 2 * layout.leaves, 2 * layout.has_loss])
     table, totals, loss, samples = np.split(rows, ends, axis=1)
     table = table.reshape(len(rows), layout.variables, len(layout.statistics))
     totals = totals.reshape(len(rows), layout.leaves, 2)
-    return Recorded(
-        steps,
+    return Numbers(
         {name: table[:, :, i] for i, name in enumerate(layout.statistics)},
         {"learning_rate": totals[:, :, 0], "loss_scale": totals[:, :, 1]},
         loss,
-        samples,
+        np.split(samples, np.cumsum(layout.samples)[:-1], axis=1),
     )

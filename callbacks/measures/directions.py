@@ -1,6 +1,5 @@
 """How gradients of successive records point: pure functions on samples of their elements."""
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,13 +16,26 @@ class Directions(NamedTuple):
     snr: np.ndarray
 
 
-def directions(samples: np.ndarray, before: np.ndarray, sizes: Sequence[int]) -> Directions:
+class DirectionTracker:
+    """Compares the gradients of each record with those of the records before it."""
+
+    def __init__(self) -> None:
+        self._before: list[np.ndarray] | None = None
+
+    def add(self, samples: Sequence[np.ndarray]) -> Directions:
+        """Compare the gradients of the next n records: see `directions`."""
+        before = self._before or [array[:0] for array in samples]
+        pairs = zip(before, samples, strict=True)
+        self._before = [np.concatenate(pair)[1 - WINDOW :] for pair in pairs]
+        return directions(samples, before)
+
+
+def directions(samples: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> Directions:
     """Compare the gradients of successive records.
 
     Args:
-        samples: float32 array (n, Σ sizes): the sampled elements of all variables, in a row.
+        samples: For each variable, the sampled elements of its gradient: float32 arrays (n, size).
         before: The same for the records just before; the last `WINDOW` - 1 are used.
-        sizes: Number of sampled elements of each variable.
 
     Returns:
         `Directions`. `cosine`: of a gradient and that of the record before, in [-1, 1]; exact for
@@ -31,16 +43,19 @@ def directions(samples: np.ndarray, before: np.ndarray, sizes: Sequence[int]) ->
         last `WINDOW` records; where there is noise alone it is about 1 / `WINDOW`. Both are NaN
         as long as there are too few records, and where a gradient is zero or not finite.
     """
-    missing = np.full((WINDOW - 1, samples.shape[1]), np.nan)
-    table = np.concatenate([missing, before, samples]).astype(np.float64)
-    table = table[len(table) - len(samples) - (WINDOW - 1) :]
-    edges = np.cumsum([0, *sizes])
-    parts = [table[:, start:end] for start, end in itertools.pairwise(edges)]
+    tables = [_with_records_before(*pair) for pair in zip(samples, before, strict=True)]
     with np.errstate(invalid="ignore", divide="ignore"):
         return Directions(
-            np.array([_cosine(part) for part in parts]).T.astype(np.float32),
-            np.array([_snr(part) for part in parts]).T.astype(np.float32),
+            np.array([_cosine(table) for table in tables]).T.astype(np.float32),
+            np.array([_snr(table) for table in tables]).T.astype(np.float32),
         )
+
+
+def _with_records_before(samples: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Put `WINDOW` - 1 records before the first one; missing ones are NaN."""
+    missing = np.full((WINDOW - 1, samples.shape[1]), np.nan)
+    table = np.concatenate([missing, before, samples]).astype(np.float64)
+    return table[len(table) - len(samples) - (WINDOW - 1) :]
 
 
 def _cosine(table: np.ndarray) -> np.ndarray:

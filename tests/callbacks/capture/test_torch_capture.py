@@ -81,6 +81,6 @@ def test_pytorch_measures_what_numpy_measures(make, loss_scale, monkeypatch):
 
 def test_a_transposed_gradient_is_not_copied():
     kernel = torch.randn(3, 3, 8, 16).permute(3, 2, 0, 1)  # as a convolution's is
-    stack = open_capture(compiled(small), Watch(list, frozenset(), 0))._stack([kernel])
+    stack = open_capture(compiled(small), Watch(list, frozenset()))._stack([kernel])
     assert stack.shape == (1, kernel.numel())
     assert np.shares_memory(stack, kernel.numpy())
