@@ -12,6 +12,7 @@ from keras_initkit.models.reinitialize.layer_aware import defaults, layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.plotting import plot
 from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "initializers",
     "layer_aware",
     "layers",
+    "plot",
     "read_log",
     "register_fans",
     "reinitialize",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
 
 from tensorboard_plugin_initkit.charts.binning import Bins
 from tensorboard_plugin_initkit.charts.theme import (
@@ -16,9 +17,6 @@ from tensorboard_plugin_initkit.charts.theme import (
 )
 from tensorboard_plugin_initkit.diagnosis.verdicts import THRESHOLDS, depth_bands
 from tensorboard_plugin_initkit.record.history import GradientHistory
-
-# isort: split
-from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
 
 _VANISHING, _EXPLODING = 1, 2
 _MOST_RECORDS = 1000

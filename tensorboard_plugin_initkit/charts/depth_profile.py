@@ -6,23 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from tensorboard_plugin_initkit.charts.names import display_name, display_names
-from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
-from tensorboard_plugin_initkit.charts.theme import (
-    ThemeName,
-    apart,
-    control_style,
-    hover,
-    new_figure,
-    style_legend,
-    theme_of,
-)
-from tensorboard_plugin_initkit.charts.values import values_of
-from tensorboard_plugin_initkit.diagnosis.depth import Slope, slope
-from tensorboard_plugin_initkit.record.history import GradientHistory
-
-# isort: split
 from bokeh.core.properties import value as literal
 from bokeh.layouts import column, row
 from bokeh.models import (
@@ -37,7 +20,21 @@ from bokeh.models import (
     Toggle,
 )
 
-Histories = GradientHistory | Sequence[GradientHistory] | Mapping[str, GradientHistory]
+from tensorboard_plugin_initkit.charts.names import display_name, display_names
+from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
+from tensorboard_plugin_initkit.charts.theme import (
+    apart,
+    control_style,
+    hover,
+    new_figure,
+    style_legend,
+    theme_of,
+)
+from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
+from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View
+from tensorboard_plugin_initkit.diagnosis.depth import Slope, slope
+from tensorboard_plugin_initkit.record.history import GradientHistory
+
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
 _FRAMES = 100
 _SHOW = """
@@ -90,67 +87,44 @@ class _Record(NamedTuple):
     layers: list[str]
 
 
-def depth_profile(
-    histories: Histories,
-    step: int | Sequence[int] | None = None,
-    *,
-    statistic: str = "signal",
-    layers: Sequence[str] | None = None,
-    title: str = "",
-    theme: ThemeName = "light",
-) -> Any:
-    """A statistic against depth, on a log axis, with its slope per layer in words.
-
-    Args:
-        histories: One record, several, or several by name.
-        step: Of each record the last one up to this step is shown; several are overlaid. By
-            default the last of all.
-        statistic: One of layers, or `"signal"`: the RMS of the gradient of the layer's biases,
-            by which the callback's verdicts compare layers.
-        layers: Paths of layers to be shown and fitted; by default all.
-        title: Shown above.
-        theme: `"light"` or `"dark"`.
+def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
+    """Draw a statistic of histories against depth, with its slope per layer in words.
 
     Returns:
         A Bokeh figure.
+
+    Raises:
+        KeyError: If there is no such statistic.
+        ValueError: If no history has such a layer, or an option is not as described.
     """
-    by_name, scale = _by_name(histories), scale_of(statistic)
-    steps = [int(s) for s in np.atleast_1d(step)] if step is not None else [_last(by_name)]
+    shown, scale = _shown(histories), scale_of(view.statistic)
+    steps = [int(step) for step in view.at] or [_last(shown)]
     # The axis is that of the player.
-    frames = [*_some_steps(by_name, _FRAMES), *steps]
-    records = _records(by_name, statistic, layers, frames)
+    frames = [*_some_steps(shown, _FRAMES), *steps]
+    records = _records(shown, view, frames)
     low = _limits(records, scale)[0]
     curves = [_curve(record, s, scale, low) for s in steps for record in records]
-    heading = display_name(title or (f"step {steps[0]}" if len(steps) == 1 else ""))
-    return _drawn(curves, records, scale, heading, theme)[0]
+    heading = display_name(view.title or (f"step {steps[0]}" if len(steps) == 1 else ""))
+    return _draw(curves, records, scale, heading, theme)[0]
 
 
-def depth_player(
-    histories: Histories,
-    *,
-    statistic: str = "signal",
-    layers: Sequence[str] | None = None,
-    frames: int = _FRAMES,
-    theme: ThemeName = "light",
-) -> Any:
-    """`depth_profile` with a slider for the step, which needs no Python once it is drawn.
-
-    Args:
-        histories: One record, several, or several by name.
-        statistic: As for `depth_profile`.
-        layers: As for `depth_profile`.
-        frames: Largest number of steps to choose from.
-        theme: `"light"` or `"dark"`.
+def draw_player(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
+    """Draw the profile over depth with a slider for the step, which needs no Python afterwards.
 
     Returns:
         A Bokeh layout.
+
+    Raises:
+        KeyError: If there is no such statistic.
+        ValueError: If no history has such a layer, or an option is not as described.
     """
-    by_name, scale = _by_name(histories), scale_of(statistic)
-    steps = _some_steps(by_name, frames)
-    records = _records(by_name, statistic, layers, steps)
+    by_name, scale = _shown(histories), scale_of(view.statistic)
+    steps = _some_steps(by_name, _FRAMES)
+    records = _records(by_name, view, steps)
     low = _limits(records, scale)[0]
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
-    figure, drawn = _drawn(shown[0] if shown else [], records, scale, "", theme)
+    heading = display_name(view.title)
+    figure, drawn = _draw(shown[0] if shown else [], records, scale, heading, theme)
     last = len(steps) - 1
     slider = Slider(
         start=0,
@@ -181,35 +155,28 @@ def depth_player(
     return column(row(toggle, slider), figure, sizing_mode="stretch_width")
 
 
-def _by_name(histories: Histories) -> dict[str, GradientHistory]:
-    """The records that hold something, by the names that are shown."""
-    if isinstance(histories, GradientHistory):
-        histories = {"": histories}
-    elif not isinstance(histories, Mapping):
-        histories = {f"run {i + 1}": history for i, history in enumerate(histories)}
+def _shown(histories: Histories) -> dict[str, GradientHistory]:
+    """Return the histories that hold something, by the names that are shown."""
     named = zip(display_names(list(histories)), histories.values(), strict=True)
     return {name: history for name, history in named if len(history) and history.layers}
 
 
 def _records(
-    by_name: Mapping[str, GradientHistory],
-    statistic: str,
-    layers: Sequence[str] | None,
-    steps: Sequence[int],
+    by_name: Mapping[str, GradientHistory], view: View, steps: Sequence[int]
 ) -> list[_Record]:
-    """Of each record, what it shows at some steps."""
+    """Read what each history shows at some steps."""
     known = {layer for history in by_name.values() for layer in history.layers}
-    wanted = known if layers is None else set(layers)
+    wanted = known if view.layers is None else set(view.layers)
     if known and not known & wanted:
         raise ValueError(
             "`layers` must have paths of layers in `history.layers`. Received: "
-            f"layers={layers!r}, none of which is one of the {len(known)}."
+            f"layers={view.layers!r}, none of which is one of the {len(known)}."
         )
     records = []
     for name, history in by_name.items():
         rows = np.unique([_row(history.steps, step) for step in steps])
         part = history.select(rows)
-        values, broken = values_of(part, statistic)
+        values, broken = values_of(part, view.statistic)
         values = np.where(broken, np.inf, values)
         values[:, [layer not in wanted for layer in history.layers]] = np.nan
         records.append(_Record(name, part.steps, values, display_names(history.layers)))
@@ -226,12 +193,11 @@ def _last(by_name: Mapping[str, GradientHistory]) -> int:
 
 
 def _some_steps(by_name: Mapping[str, GradientHistory], most: int) -> list[int]:
-    """Recorded steps, at most so many: the first, the last, and evenly of those between."""
+    """Choose at most so many recorded steps: the first, the last, and evenly between."""
     if not by_name:
         return []
     steps = np.unique(np.concatenate([history.steps for history in by_name.values()]))
-    rows = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
-    return [int(step) for step in steps[rows]]
+    return [int(step) for step in steps[spread_evenly(len(steps), most)]]
 
 
 def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
@@ -289,7 +255,7 @@ def _line(fitted: Slope | None, values: npt.NDArray[Any]) -> dict[str, Any]:
     return {"depth": depth.tolist(), "value": np.clip(value, 5e-324, 1e308).tolist()}
 
 
-def _drawn(
+def _draw(
     curves: Sequence[_Curve],
     records: Sequence[_Record],
     scale: Scale,

@@ -1,31 +1,8 @@
 """Layers over the steps of a training, above its loss and learning rate."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from tensorboard_plugin_initkit.charts.binning import Bins, How, bin_steps, extent
-from tensorboard_plugin_initkit.charts.names import display_name, display_names
-from tensorboard_plugin_initkit.charts.scales import scale_of
-from tensorboard_plugin_initkit.charts.smoothing import smoothed
-from tensorboard_plugin_initkit.charts.theme import (
-    NONFINITE,
-    Theme,
-    ThemeName,
-    apart,
-    by_depth,
-    hover,
-    new_figure,
-    show_while,
-    steps_range,
-    style_legend,
-    theme_of,
-)
-from tensorboard_plugin_initkit.charts.values import binned, positions, rows_seen
-from tensorboard_plugin_initkit.record.history import GradientHistory
-
-# isort: split
 from bokeh.core.properties import value as literal
 from bokeh.layouts import gridplot
 from bokeh.models import (
@@ -39,57 +16,65 @@ from bokeh.models import (
     Scatter,
 )
 
-_MOST_LINES = 10
+from tensorboard_plugin_initkit.charts.binning import Bins, bin_steps, extent
+from tensorboard_plugin_initkit.charts.names import display_name, display_names
+from tensorboard_plugin_initkit.charts.scales import scale_of
+from tensorboard_plugin_initkit.charts.smoothing import smoothed
+from tensorboard_plugin_initkit.charts.theme import (
+    NONFINITE,
+    Theme,
+    apart,
+    by_depth,
+    hover,
+    new_figure,
+    show_while,
+    steps_range,
+    style_legend,
+    theme_of,
+)
+from tensorboard_plugin_initkit.charts.values import (
+    MOST_LINES,
+    binned,
+    positions,
+    rows_seen,
+    spread_evenly,
+)
+from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
+from tensorboard_plugin_initkit.record.history import GradientHistory
+
 _TOTALS = (("loss", "loss"), ("learning_rate", "learning rate"))
 
 
-def lines(
-    history: GradientHistory,
-    layers: Sequence[str] | None = None,
-    *,
-    statistic: str = "rms",
-    steps: tuple[int, int] | None = None,
-    how: How = "max",
-    columns: int = 1200,
-    smoothing: float = 0.0,
-    title: str = "",
-    theme: ThemeName = "light",
-) -> Any:
-    """A statistic of some layers over steps; loss and learning rate below, on the same steps.
-
-    Args:
-        history: The record.
-        layers: Paths of layers; by default ten, evenly from the input to the output.
-        statistic: One of layers, or `"signal"`.
-        steps: First and last step to be shown; by default all.
-        how: What is shown where a point stands for several records: `"max"`, `"min"`, `"mean"`.
-        columns: Largest number of points of a line.
-        smoothing: As TensorBoard's for scalars, at least 0 and less than 1; of logarithms, where
-            the axis is logarithmic. What is smoothed is what is shown. Lines that are not
-            smoothed stay behind, faintly.
-        title: Shown above.
-        theme: `"light"` or `"dark"`.
+def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
+    """Draw a statistic of some layers of one history over steps, above loss and learning rate.
 
     Returns:
-        A Bokeh layout; loss and learning rate are left out if they are not known.
+        A Bokeh layout; loss and learning rate are left out if they are not known. Lines that are
+        not smoothed stay behind those that are, faintly.
 
     Raises:
+        KeyError: If there is no such statistic.
         ValueError: If the history has no such layer, or an option is not as described.
     """
-    chosen = positions(history, layers) if layers is not None else _evenly(len(history.layers))
-    colours, scale = theme_of(theme), scale_of(statistic)
-    bins = binned(history, statistic, layers=chosen, steps=steps, columns=columns, how=how)
+    (history,) = expect(1, histories)
+    layers, smoothing = view.layers, view.smoothing
+    if layers is None:
+        chosen = spread_evenly(len(history.layers), MOST_LINES)
+    else:
+        chosen = positions(history, layers)
+    colours, scale = theme_of(theme), scale_of(view.statistic)
+    bins = binned(history, view, chosen)
     own = bins.records > 0
     notes = [
-        f"{how} of several records a point" if bins.records.max(initial=0) > 1 else "",
+        f"{view.how} of several records a point" if bins.records.max(initial=0) > 1 else "",
         f"smoothed by {smoothing:g}" if smoothing else "",
     ]
     top = new_figure(
         colours,
         name="steps",
-        title=", ".join(filter(None, [display_name(title), scale.title, *notes])),
+        title=", ".join(filter(None, [display_name(view.title), scale.title, *notes])),
         height=360,
-        x_range=steps_range(extent(history.steps), steps),
+        x_range=steps_range(extent(history.steps), view.steps),
         y_axis_type="log" if scale.log else "linear",
         y_axis_label=scale.title,
     )
@@ -108,20 +93,15 @@ def lines(
     items.append(_mark_nonfinite(top, bins.last[own], bins.nonfinite[own].any(axis=1)))
     _add_legend(top, items, colours)
     top.add_tools(hover(drawn, _fields("layer", smoothing), mode="mouse", line_policy="nearest"))
-    parts, rows = [top], rows_seen(history.steps, steps)
+    parts, rows = [top], rows_seen(history.steps, view.steps)
     for name, label in _TOTALS:
         if np.isfinite(history[name]).any():
-            totals = bin_steps(history.steps[rows], history[name][rows], columns, how)
+            totals = bin_steps(history.steps[rows], history[name][rows], view.columns, view.how)
             weight = 0.0 if name == "learning_rate" else smoothing  # which is not noisy
             parts.append(_total(history, name, label, top, totals, weight, theme))
     parts[-1].xaxis.axis_label = "step"
     charts = [[chart] for chart in parts]
     return gridplot(charts, sizing_mode="stretch_width", toolbar_options={"logo": None})
-
-
-def _evenly(layers: int) -> list[int]:
-    spread = np.linspace(0, layers - 1, min(_MOST_LINES, layers))
-    return [int(i) for i in np.unique(spread.round())]
 
 
 def _line(

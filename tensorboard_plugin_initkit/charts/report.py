@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from tensorboard_plugin_initkit import charts
-from tensorboard_plugin_initkit.charts.names import as_html
-from tensorboard_plugin_initkit.charts.theme import ThemeName, theme_of
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.record.history import GradientHistory
-
-# isort: split
 from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.resources import Resources
+
+from tensorboard_plugin_initkit.charts.draw import CHARTS
+from tensorboard_plugin_initkit.charts.names import as_html
+from tensorboard_plugin_initkit.charts.theme import theme_of
+from tensorboard_plugin_initkit.charts.view import ThemeName, View
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 _MOST_CELLS = 400_000
 _PAGE = string.Template("""<!DOCTYPE html>
@@ -60,6 +59,11 @@ _RULES = (
     "script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
     "font-src data:"
 )
+_DEPTH = (
+    "<h2>Over the depth of the model</h2><p>The gradient that comes back to the units of each "
+    "layer. It comes from the output, on the right: a line that falls to the left vanishes on "
+    "its way to the input, one that rises to the left explodes. Click a run to hide it.</p>"
+)
 _HOW_TO_LOG = """<pre>from keras_initkit.callbacks import GradientMonitor
 model.fit(x, y, callbacks=[GradientMonitor("runs/first")])</pre>"""
 
@@ -93,6 +97,42 @@ def write_report(
     Path(path).write_text(html, encoding="utf-8")
 
 
+class _Charts:
+    """The charts of a report: each is drawn, and put in its place when the page is done.
+
+    Args:
+        theme: `"light"` or `"dark"`.
+    """
+
+    def __init__(self, theme: ThemeName) -> None:
+        self._theme = theme
+        self.models: dict[str, Any] = {}
+
+    def add(self, kind: str, histories: Mapping[str, GradientHistory], view: View) -> str:
+        """Draw a chart; return its place on the page."""
+        key = f"chart{len(self.models)}"
+        self.models[key] = CHARTS[kind](histories, view, self._theme)
+        return _place(key)
+
+    def embed(self, text: str) -> tuple[str, str]:
+        """Return the page with its charts, and the script that draws them."""
+        if not self.models:
+            return text, ""
+        document = Document()
+        with document.models.freeze():  # else all are looked through for each that is added
+            for model in self.models.values():
+                document.add_root(model)
+        script, divs = components(self.models)
+        for key, div in divs.items():
+            text = text.replace(_place(key), div)
+        return text, script
+
+
+def _place(key: str) -> str:
+    # Text from a log has its angle brackets escaped.
+    return f"<div chart={key}></div>"
+
+
 def report_html(
     histories: Mapping[str, GradientHistory],
     findings: Mapping[str, Sequence[Finding]],
@@ -101,26 +141,21 @@ def report_html(
     notes: Sequence[str],
     theme: ThemeName,
 ) -> str:
-    """The text of the report."""
-    colours = theme_of(theme)
+    """Return the text of the report."""
+    colours, charts = theme_of(theme), _Charts(theme)
     recorded = {name: history for name, history in histories.items() if len(history)}
     body = [f"<p>{as_html(note)}</p>" for note in notes]
-    models: dict[str, Any] = {}
     if recorded:
-        places = {name: f"run-{i}" for i, name in enumerate(recorded)}
-        body.append(_findings_section(findings, places))
-        body.append(_depth_section(recorded, models, theme))
+        body.append(_findings_section(findings, {name: i for i, name in enumerate(recorded)}))
+        body.append(_DEPTH + charts.add("player", recorded, View()))
         for i, (name, history) in enumerate(recorded.items()):
-            found = findings.get(name, ())
-            body.append(_run_section(i, name, history, found, statistic, models, theme))
-        body.append(_difference_section(recorded, statistic, models, theme))
+            view = View(statistic, columns=_columns(history), findings=findings.get(name, ()))
+            body.append(_run_section(charts, i, name, history, view))
+        body.append(_difference_section(charts, recorded, statistic))
     body += [_empty_section(name) for name in histories if name not in recorded]
     if not histories:
         body.append(f"<p>There is no record to show. These two lines make one:</p>{_HOW_TO_LOG}")
-    script, divs = _embedded(models)
-    text = "\n".join(body)
-    for key, div in divs.items():
-        text = text.replace(_place(key), div)
+    text, script = charts.embed("\n".join(body))
     return _PAGE.substitute(
         rules=_RULES,
         title=as_html(title),
@@ -130,100 +165,79 @@ def report_html(
         grid=colours.grid,
         code=colours.missing,
         scheme=theme,
-        library=_library() if models else "",
+        library=_library() if charts.models else "",
         body=text,
         script=script,
     )
 
 
-def _embedded(models: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """The script that draws charts, and the elements that it draws them in."""
-    if not models:
-        return "", {}
-    document = Document()
-    with document.models.freeze():  # else all are looked through for each that is added
-        for model in models.values():
-            document.add_root(model)
-    return components(models)
-
-
 def _library() -> str:
-    """Bokeh's own JavaScript, from its package."""
+    """Read Bokeh's own JavaScript from its package."""
     return str(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render())
 
 
-def _place(key: str) -> str:
-    # Text from a log has its angle brackets escaped.
-    return f"<div chart={key}></div>"
-
-
-def _findings_section(findings: Mapping[str, Sequence[Finding]], places: Mapping[str, str]) -> str:
+def _findings_section(findings: Mapping[str, Sequence[Finding]], runs: Mapping[str, int]) -> str:
+    """Write all findings in order of steps; those of a run that is shown lead to it."""
     rows = [(run, finding) for run, found in findings.items() for finding in found]
-    return f"<h2>Findings</h2>{charts.findings_html(rows, places)}"
+    if not rows:
+        return "<h2>Findings</h2><p>The log holds no findings.</p>"
+    rows.sort(key=lambda row: row[1].rank)
+    heads = ("Run", "Step", "What", "Layer", "Finding", "Evidence")
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    body = "".join(f"<tr>{_cells(run, finding, runs)}</tr>" for run, finding in rows)
+    return f"<h2>Findings</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _depth_section(
-    histories: Mapping[str, GradientHistory], models: dict[str, Any], theme: ThemeName
-) -> str:
-    models["depth"] = charts.depth_player(histories, theme=theme)
-    return (
-        "<h2>Over the depth of the model</h2><p>The gradient that comes back to the units of each "
-        "layer. It comes from the output, on the right: a line that falls to the left vanishes on "
-        "its way to the input, one that rises to the left explodes. Click a run to hide it.</p>"
-        f"{_place('depth')}"
-    )
+def _cells(run: str, finding: Finding, runs: Mapping[str, int]) -> str:
+    evidence = ", ".join(f"{name} = {value:.4g}" for name, value in finding.evidence.items())
+    name = as_html(run, 48)
+    cells = [
+        f'<a href="#run-{runs[run]}">{name}</a>' if run in runs else name,
+        "" if finding.step is None else str(int(finding.step)),
+        as_html(finding.kind.replace("_", " "), 48),
+        as_html(finding.layer, 48) if finding.layer else "all",
+        as_html(finding.message),
+        as_html(evidence, 400),
+    ]
+    return "".join(f"<td>{cell}</td>" for cell in cells)
 
 
 def _run_section(
-    number: int,
-    name: str,
-    history: GradientHistory,
-    findings: Sequence[Finding],
-    statistic: str,
-    models: dict[str, Any],
-    theme: ThemeName,
+    charts: _Charts, number: int, name: str, history: GradientHistory, view: View
 ) -> str:
-    models[f"map{number}"] = charts.layer_map(
-        history, statistic, columns=_columns(history), findings=findings, theme=theme
-    )
-    models[f"lines{number}"] = charts.lines(history, statistic=statistic, theme=theme)
     thinned = ", of a longer record that was thinned" if history.thinned else ""
     extent = (
         f"{len(history)} recorded steps, {history.steps[0]} to {history.steps[-1]}{thinned}; "
         f"{len(history.layers)} layers, the input at the bottom."
     )
+    run = {name: history}
     return (
         f'<section id="run-{number}"><h2>{as_html(name, 200)}</h2><p>{extent}</p>'
-        f"{_place(f'map{number}')}"
+        f"{charts.add('map', run, view)}"
         f"<details><summary>Layers over steps, loss and learning rate</summary>"
-        f"{_place(f'lines{number}')}</details></section>"
+        f"{charts.add('lines', run, View(view.statistic))}</details></section>"
     )
 
 
 def _difference_section(
-    histories: Mapping[str, GradientHistory],
-    statistic: str,
-    models: dict[str, Any],
-    theme: ThemeName,
+    charts: _Charts, histories: Mapping[str, GradientHistory], statistic: str
 ) -> str:
-    """Of exactly two runs, the second relative to the first; nothing if they cannot be compared."""
+    """Compare exactly two runs; write nothing if they cannot be compared."""
     if len(histories) != 2:
         return ""
     (first, a), (second, b) = histories.items()
     if not set(a.layers) & set(b.layers) or not len(np.intersect1d(a.steps, b.steps)):
         return ""
-    models["difference"] = charts.difference_map(
-        a, b, statistic, columns=_columns(a), names=(first, second), theme=theme
-    )
+    view = View(statistic, columns=_columns(a))
     return (
         f"<section><h2>{as_html(second, 200)} relative to {as_html(first, 200)}</h2>"
         "<p>Of the layers and steps that both have: orange where the second is larger, purple "
-        f"where it is smaller.</p>{_place('difference')}</section>"
+        f"where it is smaller.</p>{charts.add('difference', histories, view)}</section>"
     )
 
 
 def _columns(history: GradientHistory) -> int:
-    """Of a map, so that the file does not become too large."""
+    """Limit the columns of a map, so that the file does not become too large."""
     return max(100, min(800, _MOST_CELLS // max(1, len(history.layers))))
 
 

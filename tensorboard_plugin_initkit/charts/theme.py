@@ -1,30 +1,22 @@
-"""What the charts have in common: colours, ranges, and the way to Bokeh."""
+"""Colours, ranges, legends and tools that the charts share."""
 
-from typing import Any, Literal, NamedTuple
-
-try:
-    import bokeh.plotting
-    from bokeh.core.properties import value as literal
-    from bokeh.models import (
-        ColumnDataSource,
-        CustomJS,
-        HoverTool,
-        Legend,
-        LegendItem,
-        LinearColorMapper,
-        Range1d,
-        Scatter,
-    )
-    from bokeh.palettes import Viridis256
-except ImportError as error:
-    raise ImportError(
-        "Charts are drawn with Bokeh, which cannot be imported "
-        f"({error}). Run `pip install --upgrade bokeh`."
-    ) from error
+from typing import Any, NamedTuple
 
 import numpy as np
+from bokeh import plotting
+from bokeh.core.properties import value as literal
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    HoverTool,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+    Range1d,
+    Scatter,
+)
+from bokeh.palettes import Viridis256
 
-ThemeName = Literal["light", "dark"]
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 
 
@@ -63,7 +55,7 @@ def theme_of(name: str) -> Theme:
 def new_figure(theme: Theme, **options: Any) -> Any:
     """A Bokeh figure in the colours of a theme, as wide as there is room."""
     options = {"sizing_mode": "stretch_width", "tools": TOOLS, "active_scroll": None} | options
-    figure = bokeh.plotting.figure(**options)
+    figure = plotting.figure(**options)
     figure.toolbar.logo = None
     figure.background_fill_color = figure.border_fill_color = theme.page
     figure.outline_line_color = theme.grid

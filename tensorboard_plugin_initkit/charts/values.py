@@ -1,4 +1,4 @@
-"""The part of a record that a chart shows: its layers and steps, in so many columns."""
+"""The values that a chart shows: of some layers and steps, in a limited number of columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorboard_plugin_initkit.charts.binning import Bins, How, bin_blocks
+from tensorboard_plugin_initkit.charts.binning import Bins, bin_blocks
 from tensorboard_plugin_initkit.charts.scales import SCALES
+from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
+# Lines of a chart whose layers nobody has chosen.
+MOST_LINES = 10
 # What is computed at a time: records x variables.
 _MOST_VALUES = 250_000
 
@@ -18,7 +21,7 @@ _MOST_VALUES = 250_000
 def values_of(
     history: GradientHistory, statistic: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A statistic of the layers, and where the gradient was not finite: (n, layers) each.
+    """Return a statistic of the layers, and where the gradient was not finite: (n, layers) each.
 
     Raises:
         KeyError: If there is no such statistic of layers.
@@ -36,38 +39,28 @@ def values_of(
     return values, broken
 
 
-def binned(
-    history: GradientHistory,
-    statistic: str,
-    *,
-    layers: Sequence[int] | None = None,
-    steps: tuple[int, int] | None = None,
-    columns: int,
-    how: How,
-) -> Bins:
-    """What `bin_steps` makes of a statistic, computed block by block.
+def binned(history: GradientHistory, view: View, layers: Sequence[int]) -> Bins:
+    """Bin the statistic of a view, computed block by block.
 
     Args:
-        history: The record.
-        statistic: One of layers, or `"signal"`.
-        layers: Positions of layers; by default all.
-        steps: First and last step that is seen; by default all.
-        columns: Largest number of columns.
-        how: `"max"`, `"min"` or `"mean"`.
+        history: Where it is from.
+        view: The statistic, the steps that are seen, the number of columns, and how records
+            are combined.
+        layers: Positions of the layers.
     """
-    rows = rows_seen(history.steps, steps)
+    rows = rows_seen(history.steps, view.steps)
 
     def read(block: slice) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         part = history.select(slice(rows.start + block.start, rows.start + block.stop))
-        values, broken = values_of(part, statistic)
-        return (values, broken) if layers is None else (values[:, layers], broken[:, layers])
+        values, broken = values_of(part, view.statistic)
+        return values[:, layers], broken[:, layers]
 
     block = max(1, _MOST_VALUES // max(1, len(history.variables)))
-    return bin_blocks(history.steps[rows], read, columns, how, block)
+    return bin_blocks(history.steps[rows], read, view.columns, view.how, block)
 
 
 def rows_seen(steps: npt.NDArray[np.int64], seen: tuple[int, int] | None) -> slice:
-    """The records that are seen: from the last one up to the first step, to one more at the end."""
+    """Find the records that are seen: those between two steps and one more on either side."""
     if seen is None:
         return slice(0, len(steps))
     first, last = seen
@@ -81,7 +74,7 @@ def rows_seen(steps: npt.NDArray[np.int64], seen: tuple[int, int] | None) -> sli
 
 
 def positions(history: GradientHistory, layers: Sequence[str] | None) -> list[int]:
-    """Where layers are in `history.layers`, in its order; by default all.
+    """Find the positions of layers in `history.layers`, in its order; by default all.
 
     Raises:
         ValueError: If the history has no such layer, or no layer is named.
@@ -98,3 +91,9 @@ def positions(history: GradientHistory, layers: Sequence[str] | None) -> list[in
     if not layers:
         raise ValueError("`layers` must name at least one layer. Received: layers=[].")
     return sorted({known[layer] for layer in layers})
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """Choose at most so many of the numbers from 0: the first, the last, and evenly between."""
+    numbers = np.linspace(0, count - 1, min(most, count)).round()
+    return [int(number) for number in np.unique(numbers)]

@@ -2,7 +2,6 @@
 
 import os
 from numbers import Integral
-from typing import Any, Literal
 
 import numpy as np
 
@@ -204,35 +203,6 @@ class GradientHistory:
             KeyError: If there is no such statistic.
         """
         return per_variable(self._joined(), _known(statistic, STATISTICS))
-
-    def plot(
-        self,
-        kind: Literal["map", "depth", "lines"] = "map",
-        *,
-        width: int | None = None,
-        **options: Any,
-    ) -> Any:
-        """Draw the record with Bokeh; a notebook shows it after `bokeh.io.output_notebook()`.
-
-        Args:
-            kind: `"map"`: layers x steps; `"depth"`: one step over the depth of the model;
-                `"lines"`: layers over steps, above the loss and the learning rate.
-            width: Pixels, a positive integer, as `export_png` needs it; or `None`: as wide as the
-                page.
-            **options: Of `layer_map`, `depth_profile` or `lines` in
-                `tensorboard_plugin_initkit.charts`: `statistic="norm"`, `theme="dark"`, …
-
-        Returns:
-            A Bokeh figure, to be given to `bokeh.io.show`, `save` or `export_png`.
-
-        Raises:
-            ImportError: If Bokeh is missing.
-            KeyError: If there is no such statistic.
-            ValueError: If `kind`, `width` or an option is not as described.
-        """
-        from tensorboard_plugin_initkit import charts
-
-        return charts.plot(self, kind, width=width, **options)
 
     def __repr__(self) -> str:
         thinned = ", thinned" if self.thinned else ""

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
+from tensorboard_plugin_initkit.charts.binning import How
 from tensorboard_plugin_initkit.charts.scales import SCALES, scale_of
+from tensorboard_plugin_initkit.charts.view import ThemeName
 
 _RUNS = {"map": (1, 1), "difference": (2, 2), "depth": (1, 100), "lines": (1, 1)}
 _COLUMNS = (1, 4000)
@@ -27,7 +29,7 @@ class CsvParameters:
     """Which numbers, as text."""
 
     run: str
-    statistic: str = "rms"
+    statistic: str = "signal"
     first: int | None = None
     last: int | None = None
     filter: str = ""
@@ -54,8 +56,8 @@ class ChartParameters:
 
     view: str
     run: tuple[str, ...]
-    statistic: str
-    how: str = "max"
+    statistic: str = "signal"
+    how: How = "max"
     columns: int = 1200
     first: int | None = None
     last: int | None = None
@@ -65,7 +67,12 @@ class ChartParameters:
     layer: tuple[str, ...] = ()
     smoothing: float = 0.0
     step: tuple[int, ...] = ()
-    theme: str = "light"
+    theme: ThemeName = "light"
+
+    @property
+    def kind(self) -> str:
+        """Name of the chart: over depth with a slider, unless steps are given."""
+        return "player" if self.view == "depth" and not self.step else self.view
 
     @property
     def limits(self) -> tuple[float, float] | None:
@@ -116,8 +123,7 @@ def chart_parameters(query: Query) -> ChartParameters:
         ValueError: If one is not as described, missing or unknown.
     """
     view = _one_of(tuple(_RUNS))("view", _single("view", query.getlist("view")))
-    statistic = "signal" if view == "depth" else "rms"
-    parameters = _parsed(query, ChartParameters, statistic=statistic)
+    parameters = _parsed(query, ChartParameters)
     least, most = _RUNS[view]
     if not least <= len(parameters.run) <= most:
         count = f"{least}" if least == most else f"{least} to {most}"
@@ -140,13 +146,13 @@ Parameters = TypeVar("Parameters", RunParameters, CsvParameters, ChartParameters
 Reader = Callable[[str, str], Any]
 
 
-def _parsed(query: Query, kind: type[Parameters], **defaults: Any) -> Parameters:
+def _parsed(query: Query, kind: type[Parameters]) -> Parameters:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in query.keys():  # noqa: SIM118 - it is no mapping
         if name not in fields:
             known = ", ".join(f"`{known}`" for known in fields)
             raise ValueError(f"A parameter must be one of {known}. Received: {_shown(name)}.")
-    values = dict(defaults)
+    values: dict[str, Any] = {}
     for name, field in fields.items():
         received = query.getlist(name)
         if received:
@@ -155,7 +161,7 @@ def _parsed(query: Query, kind: type[Parameters], **defaults: Any) -> Parameters
                 values[name] = tuple(read(name, text) for text in received)
             else:
                 values[name] = read(name, _single(name, received))
-        elif field.default is dataclasses.MISSING and name not in defaults:
+        elif field.default is dataclasses.MISSING:
             raise ValueError(f"`{name}` must be given. Received: no such parameter.")
     if len(values.get("step", ())) > _MOST_STEPS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the page is answered: pictures, numbers and texts of some logs."""
+"""The answers to the page: charts, tables and texts of some logs."""
 
 import csv
 import dataclasses
@@ -13,13 +13,14 @@ import numpy as np
 
 from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import SCALES
+from tensorboard_plugin_initkit.charts.values import MOST_LINES, spread_evenly
+from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.tab.experiment import Run
 from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
 
-_MOST_LINES = 10
 _MOST_CELLS = 2_000_000
 _BLOCK = 500_000
 # Of a map, whatever the page asks for: it is to be sent and drawn.
@@ -44,7 +45,7 @@ class Record:
 
 
 def overview(record: Record) -> dict[str, Any]:
-    """What there is to be seen of a run."""
+    """Describe a run: its steps, layers, statistics and findings."""
     history = record.history
     types = zip(history.layers, history.layer_types, strict=True)
     return {
@@ -58,7 +59,7 @@ def overview(record: Record) -> dict[str, Any]:
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
         "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _drawable(history)],
-        "findings": [_described(finding) for finding in record.findings],
+        "findings": [_describe(finding) for finding in record.findings],
         "notes": list(record.notes),
     }
 
@@ -68,29 +69,32 @@ def _drawable(history: GradientHistory) -> list[str]:
     return [name for name in SCALES if name in recorded]
 
 
-def _described(finding: Finding) -> dict[str, Any]:
+def _describe(finding: Finding) -> dict[str, Any]:
     evidence = {name: f"{value:.4g}" for name, value in finding.evidence.items()}
     return dataclasses.asdict(finding) | {"evidence": evidence}
 
 
-def chart(charts: Any, parameters: ChartParameters, records: Sequence[Record]) -> bytes:
-    """A picture, as compressed JSON.
+def chart(parameters: ChartParameters, records: Sequence[Record]) -> bytes:
+    """Draw a chart; return it as compressed JSON.
 
     Args:
-        charts: The module `tensorboard_plugin_initkit.charts`, which imports Bokeh.
         parameters: What is to be drawn.
         records: Of its runs.
 
     Raises:
         ValueError: If nothing can be drawn of that.
     """
+    # Bokeh takes half a second to import: TensorBoard's start does not wait for it.
     from bokeh.embed import json_item
     from bokeh.models import ColumnDataSource
 
+    from tensorboard_plugin_initkit.charts.draw import CHARTS
+
     notes = [note for record in records for note in record.notes]
     notes += _missing(parameters.statistic, records)
-    layers = _chosen(parameters, records, notes)
-    figure = _drawn(charts, parameters, records, layers)
+    layers = _choose_layers(parameters, records, notes)
+    view = _view(parameters, records, layers)
+    figure = CHARTS[parameters.kind](_by_title(records), view, parameters.theme)
     sources = list(figure.select({"type": ColumnDataSource}))
     changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
@@ -107,42 +111,38 @@ def chart(charts: Any, parameters: ChartParameters, records: Sequence[Record]) -
     return gzip.compress(text.encode("ascii"), 1, mtime=0)
 
 
-def _drawn(
-    charts: Any,
-    parameters: ChartParameters,
-    records: Sequence[Record],
-    layers: list[str] | None,
-) -> Any:
-    first, last = parameters.first, parameters.last
-    steps = None
-    if first is not None or last is not None:
-        ends = [step for record in records for step in record.history.steps[[0, -1]]]
-        steps = (
-            min(int(min(ends)), last or 0) if first is None else first,
-            max(int(max(ends)), first or 0) if last is None else last,
-        )
-    options: dict[str, Any] = {"layers": layers, "theme": parameters.theme}
-    histories = [record.history for record in records]
+def _by_title(records: Sequence[Record]) -> dict[str, GradientHistory]:
+    """Return the histories by their titles, or by the names of their runs if two are the same."""
     titles = [record.run.title for record in records]
-    if parameters.view == "depth":
-        options |= {"statistic": parameters.statistic}
-        # A log that was moved may have the title of another one.
-        names = titles if len(set(titles)) == len(titles) else [r.run.name for r in records]
-        named = dict(zip(names, histories, strict=True))
-        if parameters.step:
-            return charts.depth_profile(named, list(parameters.step), **options)
-        return charts.depth_player(named, **options)
-    shown = max(len(layers or history.layers) for history in histories)
-    columns = min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown)))
-    options |= {"steps": steps, "how": parameters.how, "columns": columns}
-    if parameters.view == "difference":
-        options |= {"names": tuple(titles)}
-        return charts.difference_map(*histories, parameters.statistic, **options)
-    if parameters.view == "lines":
-        options |= {"statistic": parameters.statistic, "smoothing": parameters.smoothing}
-        return charts.lines(histories[0], **options)
-    options |= {"limits": parameters.limits, "findings": records[0].findings}
-    return charts.layer_map(histories[0], parameters.statistic, **options)
+    names = titles if len(set(titles)) == len(titles) else [r.run.name for r in records]
+    return {name: record.history for name, record in zip(names, records, strict=True)}
+
+
+def _view(parameters: ChartParameters, records: Sequence[Record], layers: list[str] | None) -> View:
+    shown = max(len(layers or record.history.layers) for record in records)
+    return View(
+        parameters.statistic,
+        layers,
+        _steps(parameters, records),
+        parameters.step,
+        parameters.how,
+        min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
+        parameters.limits,
+        parameters.smoothing,
+        records[0].findings,
+    )
+
+
+def _steps(parameters: ChartParameters, records: Sequence[Record]) -> tuple[int, int] | None:
+    """Return the steps that are seen, of which a request may say only one end."""
+    first, last = parameters.first, parameters.last
+    if first is None and last is None:
+        return None
+    ends = [int(step) for record in records for step in record.history.steps[[0, -1]]]
+    return (
+        min(min(ends), last or 0) if first is None else first,
+        max(max(ends), first or 0) if last is None else last,
+    )
 
 
 def _missing(statistic: str, records: Sequence[Record]) -> list[str]:
@@ -153,62 +153,62 @@ def _missing(statistic: str, records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _chosen(
+def _choose_layers(
     parameters: ChartParameters, records: Sequence[Record], notes: list[str]
 ) -> list[str] | None:
-    """Paths of the layers to be drawn; None for what the chart draws by itself."""
-    known = list(dict.fromkeys(layer for r in records for layer in filtered(r.history)))
+    """Return the paths of the layers to be drawn; None for what the chart draws by itself."""
+    histories = [record.history for record in records]
+    known = find_layers(histories)
     if parameters.view == "lines" and parameters.layer:
-        there = [layer for layer in known if layer in parameters.layer]
-        gone = [layer for layer in parameters.layer if layer not in there]
+        gone = [layer for layer in parameters.layer if layer not in known]
         if gone:
             names = ", ".join(display_name(layer) for layer in gone[:3])
             more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
             notes.append(f"The run has no such layer: {names}{more}.")
-        if there:
-            return there
+        if len(gone) < len(parameters.layer):
+            return [layer for layer in known if layer in parameters.layer]
     if not parameters.filter.split():
         return None
-    some = {layer for r in records for layer in filtered(r.history, parameters.filter)}
-    if not some:
-        raise ValueError(
-            "`filter` must be words that are found in the path or type of a layer. "
-            f"Received: filter={parameters.filter!r}, which no layer has."
-        )
-    layers = [layer for layer in known if layer in some]
-    if parameters.view == "lines" and len(layers) > _MOST_LINES:
-        evenly = np.linspace(0, len(layers) - 1, _MOST_LINES).round().astype(int)
-        return [layers[i] for i in evenly]
+    layers = find_layers(histories, parameters.filter)
+    if parameters.view == "lines" and len(layers) > MOST_LINES:
+        return [layers[i] for i in spread_evenly(len(layers), MOST_LINES)]
     return layers
 
 
-def filtered(history: GradientHistory, words: str = "") -> list[str]:
-    """Paths of the layers in whose path or type all words are found, in any case."""
+def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[str]:
+    """Return the paths of the layers in whose path or type all words are found, in any case.
+
+    Raises:
+        ValueError: If no layer has them.
+    """
     wanted = words.casefold().split()
-    texts = (
-        (path, f"{path}\n{kind}".casefold())
+    types = {
+        path: kind
+        for history in histories
         for path, kind in zip(history.layers, history.layer_types, strict=True)
-    )
-    return [path for path, text in texts if all(word in text for word in wanted)]
+    }
+    texts = {path: f"{path}\n{kind}".casefold() for path, kind in types.items()}
+    found = [path for path, text in texts.items() if all(word in text for word in wanted)]
+    if not found:
+        raise ValueError(
+            "`filter` must be words that are found in the path or type of a layer. "
+            f"Received: filter={words!r}, which no layer has."
+        )
+    return found
 
 
 def csv_lines(parameters: CsvParameters, history: GradientHistory) -> Iterator[bytes]:
-    """A statistic as a table: a line for each recorded step, a column for each layer.
+    """Write a statistic as a table: a line for each recorded step, a column for each layer.
 
     Raises:
-        ValueError: If it has no layer or too many cells, before the first line.
+        ValueError: If no layer passes the filter, or the table is too large.
     """
-    layers = filtered(history, parameters.filter)
+    layers = find_layers([history], parameters.filter)
     steps = history.steps
     first = 0 if parameters.first is None else int(np.searchsorted(steps, parameters.first))
     last = parameters.last
     end = len(steps) if last is None else int(np.searchsorted(steps, last, "right"))
     cells = (end - first) * len(layers)
-    if not layers:
-        raise ValueError(
-            "`filter` must be words that are found in the path or type of a layer. "
-            f"Received: filter={parameters.filter!r}, which no layer has."
-        )
     if cells > _MOST_CELLS:
         raise ValueError(
             f"A table must have at most {_MOST_CELLS:,} numbers. Received: {end - first:,} steps "
@@ -243,5 +243,5 @@ def _csv(rows: Any) -> bytes:
 
 
 def _inert(name: str) -> str:
-    """A name that a spreadsheet does not take for a formula."""
+    """Keep a spreadsheet from taking a name for a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -74,7 +74,7 @@ class InitkitPlugin(TabPlugin):
         self._drawn.keep(lambda key: states.issuperset(key[1]))
         content: dict[str, Any] = {
             "version": f"{_version()}, schema {SCHEMA_VERSION}",
-            "bokeh": None,
+            "bokeh": importlib.metadata.version("bokeh"),
             "runs": [
                 {"name": r.name, "title": r.title, "state": r.state, "has_findings": r.has_findings}
                 for r in runs
@@ -83,11 +83,6 @@ class InitkitPlugin(TabPlugin):
         }
         if not runs:
             content["why"] = self._why()
-        try:
-            _charts()
-            content["bokeh"] = importlib.import_module("bokeh").__version__
-        except HttpError as error:
-            content["problem"] = str(error)
         return respond_json(request, content)
 
     def _why(self) -> str:
@@ -117,7 +112,7 @@ class InitkitPlugin(TabPlugin):
     def _draw(self, parameters: ChartParameters, runs: list[Run]) -> bytes:
         try:
             records = [self._record(run) for run in runs]
-            return payloads.chart(_charts(), parameters, records)
+            return payloads.chart(parameters, records)
         finally:
             give_back_memory()
 
@@ -161,28 +156,9 @@ def _explained() -> Iterator[None]:
         raise HttpError(400, str(error.args[0])) from error
 
 
-def _charts() -> Any:
-    """The module that draws.
-
-    Raises:
-        HttpError: If Bokeh is missing or broken.
-    """
-    try:
-        return importlib.import_module("tensorboard_plugin_initkit.charts")
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise HttpError(
-            503,
-            "Charts are drawn with Bokeh, which cannot be imported "
-            f"({type(cause).__name__}: {cause}). Run `pip install --upgrade bokeh` for the Python "
-            "that TensorBoard runs in.",
-        ) from error
-
-
 def _warm() -> None:
-    with contextlib.suppress(HttpError):
-        _charts()
-        bokeh_file("bokeh.min.js")
+    importlib.import_module("tensorboard_plugin_initkit.charts.draw")
+    bokeh_file("bokeh.min.js")
 
 
 def _version() -> str:

@@ -43,6 +43,7 @@ def test_the_public_names_are_these():
         "initializers",
         "layer_aware",
         "layers",
+        "plot",
         "read_log",
         "register_fans",
         "reinitialize",

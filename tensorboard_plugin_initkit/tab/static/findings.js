@@ -28,9 +28,8 @@ export function findingsTable(state) {
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
   const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
-  const { kind, layer, step, message } = finding;
+  const { kind, layer, step, message, fix } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
-  const more = ["cause", "fix"].filter((key) => finding[key]);
   const row = element(
     "tr",
     { tabIndex: 0, title: "Show its place on the map" },
@@ -38,7 +37,7 @@ function findingRow(run, finding, several, goThere) {
     cell(short(kind.replaceAll("_", " "))),
     ...(several ? [cell(named("span", run.title, 40))] : []),
     cell(layer ? named("span", layer, 40) : "all"),
-    cell(text(message), ...more.map((key) => text(`${key}: ${finding[key]}`))),
+    cell(text(message), ...(fix ? [text(`Fix: ${fix}`)] : [])),
     cell(...evidence.map(text)),
   );
   row.onclick = () => getSelection().isCollapsed && goThere();

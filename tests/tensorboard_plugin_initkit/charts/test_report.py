@@ -92,6 +92,20 @@ def test_a_report_holds_every_run_and_finding(tmp_path, theme):
     assert html.count("data-root-id") == 6
 
 
+def test_findings_come_in_the_order_of_steps_with_their_evidence(tmp_path):
+    findings = {
+        "a": [Finding("exploding", "b", 20, "Second.", {"ratio": 12345.678})],
+        "b": [Finding("large_updates", "", 10, "First.")],
+    }
+    histories = {"a": history_of(np.ones((3, 4)))}
+    html, page = report(tmp_path / "r.html", histories, findings)
+    assert page.text.index("First.") < page.text.index("Second.")
+    assert "ratio = 1.235e+04" in page.text
+    assert "<td>large updates</td><td>all</td>" in html
+    _, page = report(tmp_path / "r.html", histories)
+    assert "The log holds no findings." in page.text
+
+
 def test_a_finding_leads_to_its_run(tmp_path):
     findings = {name: [Finding("vanishing", "", 7, "It vanishes.")] for name in ("b", "gone")}
     histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b", "c")}

@@ -165,7 +165,6 @@ def boards(logs, tmp_path_factory) -> Iterator[Boards]:
         # Without TensorFlow a TensorBoard starts in a quarter of the time.
         nothing = tmp_path_factory.mktemp("nothing")
         boards.start("empty", nothing, without=("tensorflow",))
-        boards.start("without bokeh", logs.path, without=("bokeh", "tensorflow"))
         yield boards
     finally:
         boards.stop()
@@ -673,14 +672,6 @@ def test_an_empty_directory_is_explained(tab, boards):
         "from keras_initkit.callbacks import GradientMonitor\n"
         'model.fit(x, y, callbacks=[GradientMonitor("runs/first")])'
     )
-    assert tab.charts() == []
-
-
-def test_without_bokeh_the_tab_says_what_to_install(tab, boards):
-    tab.open(boards["without bokeh"])
-    tab.picture("without-bokeh")
-    assert "Bokeh" in tab.find("[role=alert]")[0].text
-    assert "pip install" in tab.find("[role=alert]")[0].text
     assert tab.charts() == []
 
 

@@ -1,0 +1,60 @@
+"""`View`: what a chart shows, with the same options for every chart."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from tensorboard_plugin_initkit.charts.binning import How
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
+
+Histories = Mapping[str, GradientHistory]
+ThemeName = Literal["light", "dark"]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a chart shows; each chart uses the options that it needs.
+
+    Attributes:
+        statistic: One of layers. The default, `"signal"`, is the RMS of the gradient at the units
+            of a layer, by which the rules compare layers.
+        layers: Paths of layers; by default all, and as lines ten, evenly over the depth.
+        steps: First and last step on a map or of lines; by default all.
+        at: Steps of a depth profile, laid over each other: each history shows its last record up
+            to a step. By default the last record of all.
+        how: `"max"`, `"min"` or `"mean"`: what is shown where a column stands for several records
+            or a row for several layers.
+        columns: Largest number of columns of a map, or of points of a line. Where a map has more
+            than the chart has pixels, the browser leaves some out until one zooms in.
+        limits: Ends of the colour scale of a map; by default those of the statistic.
+        smoothing: Of lines, as TensorBoard's for scalars: at least 0 and less than 1. Logarithms
+            are averaged where the axis is logarithmic.
+        findings: Marked on a map.
+        title: Shown above.
+    """
+
+    statistic: str = "signal"
+    layers: Sequence[str] | None = None
+    steps: tuple[int, int] | None = None
+    at: Sequence[int] = ()
+    how: How = "max"
+    columns: int = 800
+    limits: tuple[float, float] | None = None
+    smoothing: float = 0.0
+    findings: Sequence[Finding] = ()
+    title: str = ""
+
+
+def expect(count: int, histories: Histories) -> list[Any]:
+    """Return the histories, of which a chart shows a fixed number.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
+    if len(histories) != count:
+        raise ValueError(
+            f"This chart shows {count} {'history' if count == 1 else 'histories'}. Received: "
+            f"{len(histories)}. Draw each in a chart of its own, or all of them over depth."
+        )
+    return list(histories.values())
