@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES
 from tensorboard_plugin_initkit.diagnosis import depth
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.verdicts import depth_bands
-from tensorboard_plugin_initkit.plotting import plot
+from tensorboard_plugin_initkit.plotting import plot as typed_plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
 
 pytestmark = pytest.mark.numpy_alone
 
+plot: Any = typed_plot  # wrong types are tested, too
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
