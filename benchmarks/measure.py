@@ -35,6 +35,7 @@ FLOORS = [
     "tensorboard_plugin_initkit.charts",
     "tensorboard_plugin_initkit.tab",
     "keras_initkit.user_warnings",
+    "keras_initkit.checks",
     "keras_initkit.theory",
     "keras_initkit.statistics",
     "keras_initkit.anatomy",

@@ -1,16 +1,19 @@
-"""Seeds that follow from another one, and initializers with a seed other than their own."""
+"""Seeds derived from another one, and initializers with another seed."""
 
+import contextlib
 import copy
 import hashlib
 from typing import Any
 
+import keras
+
 
 def derived_seed(seed: int, *path: str | int) -> int:
-    """Return a seed for a part of what has a seed, the same on every machine.
+    """Return a seed for a part of something with a seed, the same on every machine.
 
     Args:
         seed: Integer.
-        *path: Strings and integers that name the part: other names, other seeds.
+        *path: Strings and integers, the name of the part: other names, other seeds.
 
     Returns:
         Integer from 0 to 2**32 - 1.
@@ -20,7 +23,9 @@ def derived_seed(seed: int, *path: str | int) -> int:
 
 
 def with_seed(initializer: Any, seed: Any) -> Any:
-    """Return a copy of an initializer that has another seed; one without a seed as it is.
+    """Return a copy of an initializer with another seed; one without a seed as it is.
+
+    An initializer is made anew from its config, where this has the seed; otherwise it is copied.
 
     Args:
         initializer: A Keras initializer, or any callable.
@@ -28,16 +33,19 @@ def with_seed(initializer: Any, seed: Any) -> Any:
     """
     if not hasattr(initializer, "seed"):
         return initializer
+    if isinstance(initializer, keras.initializers.Initializer):
+        config = initializer.get_config()
+        if "seed" in config:
+            # A subclass may have an `__init__` without the arguments in the config it inherits.
+            with contextlib.suppress(TypeError):
+                return type(initializer).from_config({**config, "seed": seed})
     copied = copy.copy(initializer)
     copied.seed = seed
-    # Keras internals: what the config of Keras's own says.
-    if hasattr(copied, "_init_seed"):
-        copied._init_seed = seed
     return copied
 
 
 class SeedOfAnother:
-    """A mixin for initializers whose random numbers another one draws: its seed is theirs.
+    """A mixin for initializers with the random numbers, and so the seed, of another one.
 
     Attributes:
         initializer: The other one. For random numbers alone it is one of Keras's, which keeps a

@@ -1,6 +1,5 @@
-"""Biases that say at the start what is known before training."""
+"""Biases set to prior knowledge: the frequencies of classes, or how long to remember."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,11 @@ import keras
 import numpy as np
 
 from keras_initkit.anatomy.seeds import SeedOfAnother
-from keras_initkit.initializers.base import check_call, check_choice, floating, is_finite_number
+from keras_initkit.checks import check_choice, check_count, check_number
+from keras_initkit.initializers.base import check_call, floating
+
+# Gates of a cell, side by side in its bias.
+_GATES = {"lstm": 4, "gru": 3}
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -98,43 +101,40 @@ class ChronoBias(SeedOfAnother, keras.initializers.Initializer):
     an LSTM the input gate has -b, and the other gates 0; in a GRU the update gate has b.
 
     Examples:
-    >>> initializer = ChronoBias(longest=200, seed=0)
+    >>> initializer = ChronoBias(units=64, longest=200, seed=0)
     >>> layer = keras.layers.LSTM(
     ...     64, bias_initializer=initializer, unit_forget_bias=False
     ... )
-    >>> layer = keras.layers.GRU(64, bias_initializer=ChronoBias(200, cell="gru"))
+    >>> layer = keras.layers.GRU(64, bias_initializer=ChronoBias(64, 200, cell="gru"))
 
     Args:
+        units: Positive integer, the units of the layer; of a ConvLSTM, its filters.
         longest: Number, at least 2, of steps between what depends on each other.
         cell: "lstm" or "gru". An LSTM, or a ConvLSTM, must have `unit_forget_bias=False`.
         seed: As in `VarianceScaling`.
 
     Raises:
         ValueError: If an argument is not as described; or, when called, if the shape is not that
-            of the cell's bias, the layer sets the bias of its forget gate itself, or `dtype` is
-            no floating type.
+            of the cell's bias, as where the layer sets the bias of its forget gate itself, or
+            `dtype` is no floating type.
 
     Reference:
         Tallec & Ollivier, 2018, Can Recurrent Neural Networks Warp Time?, section 2: equation 16
         for an LSTM; for a GRU the bias of gates such as in equation 10, with T_min = 2.
     """
 
-    def __init__(self, longest: float, cell: str = "lstm", seed: Any = None) -> None:
-        check_choice("cell", cell, ("lstm", "gru"))
-        if not is_finite_number(longest) or longest < 2:
-            raise ValueError(
-                f"`longest` must be a number of steps, at least 2. Received: longest={longest!r}"
-            )
-        self.longest = float(longest)
-        self.cell = cell
+    def __init__(self, units: int, longest: float, cell: str = "lstm", seed: Any = None) -> None:
+        self.units = check_count("units", units, "those of the layer")
+        self.longest = check_number("longest", longest, "a number of steps", least=2)
+        self.cell = check_choice("cell", cell, _GATES)
         self.initializer = keras.initializers.RandomUniform(1.0, self.longest - 1.0, seed)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of biases of shape (4 units,); for GRU (3 units,) or (2, 3 units)."""
         check_call(kwargs)
         dtype = floating(dtype)
-        units = _units(shape, self.cell)
-        bias = keras.ops.log(self.initializer((units,), dtype="float32"))
+        _check_shape(shape, self.units, self.cell)
+        bias = keras.ops.log(self.initializer((self.units,), dtype="float32"))
         zeros = keras.ops.zeros_like(bias)
         # Keras's order: input, forget, candidate, output; and update, reset, candidate.
         parts = [-bias, bias, zeros, zeros] if self.cell == "lstm" else [bias, zeros, zeros]
@@ -148,7 +148,7 @@ class ChronoBias(SeedOfAnother, keras.initializers.Initializer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         seed = self.initializer.get_config()["seed"]
-        return {"longest": self.longest, "cell": self.cell, "seed": seed}
+        return {"units": self.units, "longest": self.longest, "cell": self.cell, "seed": seed}
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -160,12 +160,13 @@ class ForgetGateBias(keras.initializers.Initializer):
     `unit_forget_bias=True`, Keras's own, is b = 1 for an LSTM; a GRU has nothing of that kind.
 
     Examples:
-    >>> layer = keras.layers.GRU(64, bias_initializer=ForgetGateBias(2.0, cell="gru"))
+    >>> layer = keras.layers.GRU(64, bias_initializer=ForgetGateBias(64, 2.0, cell="gru"))
     >>> layer = keras.layers.LSTM(
-    ...     64, bias_initializer=ForgetGateBias(3.0), unit_forget_bias=False
+    ...     64, bias_initializer=ForgetGateBias(64, 3.0), unit_forget_bias=False
     ... )
 
     Args:
+        units: As in `ChronoBias`.
         value: Number, the bias of the gate.
         cell: "lstm" or "gru". An LSTM, or a ConvLSTM, must have `unit_forget_bias=False`.
 
@@ -178,59 +179,41 @@ class ForgetGateBias(keras.initializers.Initializer):
         Architectures.
     """
 
-    def __init__(self, value: float = 1.0, cell: str = "lstm") -> None:
-        check_choice("cell", cell, ("lstm", "gru"))
-        if not is_finite_number(value):
-            raise ValueError(f"`value` must be a finite number. Received: value={value!r}")
-        self.value = float(value)
-        self.cell = cell
+    def __init__(self, units: int, value: float = 1.0, cell: str = "lstm") -> None:
+        self.units = check_count("units", units, "those of the layer")
+        self.value = check_number("value", value, "the bias of the gate")
+        self.cell = check_choice("cell", cell, _GATES)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of biases of shape (4 units,); for GRU (3 units,) or (2, 3 units)."""
         check_call(kwargs)
         dtype = floating(dtype)
-        units = _units(shape, self.cell)
-        first = units if self.cell == "lstm" else 0
+        _check_shape(shape, self.units, self.cell)
+        first = self.units if self.cell == "lstm" else 0
         values = np.zeros(shape, np.float32)
         # Of a GRU with two biases, which are added, that of the inputs.
         row = values if len(shape) == 1 else values[0]
-        row[first : first + units] = self.value
+        row[first : first + self.units] = self.value
         return keras.ops.cast(keras.ops.convert_to_tensor(values), dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
-        return {"value": self.value, "cell": self.cell}
+        return {"units": self.units, "value": self.value, "cell": self.cell}
 
 
-def _units(shape: Sequence[int], cell: str) -> int:
-    """Return the units of a cell with a bias of some shape; a ValueError if it has none."""
-    if cell == "lstm" and _is_part_of_a_bias():
-        raise ValueError(
-            "`unit_forget_bias` of the layer must be False for an initializer of the biases of "
-            "all gates. Received: unit_forget_bias=True, with which the layer sets that of the "
-            "forget gate itself. Write `LSTM(..., bias_initializer=..., unit_forget_bias=False)`."
+def _check_shape(shape: Sequence[int], units: int, cell: str) -> None:
+    """Raise a ValueError unless a cell of so many units has a bias of some shape."""
+    whole = _GATES[cell] * units
+    shapes = [(whole,)] if cell == "lstm" else [(whole,), (2, whole)]
+    if tuple(shape) in shapes:
+        return
+    fix = "Pass the number of units of the layer, or of filters of a ConvLSTM, as `units`."
+    if cell == "lstm" and tuple(shape) in [(units,), (2 * units,)]:
+        fix = (
+            "It is a part of the bias of an LSTM with `unit_forget_bias=True`, which sets the "
+            "bias of the forget gate itself: pass `unit_forget_bias=False` to the layer."
         )
-    gates = {"lstm": 4, "gru": 3}[cell]
-    if len(shape) not in (1, 2) or shape[-1] % gates:
-        raise ValueError(
-            f'`shape` must be that of the bias of an "{cell}" cell, whose last axis is a '
-            f"multiple of {gates}. Received: shape={tuple(shape)}"
-        )
-    return shape[-1] // gates
-
-
-def _is_part_of_a_bias() -> bool:
-    """Whether an LSTM asks for the biases of some of its gates, to set the others itself.
-
-    No shape tells: those of the input gate of 16 units look like those of all gates of 4. So this
-    looks for the function in which Keras puts the bias together, by its name.
-    """
-    frame = sys._getframe(1)
-    for _ in range(4):  # from here to the one that called the initializer, or a wrapper of it
-        if frame.f_back is None:
-            return False
-        frame = frame.f_back
-        is_kerass = str(frame.f_globals.get("__name__")).startswith("keras.")
-        if is_kerass and frame.f_code.co_name == "bias_initializer":
-            return True
-    return False
+    raise ValueError(
+        f"`shape` must be that of the bias of an {cell!r} cell of {units} units, "
+        f"{' or '.join(map(str, shapes))}. Received: shape={tuple(shape)}. {fix}"
+    )

@@ -1,4 +1,4 @@
-"""What initializers with a gain and random numbers have in common."""
+"""Base of the initializers with a gain and random numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from keras_initkit.theory.gains import gain as resolve_gain
 
 
 class GainedInitializer(SeedOfAnother, KernelInitializer):
-    """A `KernelInitializer` whose arguments begin with `gain`, and end with `seed`.
+    """A `KernelInitializer` with the arguments `gain` and `seed`.
 
     Args:
         gain: As in `VarianceScaling`.
@@ -27,7 +27,7 @@ class GainedInitializer(SeedOfAnother, KernelInitializer):
         self.initializer = keras.initializers.RandomNormal(0.0, 1.0, seed)
 
     def _normal(self, shape: Sequence[int]) -> np.ndarray:
-        """Standard normal numbers, float32, on the host."""
+        """Draw standard normal numbers, float32, on the host."""
         return np.array(keras.ops.convert_to_numpy(self.initializer(tuple(shape), "float32")))
 
     def get_config(self) -> dict[str, Any]:

@@ -5,35 +5,34 @@ from typing import Any
 
 import keras
 
-from keras_initkit.initializers.variance_scaling import Gain, VarianceScaling, config_without
+from keras_initkit.checks import check_choice
+from keras_initkit.initializers.variance_scaling import MODES, FixedScaling, Gain
 
 
-class _He(VarianceScaling):
-    """`VarianceScaling` with He's defaults, whose class fixes the distribution."""
-
-    _distribution: str
+class _He(FixedScaling):
+    """`FixedScaling` with He's gain, and a choice of the mode."""
 
     def __init__(
         self,
-        gain: Gain = "relu",
-        negative_slope: float | None = None,
-        mode: str = "fan_in",
         seed: Any = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
+        *,
+        gain: Gain = "relu",
+        negative_slope: float | None = None,
+        mode: str = "fan_in",
     ) -> None:
-        """Take the arguments of `VarianceScaling`, but for `distribution`.
+        """Take the arguments of Keras's class; `gain`, `negative_slope` and `mode` are added.
 
-        The mode "fan_in" keeps the variance of signals, "fan_out" that of gradients;
-        "fan_avg" and "fan_geo_avg" lie between.
+        They are those of `VarianceScaling`. The mode "fan_in" keeps the variance of signals,
+        "fan_out" that of gradients; "fan_avg" and "fan_geo_avg" lie between.
         """
-        super().__init__(
-            gain, negative_slope, mode, self._distribution, seed, input_axes, output_axes
-        )
+        super().__init__(seed, input_axes, output_axes, gain=gain, negative_slope=negative_slope)
+        self.mode = check_choice("mode", mode, MODES)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with a callable `gain` as a number."""
-        return config_without(super().get_config(), "distribution")
+        return {**super().get_config(), "mode": self.mode}
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

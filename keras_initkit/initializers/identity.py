@@ -1,4 +1,4 @@
-"""Weights that hand their inputs through."""
+"""Weights to hand inputs through."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.checks import check_count, check_number
 from keras_initkit.connectivity.kernel_view import (
     KernelView,
     view_of_maps_side_by_side,
     view_of_shape,
 )
-from keras_initkit.initializers.base import (
-    KernelInitializer,
-    check_call,
-    check_count,
-    is_finite_number,
-)
+from keras_initkit.initializers.base import KernelInitializer, check_call
 
 
 def at_centre_tap(view: KernelView, matrices: Any) -> Any:
-    """Maps that are zero but for a matrix (inputs, outputs), or one for each map, at the centre.
+    """Put a matrix (inputs, outputs), or one for each map, at the centre tap of zero maps.
 
     Of an even number of taps the centre is the one that `padding="same"` puts above the output
     position.
@@ -32,18 +28,14 @@ def at_centre_tap(view: KernelView, matrices: Any) -> Any:
 
 
 class FixedInitializer(KernelInitializer):
-    """A `KernelInitializer` that draws nothing at random.
+    """A `KernelInitializer` without random numbers.
 
     Args:
         gain: Number, the factor of all weights.
     """
 
     def __init__(self, gain: float = 1.0) -> None:
-        if not is_finite_number(gain):
-            raise ValueError(
-                f"`gain` must be a finite number, the factor of all weights. Received: {gain=}"
-            )
-        self.gain = float(gain)
+        self.gain = check_number("gain", gain, "the factor of all weights")
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
@@ -83,10 +75,9 @@ class Dirac(_IdentityMaps):
         Skip-Connections.
     """
 
-    def __init__(self, gain: float = 1.0, groups: int = 1) -> None:
-        check_count("groups", groups, "that of the convolution")
+    def __init__(self, gain: float = 1.0, *, groups: int = 1) -> None:
         super().__init__(gain)
-        self.groups = groups
+        self.groups = check_count("groups", groups, "that of the convolution")
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of weights of a shape (*taps, inputs of a group, outputs)."""
@@ -107,9 +98,9 @@ class Dirac(_IdentityMaps):
 class Identity(_IdentityMaps):
     """Makes a matrix hand its inputs through: unit i is `gain` times input i.
 
-    A matrix need not be square: units beyond the inputs are zero. Of a recurrent layer with ReLU
-    it makes one that keeps its state (IRNN). In a layer with gates each gate has its own
-    identity.
+    With Keras's argument it is `keras.initializers.Identity`; `gates` is added. A matrix need not
+    be square: units beyond the inputs are zero. A recurrent layer with ReLU keeps its state with
+    it (IRNN). In a layer with gates each gate has its own identity.
 
     Examples:
     >>> rnn = keras.layers.SimpleRNN(100, "relu", recurrent_initializer=Identity())
@@ -129,10 +120,9 @@ class Identity(_IdentityMaps):
         Linear Units.
     """
 
-    def __init__(self, gain: float = 1.0, gates: int = 1) -> None:
-        check_count("gates", gates, "1 for a matrix, 3 for a GRU, 4 for an LSTM")
+    def __init__(self, gain: float = 1.0, *, gates: int = 1) -> None:
         super().__init__(gain)
-        self.gates = gates
+        self.gates = check_count("gates", gates, "1 for a matrix, 3 for a GRU, 4 for an LSTM")
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of weights of a shape (inputs, gates · units)."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_initkit.initializers.base import check_choice, is_finite_number
-from keras_initkit.initializers.variance_scaling import VarianceScaling, config_without
+from keras_initkit.checks import check_choice, check_number
+from keras_initkit.initializers.variance_scaling import VarianceScaling, without
 
 # PyTorch's gains. Those of tanh, sigmoid and selu are its conventions, not what keeps a variance.
 _GAINS: dict[str, Callable[[float], float]] = {
@@ -21,7 +21,7 @@ _GAINS: dict[str, Callable[[float], float]] = {
 
 
 class _Kaiming(VarianceScaling):
-    """`VarianceScaling` with PyTorch's arguments, whose class fixes the distribution."""
+    """`VarianceScaling` with PyTorch's arguments, and a distribution fixed by the class."""
 
     _distribution: str
 
@@ -30,29 +30,24 @@ class _Kaiming(VarianceScaling):
         a: float = 0.0,
         mode: str = "fan_in",
         nonlinearity: str = "leaky_relu",
+        *,
         seed: Any = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
-        """Take PyTorch's arguments.
+        """Take PyTorch's arguments, and those of `VarianceScaling` after them, by keyword.
 
         `a` is the slope of "leaky_relu" below 0, not used by the others; `nonlinearity` one of
-        "linear", "sigmoid", "tanh", "relu", "leaky_relu" and "selu"; `mode`, `seed` and the axes
-        are those of `VarianceScaling`.
+        "linear", "sigmoid", "tanh", "relu", "leaky_relu" and "selu".
         """
-        check_choice("nonlinearity", nonlinearity, _GAINS)
-        if not is_finite_number(a):
-            raise ValueError(
-                f'`a` must be a finite number, the slope of "leaky_relu" below 0. Received: {a=}'
-            )
-        self.a = float(a)
-        self.nonlinearity = nonlinearity
+        self.a = check_number("a", a, 'the slope of "leaky_relu" below 0')
+        self.nonlinearity = check_choice("nonlinearity", nonlinearity, _GAINS)
         gain = _GAINS[nonlinearity](self.a)
-        super().__init__(gain, None, mode, self._distribution, seed, input_axes, output_axes)
+        super().__init__(1.0, mode, self._distribution, seed, input_axes, output_axes, gain=gain)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
-        config = config_without(super().get_config(), "gain", "negative_slope", "distribution")
+        config = without(super().get_config(), "scale", "distribution", "gain", "negative_slope")
         return {"a": self.a, "nonlinearity": self.nonlinearity, **config}
 
 

@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_initkit.initializers.variance_scaling import FixedModeScaling
+from keras_initkit.initializers.variance_scaling import FixedScaling
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class LecunUniform(FixedModeScaling):
+class LecunUniform(FixedScaling):
     """Draws weights uniformly from [-l, l), l = gain · sqrt(3/fan_in).
 
     Their variance is gain²/fan_in.
@@ -19,12 +19,11 @@ class LecunUniform(FixedModeScaling):
         LeCun et al., 1998, Efficient BackProp, equation 16.
     """
 
-    _mode = "fan_in"
     _distribution = "uniform"
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class LecunNormal(FixedModeScaling):
+class LecunNormal(FixedScaling):
     """Draws weights from a truncated normal of variance gain²/fan_in.
 
     With gain 1 it is the initialization for selu.
@@ -37,5 +36,4 @@ class LecunNormal(FixedModeScaling):
         LeCun et al., 1998, Efficient BackProp, equation 16.
     """
 
-    _mode = "fan_in"
     _distribution = "truncated_normal"

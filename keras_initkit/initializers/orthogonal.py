@@ -9,6 +9,7 @@ import numpy as np
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.initializers.gained import GainedInitializer
 from keras_initkit.initializers.orthonormal import orthonormal_columns
+from keras_initkit.initializers.variance_scaling import Gain
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -23,19 +24,23 @@ class Orthogonal(GainedInitializer):
     root is 1 but where a unit does not see all its weights at once: in an embedding, which
     looks one of them up, and in a transposed convolution whose stride does not divide the window.
     With o <= n the variance of weights is gain²/fan_in, as of `VarianceScaling`; with o > n it is
-    n/o of that, since rows have the length that they have.
+    n/o of that, since rows have a length of 1, unless `scaled`.
 
     Called by Keras with a shape it flattens (*window, inputs, outputs) to one matrix, as
-    `keras.initializers.Orthogonal` does. Where the layer is known, by
-    `keras_initkit.reinitialize`, `layer_aware` or `defaults`, every gate, head, group and
-    depthwise channel is a matrix. Half precision is computed in float32.
+    `keras.initializers.Orthogonal` does, with the same arguments. Where the layer is known, by
+    `keras_initkit.reinitialize` or `layer_aware`, every gate, head, group and depthwise channel
+    is a matrix. Half precision is computed in float32.
 
     Examples:
     >>> layer = keras.layers.Dense(64, "tanh", kernel_initializer=Orthogonal("tanh", seed=0))
+    >>> wide = keras.layers.Dense(256, "relu", kernel_initializer=Orthogonal("relu", scaled=True))
 
     Args:
         gain: As in `VarianceScaling`: a positive number, or an activation.
         seed: As in `VarianceScaling`.
+        scaled: `True` for weights of variance gain²/fan_in, whatever the shape: W times
+            sqrt(max(1, o/n)). With more units than inputs, too, units then keep the variance
+            gain² of inputs with variance 1.
 
     Raises:
         ValueError: If `gain` is not one of the above; or, when called, if `dtype` is no floating
@@ -44,40 +49,28 @@ class Orthogonal(GainedInitializer):
     Reference:
         Saxe et al., 2014, Exact Solutions to the Nonlinear Dynamics of Learning in Deep Linear
         Neural Networks; Mezzadri, 2007, How to Generate Random Matrices from the Classical
-        Compact Groups, for the uniform distribution.
+        Compact Groups, for the uniform distribution; Martens et al., 2021, Rapid Training of Deep
+        Neural Networks without Skip Connections or Normalization Layers using Deep Kernel
+        Shaping, for the factor of `scaled`.
     """
+
+    def __init__(self, gain: Gain = 1.0, seed: Any = None, *, scaled: bool = False) -> None:
+        super().__init__(gain, seed)
+        self.scaled = bool(scaled)
 
     def _maps(self, view: KernelView) -> Any:
-        result = orthonormal_columns(self._normal(view.matrix_shape))
-        return np.float32(self._scale(view)) * result
+        count, weights, units = view.matrix_shape
+        # Drawn tall, as Keras does: the same seed leads to the same matrix.
+        matrices = orthonormal_columns(
+            self._normal((count, max(weights, units), min(weights, units)))
+        )
+        if weights < units:
+            matrices = np.swapaxes(matrices, 1, 2)
+        scale = self._factor * math.sqrt(weights / max(1.0, view.fans.fan_in))
+        if self.scaled:
+            scale *= math.sqrt(max(1.0, units / max(1, weights)))
+        return np.float32(scale) * matrices
 
-    def _scale(self, view: KernelView) -> float:
-        weights = view.matrix_shape[1]
-        return self._factor * math.sqrt(weights / max(1.0, view.fans.fan_in))
-
-
-@keras.saving.register_keras_serializable(package="keras_initkit")
-class ScaledOrthogonal(Orthogonal):
-    """Draws orthogonal matrices whose weights have the variance gain²/fan_in, whatever the shape.
-
-    `Orthogonal` times sqrt(max(1, o/n)), for n weights a unit and o units: with more units than
-    inputs, too, units keep the variance gain² of inputs with variance 1.
-
-    Examples:
-    >>> layer = keras.layers.Dense(256, "relu", kernel_initializer=ScaledOrthogonal("relu"))
-
-    Args:
-        gain: As in `VarianceScaling`: a positive number, or an activation.
-        seed: As in `VarianceScaling`.
-
-    Raises:
-        ValueError: As `Orthogonal`.
-
-    Reference:
-        Martens et al., 2021, Rapid Training of Deep Neural Networks without Skip Connections or
-        Normalization Layers using Deep Kernel Shaping, for the factor.
-    """
-
-    def _scale(self, view: KernelView) -> float:
-        _, weights, units = view.matrix_shape
-        return super()._scale(view) * math.sqrt(max(1.0, units / max(1, weights)))
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with a callable `gain` as a number."""
+        return {**super().get_config(), "scaled": self.scaled}

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.checks import check_number
 from keras_initkit.connectivity.fan_formulas import Fans
-from keras_initkit.initializers.base import is_finite_number
 from keras_initkit.initializers.variance_scaling import VarianceScaling
 
 
@@ -25,7 +25,7 @@ class Siren(VarianceScaling):
 
     Args:
         omega: Positive number, the frequency ω in the activation.
-        first: Whether it is for the first layer, where the frequency is not divided by.
+        first: `True` for the first layer, in which the weights are not divided by ω.
         seed: As in `VarianceScaling`.
         input_axes: As in `VarianceScaling`.
         output_axes: As in `VarianceScaling`.
@@ -42,18 +42,14 @@ class Siren(VarianceScaling):
         self,
         omega: float = 30.0,
         first: bool = False,
+        *,
         seed: Any = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
-        if not is_finite_number(omega) or omega <= 0:
-            raise ValueError(
-                "`omega` must be a positive number, the ω of the activation sin(ω z). "
-                f"Received: omega={omega!r}"
-            )
-        gain = math.sqrt(2.0) / omega
-        super().__init__(gain, None, "fan_in", "uniform", seed, input_axes, output_axes)
-        self.omega = float(omega)
+        self.omega = check_number("omega", omega, "the ω of the activation sin(ω z)", above=0)
+        scale = 2.0 / self.omega**2
+        super().__init__(scale, "fan_in", "uniform", seed, input_axes, output_axes)
         self.first = bool(first)
 
     def _stddev(self, fans: Fans) -> float:

@@ -6,15 +6,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.checks import check_number
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.initializers.base import is_finite_number
 from keras_initkit.initializers.gained import GainedInitializer
 from keras_initkit.initializers.variance_scaling import Gain
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
 class Sparse(GainedInitializer):
-    """Draws weights of which each unit has the same number of zeros, at random places.
+    """Draws weights with the same number of zeros in each unit, at random places.
 
     Of the n weights of a unit ceil(sparsity · n) are zero, but at most n - 1. The others are
     normal, of the variance
@@ -42,13 +42,8 @@ class Sparse(GainedInitializer):
     """
 
     def __init__(self, sparsity: float = 0.9, gain: Gain = 1.0, seed: Any = None) -> None:
-        if not is_finite_number(sparsity) or not 0 <= sparsity < 1:
-            raise ValueError(
-                "`sparsity` must be a number from 0 to less than 1, the share of zeros. "
-                f"Received: sparsity={sparsity!r}"
-            )
         super().__init__(gain, seed)
-        self.sparsity = float(sparsity)
+        self.sparsity = check_number("sparsity", sparsity, "the share of zeros", least=0, below=1)
 
     def _maps(self, view: KernelView) -> Any:
         shape = view.matrix_shape

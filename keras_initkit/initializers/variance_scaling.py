@@ -6,9 +6,10 @@ from typing import Any
 
 import keras
 
+from keras_initkit.checks import check_choice, check_number
 from keras_initkit.connectivity.fan_formulas import Fans, check_axes, fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
-from keras_initkit.initializers.base import check_call, check_choice, floating, wide_enough
+from keras_initkit.initializers.base import check_call, floating, wide_enough
 from keras_initkit.theory.gains import gain as resolve_gain
 
 Gain = float | str | Callable[[Any], Any]
@@ -16,7 +17,7 @@ Gain = float | str | Callable[[Any], Any]
 # Standard deviation of a standard normal variable that is cut off at ±2.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
-_MODES: dict[str, Callable[[float, float], float]] = {
+MODES: dict[str, Callable[[float, float], float]] = {
     "fan_in": lambda fan_in, fan_out: fan_in,
     "fan_out": lambda fan_in, fan_out: fan_out,
     "fan_avg": lambda fan_in, fan_out: (fan_in + fan_out) / 2.0,
@@ -27,13 +28,17 @@ _DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal", "normal")
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
 class VarianceScaling(keras.initializers.VarianceScaling):
-    """Draws weights of mean 0 and variance gain²/fan.
+    """Draws weights of mean 0 and variance gain² · scale/fan.
+
+    With the arguments of `keras.initializers.VarianceScaling` it is the same. `gain`,
+    `negative_slope` and the mode "fan_geo_avg" are added: the gain of an activation multiplies
+    the standard deviation, so that `VarianceScaling(gain="tanh")` suits tanh.
 
     | distribution | drawn from |
     |---|---|
-    | `"uniform"` | [-l, l), l = gain · sqrt(3/fan) |
-    | `"truncated_normal"` | normal, cut off at twice its scale, of variance gain²/fan |
-    | `"untruncated_normal"` | normal, of variance gain²/fan |
+    | `"uniform"` | [-l, l), l = sqrt(3 · variance) |
+    | `"truncated_normal"` | normal, cut off at twice its scale, of that variance |
+    | `"untruncated_normal"` | normal, of that variance |
 
     | mode | fan |
     |---|---|
@@ -46,27 +51,29 @@ class VarianceScaling(keras.initializers.VarianceScaling):
     where a layer gives them: `keras.layers.EinsumDense` and the attention layers do from
     Keras 3.15 on. Values in half precision are drawn in float32 and rounded once.
 
-    A callable `gain` is kept as the number that it leads to, so that a saved model loads
+    A callable `gain` is kept as the resulting number, so that a saved model loads
     where the function does not exist.
 
     Examples:
+    >>> initializer = VarianceScaling(2.0, "fan_out", seed=0)  # as in Keras
     >>> initializer = VarianceScaling(gain="tanh", distribution="uniform", seed=0)
     >>> values = initializer((256, 128))
     >>> layer = keras.layers.Dense(128, "tanh", kernel_initializer=initializer)
 
     Args:
-        gain: Positive number, the factor of the standard deviation; or an activation, by
-            its name in `keras.activations` or as an elementwise callable: the gain that
-            keeps the second moment of its output at 1, `gains.forward_gain`.
-        negative_slope: Number, the slope of a leaky ReLU below 0, where `gain` is "relu" or
-            "leaky_relu"; or `None` for the activation's own.
+        scale: Positive number, the factor of the variance.
         mode: "fan_in", "fan_out", "fan_avg" or "fan_geo_avg".
         distribution: "uniform", "truncated_normal" or its alias "normal", or
-            "untruncated_normal".
+            "untruncated_normal"; in any case, as in Keras.
         seed: Integer: the same values at each call. `None`: an integer drawn at random,
             once. `keras.random.SeedGenerator`: other values at each call.
-        input_axes: Sequence of integers, the axes of the weight that lead in; or `None`.
-        output_axes: Sequence of integers, the axes of the weight that lead out; or `None`.
+        input_axes: Sequence of integers, the input axes of the weight; or `None`.
+        output_axes: Sequence of integers, the output axes of the weight; or `None`.
+        gain: Positive number, the factor of the standard deviation; or an activation, by
+            its name in `keras.activations` or as an elementwise callable: the gain that
+            keeps the second moment of its output at 1, `keras_initkit.theory.forward_gain`.
+        negative_slope: Number, the slope of a leaky ReLU below 0, where `gain` is "relu" or
+            "leaky_relu"; or `None` for the activation's own.
 
     Raises:
         ValueError: If an argument is not one of the above; or, when called, if `dtype` is
@@ -79,25 +86,29 @@ class VarianceScaling(keras.initializers.VarianceScaling):
 
     def __init__(
         self,
-        gain: Gain = 1.0,
-        negative_slope: float | None = None,
+        scale: float = 1.0,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         seed: Any = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
+        *,
+        gain: Gain = 1.0,
+        negative_slope: float | None = None,
     ) -> None:
-        check_choice("mode", mode, _MODES)
+        check_number("scale", scale, "the factor of the variance", above=0)
+        check_choice("mode", mode, MODES)
+        is_text = isinstance(distribution, str)
+        distribution = distribution.lower() if is_text else distribution
         check_choice("distribution", distribution, _DISTRIBUTIONS)
         check_axes(input_axes, output_axes)
         factor = resolve_gain(gain, negative_slope)
-        # Keras knows neither this list of modes nor, before 3.15, the axes.
-        super().__init__(scale=factor**2, seed=seed)
-        self._factor = factor
+        # Keras knows neither "fan_geo_avg" nor, before 3.15, the axes.
+        super().__init__(float(scale), "fan_in", distribution, seed)
+        self._factor = factor * math.sqrt(scale)
         self.gain = gain if isinstance(gain, str) else factor
         self.negative_slope = None if negative_slope is None else float(negative_slope)
         self.mode = mode
-        self.distribution = distribution
         self.input_axes = None if input_axes is None else list(input_axes)
         self.output_axes = None if output_axes is None else list(output_axes)
 
@@ -127,46 +138,59 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         return view_of_shape(shape, Fans(*fans))
 
     def _stddev(self, fans: Fans) -> float:
-        return self._factor / math.sqrt(max(1.0, _MODES[self.mode](*fans)))
+        return self._factor / math.sqrt(max(1.0, MODES[self.mode](*fans)))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with a callable `gain` as a number."""
         return {
-            "gain": self.gain,
-            "negative_slope": self.negative_slope,
+            "scale": self.scale,
             "mode": self.mode,
             "distribution": self.distribution,
             "seed": super().get_config()["seed"],
             "input_axes": self.input_axes,
             "output_axes": self.output_axes,
+            "gain": self.gain,
+            "negative_slope": self.negative_slope,
         }
 
 
-class FixedModeScaling(VarianceScaling):
-    """`VarianceScaling` whose class fixes the mode and the distribution."""
+class FixedScaling(VarianceScaling):
+    """`VarianceScaling` with a scale of 1 and a distribution and mode fixed by the class.
 
-    _mode: str
+    The positional arguments are those of Keras's classes of one formula, such as `HeNormal`.
+    """
+
     _distribution: str
+    _mode = "fan_in"
 
     def __init__(
         self,
-        gain: Gain = 1.0,
-        negative_slope: float | None = None,
         seed: Any = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
+        *,
+        gain: Gain = 1.0,
+        negative_slope: float | None = None,
     ) -> None:
-        """Take the arguments of `VarianceScaling`, but for `mode` and `distribution`."""
+        """Take the arguments of `VarianceScaling`, without scale, mode and distribution."""
         super().__init__(
-            gain, negative_slope, self._mode, self._distribution, seed, input_axes, output_axes
+            mode=self._mode,
+            distribution=self._distribution,
+            seed=seed,
+            input_axes=input_axes,
+            output_axes=output_axes,
+            gain=gain,
+            negative_slope=negative_slope,
         )
+        # As in Keras's classes, the factor of the variance: 2 in `HeNormal`.
+        self.scale = self._factor**2
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with a callable `gain` as a number."""
-        return config_without(super().get_config(), "mode", "distribution")
+        return without(super().get_config(), "scale", "mode", "distribution")
 
 
-def config_without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return the config of a subclass that fixes some of `VarianceScaling`'s arguments."""
     return {name: value for name, value in config.items() if name not in names}
 

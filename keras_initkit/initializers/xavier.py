@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_initkit.initializers.variance_scaling import FixedModeScaling
+from keras_initkit.initializers.variance_scaling import FixedScaling
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class XavierUniform(FixedModeScaling):
+class XavierUniform(FixedScaling):
     """Draws weights uniformly from [-l, l), l = gain · sqrt(6/(fan_in + fan_out)).
 
     Their variance is gain² · 2/(fan_in + fan_out): between 1/fan_in, which keeps the
@@ -26,7 +26,7 @@ class XavierUniform(FixedModeScaling):
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class XavierNormal(FixedModeScaling):
+class XavierNormal(FixedScaling):
     """Draws weights from a truncated normal of variance gain² · 2/(fan_in + fan_out).
 
     The variance lies between 1/fan_in, which keeps the variance of signals, and 1/fan_out,
@@ -43,3 +43,8 @@ class XavierNormal(FixedModeScaling):
 
     _mode = "fan_avg"
     _distribution = "truncated_normal"
+
+
+# Keras's names.
+GlorotUniform = XavierUniform
+GlorotNormal = XavierNormal

@@ -15,13 +15,14 @@ import contextlib
 import functools
 import importlib
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from keras_initkit.checks import check_number, is_number
 
 Array = npt.NDArray[np.float64]
 
@@ -86,10 +87,7 @@ def gaussian_moments(
             expectation does not exist within 14 standard deviations.
     """
     function = _resolve(activation)
-    if not _is_number(variance) or not 0.0 <= variance < math.inf:
-        raise ValueError(
-            f"`variance` must be a finite number, 0 or above. Received: variance={variance!r}"
-        )
+    check_number("variance", variance, least=0)
     stddev = math.sqrt(variance)
     step = _derivative_step(function) if stddev < _FLOAT32_STEP else 0.0
     if stddev >= step and stddev > 0.0:
@@ -187,8 +185,8 @@ def gain(
     """
     if negative_slope is not None:
         return _rectifier_gain(activation, negative_slope)
-    if _is_number(activation):
-        return _checked_number(activation)
+    if is_number(activation):
+        return _check_gain(activation)
     if not isinstance(activation, str) and not callable(activation):
         raise ValueError(
             "`gain` must be a positive number, the name of an activation in "
@@ -204,20 +202,17 @@ def gain(
 
 
 def _rectifier_gain(activation: object, negative_slope: float) -> float:
-    if not _is_number(negative_slope) or not math.isfinite(negative_slope):
-        raise ValueError(
-            "`negative_slope` must be a finite number or None. "
-            f"Received: negative_slope={negative_slope!r}"
-        )
+    slope = check_number("negative_slope", negative_slope, "or None")
     if not isinstance(activation, str) or activation not in ("relu", "leaky_relu"):
         raise ValueError(
             '`negative_slope` must be None unless gain="relu" or gain="leaky_relu". '
             f"Received: negative_slope={negative_slope!r}, gain={activation!r}"
         )
-    return math.sqrt(2.0 / (1.0 + float(negative_slope) ** 2))
+    return math.sqrt(2.0 / (1.0 + slope**2))
 
 
-def _checked_number(number: Any) -> float:
+def _check_gain(number: Any) -> float:
+    """Return a gain as a float; raise a ValueError unless it is positive and finite."""
     value = float(number)
     if not 0.0 < value < math.inf:
         raise ValueError(
@@ -225,10 +220,6 @@ def _checked_number(number: Any) -> float:
             "that are all zero, use keras.initializers.Zeros()."
         )
     return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _moments(activation: str | Callable[[Any], Any], variance: float) -> GaussianMoments:

@@ -17,13 +17,13 @@ Reference:
 """
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from keras_initkit.checks import check_count, check_number
 from keras_initkit.theory.gains import gaussian_moments
 
 Array = npt.NDArray[np.float64]
@@ -82,11 +82,10 @@ def propagate(
         ValueError: If an argument is out of its range, or the variance becomes infinite
             at some layer; and as `gains.gaussian_moments`.
     """
-    if isinstance(depth, bool) or not isinstance(depth, numbers.Integral) or depth < 1:
-        raise ValueError(f"`depth` must be a positive integer. Received: depth={depth!r}")
-    _check_number("weight_variance", weight_variance, positive=True)
-    _check_number("bias_variance", bias_variance)
-    _check_number("input_second_moment", input_second_moment)
+    check_count("depth", depth)
+    check_number("weight_variance", weight_variance, above=0)
+    check_number("bias_variance", bias_variance, least=0)
+    check_number("input_second_moment", input_second_moment, least=0)
 
     second_moment = float(input_second_moment)
     q, chi = np.empty(depth), np.empty(depth)
@@ -129,7 +128,7 @@ def critical_weight_variance(activation: Activation, bias_variance: float = 0.0)
         ValueError: If no weight variance is critical: for ReLU and its like with biases,
             or for a constant.
     """
-    _check_number("bias_variance", bias_variance)
+    check_number("bias_variance", bias_variance, least=0)
     below, above = 0.0, 1.0
     if _excess(activation, below) >= bias_variance:
         return _critical_at(activation, below)
@@ -167,17 +166,3 @@ def _excess(activation: Activation, q: float) -> float:
 
 def _critical_at(activation: Activation, q: float) -> float:
     return 1.0 / gaussian_moments(activation, q).derivative_second_moment
-
-
-def _check_number(argument: str, value: object, positive: bool = False) -> None:
-    bound = "above 0" if positive else "0 or above"
-    if (
-        not isinstance(value, numbers.Real)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or value < 0.0
-        or (positive and value == 0.0)
-    ):
-        raise ValueError(
-            f"`{argument}` must be a finite number, {bound}. Received: {argument}={value!r}"
-        )

@@ -56,13 +56,12 @@ def test_the_public_names_are_these():
         "GradientWarning",
     ]
     assert keras_initkit.initializers.__all__ == [
-        "ICNR",
-        "Blockwise",
         "ChronoBias",
-        "ConvolutionAware",
         "DeltaOrthogonal",
         "Dirac",
         "ForgetGateBias",
+        "GlorotNormal",
+        "GlorotUniform",
         "HeNormal",
         "HeUniform",
         "Identity",
@@ -71,10 +70,7 @@ def test_the_public_names_are_these():
         "LecunNormal",
         "LecunUniform",
         "Orthogonal",
-        "PerGate",
-        "PerHead",
         "PriorBias",
-        "ScaledOrthogonal",
         "Siren",
         "Sparse",
         "Spectral",
@@ -93,7 +89,12 @@ def test_the_public_names_are_these():
 
 def test_importing_registers_everything_that_keras_can_save():
     layers = ["Normalization", "NormalizedModel"]
-    for name in [*keras_initkit.initializers.__all__, *layers]:
+    # `GlorotNormal` is a second name of `XavierNormal`, which a file has.
+    initializers = [
+        getattr(keras_initkit.initializers, name).__name__
+        for name in keras_initkit.initializers.__all__
+    ]
+    for name in [*initializers, *layers]:
         assert keras.saving.get_registered_object(f"keras_initkit>{name}") is not None, name
 
 

@@ -410,13 +410,13 @@ def test_an_activation_is_not_zero_everywhere() -> None:
 
 @pytest.mark.parametrize("variance", [-1.0, math.nan, math.inf, "1", True])
 def test_a_variance_is_finite_and_not_negative(variance: Any) -> None:
-    with pytest.raises(ValueError, match=r"`variance` must be a finite number, 0 or above"):
+    with pytest.raises(ValueError, match=r"`variance` must be a finite number of 0 or more"):
         gaussian_moments("relu", variance)
 
 
 @pytest.mark.parametrize("slope", ["0.1", math.nan, math.inf, True, [0.1]])
 def test_a_negative_slope_is_a_number(slope: Any) -> None:
-    with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number or None"):
+    with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number, or None"):
         gain("relu", slope)
 
 

@@ -13,7 +13,7 @@ import keras_initkit
 from keras_initkit import audit
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
-from keras_initkit.initializers import Blockwise, HeNormal, LecunNormal, Orthogonal
+from keras_initkit.initializers import HeNormal, LecunNormal, Orthogonal
 from keras_initkit.models.audit import rules as rules
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
@@ -537,8 +537,7 @@ def test_an_initializer_is_shown_with_what_is_not_its_default():
     assert shown(HeNormal(gain="tanh")) == "HeNormal(gain='tanh')"
     assert shown(keras.initializers.VarianceScaling(2.0)) == "VarianceScaling(scale=2)"
     assert shown("ones") == "Ones"
-    blocks = Blockwise(HeNormal(gain="tanh"), 2)
-    assert shown(blocks) == "Blockwise(initializer=HeNormal(gain='tanh'), blocks=2)"
+    assert shown(Orthogonal("relu", scaled=True)) == "Orthogonal(gain='relu', scaled=True)"
 
 
 # The result.
