@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Two processes, each with whole files.
 PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-floor test-backends test-beam lint measure bench wheel-test clean
+.PHONY: demo test test-floor test-backends test-beam lint measure docs bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
@@ -45,8 +45,12 @@ bench: .venv/ready
 	.venv/bin/python -m benchmarks.tab
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
-wheel-test: .venv/ready
-	tests/project/wheel.sh .venv/bin/python
+wheel-test: .venv/ready .venv-jax/ready .venv-torch/ready
+	tests/project/wheel.sh .venv/bin/python jax=.venv-jax/bin/python torch=.venv-torch/bin/python
+
+# The documentation as a site, in build/site; the tutorials are run for it.
+docs: .venv/ready
+	JUPYTER_PLATFORM_DIRS=1 .venv/bin/mkdocs build --quiet
 
 clean:
 	rm -rf .venv .venv-* build dist runs *.egg-info
