@@ -4,12 +4,17 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import json
+import sys
+import time
+import urllib.request
 from importlib.metadata import requires, version
 from importlib.resources import files
 from pathlib import Path
 
 import keras
 import numpy as np
+from tensorboard import program
 from tensorboard.default import get_dynamic_plugins
 
 import keras_initkit
@@ -18,7 +23,8 @@ from tensorboard_plugin_initkit.tab.web import OWN_FILES
 
 assert "site-packages" in (keras_initkit.__file__ or ""), keras_initkit.__file__
 assert version("keras-initkit") == keras_initkit.__version__
-assert {"jax", "torch"} <= {r.split(";")[0].strip() for r in requires("keras-initkit") or []}
+extras = [r for r in requires("keras-initkit") or [] if "extra ==" in r]
+assert {"tensorflow", "jax", "torch"} <= {r.split(";")[0].split(">")[0].strip() for r in extras}
 for package in ("keras_initkit", "tensorboard_plugin_initkit"):
     assert (files(package) / "py.typed").is_file(), package
 for name in OWN_FILES:
@@ -47,5 +53,19 @@ assert np.array_equal(history["norm"], monitor.history["norm"])
 model.save("model.keras")
 loaded = keras.saving.load_model("model.keras")
 assert np.array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+# The tab, in a real TensorBoard.
+board = program.TensorBoard()
+board.configure(argv=["tensorboard", "--logdir", "log", "--port", "0", "--load_fast", "false"])
+address = f"{board.launch()}data/plugin/initkit/runs"
+deadline, runs = time.monotonic() + 60, []
+while not runs and time.monotonic() < deadline:
+    with urllib.request.urlopen(address) as response:
+        runs = json.load(response)["runs"]
+    time.sleep(0.2)
+assert [run["name"] for run in runs] == ["gradients"], runs
+
+backend = keras.backend.backend()
+assert backend == "tensorflow" or "tensorflow" not in sys.modules
 assert not (Path(keras_initkit.__file__).parents[1] / "callbacks").exists()
-print(f"keras-initkit {keras_initkit.__version__} works, with keras {keras.__version__}.")
+print(f"keras-initkit {keras_initkit.__version__} works, with keras {keras.__version__} on {backend}.")
