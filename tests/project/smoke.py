@@ -58,7 +58,8 @@ assert np.array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 board = program.TensorBoard()
 board.configure(argv=["tensorboard", "--logdir", "log", "--port", "0", "--load_fast", "false"])
 address = f"{board.launch()}data/plugin/initkit/runs"
-deadline, runs = time.monotonic() + 60, []
+deadline = time.monotonic() + 60
+runs: list[dict[str, str]] = []
 while not runs and time.monotonic() < deadline:
     with urllib.request.urlopen(address) as response:
         runs = json.load(response)["runs"]
