@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from keras_initkit.anatomy.initializers import own_initializer
 from keras_initkit.anatomy.initializers_in_words import shown_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside, path_inside, trainable_weights
-from keras_initkit.anatomy.own_initializers import own_initializer
 from tensorboard_plugin_initkit.record.schema import Variable
 
 

@@ -7,8 +7,8 @@ from keras_initkit.anatomy.graph import Following
 from keras_initkit.anatomy.initializers_in_words import intended_variance, shown_initializer
 from keras_initkit.anatomy.weights import check_built
 from keras_initkit.models.audit import rules as rules
-from keras_initkit.models.audit.findings import Finding, findings_of, shared_numbers
 from keras_initkit.models.audit.parts import Part, parts_of
+from keras_initkit.models.audit.problems import Finding, findings_of, shared_numbers
 from keras_initkit.models.audit.report import Audit, WeightAudit
 
 

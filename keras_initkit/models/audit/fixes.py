@@ -2,8 +2,8 @@
 
 import re
 
+from keras_initkit.anatomy.initializers import argument_names
 from keras_initkit.anatomy.initializers_in_words import suited_initializer
-from keras_initkit.anatomy.own_initializers import argument_names
 from keras_initkit.models.audit.parts import Part
 
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from keras_initkit.anatomy.graph import LINEAR, Following, Graph
+from keras_initkit.anatomy.initializers import own_initializer
 from keras_initkit.anatomy.layers_inside import trainable_weights
-from keras_initkit.anatomy.own_initializers import own_initializer
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.fan_formulas import fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView

@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.initializers import argument_names
 from keras_initkit.anatomy.layers_inside import layers_inside, set_value
-from keras_initkit.anatomy.own_initializers import argument_names
 from keras_initkit.anatomy.seeds import derived_seed
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.models.reinitialize.reinitialize import as_initializer, check_seed, plan

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_initkit.anatomy.initializers import own_initializer
 from keras_initkit.anatomy.layers_inside import set_value
-from keras_initkit.anatomy.own_initializers import own_initializer
 from keras_initkit.anatomy.seeds import derived_seed, with_seed
 from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of

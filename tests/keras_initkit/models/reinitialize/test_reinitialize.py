@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import keras_initkit
 from keras_initkit import defaults, fans, initializers, layer_aware, reinitialize
-from keras_initkit.anatomy import own_initializers
+from keras_initkit.anatomy import initializers as own_initializers
 from keras_initkit.anatomy.seeds import derived_seed, with_seed
 from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.connectivity import layer_fans
