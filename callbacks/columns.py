@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from keras_initkit.anatomy.initializers import own_initializer
-from keras_initkit.anatomy.initializers_in_words import shown_initializer
+from keras_initkit.anatomy.initializers import format_initializer, own_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside, path_inside, trainable_weights
 from tensorboard_plugin_initkit.record.schema import Variable
 
@@ -48,7 +47,7 @@ def variables_of(
 def _initializer(holder: Any, variable: Any) -> str:
     """What a variable was drawn by, in words; "" if its layer does not say."""
     try:
-        return shown_initializer(own_initializer(holder, variable))
+        return format_initializer(own_initializer(holder, variable))
     except Exception:  # that of a user's class: it is only shown
         return ""
 

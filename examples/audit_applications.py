@@ -64,7 +64,7 @@ def main() -> None:
         title = name if arguments.full else f"{name}, what was found"
         console.print(Audit(title, shown) if shown else f"{name}: no findings")
         console.print(f"{name}: {len(audit)} weights, looked at in {seconds:.2f} s")
-        swallowed = sum("swallowed" in row.findings for row in audit)
+        swallowed = sum("swallowed" in row.kinds for row in audit)
         shares = share_left(model, images.astype("float32"))
         if shares:
             console.print(

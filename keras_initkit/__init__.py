@@ -8,7 +8,7 @@ from keras_initkit import callbacks, initializers, layers, theory
 from keras_initkit.connectivity.layer_fans import fans, register_fans
 from keras_initkit.models.audit.audit import audit
 from keras_initkit.models.normalize.with_normalization import with_normalization
-from keras_initkit.models.reinitialize.layer_aware import defaults, layer_aware
+from keras_initkit.models.reinitialize.layer_aware import layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -21,7 +21,6 @@ __all__ = [
     "Moments",
     "audit",
     "callbacks",
-    "defaults",
     "fans",
     "initializers",
     "layer_aware",

@@ -1,5 +1,6 @@
-"""The initializer that a layer was given for each of its weights."""
+"""Initializers of layers: the one given to a layer for a weight, and how it is written."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _FIXED: dict[tuple[type, str], type[keras.initializers.Initializer]] = {
 
 
 def own_initializer(layer: Any, variable: Any) -> Any | None:
-    """Return what a layer initializes a weight with.
+    """Return the initializer that a layer uses for a weight.
 
     Args:
         layer: The layer that holds the weight itself.
@@ -27,7 +28,7 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
 
     Returns:
         A callable of shape and dtype: nearly always a `keras.initializers.Initializer`; or `None`
-        if the layer does not say, or the weight is a state that was learned otherwise.
+        if the layer does not say, or the weight is a state learned otherwise.
     """
     name = variable.name
     if isinstance(layer, keras.layers.Normalization):
@@ -46,12 +47,12 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
     if name == "bias" and getattr(layer, "unit_forget_bias", False):
         return _UnitForgetBias(initializer)
     if isinstance(layer, keras.layers.EinsumDense) and name == "kernel":
-        return _of_einsum(layer, initializer)
+        return _add_einsum_axes(layer, initializer)
     return initializer
 
 
 def argument_names(name: str) -> list[str]:
-    """Arguments and attributes of a layer that may have the initializer of a weight."""
+    """List the arguments and attributes of layers that may have a weight's initializer."""
     names = [f"{name}_initializer"]
     if name.endswith("_kernel"):  # as a recurrent one
         names.append(f"{name.removesuffix('_kernel')}_initializer")
@@ -66,28 +67,53 @@ def argument_names(name: str) -> list[str]:
     return names
 
 
-def _of_einsum(layer: Any, initializer: Any) -> Any:
+def format_initializer(initializer: Any) -> str:
+    """Write an initializer in one line, with the arguments that are not its defaults."""
+    if isinstance(initializer, _Modified):
+        initializer = initializer.initializer
+    if initializer is None:
+        return ""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return getattr(initializer, "__name__", type(initializer).__name__)
+    cls = type(initializer)
+    defaults = inspect.signature(cls.__init__).parameters
+    hidden = ("seed", "input_axes", "output_axes")
+    shown = [
+        f"{name}={_format_value(getattr(initializer, name, value))}"
+        for name, value in initializer.get_config().items()
+        if name not in hidden and (name not in defaults or defaults[name].default != value)
+    ]
+    return f"{cls.__name__}({', '.join(shown)})" if shown else cls.__name__
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, keras.initializers.Initializer):
+        return format_initializer(value)
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _add_einsum_axes(layer: Any, initializer: Any) -> Any:
     """Give Keras's own initializers the axes, as the layer does from Keras 3.15 on."""
     if getattr(initializer, "input_axes", ()) is not None:
         return initializer
     operands, _, outputs = layer.equation.replace(" ", "").partition("->")
     kernel = operands.partition(",")[2]
-    axes = {kind: [] for kind in ("input_axes", "output_axes")}  # type: dict[str, list[int]]
+    axes: dict[str, list[int]] = {"input_axes": [], "output_axes": []}
     for axis, label in enumerate(kernel):
         axes["output_axes" if label in outputs else "input_axes"].append(axis)
     config = {**initializer.get_config(), "seed": initializer.seed, **axes}
     return type(initializer).from_config(config)
 
 
-class _Made(SeedOfAnother, keras.initializers.Initializer):
-    """What a layer makes of an initializer that it was given."""
+class _Modified(SeedOfAnother, keras.initializers.Initializer):
+    """An initializer modified by its layer."""
 
     def __init__(self, initializer: Any) -> None:
         self.initializer = initializer
 
 
-class _UnitForgetBias(_Made):
-    """What an LSTM makes of the initializer of its bias: ones in the forget gate."""
+class _UnitForgetBias(_Modified):
+    """The initializer of an LSTM's bias, with ones in the forget gate."""
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of shape (4 units,)."""
@@ -100,8 +126,8 @@ class _UnitForgetBias(_Made):
         return keras.ops.concatenate(parts)
 
 
-class _SquareRoot(_Made):
-    """What renormalization makes of the initializer of the moving variance."""
+class _SquareRoot(_Modified):
+    """The square root of a moving variance's initializer, for renormalization."""
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a tensor of standard deviations."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +16,7 @@ class Weight(NamedTuple):
     Attributes:
         variable: The `keras.Variable`.
         layers: The layers around it, from the model to the one that holds it.
+        owner: The outermost of them with a rule for its kernels, or the one that holds it.
         path: Its path in the model, as Keras writes it, without the model's own name. Where layers
             share a path, the second is called `<path>#2`; so are weights of one name in a layer.
         stream: Its name for random numbers, the same each time the model is built: layers named
@@ -24,6 +25,7 @@ class Weight(NamedTuple):
 
     variable: Any
     layers: tuple[Any, ...]
+    owner: Any
     path: str
     stream: str
 
@@ -42,9 +44,14 @@ class Weight(NamedTuple):
         """Its name in that layer."""
         return self.path.rpartition("/")[2]
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating numbers, unlike seeds and quantised kernels."""
+        return "float" in str(self.variable.dtype)
+
 
 def check_built(model: Any) -> None:
-    """Raise a ValueError unless an argument `model` is a model or layer that has weights."""
+    """Raise a ValueError unless an argument `model` is a model or layer with weights."""
     if not isinstance(model, keras.layers.Layer):
         raise ValueError(
             f"`model` must be a keras.Model or a layer. Received: model={model!r}. "
@@ -62,34 +69,43 @@ def check_built(model: Any) -> None:
         )
 
 
-def weights_of(model: Any) -> list[Weight]:
-    """List the weights of a model or layer, in Keras's order; a shared one once."""
+def weights_of(model: Any, has_rule: Callable[[Any], bool] | None = None) -> list[Weight]:
+    """List the weights of a model or layer, in Keras's order; a shared one once.
+
+    Args:
+        model: A model or layer.
+        has_rule: Tells of a layer if there is a rule for its kernels, for `Weight.owner`.
+    """
     seen: set[int] = set()
     weights = []
-    paths = _Paths(model)
+    number = _Numbers(model)
     for variable, layers, stream in _walk(model, (model,), ""):
         if id(variable) not in seen:
             seen.add(id(variable))
-            weights.append(Weight(variable, layers, paths.path(variable, layers[-1]), stream))
+            owners = filter(has_rule, layers) if has_rule else iter(())
+            owner = next(owners, layers[-1])
+            path = number.path(variable, layers[-1])
+            weights.append(Weight(variable, layers, owner, path, stream))
     return weights
 
 
-class _Paths:
-    """The paths of a model's weights, numbered where Keras has one for several."""
+class _Numbers:
+    """The numbers that tell weights apart where Keras has one path for several."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._holders: dict[str, list[int]] = {}
-        self._names: Counter[str] = Counter()
+        self._paths: Counter[str] = Counter()
 
     def path(self, variable: Any, holder: Any) -> str:
+        """Return the path of a weight, the next of its layer."""
         layer, separator, name = path_inside(self._model, variable.path).rpartition("/")
         holders = self._holders.setdefault(layer, [])
         if id(holder) not in holders:
             holders.append(id(holder))
-        if number := holders.index(id(holder)):
-            layer += f"#{number + 1}"
-        return _counted(f"{layer}{separator}{name}", self._names)
+        if index := holders.index(id(holder)):
+            layer = f"{layer}#{index + 1}"
+        return _number(f"{layer}{separator}{name}", self._paths)
 
 
 def _walk(
@@ -97,18 +113,18 @@ def _walk(
 ) -> Iterator[tuple[Any, tuple[Any, ...], str]]:
     counts: Counter[str] = Counter()
     for variable in own_weights(layer):
-        yield variable, layers, prefix + _counted(variable.name, counts)
+        yield variable, layers, prefix + _number(variable.name, counts)
     names: Counter[str] = Counter()
     for child in children(layer):
         if child is layer:
             continue
         # Counted whether it has weights or not: names of others are not to change when it is built.
-        name = _counted(_name(child), names)
+        name = _number(_strip_number(child), names)
         yield from _walk(child, (*layers, child), f"{prefix}{name}/")
 
 
-def _name(layer: Any) -> str:
-    """Name of a layer, without the number if it is one that Keras gave it."""
+def _strip_number(layer: Any) -> str:
+    """Return the name of a layer, without its number if Keras named it."""
     # As Keras does: Conv2DTranspose, of which a regular rule would make conv2_d_transpose.
     words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words)
@@ -119,6 +135,6 @@ def _name(layer: Any) -> str:
     return match.group(1) if match else str(layer.name)
 
 
-def _counted(name: str, counts: Counter[str]) -> str:
+def _number(name: str, counts: Counter[str]) -> str:
     counts[name] += 1
     return name if counts[name] == 1 else f"{name}#{counts[name]}"

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside, own_weights
+from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.connectivity.fan_formulas import (
     Connections,
     Fans,
@@ -80,9 +81,9 @@ def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
             "not. Call it on data, or `layer.build(input_shape)`."
         )
     found = [
-        (owner, variable)
-        for variable, owner in owners(layer)
-        if variable is weight or (isinstance(weight, str) and _is_called(variable, weight))
+        (own.owner, own.variable)
+        for own in weights_of(layer, has_rule)
+        if own.variable is weight or (isinstance(weight, str) and _is_called(own.variable, weight))
     ]
     if not found:
         shown = repr(weight) if isinstance(weight, str) else getattr(weight, "path", weight)
@@ -138,21 +139,11 @@ def register_fans(*classes: type) -> Callable[[Rule], Rule]:
     return register
 
 
-def owners(layer: Any) -> list[tuple[Any, Any]]:
-    """The weights of a layer, each with the outermost layer inside that has a rule for it."""
-    owned: dict[int, tuple[Any, Any]] = {}
-    for inner in layers_inside(layer):
-        weights = inner.weights if _rule(inner) else own_weights(inner)
-        for variable in weights:
-            owned.setdefault(id(variable), (variable, inner))
-    return list(owned.values())
-
-
 def view_of_weight(owner: Any, variable: Any, input_size: Size = None) -> KernelView | None:
     """View a weight as its layer uses it.
 
     Args:
-        owner: The layer that `owners` names for the weight.
+        owner: The weight's owner, as in `anatomy.weights.Weight`.
         variable: The weight.
         input_size: As in `fans`.
 

@@ -38,7 +38,6 @@ def test_the_public_names_are_these():
         "Moments",
         "audit",
         "callbacks",
-        "defaults",
         "fans",
         "initializers",
         "layer_aware",

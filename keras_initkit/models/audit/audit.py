@@ -1,29 +1,30 @@
-"""Which weights of a model start as they should, and what to do about the others."""
+"""`audit`: the weights of a model, if they start as they should, and fixes for the others."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from keras_initkit.anatomy.graph import Following
-from keras_initkit.anatomy.initializers_in_words import intended_variance, shown_initializer
+from keras_initkit.anatomy.following import Following
+from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.weights import check_built
-from keras_initkit.models.audit import rules as rules
+from keras_initkit.models.audit.fixes import intended_variance
 from keras_initkit.models.audit.parts import Part, parts_of
-from keras_initkit.models.audit.problems import Finding, findings_of, shared_numbers
+from keras_initkit.models.audit.problems import find_problems, find_shared_numbers
 from keras_initkit.models.audit.report import Audit, WeightAudit
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
 
 def audit(model: Any) -> Audit:
-    """Say of each weight of a built model whether it starts as it should, and what to do if not.
+    """Check if each weight of a built model starts as it should, and say what to do if not.
 
-    Looked at are the values that the weights have, and what follows each layer in the model's
-    graph: so it is meant for models that are not trained yet, of which nothing is changed and
-    nothing is computed. For each kernel it tells
+    The audit looks at the values of the weights, and at what follows each layer in the model's
+    graph: it is meant for models before training. It changes nothing and calls no layer. For each
+    kernel it tells
 
-    - the variance that it leads to at the layer's output, for independent inputs of mean square
-      1, and the one that keeps signals at mean square 1 through the activation that really
-      follows, be it the layer's own or one behind normalization, sums and reshapes. A factor of
-      1.7 counts as off, and more for kernels of few numbers. Of the last kernels it is only
-      noted, as it is where a small signal is added to others or opens a gate: small is a choice;
+    - the variance to which it leads at the layer's output, for independent inputs of mean square
+      1, and the one to keep signals at mean square 1 through the activation that really follows,
+      be it the layer's own or one behind normalization, sums and reshapes. A factor of 1.7 counts
+      as off, and more for kernels of few numbers. It is a note only for the last kernels, and
+      where a small signal is added to others or opens a gate: small is a choice;
     - where a normalization follows, only whether its epsilon takes more than a tenth of the
       variance: then it does not normalize. Inputs smaller than of mean square 1, as half of
       that behind normalization and ReLU, are swallowed earlier;
@@ -31,9 +32,9 @@ def audit(model: Any) -> Audit:
     - whether the units of a layer start all alike, so that they learn the same;
     - whether other weights have the same or correlated random numbers.
 
-    Where several ways lead on from a layer, the nearest activation on any of them counts. Of
-    models without a graph, as of subclassed ones, only a layer's own activation is known:
-    otherwise "unknown" follows, and a variance is only off if it suits no usual activation.
+    Where several ways lead on from a layer, the nearest activation on any of them counts. In
+    models without a graph, as subclassed ones, only a layer's own activation is known: otherwise
+    "unknown" follows, and a variance is only off if it suits no usual activation.
 
     Example:
     ```python
@@ -55,24 +56,24 @@ def audit(model: Any) -> Audit:
     """
     check_built(model)
     parts = parts_of(model)
-    gains = _Gains()
-    shared = shared_numbers(parts)
-    return Audit(model.name, [_row(part, parts, gains, shared) for part in parts])
+    intentions = _Intentions()
+    shared = find_shared_numbers(parts)
+    return Audit(model.name, [_row(part, parts, intentions, shared) for part in parts])
 
 
-class _Gains:
+class _Intentions:
     """The variances that activations intend, each computed once."""
 
     def __init__(self) -> None:
         self._known: dict[Any, float] = {}
 
-    def intended(self, following: Following) -> float | None:
-        """The variance before what follows a layer; `None` if any will do, or is not known."""
+    def variance(self, following: Following) -> float | None:
+        """Return the variance to aim at before what follows; `None` for any, or if unknown."""
         if following.activation is None or following.normalization is not None:
             return None
         if following.function is None or following.is_last or following.is_gate:
             return 1.0
-        # A layer's arguments are in the name, which two functions of the same kind share.
+        # A layer's arguments are in the name, shared by two functions of the same kind.
         is_named = following.activation.endswith(")")
         key = following.activation if is_named else following.function
         if key not in self._known:
@@ -81,7 +82,7 @@ class _Gains:
 
 
 def _row(
-    part: Part, parts: Sequence[Part], gains: _Gains, shared: dict[int, Finding]
+    part: Part, parts: Sequence[Part], intentions: _Intentions, shared: dict[int, Finding]
 ) -> WeightAudit:
     variable = part.weight.variable
     row = WeightAudit(
@@ -89,7 +90,7 @@ def _row(
         layer=type(part.weight.holder).__name__,
         shape=tuple(int(size) for size in variable.shape),
         role=part.role,
-        initializer=shown_initializer(part.initializer),
+        initializer=format_initializer(part.initializer),
     )
     if part.role not in ("kernel", "scale"):
         return row
@@ -98,16 +99,10 @@ def _row(
             keras_fans=part.keras_fans,
             true_fans=part.true_fans,
             variance=part.variance,
-            intended=None if part.view is None else gains.intended(part.following),
+            intended=None if part.view is None else intentions.variance(part.following),
             follows=part.following.text,
         )
-    findings = findings_of(part, parts, row.intended)
+    findings = find_problems(part, parts, row.intended)
     if id(variable) in shared:
         findings.append(shared[id(variable)])
-    return row._replace(
-        findings=tuple(finding.name for finding in findings),
-        severity=max(
-            (finding.severity for finding in findings), key=rules.SEVERITIES.index, default=rules.OK
-        ),
-        fix="; ".join(finding.fix for finding in findings if finding.fix),
-    )
+    return row._replace(findings=tuple(findings))

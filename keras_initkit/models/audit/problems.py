@@ -1,67 +1,106 @@
-"""What is wrong with the start of a weight, how badly, and what to do."""
+"""The audit's findings: faults of a weight's start, each with its sentence and its fix."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
-from keras_initkit.models.audit import rules as rules
-from keras_initkit.models.audit.fixes import instead
+from keras_initkit.models.audit import rules
+from keras_initkit.models.audit.fixes import suggest_code
 from keras_initkit.models.audit.parts import Part, variance_between
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 
 
-class Finding(NamedTuple):
-    """A finding, its severity, and what to do."""
-
-    name: str
-    severity: str
-    fix: str = ""
-
-
-def findings_of(part: Part, parts: Sequence[Part], intended: float | None) -> list[Finding]:
-    """What is wrong with a kernel or a scale by itself.
+def find_problems(part: Part, parts: Sequence[Part], intended: float | None) -> list[Finding]:
+    """Find the faults of a kernel or a scale by itself.
 
     Args:
-        part: It.
+        part: The kernel or scale.
         parts: All of the model.
-        intended: The variance that it is meant to lead to; `None` if any will do, or is not known.
+        intended: The variance at the layer's output that it should lead to; `None` if any will do,
+            or it is not known.
     """
     if part.role == "scale":
         return _scale_findings(part)
     if part.view is None:
-        fix = f"write a rule: @keras_initkit.register_fans({type(part.owner).__name__})"
-        return [Finding("unknown", rules.NOTE, fix)]
+        name = type(part.weight.owner).__name__
+        message = f"`{part.weight.path}` is of unknown use: {name} has no rule for its fans."
+        fix = f"write a rule: @keras_initkit.register_fans({name})"
+        return [_finding("unknown", part, message, rules.NOTE, fix)]
     found = _unit_findings(part)
-    if found or part.weight.variable.name.startswith("lora_"):
+    if found or _is_of_lora(part):
         return found
     return _variance_findings(part, parts, intended)
 
 
+def find_shared_numbers(parts: Sequence[Part]) -> dict[int, Finding]:
+    """Find kernels with the numbers of another one.
+
+    Returns:
+        For each such kernel, by the `id` of its variable, a finding with the first other one.
+    """
+    kernels = [part for part in parts if part.role == "kernel"]
+    found: dict[int, Finding] = {}
+    for likeness in rules.likenesses([part.values for part in kernels]):
+        pair = kernels[likeness.first], kernels[likeness.second]
+        for part, other in (pair, pair[::-1]):
+            kind = "same" if likeness.is_same else "correlated"
+            relation = "same values as" if likeness.is_same else "correlated with"
+            why = _explain_shared(part.initializer, other.initializer)
+            fix = (
+                f"{relation} {other.weight.path}{why}: give each layer an initializer of its own "
+                "without a seed, or keras_initkit.reinitialize(model, seed=0)"
+            )
+            message = (
+                f"The random numbers of `{part.weight.path}` and `{other.weight.path}` have "
+                f"correlation {likeness.correlation:.3g}{why}."
+            )
+            evidence = {"correlation": likeness.correlation}
+            finding = _finding(kind, part, message, rules.WARNING, fix, evidence)
+            found.setdefault(id(part.weight.variable), finding)
+    return found
+
+
+def _finding(
+    kind: str,
+    part: Part,
+    message: str,
+    severity: Severity,
+    fix: str = "",
+    evidence: dict[str, float] | None = None,
+) -> Finding:
+    layer = part.weight.layer
+    return Finding(kind, layer, None, message, evidence or {}, severity=severity, fix=fix)
+
+
 def _scale_findings(part: Part) -> list[Finding]:
-    """Whether a normalization lets nothing through."""
-    if part.weight.variable.name not in ("gamma", "scale") or part.values.any():
+    """Find a normalization's scale that is all zeros."""
+    name = part.weight.variable.name
+    if name not in ("gamma", "scale") or part.values.any():
         return []
+    message = f"`{part.weight.path}` is all zeros: no signal passes the normalization."
     if part.following.adds:
-        return [Finding("zero", rules.NOTE)]
-    name = part.weight.variable.name  # `RMSNormalization` takes no initializer for its scale
+        return [_finding("zero", part, message, rules.NOTE)]
+    # `RMSNormalization` takes no initializer for its scale.
     start = "gamma_initializer='ones'" if name == "gamma" else f"{name}.assign(1)"
     fix = f"{start}: zeros are for the end of a residual branch"
-    return [Finding("zero", rules.WARNING, fix)]
+    return [_finding("zero", part, message, rules.WARNING, fix)]
 
 
 def _unit_findings(part: Part) -> list[Finding]:
-    """Whether the units of a layer can be told apart."""
+    """Find units of a layer that cannot be told apart."""
     is_zero = not part.values.any()
     # A single unit, or the kernel that a channel has for itself, is like no other.
     if not is_zero and not rules.has_like_units(_maps(part)):
         return []
-    name = "zero" if is_zero else "constant" if rules.is_constant(part.values) else "alike"
-    is_by_design = part.following.is_last or part.following.adds
-    if is_by_design or part.weight.variable.name.startswith("lora_"):
-        return [Finding(name, rules.NOTE)]
+    kind = "zero" if is_zero else "constant" if rules.is_constant(part.values) else "alike"
+    reason = "no signal passes" if is_zero else "all units start as one"
+    state = {"zero": "is all zeros", "constant": "is constant", "alike": "has like units"}[kind]
+    message = f"`{part.weight.path}` {state}: {reason}."
+    if part.following.is_last or part.following.adds or _is_of_lora(part):
+        return [_finding(kind, part, message, rules.NOTE)]
     severity = rules.WARNING if part.following.activation is None else rules.ERROR
-    reason = "no signal passes" if name == "zero" else "all units start as one"
-    return [Finding(name, severity, f"{reason}: {instead(part)}")]
+    return [_finding(kind, part, message, severity, f"{reason}: {suggest_code(part)}")]
 
 
 def _maps(part: Part) -> Any:
@@ -69,32 +108,64 @@ def _maps(part: Part) -> Any:
     return keras.ops.convert_to_numpy(part.view.to_maps(part.values))
 
 
+def _is_of_lora(part: Part) -> bool:
+    return bool(part.weight.variable.name.startswith("lora_"))
+
+
 def _variance_findings(part: Part, parts: Sequence[Part], intended: float | None) -> list[Finding]:
-    """Whether a kernel leads to the intended variance."""
-    following, variance = part.following, part.variance or 0.0
-    normalization = following.normalization
-    if normalization is None:
-        if not rules.is_off(variance, intended, part.values.size):
-            return []
-        is_small = variance < (intended or 1.0)
-        is_choice = following.is_last or (is_small and (following.adds or following.is_gate))
-        name, severity = "scale", rules.NOTE if is_choice else rules.WARNING
+    """Find a kernel that does not lead to the intended variance."""
+    if part.following.normalization is None:
+        finding = _scale_finding(part, intended)
     else:
-        epsilon = float(getattr(normalization, "epsilon", None) or 0.0)
-        signal = variance * variance_between(part, parts)
-        # Of a sum, the other signals are normalized as well. What the kernels in between
-        # swallow themselves is found there.
-        if following.is_sum_normalized or not rules.is_swallowed(signal, epsilon):
-            return []
-        name, severity = "swallowed", rules.WARNING
-    findings = [Finding(name, severity, instead(part))]
-    if _reads_other_fans(part):
-        findings.append(Finding("fans", severity))
-    return findings
+        finding = _swallowed_finding(part, parts)
+    if finding is None:
+        return []
+    if not _reads_other_fans(part):
+        return [finding]
+    seen, true = part.keras_fans, part.true_fans or (0.0, 0.0)
+    message = (
+        f"Keras reads fans {seen[0]:g}/{seen[1]:g} from the shape of `{part.weight.path}`; the "
+        f"layer has {true[0]:g}/{true[1]:g}."
+    )
+    evidence = dict(zip(("keras_fan_in", "keras_fan_out"), seen, strict=True))
+    evidence |= dict(zip(("fan_in", "fan_out"), true, strict=True))
+    return [finding, _finding("fans", part, message, finding.severity, evidence=evidence)]
+
+
+def _scale_finding(part: Part, intended: float | None) -> Finding | None:
+    following, variance = part.following, part.variance or 0.0
+    if not rules.is_off(variance, intended, part.values.size):
+        return None
+    is_small = variance < (intended or 1.0)
+    is_choice = following.is_last or (is_small and (following.adds or following.is_gate))
+    wanted = "suited to no usual activation" if intended is None else f"not {intended:.3g}"
+    message = (
+        f"Inputs of mean square 1 leave `{part.weight.path}` with variance {variance:.3g}, "
+        f"{wanted} (followed by {following.text})."
+    )
+    severity = rules.NOTE if is_choice else rules.WARNING
+    evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
+    return _finding("scale", part, message, severity, suggest_code(part), evidence)
+
+
+def _swallowed_finding(part: Part, parts: Sequence[Part]) -> Finding | None:
+    normalization = part.following.normalization
+    epsilon = float(getattr(normalization, "epsilon", None) or 0.0)
+    signal = (part.variance or 0.0) * variance_between(part, parts)
+    # Of a sum, the other signals are normalized as well. If the kernels in between swallow the
+    # signal, the finding is theirs.
+    if part.following.is_sum_normalized or not rules.is_swallowed(signal, epsilon):
+        return None
+    message = (
+        f"Behind `{part.weight.path}` the variance is {signal:.3g}, not large against epsilon "
+        f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
+    )
+    evidence = {"variance": signal, "epsilon": epsilon}
+    return _finding("swallowed", part, message, rules.WARNING, suggest_code(part), evidence)
 
 
 def _reads_other_fans(part: Part) -> bool:
-    """Whether the shape misleads the initializer."""
+    """Check if the shape misleads the initializer."""
     mode = getattr(part.initializer, "mode", None)
     if not isinstance(part.initializer, keras.initializers.VarianceScaling) or not part.true_fans:
         return False
@@ -103,25 +174,7 @@ def _reads_other_fans(part: Part) -> bool:
     return any(seen != true for seen, true in pairs)
 
 
-def shared_numbers(parts: Sequence[Part]) -> dict[int, Finding]:
-    """Of each kernel whose numbers are another's, by its `id`: which, and why."""
-    kernels = [part for part in parts if part.role == "kernel"]
-    found: dict[int, Finding] = {}
-    for likeness in rules.likenesses([part.values for part in kernels]):
-        pair = kernels[likeness.first], kernels[likeness.second]
-        for part, other in (pair, pair[::-1]):
-            name = "same" if likeness.is_same else "correlated"
-            said = "same values as" if likeness.is_same else "correlated with"
-            why = _why_shared(part.initializer, other.initializer)
-            fix = (
-                f"{said} {other.weight.path}{why}: give each layer an initializer of its own "
-                "without a seed, or keras_initkit.reinitialize(model, seed=0)"
-            )
-            found.setdefault(id(part.weight.variable), Finding(name, rules.WARNING, fix))
-    return found
-
-
-def _why_shared(first: Any, second: Any) -> str:
+def _explain_shared(first: Any, second: Any) -> str:
     if first is not None and first is second:
         return " (one initializer for both)"
     seed = getattr(first, "seed", None)

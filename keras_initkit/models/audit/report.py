@@ -1,4 +1,4 @@
-"""What an audit found: rows, and the forms in which they are shown."""
+"""The result of an audit: its rows, as text, a table, dicts or a data frame."""
 
 import importlib
 import json
@@ -6,36 +6,35 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from keras_initkit.models.audit.rules import ERROR, NOTE, OK, WARNING
+from keras_initkit.models.audit.rules import ERROR, NOTE, OK, SEVERITIES, WARNING
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
 _COLUMNS = ("weight", "initializer", "fans", "variance", "intended", "follows", "findings")
 
 
 class WeightAudit(NamedTuple):
-    """How a weight starts.
+    """The start of a weight.
 
     Attributes:
-        path: Its path in the model.
-        layer: The class of the layer that holds it.
-        shape: Its shape.
-        role: "kernel" for what multiplies inputs and is summed, "scale" for what multiplies
-            element by element, "bias" for what is added, "state" for what is not trained.
-        initializer: What draws it, such as "HeNormal(gain='tanh')"; "" if that is not known.
-        keras_fans: (fan_in, fan_out) that Keras reads from the shape; `None` but for kernels.
+        path: Path in the model.
+        layer: Class of the layer that holds it.
+        shape: Shape.
+        role: "kernel" if it multiplies inputs for a sum, "scale" if it multiplies element by
+            element, "bias" if it is added, "state" if it is not trained.
+        initializer: Its initializer, such as "HeNormal(gain='tanh')"; "" if unknown.
+        keras_fans: (fan_in, fan_out) read by Keras from the shape; `None` but for kernels.
         true_fans: As `keras_initkit.fans` has them; `None` but for kernels of known layers.
         variance: Of a kernel, the mean square of its values times the true fan_in: the variance
-            that independent inputs of mean square 1 lead to at the layer's output, without bias.
+            at the layer's output for independent inputs of mean square 1, without bias.
         intended: The variance that keeps the mean square of signals at 1: 1/E f(z)² for an
-            activation f that follows, 1 where none does. `None` if what follows is not known, or
-            a normalization, before which any variance will do that is large against its epsilon.
-        follows: What follows, such as "BatchNormalization, relu".
-        findings: Of "scale" (the variance is not what is intended), "fans" (because Keras reads
-            other fans from the shape), "swallowed" (a normalization's epsilon is not small
-            against the variance), "zero", "constant" and "alike" (the units of a layer cannot be
-            told apart), "same" and "correlated" (with another weight), "unknown" (nothing is
-            known of the layer's class).
-        severity: "ok", "note", "warning" or "error".
-        fix: One line that says what to do about it; "" if there is nothing to do.
+            activation f that follows, 1 where none does. `None` if unknown what follows, or before
+            a normalization: any variance will do if it is large against its epsilon.
+        follows: The way to the next activation, such as "BatchNormalization, relu".
+        findings: `Finding`s of the kinds "scale" (the variance is not the intended one), "fans"
+            (because Keras reads other fans from the shape), "swallowed" (a normalization's
+            epsilon is not small against the variance), "zero", "constant" and "alike" (the units
+            of a layer cannot be told apart), "same" and "correlated" (with another weight),
+            "unknown" (nothing is known of the layer's class).
     """
 
     path: str
@@ -48,9 +47,31 @@ class WeightAudit(NamedTuple):
     variance: float | None = None
     intended: float | None = None
     follows: str = ""
-    findings: tuple[str, ...] = ()
-    severity: str = OK
-    fix: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the findings."""
+        return tuple(finding.kind for finding in self.findings)
+
+    @property
+    def severity(self) -> str:
+        """The worst severity: "ok", "note", "warning" or "error"."""
+        severities = [finding.severity for finding in self.findings]
+        return max(severities, key=SEVERITIES.index, default=OK)
+
+    @property
+    def fix(self) -> str:
+        """The fixes in one line; "" if there is nothing to do."""
+        return "; ".join(finding.fix for finding in self.findings if finding.fix)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row with the kinds of findings, the severity and the fix."""
+        return self._asdict() | {
+            "findings": self.kinds,
+            "severity": self.severity,
+            "fix": self.fix,
+        }
 
 
 class Audit:
@@ -83,9 +104,9 @@ class Audit:
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """The numbers of weights, severities and findings in one line."""
         severities = Counter(row.severity for row in self.rows)
-        findings = Counter(finding for row in self.rows for finding in row.findings)
+        findings = Counter(kind for row in self.rows for kind in row.kinds)
         counts = [
             f"{severities[severity]} {severity}{'s' * (severities[severity] != 1)}"
             for severity in (ERROR, WARNING, NOTE)
@@ -94,11 +115,11 @@ class Audit:
         return f"{len(self.rows)} weights, {', '.join(counts)}" + (f" ({found})" if found else "")
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """The rows as dicts of what JSON knows."""
-        return [json.loads(json.dumps(row._asdict())) for row in self.rows]
+        """Return the rows as dicts for JSON."""
+        return [json.loads(json.dumps(row.to_dict())) for row in self.rows]
 
     def to_dataframe(self) -> Any:
-        """The rows as a `pandas.DataFrame`.
+        """Return the rows as a `pandas.DataFrame`.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -110,45 +131,47 @@ class Audit:
                 "`to_dataframe` needs pandas, which is not installed. Install it: "
                 "`pip install keras-initkit[report]`. Without it there is `to_dict`."
             ) from None
-        return pandas.DataFrame([row._asdict() for row in self.rows], columns=WeightAudit._fields)
+        return pandas.DataFrame([row.to_dict() for row in self.rows])
 
     def __str__(self) -> str:
-        shown, left_out = _shown(self.rows)
-        lines = [_COLUMNS, *map(_cells, shown)] if shown else []
+        shown, left_out = _rows_to_show(self.rows)
+        lines = [_COLUMNS, *map(_format_cells, shown)] if shown else []
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        return "\n".join([f"{self.name}: {self.summary}", *table, *_notes(self.rows, left_out)])
+        return "\n".join(
+            [f"{self.name}: {self.summary}", *table, *_notes_below(self.rows, left_out)]
+        )
 
     def __rich__(self) -> Any:
         from rich.console import Group
         from rich.markup import escape
         from rich.table import Table
 
-        shown, left_out = _shown(self.rows)
+        shown, left_out = _rows_to_show(self.rows)
         table = Table(title=escape(f"{self.name}: {self.summary}"), title_justify="left")
         for name in _COLUMNS:
             table.add_column(name, justify="right" if name in ("variance", "intended") else "left")
         colours = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
         for row in shown:
-            table.add_row(*map(escape, _cells(row)), style=colours.get(row.severity))
-        return Group(table, *map(escape, _notes(self.rows, left_out)))
+            table.add_row(*map(escape, _format_cells(row)), style=colours.get(row.severity))
+        return Group(table, *map(escape, _notes_below(self.rows, left_out)))
 
 
-def _shown(rows: Sequence[WeightAudit]) -> tuple[list[WeightAudit], int]:
-    """The rows of a table, problems first; and how many are left out."""
+def _rows_to_show(rows: Sequence[WeightAudit]) -> tuple[list[WeightAudit], int]:
+    """Return the rows of a table, problems first, and the number of rows left out."""
     worst_first = [ERROR, WARNING, NOTE, OK]
     shown = [row for row in rows if row.role == "kernel" or row.severity != OK]
     shown.sort(key=lambda row: worst_first.index(row.severity))
     return shown, len(rows) - len(shown)
 
 
-def _cells(row: WeightAudit) -> tuple[str, ...]:
-    fans = _fans(row.true_fans) or _fans(row.keras_fans)
+def _format_cells(row: WeightAudit) -> tuple[str, ...]:
+    fans = _format_fans(row.true_fans) or _format_fans(row.keras_fans)
     if row.true_fans and row.keras_fans and row.true_fans != row.keras_fans:
-        fans += f" (Keras: {_fans(row.keras_fans)})"
+        fans += f" (Keras: {_format_fans(row.keras_fans)})"
     return (
         row.path,
         row.initializer,
@@ -156,19 +179,19 @@ def _cells(row: WeightAudit) -> tuple[str, ...]:
         "" if row.variance is None else f"{row.variance:.3g}",
         "" if row.intended is None else f"{row.intended:.3g}",
         row.follows,
-        f"{row.severity}: {', '.join(row.findings)}" if row.findings else row.severity,
+        f"{row.severity}: {', '.join(row.kinds)}" if row.findings else row.severity,
     )
 
 
-def _fans(fans: tuple[float, float] | None) -> str:
+def _format_fans(fans: tuple[float, float] | None) -> str:
     return f"{fans[0]:g}/{fans[1]:g}" if fans else ""
 
 
-def _notes(rows: Sequence[WeightAudit], left_out: int) -> list[str]:
-    """What stands below the table: each fix once, with the weights that it is for."""
+def _notes_below(rows: Sequence[WeightAudit], left_out: int) -> list[str]:
+    """List the lines below the table: each fix once, with its weights."""
     lines = [f"Not shown, without findings: {left_out} that are no kernels."] if left_out else []
     groups: dict[str, list[WeightAudit]] = {}
-    for row in _shown(rows)[0]:
+    for row in _rows_to_show(rows)[0]:
         if row.fix:
             groups.setdefault(row.fix.replace(repr(row.path), "path"), []).append(row)
     if groups:

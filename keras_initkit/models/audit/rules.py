@@ -1,20 +1,23 @@
-"""What is right and wrong with how weights start: pure functions of arrays and numbers."""
+"""Rules for the start of weights: pure functions of arrays and numbers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SEVERITIES = ("ok", "note", "warning", "error")
-OK, NOTE, WARNING, ERROR = SEVERITIES
+OK: Literal["ok"] = "ok"
+NOTE: Literal["note"] = "note"
+WARNING: Literal["warning"] = "warning"
+ERROR: Literal["error"] = "error"
+SEVERITIES = (OK, NOTE, WARNING, ERROR)
 
 # By which factor a variance may be off. Below 2, which is what Glorot's and LeCun's initializers
 # miss before a ReLU; a depth of 50 makes 1e-15 of it. Above sqrt(2), which changes little.
 _FACTOR = 1.7
-# What all usual activations intend lies between 1 (linear) and 5.5 (softsign).
+# Usual activations intend from 1 (linear) to 5.5 (softsign).
 _LARGEST_INTENDED = 5.5
 # A normalization whose epsilon takes more than a tenth of the variance does not normalize.
 _NORMALIZED = 0.9
@@ -27,10 +30,10 @@ _BY_CHANCE = 8.0
 
 
 class Likeness(NamedTuple):
-    """Two weights whose numbers are not independent.
+    """Two weights with dependent numbers.
 
     Attributes:
-        first: Index of the one that comes first.
+        first: Index of the first one.
         second: Index of the other.
         correlation: Between -1 and 1.
     """
@@ -46,19 +49,19 @@ class Likeness(NamedTuple):
 
 
 def mean_square(values: Array) -> float:
-    """Mean of the squares."""
+    """Return the mean of the squares."""
     flat = np.asarray(values, np.float32).ravel()
     return float(np.vdot(flat, flat)) / max(1, flat.size)
 
 
 def is_off(variance: float, intended: float | None, size: int) -> bool:
-    """Whether a variance is not what it is meant to be, allowing for few random numbers.
+    """Check if a variance is not the intended one, allowing for few random numbers.
 
     Args:
         variance: As measured on a weight.
-        intended: What it is meant to be; `None` if that is not known: then only what no usual
-            activation intends is off.
-        size: How many numbers the weight has.
+        intended: As intended; `None` if unknown: then a variance is off if no usual activation
+            intends it.
+        size: Number of elements of the weight.
     """
     low, high = (1.0, _LARGEST_INTENDED) if intended is None else (intended, intended)
     factor = _FACTOR * (1.0 + 2.0 * np.sqrt(2.0 / size))
@@ -66,17 +69,17 @@ def is_off(variance: float, intended: float | None, size: int) -> bool:
 
 
 def is_swallowed(variance: float, epsilon: float) -> bool:
-    """Whether a normalization's epsilon is no longer small against a variance."""
+    """Check if a normalization's epsilon is no longer small against a variance."""
     return epsilon > 0.0 and variance < _NORMALIZED * (variance + epsilon)
 
 
 def is_constant(values: Array) -> bool:
-    """Whether all numbers are the same."""
+    """Check if all numbers are the same."""
     return values.size > 0 and bool(values.min() == values.max())
 
 
 def has_like_units(maps: Array) -> bool:
-    """Whether the units of each map are all alike, of maps (maps, *window, inputs, outputs)."""
+    """Check if all units of each map are alike, in maps (maps, *window, inputs, outputs)."""
     if maps.shape[-1] < 2:
         return False
     first = maps[..., :1]
@@ -85,7 +88,7 @@ def has_like_units(maps: Array) -> bool:
 
 
 def likenesses(weights: Sequence[Array]) -> list[Likeness]:
-    """Pairs of weights whose numbers are equal or correlated.
+    """List pairs of weights with equal or correlated numbers.
 
     Compared are as many of their first numbers as both have, up to 4096, zeros left out: those of
     a sparse weight say nothing. Weights of few different numbers are patterns, such as the
@@ -109,7 +112,7 @@ def _prefix(values: Array) -> Array:
 
 
 def _likenesses(prefixes: list[Array], length: int, longer: int | None) -> Iterator[Likeness]:
-    """Those of which at least one weight has fewer than `longer` numbers, both `length`."""
+    """Yield pairs with `length` numbers or more, and at least one with fewer than `longer`."""
     indices = np.array([i for i, prefix in enumerate(prefixes) if prefix.size >= length], int)
     if indices.size < 2:
         return

@@ -13,19 +13,22 @@ from keras_initkit.anatomy.seeds import derived_seed, with_seed
 from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.connectivity.layer_fans import has_rule, owners, view_of_weight
+from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers.base import DrawsForLayers
+
+# In messages.
+_MOST_PATHS = 8
 
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
 class Drawing(NamedTuple):
-    """How a weight is to be drawn.
+    """A weight to be drawn.
 
     Attributes:
         weight: The weight.
-        initializer: What draws it, with the weight's own seed.
-        view: What the weight is, if that is known.
+        initializer: Its initializer, with the weight's own seed.
+        view: The linear maps that the weight holds, if they are known.
     """
 
     weight: Weight
@@ -50,20 +53,20 @@ def reinitialize(
 ) -> dict[str, Any]:
     """Draw the weights of a built model anew, in place.
 
-    The model stays the object that it is, compiled and traced. Each weight is drawn with the
-    initializer of the first rule that selects it, otherwise with the one that its layer was
-    given. Initializers of this package know the layer: they take its true fans, and draw gates,
-    heads, groups and channels each for itself. Others see the shape, as at construction; and so do
-    ours in layers of unknown classes, until `register_fans` is told of them.
+    The model stays the same object, compiled and traced. Each weight is drawn with the initializer
+    of the first rule that selects it, otherwise with its layer's own one. Initializers of this
+    package know the layer: they take its true fans, and draw gates, heads, groups and channels
+    each for itself. Others see the shape, as at construction; and so do ours in layers of unknown
+    classes, unless `register_fans` tells of them.
 
-    Every weight has random numbers of its own, which follow from `seed` and the weight's path:
-    they are the same in whatever order the model is built, and no two weights share them, even if
-    they share an initializer. Seeds of initializers are not used. The numbers are those of the
+    Every weight has random numbers of its own, derived from `seed` and the weight's path: they are
+    the same in whatever order the model is built, and no two weights share them, even if they
+    share an initializer. Seeds of initializers are not used. The numbers are those of the
     backend's generator: other backends draw others.
 
-    What was not drawn at random is set as at the start as well: biases, scales, moving averages.
-    Left alone are weights that are no floating numbers, as seeds and quantised kernels are, and
-    the statistics that a `Normalization` layer has learned.
+    Weights without random numbers are set as at the start as well: biases, scales, moving
+    averages. Left alone are weights without floating numbers, as seeds and quantised kernels, and
+    the statistics learned by a `Normalization` layer.
 
     Examples:
     ```python
@@ -88,32 +91,34 @@ def reinitialize(
             - a class of layers: their weights and those of the layers inside them;
             - a string: a layer's name or a part of its path; or that of a weight;
             - a compiled regular expression, searched for in the path;
-            - a function of the layer that holds the weight itself, which returns a bool;
+            - a function of the layer that holds the weight itself, to a bool;
             - a list of selectors, of which any may hold, or a tuple, of which all must.
 
-            Where a selector says only which layer, the rule is for kernels: the weights that
-            multiply inputs, without scales. Anything that `keras.initializers.get` takes is an
-            initializer; `None` leaves the weights as they are.
+            A selector of layers alone is for their kernels: the weights that multiply inputs,
+            without scales. Anything that `keras.initializers.get` takes is an initializer; `None`
+            leaves the weights as they are.
         seed: Integer, or `None` for one drawn at random, which `keras.utils.set_random_seed`
             determines.
         only: A selector of the weights to draw. `None` for all.
-        trainable_only: Whether to leave weights alone that are not trained: of frozen layers, and
-            moving averages.
+        trainable_only: Whether to leave weights alone if they are not trained: those of frozen
+            layers, and moving averages.
         reset_optimizer: Whether to set the optimizer of a compiled model, but for its learning
             rate, to where it starts: moments, averages and number of steps.
 
     Returns:
-        A dict: for the path of each weight that was drawn, the initializer, with its seed.
+        A dict: for the path of each weight drawn, the initializer, with its seed.
 
     Raises:
         ValueError: If the model is not built, an argument is not as described, or a rule or
             `only` selects nothing; and as initializers do. Then no weight has changed.
     """
     check_built(model)
-    weights = _selected(weights_of(model), only)
+    weights = weights_of(model, has_rule)
+    selected = _select(weights, only)
     if trainable_only:
-        weights = [weight for weight in weights if weight.variable.trainable]
-    drawings = plan(model, weights, _pairs(rules), check_seed(seed))
+        selected = [weight for weight in selected if weight.variable.trainable]
+    pairs, seeds = _as_pairs(rules), derive_seeds(weights, check_seed(seed))
+    drawings = plan(selected, pairs, seeds)
     # What fails, fails before a weight has changed.
     if reset_optimizer:
         _new_optimizer(model)
@@ -126,130 +131,51 @@ def reinitialize(
 
 
 def plan(
-    model: Any, weights: Sequence[Weight], rules: Sequence[tuple[Any, Any]], seed: int
+    weights: Sequence[Weight], rules: Sequence[tuple[Any, Any]], seeds: Mapping[str, int]
 ) -> list[Drawing]:
-    """Say how weights of a model are to be drawn.
+    """Choose the initializer of each weight.
 
     Args:
-        model: A model or layer.
-        weights: Those of its weights that may be drawn.
+        weights: The weights of a model that may be drawn.
         rules: Pairs of a selector and an initializer, or `None` to leave weights alone.
-        seed: Integer.
+        seeds: The seed of each weight, by its stream.
     """
-    seeds = _seeds(model, seed)
-    views = _Views(model)
     used: set[int] = set()
-    unknown = []
-    drawings = []
-    for weight in weights:
-        if "float" not in str(weight.variable.dtype):
-            continue
-        matching = _matching(rules, weight, views)
-        used |= set(matching)
+    unknown, drawings = [], []
+    for weight in filter(lambda weight: weight.is_float, weights):
+        matching = _matching_rules(rules, weight)
+        used.update(matching)
         if matching:
             initializer = rules[matching[0]][1]
-            if initializer is None:
-                continue
         else:
             initializer = own_initializer(weight.holder, weight.variable)
-            if initializer is None:
-                if weight.variable.trainable:
-                    unknown.append(weight.path)
-                continue
-        view = views.of(weight) if isinstance(initializer, DrawsForLayers) else None
-        drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream]), view))
+            if initializer is None and weight.variable.trainable:
+                unknown.append(weight.path)
+        if initializer is not None:
+            view = _view_of(weight) if isinstance(initializer, DrawsForLayers) else None
+            drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream]), view))
     for i, (selector, _) in enumerate(rules):
         if i not in used:
             raise ValueError(
                 "`rules` must each select a weight. Received a rule that selects none: "
                 f"{selector!r}. A layer's class or path selects its kernels; for other weights "
                 "write their name as well, as in (keras.layers.Dense, 'bias'). "
-                f"The weights are {_listed([weight.path for weight in weights])}."
+                f"The weights are {_format_paths([weight.path for weight in weights])}."
             )
     if unknown:
         warnings.warn(
-            f"Weights whose layer does not say how it initializes them stay as they are: "
-            f"{_listed(unknown)}. Give them a rule: `rules={{'{unknown[0]}': 'zeros'}}`.",
+            "Weights whose layer does not say how it initializes them stay as they are: "
+            f"{_format_paths(unknown)}. Give them a rule: "
+            f"`rules={{'{unknown[0]}': 'zeros'}}`.",
             stacklevel=3,
         )
     return drawings
 
 
-class _Views:
-    """What the weights of a model are, as far as there are rules for it."""
-
-    def __init__(self, model: Any) -> None:
-        self._owners = {id(variable): owner for variable, owner in owners(model)}
-        self._known: dict[int, KernelView | None] = {}
-
-    def of(self, weight: Weight) -> KernelView | None:
-        variable = weight.variable
-        owner = self._owners[id(variable)]
-        if id(variable) not in self._known:
-            view = view_of_weight(owner, variable) if has_rule(owner) else None
-            self._known[id(variable)] = view
-        return self._known[id(variable)]
-
-    def is_kernel(self, weight: Weight) -> bool:
-        if not has_rule(self._owners[id(weight.variable)]):
-            return bool(weight.variable.name.endswith("kernel"))
-        view = self.of(weight)
-        return view is not None and not view.is_elementwise
-
-
-def _matching(rules: Sequence[tuple[Any, Any]], weight: Weight, views: _Views) -> list[int]:
-    matching = []
-    for i, (selector, _) in enumerate(rules):
-        how = match(selector, weight.layer, weight.layers, weight.name)
-        if how == Match.WEIGHT or (how == Match.LAYER and views.is_kernel(weight)):
-            matching.append(i)
-    return matching
-
-
-def _pairs(rules: Rules | None) -> list[tuple[Any, Any]]:
-    if rules is None:
-        return []
-    items = rules.items() if isinstance(rules, Mapping) else rules
-    pairs = []
-    for item in items:
-        if not isinstance(item, tuple) or len(item) != 2:
-            raise ValueError(
-                "`rules` must be a mapping of selectors to initializers, or a sequence of such "
-                f"pairs. Received: {item!r}"
-            )
-        selector, identifier = item
-        check_selector("rules", selector)
-        pairs.append((selector, as_initializer("rules", identifier)))
-    return pairs
-
-
-def as_initializer(argument: str, identifier: Any) -> Any:
-    """Return the initializer that an identifier stands for; `None` for `None`."""
-    try:
-        initializer = keras.initializers.get(identifier)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"`{argument}` must have initializers, or what `keras.initializers.get` takes for "
-            f"one. Received: {identifier!r}. {error}"
-        ) from None
-    return initializer
-
-
-def _selected(weights: list[Weight], only: Any) -> list[Weight]:
-    selects = Selection("only", only)
-    selected = [w for w in weights if selects(w.layer, w.layers, w.name)]
-    if not selected:
-        raise ValueError(
-            f"`only` must select a weight. Received: only={only!r}. The weights are "
-            f"{_listed([weight.path for weight in weights])}."
-        )
-    return selected
-
-
-def _seeds(model: Any, seed: int) -> dict[str, int]:
-    """A seed for each weight of a model, by its stream; no two are the same."""
+def derive_seeds(weights: Sequence[Weight], seed: int) -> dict[str, int]:
+    """Derive a seed for each weight of a model, by its stream; no two are the same."""
     seeds: dict[int, str] = {}
-    for stream in sorted(weight.stream for weight in weights_of(model)):
+    for stream in sorted(weight.stream for weight in weights):
         own, tries = derived_seed(seed, stream), 0
         while own in seeds:
             tries += 1
@@ -267,6 +193,61 @@ def check_seed(seed: int | None) -> int:
     return seed
 
 
+def _view_of(weight: Weight) -> KernelView | None:
+    """View a weight as its layer uses it; `None` if that is not known, or it is a bias."""
+    return view_of_weight(weight.owner, weight.variable) if has_rule(weight.owner) else None
+
+
+def _is_kernel(weight: Weight) -> bool:
+    if not has_rule(weight.owner):
+        return bool(weight.variable.name.endswith("kernel"))
+    view = _view_of(weight)
+    return view is not None and not view.is_elementwise
+
+
+def _matching_rules(rules: Sequence[tuple[Any, Any]], weight: Weight) -> list[int]:
+    matching = []
+    for i, (selector, _) in enumerate(rules):
+        how = match(selector, weight.layer, weight.layers, weight.name)
+        if how == Match.WEIGHT or (how == Match.LAYER and _is_kernel(weight)):
+            matching.append(i)
+    return matching
+
+
+def _as_pairs(rules: Rules | None) -> list[tuple[Any, Any]]:
+    if rules is None:
+        return []
+    items = rules.items() if isinstance(rules, Mapping) else rules
+    pairs = []
+    for item in items:
+        if not isinstance(item, tuple) or len(item) != 2:
+            raise ValueError(
+                "`rules` must be a mapping of selectors to initializers, or a sequence of such "
+                f"pairs. Received: {item!r}"
+            )
+        selector, identifier = item
+        check_selector("rules", selector)
+        try:
+            pairs.append((selector, keras.initializers.get(identifier)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                "`rules` must have initializers, or what `keras.initializers.get` takes for one. "
+                f"Received: {identifier!r}. {error}"
+            ) from None
+    return pairs
+
+
+def _select(weights: list[Weight], only: Any) -> list[Weight]:
+    selects = Selection("only", only)
+    selected = [weight for weight in weights if selects(weight.layer, weight.layers, weight.name)]
+    if not selected:
+        raise ValueError(
+            f"`only` must select a weight. Received: only={only!r}. The weights are "
+            f"{_format_paths([weight.path for weight in weights])}."
+        )
+    return selected
+
+
 def _reset_optimizer(model: Any) -> None:
     new = _new_optimizer(model)
     if model.optimizer.built:
@@ -276,7 +257,7 @@ def _reset_optimizer(model: Any) -> None:
 
 
 def _new_optimizer(model: Any) -> Any:
-    """An optimizer like the model's that has not made a step."""
+    """Return an optimizer like the model's, before its first step."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError(
@@ -294,6 +275,6 @@ def _new_optimizer(model: Any) -> Any:
     return new
 
 
-def _listed(paths: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more
+def _format_paths(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
+    return ", ".join(paths[:_MOST_PATHS]) + more

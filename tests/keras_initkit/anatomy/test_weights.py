@@ -6,7 +6,7 @@ import pytest
 
 from keras_initkit.anatomy import weights
 from keras_initkit.anatomy.layers_inside import chains
-from keras_initkit.anatomy.weights import weights_of
+from keras_initkit.anatomy.weights import check_built, weights_of
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -91,9 +91,32 @@ def test_chains_lead_to_every_layer():
     assert found == ["block", "block/one", "block/memory", "block/memory/lstm_cell", "head"]
 
 
-@pytest.mark.parametrize("kind", [k for k in vars(layers).values() if isinstance(k, type)])
-def test_the_numbers_that_keras_gives_are_not_part_of_a_stream(kind):
-    namesake = type(kind.__name__, (layers.Layer,), {})
-    first, second = namesake(), namesake()
-    assert first.name != second.name
-    assert weights._name(first) == weights._name(second)
+def test_the_numbers_that_keras_gives_are_not_part_of_a_stream():
+    for kind in [kind for kind in vars(layers).values() if isinstance(kind, type)]:
+        namesake = type(kind.__name__, (layers.Layer,), {})
+        first, second = namesake(), namesake()
+        assert first.name != second.name
+        assert weights._strip_number(first) == weights._strip_number(second), kind
+
+
+def test_the_owner_is_the_outermost_layer_with_a_rule():
+    layer = layers.Bidirectional(layers.LSTM(2))
+    layer.build((None, 3, 2))
+    assert all(weight.owner is weight.holder for weight in weights_of(layer))
+    for kind in (layers.LSTM, layers.LSTMCell, layers.Bidirectional):
+        found = weights_of(layer, lambda inner, kind=kind: isinstance(inner, (kind, layers.Dense)))
+        assert {type(weight.owner) for weight in found} == {kind}
+        assert all(weight.owner in weight.layers for weight in found)
+
+
+def test_what_has_no_weights_is_named():
+    for model, message in (
+        (
+            "net.keras",
+            "`model` must be a keras.Model or a layer. .* model='net.keras'. Load",
+        ),
+        (layers.Dense(2, name="net"), "`model` must be built, .* Received: 'net', .* Call it on"),
+        (layers.ReLU(name="net"), "`model` must have weights. Received: 'net', .* must be called"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_built(model)

@@ -1,9 +1,6 @@
-"""The audit of a model: its variances against forward passes, what follows, and what it finds."""
+"""The audit of a model: its variances against forward passes, and what it finds."""
 
-import io
-import json
 import re
-import sys
 
 import keras
 import numpy as np
@@ -11,10 +8,8 @@ import pytest
 
 import keras_initkit
 from keras_initkit import audit
-from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.initializers import HeNormal, LecunNormal, Orthogonal
-from keras_initkit.models.audit import rules as rules
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
 
@@ -23,10 +18,6 @@ layers = keras.layers
 
 def to_numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
-
-
-def exactly(text):
-    return f"^{re.escape(text)}$"
 
 
 def sequential(*stack, shape=(64,)):
@@ -44,6 +35,11 @@ def kernel_of(model, layer):
 
 def dense(units=64, *args, **kwargs):
     return layers.Dense(units, *args, **{"kernel_initializer": "he_normal", **kwargs})
+
+
+def followed_by(*stack, **kwargs):
+    """The row of a kernel before some layers."""
+    return kernel_of(sequential(dense(64, name="first", **kwargs), *stack, dense(8)), "first")
 
 
 # The variance at the output.
@@ -129,154 +125,29 @@ def test_an_embedding_chooses_one_of_its_vectors():
     assert row.variance == pytest.approx(np.mean(np.square(outputs)), rel=1e-5)
 
 
-# What follows.
-
-
-def followed_by(*stack, **kwargs):
-    return kernel_of(sequential(dense(64, name="first", **kwargs), *stack, dense(8)), "first")
-
-
 @pytest.mark.parametrize(
     ("stack", "follows", "intended"),
     [
-        ([], "linear", 1.0),
-        ([layers.Activation("relu")], "relu", 2.0),
-        ([layers.Activation("linear"), layers.Activation("tanh")], "tanh", 1.592537**2),
-        ([layers.ReLU()], "relu", 2.0),
         ([layers.ReLU(negative_slope=0.5)], "relu(negative_slope=0.5)", 2 / 1.25),
-        ([layers.LeakyReLU(negative_slope=0.3)], "leaky_relu(0.3)", 2 / 1.09),
         ([layers.PReLU(alpha_initializer=keras.initializers.Constant(0.5))], None, 2 / 1.25),
-        ([layers.ELU()], "elu", 1 / 0.644945),
-        ([layers.Softmax()], "softmax", 1.0),
-        ([layers.Dropout(0.5), layers.Reshape((8, 8)), layers.Flatten(), layers.ReLU()], None, 2),
+        ([layers.Activation("tanh")], "tanh", 1.592537**2),
         ([layers.BatchNormalization(), layers.ReLU()], "BatchNormalization, relu", None),
-        ([layers.LayerNormalization()], "LayerNormalization, linear", None),
         ([layers.Lambda(lambda x: x)], "unknown", None),
-        ([keras.Sequential([layers.Dropout(0.1), layers.Activation("selu")])], "selu", 1.0),
+        ([], "linear", 1.0),
     ],
     ids=lambda case: "",
 )
-def test_what_follows_in_a_stack(stack, follows, intended):
+def test_the_intended_variance(stack, follows, intended):
     row = followed_by(*stack)
     assert follows is None or row.follows == follows
     assert row.intended == (None if intended is None else pytest.approx(intended, rel=1e-5))
 
 
-def test_a_layers_own_activation_comes_first():
-    row = followed_by(layers.Activation("tanh"), activation="relu")
-    assert (row.follows, row.intended) == ("relu", pytest.approx(2.0))
-    row = followed_by(activation=lambda x: 2.0 * x)
-    assert (row.follows, row.intended) == ("<lambda>", pytest.approx(0.25))
-
-
-def test_functions_of_keras_ops():
-    inputs = keras.Input((64,))
-    x = dense(64, name="a")(inputs)
-    x = keras.ops.relu(keras.ops.reshape(x, (-1, 64)) + inputs)
-    x = keras.ops.gelu(dense(64, name="b")(x), approximate=False)
-    x = dense(64, name="c")(x) * 2.0
-    rows = rows_of(keras.Model(inputs, dense(4)(keras.ops.relu(x))))
-    assert rows["a/kernel"].follows == "add, relu"
-    assert rows["b/kernel"].follows == "gelu"
-    assert rows["b/kernel"].intended == pytest.approx(1.533530**2, rel=1e-5)
-    assert rows["c/kernel"].follows == "unknown"
-
-
-def residual_net():
-    inputs = x = keras.Input((8, 8, 16))
-    for i in range(2):
-        y = layers.Conv2D(16, 3, padding="same", name=f"one_{i}")(x)
-        y = layers.ReLU()(layers.BatchNormalization()(y))
-        y = layers.Conv2D(16, 3, padding="same", name=f"two_{i}")(y)
-        y = layers.BatchNormalization(gamma_initializer="zeros", name=f"last_{i}")(y)
-        x = layers.ReLU()(layers.Add()([x, y]))
-    return keras.Model(inputs, dense(4, name="head")(layers.GlobalAveragePooling2D()(x)))
-
-
-def test_residual_sums():
-    rows = rows_of(residual_net())
-    assert rows["one_0/kernel"].follows == "BatchNormalization, relu"
-    assert rows["two_1/kernel"].follows == "BatchNormalization, add, relu"
-    assert rows["head/kernel"].follows == "linear"
-    # A branch that starts at zero is a recipe.
-    assert rows["last_0/gamma"].findings == ("zero",)
-    assert rows["last_0/gamma"].severity == "note"
-
-
-def test_sums_before_a_normalization():
-    inputs = keras.Input((64,))
-    x = layers.Add()([inputs, dense(64, name="a", kernel_initializer="zeros")(inputs)])
-    y = dense(64, name="b")(layers.LayerNormalization()(x))
-    row = rows_of(keras.Model(inputs, dense(4)(y)))["a/kernel"]
-    assert row.follows == "add, LayerNormalization, linear"
-    assert (row.findings, row.severity) == (("zero",), "note")
-
-
-def test_gates():
+def test_the_intended_variance_of_a_gate():
     inputs = keras.Input((64,))
     x = layers.Multiply()([inputs, dense(64, "sigmoid", name="gate")(inputs)])
-    row = rows_of(keras.Model(inputs, dense(4)(x)))["gate/kernel"]
+    row = kernel_of(keras.Model(inputs, dense(4)(x)), "gate")
     assert (row.follows, row.intended) == ("sigmoid as a gate", 1.0)
-
-
-def test_nested_and_shared_models():
-    inner = keras.Sequential([keras.Input((64,)), dense(64, name="inner")], name="block")
-    inputs = keras.Input((64,))
-    x = layers.ReLU()(inner(inputs))
-    x = layers.TimeDistributed(inner)(layers.Reshape((1, 64))(x))
-    row = next(iter(audit(keras.Model(inputs, dense(4)(layers.Flatten()(x))))))
-    assert row.follows == "relu"
-
-
-def test_a_shared_layer():
-    shared = dense(64, name="shared")
-    inputs = keras.Input((64,))
-    x = shared(layers.Activation("tanh")(shared(inputs)))
-    assert kernel_of(keras.Model(inputs, dense(4)(x)), "shared").follows == "tanh"
-
-
-def test_another_model_of_the_same_layers_changes_nothing():
-    """Keras notes all calls of a layer, also those that are not in the model."""
-    inputs = keras.Input((64,))
-    outputs = dense(64, name="first")(inputs)
-    model = keras.Model(inputs, dense(4)(layers.ReLU()(outputs)))
-    keras.Model(inputs, layers.Activation("tanh")(outputs))
-    assert kernel_of(model, "first").follows == "relu"
-
-
-class Subclassed(keras.Model):
-    def __init__(self, initializer="he_normal"):
-        super().__init__()
-        self.one = layers.Dense(64, "relu", kernel_initializer=initializer, name="one")
-        self.two = layers.Dense(64, kernel_initializer=initializer, name="two")
-
-    def call(self, inputs):
-        return self.two(self.one(inputs))
-
-
-def test_of_a_subclassed_model_only_a_layers_own_activation_is_known():
-    model = Subclassed()
-    model(np.ones((1, 64), np.float32))
-    one, two = [row for row in audit(model) if row.role == "kernel"]
-    assert (one.follows, two.follows) == ("relu", "unknown")
-    assert two.intended is None
-    assert not audit(model).problems
-    model.two.kernel.assign(0.1 * model.two.kernel)
-    assert audit(model).problems[0].findings == ("scale",)
-
-
-def test_the_graph_of_keras_is_as_expected():
-    """What the walk reads in Keras: if this fails, see the top of models/graph.py."""
-    inputs = keras.Input((3,))
-    outputs = layers.ReLU()(layers.Dense(2)(inputs))
-    operation, index, place = outputs._keras_history
-    node = operation._inbound_nodes[index]
-    assert (type(operation), place) == (layers.ReLU, 0)
-    assert node.output_tensors[0] is outputs
-    assert type(node.input_tensors[0]._keras_history[0]) is layers.Dense
-    model = keras.Model(inputs, outputs)
-    assert model.inputs[0] is inputs
-    assert Graph(model).following([model, model.layers[1]]).activation == "relu"
 
 
 # Findings.
@@ -301,10 +172,62 @@ def test_a_model_that_starts_right_has_no_problems():
 def test_keras_default_before_relu():
     row = followed_by(activation="relu", kernel_initializer="glorot_uniform")
     assert row.initializer == "GlorotUniform"
-    assert (row.findings, row.severity) == (("scale",), "warning")
+    assert (row.kinds, row.severity) == (("scale",), "warning")
     assert row.fix == (
         "kernel_initializer=HeNormal(), or "
         "keras_initkit.reinitialize(model, {'first/kernel': HeNormal()})"
+    )
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = dense(64, "relu", name="one"), dense(64, name="two")
+
+    def call(self, inputs):
+        return self.two(self.one(inputs))
+
+
+def test_of_a_subclassed_model_a_variance_is_off_if_it_suits_no_activation():
+    model = Subclassed()
+    model(np.ones((1, 64), np.float32))
+    assert kernel_of(model, "two").intended is None
+    assert not audit(model).problems
+    model.two.kernel.assign(0.1 * model.two.kernel)
+    (row,) = audit(model).problems
+    assert row.kinds == ("scale",)
+    assert "suited to no usual activation (followed by unknown)" in row.findings[0].message
+
+
+def residual_net(gamma="zeros"):
+    inputs = x = keras.Input((8, 8, 16))
+    y = layers.Conv2D(16, 3, padding="same", name="one")(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.Conv2D(16, 3, padding="same", name="two")(y)
+    y = layers.BatchNormalization(gamma_initializer=gamma, name="last")(y)
+    x = layers.ReLU()(layers.Add()([x, y]))
+    return keras.Model(inputs, dense(4, name="head")(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_a_branch_may_start_at_zero():
+    row = rows_of(residual_net())["last/gamma"]
+    assert (row.kinds, row.severity, row.fix) == (("zero",), "note", "")
+    inputs = keras.Input((64,))
+    x = layers.Add()([inputs, dense(64, name="a", kernel_initializer="zeros")(inputs)])
+    y = dense(64)(layers.LayerNormalization()(x))
+    row = kernel_of(keras.Model(inputs, dense(4)(y)), "a")
+    assert (row.kinds, row.severity, row.fix) == (("zero",), "note", "")
+
+
+def test_a_finding_is_a_sentence_with_its_numbers():
+    row = followed_by(activation="relu", kernel_initializer=keras.initializers.RandomNormal(0, 1))
+    (finding,) = row.findings
+    assert (finding.kind, finding.layer, finding.step) == ("scale", "first", None)
+    assert (finding.severity, finding.fix) == ("warning", row.fix)
+    assert finding.evidence == {"variance": row.variance, "intended": row.intended}
+    assert finding.message == (
+        f"Inputs of mean square 1 leave `first/kernel` with variance {row.variance:.3g}, not 2 "
+        "(followed by relu)."
     )
 
 
@@ -326,30 +249,6 @@ def test_the_fix_is_one():
     assert audit(model).problems == ()
 
 
-@pytest.mark.parametrize(
-    ("stack", "initializer"),
-    [
-        ([layers.ReLU()], "HeNormal()"),
-        ([layers.ReLU(max_value=6.0)], "HeNormal()"),
-        ([layers.ReLU(negative_slope=0.5)], "HeNormal(negative_slope=0.5)"),
-        ([layers.LeakyReLU(negative_slope=0.3)], "HeNormal(negative_slope=0.3)"),
-        ([layers.Activation("gelu")], "LecunNormal(gain='gelu')"),
-        ([layers.Activation("selu")], "LecunNormal()"),
-        ([layers.Activation("softmax")], "LecunNormal()"),
-        ([layers.Activation(lambda x: keras.ops.relu(2.0 * x))], "LecunNormal(gain=0.7071)"),
-        ([], "LecunNormal()"),
-    ],
-    ids=lambda case: "",
-)
-def test_the_initializer_that_suits_what_follows(stack, initializer):
-    row = followed_by(*stack, kernel_initializer=keras.initializers.RandomNormal())
-    assert row.findings == ("scale",)
-    assert row.fix == (
-        f"kernel_initializer={initializer}, or "
-        f"keras_initkit.reinitialize(model, {{'first/kernel': {initializer}}})"
-    )
-
-
 def test_orthogonal_gates_stay_orthogonal():
     row = rows_of(sequential(layers.LSTM(32, name="lstm"), shape=(5, 32)))[
         "lstm/lstm_cell/recurrent_kernel"
@@ -365,7 +264,10 @@ def test_orthogonal_gates_stay_orthogonal():
 def test_other_fans_than_the_shape_has():
     rows = rows_of(sequential(layers.DepthwiseConv2D(3, name="d"), dense(4), shape=(9, 9, 32)))
     row = rows["d/kernel"]
-    assert row.findings == ("scale", "fans")
+    assert row.kinds == ("scale", "fans")
+    assert row.findings[1].message == (
+        "Keras reads fans 288/9 from the shape of `d/kernel`; the layer has 9/9."
+    )
     assert row.fix == (
         "depthwise_initializer=LecunNormal() with keras_initkit.layer_aware(layer), or "
         "keras_initkit.reinitialize(model, {'d/kernel': LecunNormal()})"
@@ -383,38 +285,44 @@ def test_a_normalization_that_does_not_normalize(rng):
     model = sequential(*stack, shape=(8, 8, 512))
     row = rows_of(model)["s/depthwise_kernel"]
     assert row.follows == "BatchNormalization, relu"
-    assert row.findings == ("swallowed", "fans")
+    assert row.kinds == ("swallowed", "fans")
+    assert re.fullmatch(
+        "Behind `s/depthwise_kernel` the variance is 0.00.*, not large against epsilon 0.001 of "
+        "`n`: it does not normalize.",
+        row.findings[0].message,
+    )
     inputs = rng.standard_normal((8, 8, 8, 512), dtype=np.float32)
     normalized = to_numpy(stack[1](stack[0](inputs), training=True))
     assert normalized.var() < 0.9
-    assert rows_of(model)["s/pointwise_kernel"].findings == ()
+    assert rows_of(model)["s/pointwise_kernel"].kinds == ()
     keras_initkit.reinitialize(model, {"s": HeNormal()}, seed=0)
     assert not audit(model).problems
 
 
 @pytest.mark.parametrize(
-    ("initializer", "finding", "what"),
+    ("initializer", "kind", "state", "reason"),
     [
-        ("zeros", "zero", "no signal passes: "),
-        (keras.initializers.Constant(0.02), "constant", "all units start as one: "),
+        ("zeros", "zero", "is all zeros", "no signal passes"),
+        (keras.initializers.Constant(0.02), "constant", "is constant", "all units start as one"),
     ],
 )
-def test_units_that_start_as_one(initializer, finding, what):
+def test_units_that_start_as_one(initializer, kind, state, reason):
     row = followed_by(activation="relu", kernel_initializer=initializer)
-    assert (row.findings, row.severity) == ((finding,), "error")
-    assert row.fix.startswith(f"{what}kernel_initializer=HeNormal(), or ")
+    assert (row.kinds, row.severity) == ((kind,), "error")
+    assert row.findings[0].message == f"`first/kernel` {state}: {reason}."
+    assert row.fix.startswith(f"{reason}: kernel_initializer=HeNormal(), or ")
 
 
 def test_units_that_are_alike_with_different_inputs():
     model = sequential(dense(64, "relu", name="a"), dense(4))
     model.layers[0].kernel.assign(np.repeat(np.linspace(-1, 1, 64)[:, None], 64, axis=1))
     row = kernel_of(model, "a")
-    assert (row.findings, row.severity) == (("alike",), "error")
+    assert (row.kinds, row.severity) == (("alike",), "error")
 
 
 def test_logistic_regression_may_start_at_zero():
     (row, _) = audit(sequential(dense(10, "softmax", kernel_initializer="zeros")))
-    assert (row.findings, row.severity, row.fix) == (("zero",), "note", "")
+    assert (row.kinds, row.severity, row.fix) == (("zero",), "note", "")
 
 
 def test_a_depthwise_mean_is_no_symmetry():
@@ -429,7 +337,7 @@ def test_a_depthwise_mean_is_no_symmetry():
 def test_a_scale_of_zero_that_ends_no_branch():
     model = sequential(dense(), layers.BatchNormalization(gamma_initializer="zeros"), dense())
     (row,) = audit(model).problems
-    assert (row.role, row.findings, row.severity) == ("scale", ("zero",), "warning")
+    assert (row.role, row.kinds, row.severity) == ("scale", ("zero",), "warning")
     assert row.fix == "gamma_initializer='ones': zeros are for the end of a residual branch"
 
 
@@ -452,10 +360,13 @@ def test_the_same_random_numbers(first, second, why):
         dense(4),
     )
     a, b = audit(model).problems
-    assert a.findings == b.findings == ("same",)
+    assert a.kinds == b.kinds == ("same",)
     assert b.fix == (
         f"same values as a/kernel{why}: give each layer an initializer of its own "
         "without a seed, or keras_initkit.reinitialize(model, seed=0)"
+    )
+    assert b.findings[0].message == (
+        f"The random numbers of `b/kernel` and `a/kernel` have correlation 1{why}."
     )
     keras_initkit.reinitialize(model, seed=0)
     assert not audit(model).problems
@@ -464,7 +375,7 @@ def test_the_same_random_numbers(first, second, why):
 def test_attention_with_a_seed():
     layer = layers.MultiHeadAttention(2, 8, kernel_initializer=LecunNormal(seed=1))
     layer.build((None, 5, 16), (None, 5, 16))
-    same = [row.path.split("/")[-2] for row in audit(layer) if "same" in row.findings]
+    same = [row.path.split("/")[-2] for row in audit(layer) if "same" in row.kinds]
     assert {"query", "key", "value"} <= set(same)
 
 
@@ -473,36 +384,6 @@ def test_patterns_and_biases_are_not_random_numbers():
         dense(64, kernel_initializer="identity"), dense(64, kernel_initializer="identity"), dense(4)
     )
     assert not audit(model).problems
-
-
-@pytest.mark.parametrize("size", [64, 300, 5000])
-def test_likenesses(size, rng):
-    first, other = rng.standard_normal((2, size))
-    weights = [first, other, np.append(-2.0 * first, other), np.ones(size)]
-    found = rules.likenesses(weights)
-    assert [(one.first, one.second) for one in found] == [(0, 2)]
-    assert found[0].correlation == pytest.approx(-1.0)
-    assert not found[0].is_same
-    half = 0.5 * first + other
-    pairs = {(one.first, one.second) for one in rules.likenesses([first, half])}
-    # With 64 or 300 numbers that much happens by chance, as far as many pairs are looked at.
-    assert pairs == ({(0, 1)} if size == 5000 else set())
-
-
-def test_independent_numbers_are_not_alike(rng):
-    weights = [rng.standard_normal(size) for size in (64, 100, 256, 1000, 5000) * 40]
-    assert rules.likenesses(weights) == []
-
-
-def test_variances_that_are_off():
-    assert not rules.is_off(1.0, 1.0, 10_000)
-    assert rules.is_off(0.5, 1.0, 10_000)
-    assert rules.is_off(2.0, 1.0, 10_000)
-    assert not rules.is_off(2.0, 1.0, 16)
-    assert not rules.is_off(3.0, None, 10_000)
-    assert rules.is_swallowed(0.008, 1e-3)
-    assert not rules.is_swallowed(0.01, 1e-3)
-    assert not rules.is_swallowed(0.0, 0.0)
 
 
 class LowRank(keras.layers.Layer):
@@ -517,9 +398,9 @@ class LowRank(keras.layers.Layer):
 def test_a_layer_of_ones_own():
     a, bias, *_ = audit(sequential(LowRank(name="low"), dense(4)))
     assert (a.role, a.true_fans, a.variance) == ("kernel", None, None)
-    assert (a.findings, a.severity) == (("unknown",), "note")
+    assert (a.kinds, a.severity) == (("unknown",), "note")
     assert a.fix == "write a rule: @keras_initkit.register_fans(LowRank)"
-    assert (bias.role, bias.findings) == ("bias", ())
+    assert (bias.role, bias.kinds) == ("bias", ())
 
 
 def test_recurrent_layers_with_orthogonal_gates():
@@ -527,88 +408,6 @@ def test_recurrent_layers_with_orthogonal_gates():
     model = sequential(layer, dense(4), shape=(5, 32))
     keras_initkit.reinitialize(model, seed=0)
     assert not audit(model).problems
-
-
-def test_an_initializer_is_shown_with_what_is_not_its_default():
-    def shown(initializer):
-        return followed_by(kernel_initializer=initializer).initializer
-
-    assert shown(HeNormal(seed=3)) == "HeNormal"
-    assert shown(HeNormal(gain="tanh")) == "HeNormal(gain='tanh')"
-    assert shown(keras.initializers.VarianceScaling(2.0)) == "VarianceScaling(scale=2)"
-    assert shown("ones") == "Ones"
-    assert shown(Orthogonal("relu", scaled=True)) == "Orthogonal(gain='relu', scaled=True)"
-
-
-# The result.
-
-
-def small_audit():
-    last = dense(4, kernel_initializer=LecunNormal())
-    return audit(sequential(dense(64, "relu", name="a", kernel_initializer="zeros"), last))
-
-
-def test_as_dicts_for_json():
-    result = small_audit()
-    dicts = result.to_dict()
-    assert json.loads(json.dumps(dicts)) == dicts
-    assert [row["path"] for row in dicts] == [row.path for row in result]
-    assert dicts[0]["shape"] == [64, 64]
-    assert dicts[0]["findings"] == ["zero"]
-
-
-def test_as_a_dataframe():
-    pytest.importorskip("pandas")
-    frame = small_audit().to_dataframe()
-    assert len(frame) == 4
-    assert frame.set_index("path").loc["a/kernel", "severity"] == "error"
-    assert list(frame.columns)[:4] == ["path", "layer", "shape", "role"]
-
-
-def test_without_pandas(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    message = (
-        "`to_dataframe` needs pandas, which is not installed. Install it: "
-        "`pip install keras-initkit[report]`. Without it there is `to_dict`."
-    )
-    with pytest.raises(ImportError, match=exactly(message)):
-        small_audit().to_dataframe()
-
-
-def test_as_text():
-    result = small_audit()
-    lines = str(result).splitlines()
-    assert (
-        lines[0] == "net: 4 weights, 1 error, 0 warnings, 0 notes (zero 1)" or "scale" in lines[0]
-    )
-    assert lines[1].split()[:3] == ["weight", "initializer", "fans"]
-    assert lines[2].startswith("a/kernel")
-    assert lines[2].endswith("error: zero")
-    assert "Not shown, without findings: 2 that are no kernels." in lines
-    assert "What to do:" in lines
-    assert any(line.startswith("- a/kernel: no signal passes: ") for line in lines)
-    assert repr(result) == f"<Audit of 'net': {result.summary}>"
-    assert len(result) == len(result.rows) == 4
-
-
-def test_a_fix_that_several_weights_need_is_printed_once():
-    names = ["a", "b", "c", "d"]
-    stack = [dense(64, "relu", kernel_initializer="lecun_normal", name=name) for name in names]
-    text = str(audit(sequential(*stack, dense(4, kernel_initializer=LecunNormal()))))
-    expected = (
-        "- a/kernel, b/kernel and 2 more: kernel_initializer=HeNormal(), or "
-        "keras_initkit.reinitialize(model, {path: HeNormal()})"
-    )
-    assert text.splitlines()[-1] == expected
-
-
-def test_as_a_table_of_rich():
-    console = pytest.importorskip("rich.console").Console(width=200, file=io.StringIO())
-    console.print(small_audit())
-    text = console.file.getvalue()
-    assert "error: zero" in text
-    assert "a/kernel" in text
-    assert "What to do:" in text
 
 
 def test_nothing_changes_in_the_model():
@@ -629,22 +428,10 @@ def test_half_precision_and_states():
     assert {row.role for row in rows.values()} == {"kernel", "scale", "bias", "state"}
 
 
-def test_errors():
+def test_a_model_must_be_built():
     message = (
         "`model` must be built, so that it has weights. Received: 'net', which is not. Call it on "
         "data, or `model.build(input_shape)`."
     )
-    with pytest.raises(ValueError, match=exactly(message)):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         audit(keras.Sequential([dense()], name="net"))
-    message = (
-        "`model` must be a keras.Model or a layer. Received: model='net.keras'. Load a saved "
-        "model first: `keras.models.load_model(path)`."
-    )
-    with pytest.raises(ValueError, match=exactly(message)):
-        audit("net.keras")
-    message = (
-        "`model` must have weights. Received: 'net', which has none. A model that makes them when "
-        "it is called must be called on data first."
-    )
-    with pytest.raises(ValueError, match=exactly(message)):
-        audit(sequential(layers.ReLU()))

@@ -1,0 +1,227 @@
+"""The path of a layer's output through the graph, to the nearest activation or the next kernel."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_initkit.anatomy.activations import (
+    Activation,
+    layer_as_activation,
+    operation_as_activation,
+    own_activation,
+)
+from keras_initkit.anatomy.graph import Call, Graph
+from keras_initkit.anatomy.layers_inside import layers_inside
+
+LINEAR = "linear"
+
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+)
+_ATTENTIONS = (keras.layers.Attention, keras.layers.AdditiveAttention)
+_HEADS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+_ADDING = {"Add", "Average", "Subtract"}
+# Classes of layers and operations that leave a signal as it is, or nearly. The operations behind
+# functions of `keras.ops` have no public class.
+_PASSING = re.compile(
+    r"(Adaptive|Global)?(Average|Max)Pool(ing)?(\dD)?|(Spatial|Gaussian|Alpha)?Dropout(\dD)?"
+    r"|ZeroPadding\dD|Cropping\dD|UpSampling\dD|GaussianNoise|ActivityRegularization|Identity"
+    r"|Activation|Masking|Reshape|Flatten|Permute|RepeatVector|Concatenate|Add|Average|Subtract"
+    r"|BroadcastTo|Cast|Copy|ExpandDims|Flip|GetItem|Mean|Moveaxis|Pad|Ravel|Repeat|Roll|Split"
+    r"|Squeeze|Stack|StopGradient|Swapaxes|Tile|Transpose"
+)
+
+# Tells of a layer if there is a rule for its kernels.
+HasRule = Callable[[Any], bool]
+
+
+class Normalization(NamedTuple):
+    """A call of a normalization layer."""
+
+    layer: Any
+
+
+class Kernel(NamedTuple):
+    """A call of a layer with kernels, or of attention: a signal ends here."""
+
+
+class Unknown(NamedTuple):
+    """A call of a layer or operation with an unknown effect on a signal."""
+
+
+class Pass(NamedTuple):
+    """A call that leaves a signal nearly as it is.
+
+    Attributes:
+        adds: Whether it adds the signal to others.
+    """
+
+    adds: bool = False
+
+
+class Following(NamedTuple):
+    """The way of a layer's output to the next activation.
+
+    Attributes:
+        activation: Name of the activation; "linear" if the signal reaches the next weights or the
+            output without one; `None` if unknown.
+        function: The activation, a callable; `None` for "linear".
+        normalization: The normalization layer before the activation, or `None`.
+        adds: Whether the signal is added to others before the activation.
+        is_sum_normalized: Whether it is added before the normalization.
+        is_gate: Whether another signal is multiplied by the activation's output.
+        is_last: Whether no kernels follow.
+    """
+
+    activation: str | None = None
+    function: Callable[[Any], Any] | None = None
+    normalization: Any = None
+    adds: bool = False
+    is_sum_normalized: bool = False
+    is_gate: bool = False
+    is_last: bool = False
+
+    @property
+    def text(self) -> str:
+        """The same in words, such as "BatchNormalization, add, relu"."""
+        parts = ["add"] if self.adds else []
+        if self.normalization is not None:
+            name = type(self.normalization).__name__
+            parts = [*parts, name] if self.is_sum_normalized else [name, *parts]
+        parts.append(self.activation or "unknown")
+        return ", ".join(parts) + (" as a gate" if self.is_gate else "")
+
+    def after(self, step: Normalization | Pass) -> "Following":
+        """Return the way with one more step."""
+        if isinstance(step, Pass):
+            return self._replace(adds=True) if step.adds else self
+        if self.normalization is not None:
+            return self
+        return self._replace(normalization=step.layer, is_sum_normalized=self.adds)
+
+
+def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
+    """Follow the output of a layer's kernels.
+
+    A signal with several ways to go, as in residual networks, is followed to the nearest
+    activation on any of them.
+
+    Args:
+        graph: The model's graph.
+        layers: The layers around a weight, from the model to the one that holds it.
+        has_rule: Tells of a layer if there is a rule for its kernels.
+    """
+    holder = layers[-1]
+    known = [layer for layer in layers if id(layer) in graph.made]
+    tensors = graph.made[id(known[-1])] if known else []
+    if _is_inside(layers):
+        return Following(LINEAR)
+    is_last = bool(known) and _is_last(graph, tensors, has_rule)
+    own = own_activation(holder)
+    if own is not None:
+        return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
+    if not known or not _makes_output_of(holder, known[-1]):
+        return Following()
+    return _search(graph, tensors, has_rule)._replace(is_last=is_last)
+
+
+def classify(call: Call, has_rule: HasRule) -> Activation | Normalization | Kernel | Unknown | Pass:
+    """Say what a call does with a signal that it takes."""
+    operation = call.operation
+    if operation is None:
+        return Pass()
+    passes = _passes(operation)
+    activation = None
+    if isinstance(operation, keras.layers.Layer):
+        activation = layer_as_activation(operation)
+    elif not passes and len(call.inputs) == 1:
+        activation = operation_as_activation(operation)
+    if activation is not None:
+        return activation
+    if isinstance(operation, _NORMALIZATIONS):
+        return Normalization(operation)
+    if isinstance(operation, _ATTENTIONS) or _has_kernel(operation, has_rule):
+        return Kernel()
+    if not passes:
+        return Unknown()
+    return Pass(adds=type(operation).__name__ in _ADDING and len(call.inputs) > 1)
+
+
+def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Following:
+    """Look for the nearest activation, breadth first."""
+    queue = deque((tensor, Following()) for tensor in tensors)
+    seen: set[int] = set()
+    ends: dict[str, Following] = {}
+    while queue:
+        tensor, way = queue.popleft()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        calls = graph.takers.get(tensor, [])
+        if tensor in graph.outputs:
+            ends.setdefault("output", way._replace(activation=LINEAR))
+        elif not calls:
+            ends.setdefault("unknown", way)
+        for call in calls:
+            match classify(call, has_rule):
+                case Activation(name, function):
+                    is_gate = graph.is_gate(call.outputs)
+                    return way._replace(activation=name, function=function, is_gate=is_gate)
+                case Kernel():
+                    ends.setdefault("kernel", way._replace(activation=LINEAR))
+                case Unknown():
+                    ends.setdefault("unknown", way)
+                case step:
+                    queue.extend((output, way.after(step)) for output in call.outputs)
+    return next((ends[end] for end in ("kernel", "unknown", "output") if end in ends), Following())
+
+
+def _is_last(graph: Graph, tensors: Sequence[int], has_rule: HasRule) -> bool:
+    """Check if a way leads from tensors to the model's output, and none to a kernel."""
+    queue, seen, reached = list(tensors), set(tensors), False
+    while queue:
+        tensor = queue.pop()
+        reached |= tensor in graph.outputs
+        for call in graph.takers.get(tensor, []):
+            if _has_kernel(call.operation, has_rule):
+                return False
+            queue += [output for output in call.outputs if output not in seen]
+            seen |= set(call.outputs)
+    return reached
+
+
+def _is_inside(layers: Sequence[Any]) -> bool:
+    """Check if a layer's sums stay within a recurrent cell or an attention layer."""
+    holder = layers[-1]
+    if isinstance(holder, _ATTENTIONS) or any(isinstance(x, keras.layers.RNN) for x in layers):
+        return True
+    in_heads = any(isinstance(layer, _HEADS) for layer in layers[:-1])
+    return in_heads and holder.name != "attention_output"
+
+
+def _makes_output_of(holder: Any, operation: Any) -> bool:
+    """Check if the output of a layer in the graph is that of a layer inside it."""
+    if isinstance(operation, keras.layers.Wrapper):
+        return holder is operation or _makes_output_of(holder, operation.layer)
+    return holder is operation or isinstance(operation, _HEADS)
+
+
+def _has_kernel(operation: Any, has_rule: HasRule) -> bool:
+    return (
+        isinstance(operation, keras.layers.Layer)
+        and not isinstance(operation, (*_NORMALIZATIONS, keras.layers.PReLU))
+        and bool(operation.weights)
+        and any(has_rule(layer) for layer in layers_inside(operation))
+    )
+
+
+def _passes(operation: Any) -> bool:
+    is_of_keras = type(operation).__module__.startswith("keras.")
+    return is_of_keras and _PASSING.fullmatch(type(operation).__name__) is not None

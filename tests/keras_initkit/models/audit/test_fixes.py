@@ -1,0 +1,52 @@
+"""Intended variances and suggested initializers, of activations alone."""
+
+import functools
+
+import keras
+import pytest
+
+from keras_initkit.anatomy.following import Following
+from keras_initkit.models.audit.fixes import intended_variance, suggest_initializer
+
+pytestmark = pytest.mark.backends("tensorflow", "torch")
+
+functions = keras.activations
+LEAKY = functools.partial(functions.leaky_relu, negative_slope=0.3)
+HALF = functools.partial(functions.relu, negative_slope=0.5, max_value=None, threshold=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "variance", "initializer"),
+    [
+        ("relu", functions.relu, 2.0, "HeNormal()"),
+        ("relu(negative_slope=0.5)", HALF, 2 / 1.25, "HeNormal(negative_slope=0.5)"),
+        ("leaky_relu(0.3)", LEAKY, 2 / 1.09, "HeNormal(negative_slope=0.3)"),
+        ("tanh", functions.tanh, 1.592537**2, "LecunNormal(gain='tanh')"),
+        ("elu", functions.elu, 1 / 0.644945, "LecunNormal(gain='elu')"),
+        ("gelu", functions.gelu, 1.533530**2, "LecunNormal(gain='gelu')"),
+        ("selu", functions.selu, 1.0, "LecunNormal()"),
+        ("softmax", functions.softmax, 1.0, "LecunNormal()"),
+        ("<lambda>", lambda x: keras.ops.relu(2.0 * x), 0.5, "LecunNormal(gain=0.7071)"),
+        ("<lambda>", lambda x: 2.0 * x, 0.25, "LecunNormal(gain=0.5)"),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_an_activation(name, function, variance, initializer):
+    # Not all functions are computed in float64.
+    assert intended_variance(function) == pytest.approx(variance, rel=1e-5)
+    assert suggest_initializer(Following(name, function)) == initializer
+
+
+def test_without_an_activation_of_its_own():
+    assert suggest_initializer(Following("linear")) == "LecunNormal()"
+    assert suggest_initializer(Following()) == "LecunNormal()"
+    last = Following("tanh", functions.tanh, is_last=True)
+    assert suggest_initializer(last) == "LecunNormal()"
+    gate = Following("sigmoid", functions.sigmoid, is_gate=True)
+    assert suggest_initializer(gate) == "LecunNormal()"
+
+
+def test_a_bounded_relu_is_one():
+    bounded = functools.partial(functions.relu, max_value=6.0)
+    following = Following("relu(max_value=6)", bounded)
+    assert suggest_initializer(following) == "HeNormal()"

@@ -1,0 +1,181 @@
+"""Layers whose initializers know them from the start, on the backend in use."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit import layer_aware, reinitialize
+from keras_initkit.initializers import HeNormal, XavierUniform
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+layers = keras.layers
+
+
+def numpy(value):
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
+def assert_same(some, others):
+    for a, b in zip(some, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def depthwise():
+    return layers.DepthwiseConv2D(3, depthwise_initializer=HeNormal(gain=1.0), name="depthwise")
+
+
+class Own(keras.Model):
+    """A model whose layer is built while its training step is traced."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return keras.ops.mean(self.inner(x), axis=(1, 2))
+
+
+@pytest.mark.parametrize("when", ["built", "called", "in a model", "in a model with its own call"])
+def test_a_layer_is_right_when_it_is_built(when):
+    layer = depthwise()
+    build = layer.build
+    shape = (1, 8, 8, 64)
+    if when == "built":
+        layer.build(shape)
+    assert layer_aware(layer, seed=1) is layer
+    if when == "called":
+        layer(np.zeros(shape, "float32"))
+    elif when == "in a model":
+        keras.Sequential([keras.Input(shape[1:]), layer])
+    elif when == "in a model with its own call":
+        model = Own(layer)
+        model.compile("sgd", "mse")
+        model.fit(np.zeros(shape, "float32"), np.zeros((1, 64), "float32"), verbose=0)
+    assert layer.build == build
+    assert numpy(layer.kernel).var() == pytest.approx(1 / 9, rel=0.2)
+    other = depthwise()
+    other.build(shape)
+    reinitialize(other, seed=1)
+    np.testing.assert_array_equal(numpy(layer.kernel), numpy(other.kernel))
+
+
+def test_layers_inside_are_layer_aware_too():
+    inner = layers.LSTM(32, kernel_initializer=XavierUniform())
+    layer = layer_aware(layers.Bidirectional(inner), seed=0)
+    layer.build((None, 2, 32))
+    kernels = [numpy(w) for w in layer.weights if w.name == "kernel"]
+    assert np.abs(np.corrcoef(*(kernel.ravel() for kernel in kernels))[0, 1]) < 0.1
+    for kernel in kernels:
+        # A gate has 32 inputs and 32 outputs, not 128.
+        assert kernel.var() == pytest.approx(1 / 32, rel=0.1)
+
+
+class Inside(keras.Layer):
+    """A layer whose own `build` builds none of the layers inside it."""
+
+    def __init__(self, traced=True):
+        super().__init__()
+        dense = [layers.Dense(64, kernel_initializer=HeNormal(seed=1)) for _ in range(2)]
+        self.first, self.second = dense
+        self.nothing = layers.ReLU()
+        self.traced = traced
+
+    def call(self, x, other=False):
+        if not self.traced:
+            x = keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(x))
+        return self.nothing((self.second if other else self.first)(x))
+
+
+class BuiltBefore(Inside):
+    def build(self, shape):
+        self.built = True
+
+
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")
+@pytest.mark.parametrize("traced", [True, False], ids=["traced", "eager alone"])
+@pytest.mark.parametrize("kind", [Inside, BuiltBefore])
+@pytest.mark.parametrize("order", [(False, True), (True, False)])
+def test_layers_inside_that_are_built_at_their_first_call_are_layer_aware(kind, traced, order):
+    layer = kind(traced)
+    builds = [inner.build for inner in (layer.first, layer.second)]
+    layer_aware(layer, seed=3)
+    x = np.ones((2, 32), "float32")
+    outputs = [numpy(layer(x, other=other)) for other in order]
+    # They are drawn before they are used.
+    again = [numpy(layer(x, other=other)) for other in order]
+    assert_same(outputs, again)
+    assert [inner.build for inner in (layer.first, layer.second)] == builds
+    first, second = numpy(layer.first.kernel), numpy(layer.second.kernel)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+    # In any order they are what a layer that is built has.
+    expected = kind(traced)
+    for inner in (expected.first, expected.second):
+        inner.build((None, 32))
+    expected.built = True
+    reinitialize(expected, seed=3)
+    assert_same([first, second], [numpy(expected.first.kernel), numpy(expected.second.kernel)])
+
+
+def test_weights_that_are_there_before_a_layer_is_built_are_layer_aware():
+    class Early(keras.Layer):
+        def __init__(self):
+            super().__init__()
+            self.kernel_initializer = HeNormal(seed=1)
+            self.kernel = self.add_weight((8, 8), self.kernel_initializer, name="kernel")
+
+        def call(self, x):
+            return x @ self.kernel
+
+    layer = layer_aware(Early(), seed=3)
+    before = numpy(layer.kernel)
+    assert np.any(before != numpy(HeNormal(seed=1)((8, 8))))
+    layer(np.ones((2, 8), "float32"))
+    np.testing.assert_array_equal(numpy(layer.kernel), before)
+
+
+def test_a_layer_around_others_is_complete_when_its_weights_are_drawn():
+    complete = []
+
+    class Noting(keras.initializers.Zeros):
+        def __call__(self, shape, dtype=None, **kwargs):
+            complete.append(outer.second.built)
+            return super().__call__(shape, dtype)
+
+    class Outer(keras.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (layers.Dense(2, kernel_initializer=Noting()) for _ in "ab")
+
+        def build(self, shape):
+            self.first.build(shape)
+            self.second.build(shape)
+
+    outer = layer_aware(Outer())
+    outer.build((None, 2))
+    # Drawn by Keras, in turn, and then by `layer_aware`.
+    assert complete == [False, False, True, True]
+
+
+def test_a_build_that_fails_may_be_tried_again():
+    layer = layer_aware(layers.Conv2D(8, 3, groups=2, kernel_initializer=HeNormal(seed=1)), seed=3)
+    with pytest.raises(ValueError, match="evenly divisible by the number of groups"):
+        layer.build((None, 9, 9, 3))
+    layer.build((None, 9, 9, 4))
+    assert np.any(numpy(layer.kernel) != numpy(HeNormal(seed=1)((3, 3, 2, 8))))
+
+
+def test_a_layer_aware_model_saves_and_clones_as_ever(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 4)), layer_aware(depthwise())])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(map(numpy, loaded.weights), map(numpy, model.weights))
+    clone = keras.models.clone_model(model)
+    assert clone.get_config() == model.get_config()
+
+
+def test_layer_aware_takes_layers():
+    with pytest.raises(ValueError, match=r"`layer` must be a keras.layers.Layer. Received: layer="):
+        layer_aware(HeNormal())
+    with pytest.raises(ValueError, match="`seed` must be an integer or None"):
+        layer_aware(depthwise(), seed="1")  # type: ignore[arg-type]
