@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.connectivity.layer_fans import owners, view_of_weight
+from keras_initkit.anatomy.weights import weights_of
+from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers import (
     ChronoBias,
     DeltaOrthogonal,
@@ -81,8 +82,9 @@ def attention_of(layer: Any, *shape: int) -> Any:
 
 def draw(layer: Any, name: str, initializer: Any) -> tuple[Any, np.ndarray]:
     """Draw a weight of a layer as what it is; return its view and the matrices that it holds."""
-    [(variable, owner)] = [pair for pair in owners(layer) if pair[0].path.endswith(name)]
-    view: Any = view_of_weight(owner, variable)
+    [own] = [own for own in weights_of(layer, has_rule) if own.variable.path.endswith(name)]
+    variable = own.variable
+    view: Any = view_of_weight(own.owner, variable)
     weight = initializer.draw(view)
     assert tuple(weight.shape) == tuple(variable.shape)
     variable.assign(weight)
