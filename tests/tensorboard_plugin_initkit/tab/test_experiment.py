@@ -43,7 +43,7 @@ from tensorboard_plugin_initkit.record.schema import (
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.tensorboard_plugin_initkit.support.application import python_provider
-from tests.tensorboard_plugin_initkit.support.browser import eventually
+from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
 
 HOSTILE = [
     "plain/dense",

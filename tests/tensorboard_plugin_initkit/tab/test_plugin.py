@@ -42,7 +42,7 @@ from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, La
 from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
-from tests.tensorboard_plugin_initkit.support.browser import eventually, loads, tensorboard
+from tests.tensorboard_plugin_initkit.support.tensorboard import eventually, loads, tensorboard
 
 HOSTILE = [
     "=HYPERLINK(1)",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -25,13 +22,8 @@ from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
 from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tests.tensorboard_plugin_initkit.support.browser import (
-    NoBrowserError,
-    Tab,
-    TensorBoard,
-    chromium,
-    eventually,
-)
+from tests.tensorboard_plugin_initkit.support.application import served
+from tests.tensorboard_plugin_initkit.support.browser import Tab
 from tests.tensorboard_plugin_initkit.support.made_logs import (
     ALL,
     HOSTILE,
@@ -43,6 +35,7 @@ from tests.tensorboard_plugin_initkit.support.made_logs import (
     layout_of,
     write_log,
 )
+from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
 
 pytestmark = pytest.mark.slow
 LAYERS, STEPS = 30, 400
@@ -54,10 +47,10 @@ PREFIX = "/some/prefix"
 CHANGING = ("growing", "doomed")
 
 
-def finding(kind: str, layer: int | str, step: int) -> Finding:
+def finding(kind: str, layer: int | str, step: int, fix: str = "") -> Finding:
     name = f"dense_{layer}" if isinstance(layer, int) else layer
     message = f"The gradient of {name} is {kind} since step {step}."
-    return Finding(kind, name, step, message, {"factor": 0.5, "steps": 12.0})
+    return Finding(kind, name, step, message, {"factor": 0.5, "steps": 12.0}, fix=fix)
 
 
 def spiky() -> np.ndarray:
@@ -91,11 +84,11 @@ class Logs(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory) -> Logs:
-    path = tmp_path_factory.mktemp("logs")
+def logs(boards) -> Logs:
+    path = boards.log_dir
     train(path / "trained")
     write_log(path / "healthy", depth_profile(LAYERS, STEPS, 0.98))
-    vanishing = [finding("vanishing", 0, 40), finding("dead", 3, 300)]
+    vanishing = [finding("vanishing", 0, 40, "draw the weights wider"), finding("dead", 3, 300)]
     write_log(path / "vanishing", depth_profile(LAYERS, STEPS, 0.6), findings=vanishing)
     exploding = [finding("exploding", 0, 20)]
     write_log(path / "exploding", depth_profile(LAYERS, STEPS, 1.45), findings=exploding)
@@ -124,81 +117,22 @@ def check_read(board: TensorBoard) -> None:
         assert board.get("data/plugin/initkit/run", run=run(name))["records"] == records
 
 
-class Boards:
-    """TensorBoard processes, by name."""
-
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
-        self._started: dict[str, TensorBoard] = {}
-        self._ready: set[str] = set()
-
-    def start(self, name: str, log_dir: Path, *flags: str, without: tuple[str, ...] = ()) -> None:
-        output = self._scratch / f"{name}.txt"
-        flags = ("--reload_interval", "1", *flags)
-        self._started[name] = TensorBoard(log_dir, output, *flags, without=without)
-
-    def __getitem__(self, name: str) -> TensorBoard:
-        """One that has read its logs."""
-        board = self._started[name]
-        if name not in self._ready:
-            board.wait()
-            if name != "empty":
-                eventually(lambda: check_read(board))
-            self._ready.add(name)
-        return board
-
-    def stop(self) -> None:
-        for board in self._started.values():
-            board.terminate()
-        for board in self._started.values():
-            board.stop()
-        for board in self._started.values():
-            assert "Traceback" not in board.output.read_text(), board.output.read_text()
-
-
-@pytest.fixture(scope="module")
-def boards(logs, tmp_path_factory) -> Iterator[Boards]:
-    boards = Boards(tmp_path_factory.mktemp("boards"))
-    boards.start("rust", logs.path)
-    try:
-        boards.start("python", logs.path, "--load_fast=false", "--path_prefix", PREFIX)
-        # Without TensorFlow a TensorBoard starts in a quarter of the time.
-        nothing = tmp_path_factory.mktemp("nothing")
-        boards.start("empty", nothing, without=("tensorflow",))
-        yield boards
-    finally:
-        boards.stop()
+def ready(board: TensorBoard) -> TensorBoard:
+    """A TensorBoard that has read its logs."""
+    eventually(lambda: check_read(board))
+    return board
 
 
 @pytest.fixture(scope="module", params=["rust", "python"])
-def board(request, boards) -> TensorBoard:
+def board(request, boards, logs) -> TensorBoard:
     """Both data servers; the slower one under a path of its own."""
-    return boards[request.param]
+    return ready(boards[request.param])
 
 
 @pytest.fixture(scope="module")
-def rust(boards) -> TensorBoard:
-    return boards["rust"]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory) -> Iterator[object]:
-    with contextlib.ExitStack() as stack:
-        try:
-            started = stack.enter_context(chromium(tmp_path_factory.mktemp("browser")))
-        except NoBrowserError as error:
-            if os.environ.get("KERAS_INITKIT_REQUIRE_BROWSER") == "1":
-                raise
-            pytest.skip(str(error))
-        yield started
-
-
-@pytest.fixture
-def tab(driver) -> Iterator[Tab]:
-    tab = Tab(driver)
-    tab.errors()
-    yield tab
-    assert tab.errors() == []
+def rust(boards, logs) -> str:
+    """The address of the default one."""
+    return ready(boards["rust"]).address
 
 
 def loader_of(board: TensorBoard) -> str:
@@ -250,351 +184,66 @@ def overflow(tab: Tab) -> int:
 # In TensorBoard.
 
 
+def background(tab: Tab) -> str:
+    return tab.js("return figureOf(arguments[0]).background_fill_color", chart("vanishing"))
+
+
 def test_the_tab_is_found_without_flags_and_drawn_in_tensorboard(tab, board, logs):
-    tab.open(board, embedded=True, runs=[run("vanishing")])
+    tab.open(board.address, embedded=True, runs=[run("vanishing")])
     with tab.outside():
         names = [element.text for element in tab.find("[role=tab]")]
+        assert tab.driver.current_url.startswith(board.address)
     assert "GRADIENT FLOW" in map(str.upper, names)
     tab.picture(f"tensorboard-{loader_of(board)}")
     assert tab.charts() == [chart("vanishing")]
     assert "30 layers, 400 recorded steps from 0 to 399" in tab.said(chart("vanishing"))
     expected = signal(read_log(logs.path / "vanishing"))
     np.testing.assert_allclose(tab.values(chart("vanishing")), expected.T, rtol=1e-6)
-
-
-def test_a_path_prefix_is_kept(tab, boards):
-    board = boards["python"]
-    assert board.address.endswith(f"{PREFIX}/")
-    tab.open(board)
-    assert tab.driver.current_url.startswith(board.address)
-
-
-def background(tab: Tab) -> str:
-    return tab.js("return figureOf(arguments[0]).background_fill_color", chart("healthy"))
-
-
-def test_dark_mode_is_that_of_tensorboard(tab, rust):
-    tab.open(rust, embedded=True, runs=[run("healthy")])
+    # Its dark mode is TensorBoard's.
     assert background(tab) == "#ffffff"
     for theme, colour in (("Dark", "#1e1e1e"), ("Light", "#ffffff")):
         with tab.drawn(), tab.outside():
-            tab.find("app-header-dark-mode-toggle button")[0].click()
-            click_on(tab, f"[title='Force {theme.lower()} TensorBoard theme.']")
-        tab.picture(f"tensorboard-{theme.lower()}")
+            tab.click("app-header-dark-mode-toggle button")
+            tab.click(f"[title='Force {theme.lower()} TensorBoard theme.']")
+        tab.picture(f"tensorboard-{loader_of(board)}-{theme.lower()}")
         assert background(tab) == colour
         assert tab.js("return getComputedStyle(document.body).backgroundColor") == (
             f"rgb{tuple(map(int, rgb(colour)))}"
         )
 
 
-def test_dark_mode_of_the_page_alone_is_that_of_the_system(tab, rust):
-    tab.open(rust, runs=[run("healthy")])
-    with tab.drawn():
-        tab.prefer("dark")
-    assert "dark" in tab.js("return document.body.className")
-    assert background(tab) == "#1e1e1e"
+def test_the_page_shows_what_is_new_and_what_is_gone_when_tensorboard_reloads(tab, board, logs):
+    growing, doomed = (f"{name}-{loader_of(board)}" for name in CHANGING)
+    tab.open(board.address, embedded=True, runs=[run(growing), run(doomed)])
+    assert tab.charts() == [chart(doomed), chart(growing)]
+    assert "64 recorded steps from 0 to 63" in tab.said(chart(growing))
+    tab.zoom(chart(growing), 10, 20)
+    rms = depth_profile(4, 64, 0.5)
+    logs.writers[growing].write(chunk_of(layout_of(layer_names(4)), np.arange(64, 128), rms, ALL))
+    shutil.rmtree(logs.path / doomed)
 
+    def check() -> None:
+        assert f"Not in this log directory any more: {run(doomed)}." in tab.text()
+        assert "128 recorded steps from 0 to 127" in tab.said(chart(growing))
+        assert tab.js("return figureOf(arguments[0]).x_range.bounds[1]", chart(growing)) > 120
 
-def click_on(tab: Tab, selector: str) -> None:
-    def found():
-        assert tab.find(selector)
-        return tab.find(selector)[0]
-
-    eventually(found).click()
-
-
-def press_reload(tab: Tab) -> None:
-    with tab.outside():
-        tab.find("button.reload-button")[0].click()
-
-
-def wait_after_reload(tab: Tab, check) -> None:
-    """Press TensorBoard's reload button until it shows: it has not read the log at once."""
-
-    def reloaded() -> None:
-        press_reload(tab)
+    def reloaded() -> None:  # TensorBoard has not read the log at once
+        with tab.outside():
+            tab.click("button.reload-button")
         eventually(check, 2)
 
     eventually(reloaded)
     tab.settle()
-
-
-def test_new_data_appears_when_tensorboard_reloads(tab, board, logs):
-    name = f"growing-{loader_of(board)}"
-    tab.open(board, embedded=True, runs=[run(name)])
-    assert "64 recorded steps from 0 to 63" in tab.said(chart(name))
-    tab.zoom(chart(name), 10, 20)
-    rms = depth_profile(4, 64, 0.5)
-    logs.writers[name].write(chunk_of(layout_of(layer_names(4)), np.arange(64, 128), rms, ALL))
-
-    def check() -> None:
-        assert "128 recorded steps from 0 to 127" in tab.said(chart(name))
-        assert tab.js("return figureOf(arguments[0]).x_range.bounds[1]", chart(name)) > 120
-
-    wait_after_reload(tab, check)
-    box = tab.box(chart(name))
+    assert tab.charts() == [chart(growing)]
+    box = tab.box(chart(growing))
     assert (box.start, box.end) == (10, 20)  # where one has zoomed to
     with tab.drawn():
-        (show_all,) = (e for e in tab.find("button") if e.text == "show all")
-        show_all.click()
-    expected = signal(read_log(logs.path / name))[64:]
-    np.testing.assert_allclose(tab.values(chart(name))[:, 64:], expected.T, rtol=1e-6)
-
-
-def test_a_log_that_is_deleted_is_gone_and_the_others_stay(tab, board, logs):
-    name = f"doomed-{loader_of(board)}"
-    tab.open(board, embedded=True, runs=[run(name), run("healthy")])
-    assert tab.charts() == [chart(name), chart("healthy")]
-    shutil.rmtree(logs.path / name)
-
-    def check() -> None:
-        assert f"Not in this log directory any more: {run(name)}." in tab.text()
-
-    wait_after_reload(tab, check)
-    assert tab.charts() == [chart("healthy")]
+        tab.click("button", "show all")
+    expected = signal(read_log(logs.path / growing))[64:]
+    np.testing.assert_allclose(tab.values(chart(growing))[:, 64:], expected.T, rtol=1e-6)
     with tab.drawn():
         tab.run_box("vanishing").click()
     assert tab.values(chart("vanishing")).shape == (LAYERS, STEPS)
-
-
-# Maps.
-
-
-@pytest.mark.parametrize("name", ["healthy", "vanishing", "exploding", "nan", "dead", "trained"])
-def test_the_map_shows_the_values_of_the_log(tab, rust, logs, name):
-    tab.open(rust, runs=[run(name)])
-    tab.picture(f"map-{name}")
-    history = read_log(logs.path / name)
-    expected, broken = signal(history).T, history["nonfinite"].T > 0
-    values = tab.values(chart(name))
-    np.testing.assert_allclose(np.where(broken, 0, values), np.where(broken, 0, expected), 1e-6)
-    assert not np.isfinite(values[broken]).any()
-    # What is on the screen: the middle of each row, at some steps.
-    pixels, box = tab.pixels(chart(name)), tab.box(chart(name))
-    # Not where the axis or a mark of a finding is.
-    some = np.linspace(3, len(history) - 4, 7).astype(int)
-    for layer in range(0, len(history.layers), 3):
-        line = row_of(pixels, box, layer)
-        at = [round(box.place(history.steps[i] + 0.5, 0)[0] - np.ceil(box.left)) for i in some]
-        shown = line[at]
-        for pixel, value, no in zip(shown, expected[layer, some], broken[layer, some], strict=True):
-            if no:
-                assert share(pixel, NONFINITE) == 1
-            elif value == 0:
-                assert share(pixel, ZERO) == 1
-            else:
-                level = 255 * np.clip((np.log10(value) + 9) / 10, 0, 1)
-                assert abs(levels(pixel) - level) <= 6
-
-
-def test_no_layer_of_a_thousand_is_invisible(tab, rust):
-    tab.open(rust, runs=[run("wide")])
-    tab.picture("map-wide")
-    assert "1000 layers, 400 recorded steps" in tab.said(chart("wide"))
-    rows = len(tab.values(chart("wide")))
-    box = tab.box(chart("wide"))
-    assert rows <= box.height
-    assert (rows == 1000) or "several layers a row" in tab.title(chart("wide"))
-    assert (levels(tab.pixels(chart("wide"))[::5, ::5]) >= 0).mean() > 0.97
-
-
-@pytest.mark.parametrize("seen", [None, (6000, 7500), (6780, 6800)])
-def test_a_spike_of_one_step_is_visible_at_every_zoom_level(tab, rust, seen):
-    tab.open(rust, runs=[run("spike")], statistic="rms")
-    if seen:
-        tab.zoom(chart("spike"), *seen)
-    tab.picture(f"spike-{seen[0] if seen else 'all'}")
-    row = tab.values(chart("spike"))[SPIKE_LAYER]
-    assert row.max() == pytest.approx(1.0)
-    assert (row > 1e-2).sum() == 1
-    pixels, box = tab.pixels(chart("spike")), tab.box(chart("spike"))
-    bright = np.flatnonzero(levels(row_of(pixels, box, SPIKE_LAYER)) > 150)
-    first, last = (box.place(SPIKE_STEP + end, 0)[0] - np.ceil(box.left) for end in (0, 1))
-    assert len(bright)
-    assert first - 2 <= bright.min() <= bright.max() <= last + 2
-    others = levels(row_of(pixels, box, SPIKE_LAYER - 2))
-    assert not (others > 150).any()
-
-
-def test_the_minimum_hides_the_spike_and_says_so(tab, rust):
-    tab.open(rust, runs=[run("spike")], how="min")
-    assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
-    assert "min of several records a column" in tab.title(chart("spike"))
-    assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
-
-
-def test_zooming_asks_for_data_and_keeps_the_chart(tab, rust):
-    tab.open(rust, runs=[run("spike")])
-    figure, all_steps = tab.figure(chart("spike")), tab.data(chart("spike"), "data-columns")
-    assert all_steps["records"].max() > 1
-    tab.zoom(chart("spike"), 1000, 1200)
-    assert tab.figure(chart("spike")) == figure
-    seen = tab.data(chart("spike"), "data-columns")
-    assert 990 <= seen["first"].min() <= 1000
-    assert 1199 <= seen["last"].max() <= 1210
-    assert seen["records"].max() == 1
-    assert "records a column" not in tab.title(chart("spike"))
-    with tab.drawn():
-        (show_all,) = (e for e in tab.find("button") if e.text == "show all")
-        show_all.click()
-    assert tab.figure(chart("spike")) == figure
-    np.testing.assert_array_equal(
-        tab.data(chart("spike"), "data-columns")["records"], all_steps["records"]
-    )
-
-
-def test_the_wheel_zooms_all_maps(tab, rust):
-    tab.open(rust, runs=[run("healthy"), run("vanishing")])
-    box = tab.box(chart("healthy"))
-    left, top = box.place(100, 15)
-    with tab.drawn():
-        tab.wheel(left, top, -300)
-    first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
-    assert 0 < first.start < 100 < first.end < 399
-    assert second.start == pytest.approx(first.start, abs=1)
-    assert second.end == pytest.approx(first.end, abs=1)
-    assert tab.values(chart("vanishing")).shape[1] < STEPS
-
-
-@pytest.mark.parametrize(("layer", "step"), [(0, 0), (17, 200), (29, 398)])
-def test_the_mouse_is_told_exact_values(tab, rust, logs, layer, step):
-    tab.open(rust, runs=[run("vanishing")])
-    said = tab.hover(chart("vanishing"), step + 0.5, layer)
-    lines = dict(re.findall(r"(\w+):\s+(.*)", said))
-    assert lines["step"] == str(step)
-    assert lines["layer"] == f"dense_{layer}, Dense"
-    expected = signal(read_log(logs.path / "vanishing"))[step, layer]
-    assert float(lines["value"]) == pytest.approx(expected, rel=1e-3)
-    assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
-
-
-def test_the_mouse_is_told_what_is_marked(tab, rust):
-    tab.open(rust, runs=[run("dead"), run("nan")])
-    assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
-    assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
-
-
-def test_runs_are_side_by_side_with_their_difference(tab, rust, logs):
-    tab.resize(1920, 1080)
-    tab.open(rust, runs=[run("healthy")])
-    with tab.drawn():
-        tab.run_box("vanishing").click()
-    with tab.drawn():
-        tab.control("difference").click()
-    tab.picture("difference")
-    assert tab.charts() == [chart("healthy"), chart("vanishing"), "difference"]
-    first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
-    assert first.top == second.top
-    assert first.left + first.width < second.left
-    a, b = (signal(read_log(logs.path / name)) for name in ("healthy", "vanishing"))
-    np.testing.assert_allclose(tab.values("difference"), np.log10(b / a).T, atol=1e-4)
-    assert tab.said("difference").split("\n")[0].startswith("vanishing")
-    assert "log10(vanishing / healthy)" in tab.title("difference")
-
-
-# Other views.
-
-
-def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
-    tab.open(rust, view="findings", runs=[run("vanishing"), run("exploding")])
-    tab.picture("findings")
-    cells = [
-        [cell.text for cell in row.find_elements("css selector", "td")]
-        for row in tab.find("tbody tr")
-    ]
-    assert [row[:4] for row in cells] == [
-        ["20", "exploding", "exploding", "dense_0"],
-        ["40", "vanishing", "vanishing", "dense_0"],
-        ["300", "dead", "vanishing", "dense_3"],
-    ]
-    assert "since step 300" in cells[2][4]
-    assert "factor = 0.5" in cells[2][5]
-    assert tab.find("#tab-findings")[0].text.split() == ["Findings", "3"]
-    with tab.drawn():
-        tab.find("tbody tr")[2].click()
-    tab.picture("findings-place")
-    assert tab.charts() == [chart("vanishing")]
-    box = tab.box(chart("vanishing"))
-    assert 250 < box.start < 300 < box.end < 350
-    assert "The gradient of dense_3 is dead since step 300." in tab.said(chart("vanishing"))
-    left, top = box.place(300, 3)
-    assert box.left < left < box.left + box.width
-    assert 0 < top < 800  # it is in view
-    assert "The gradient of dense_3 is dead since step 300." in tab.point(left, top)
-
-
-def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
-    tab.open(rust, view="lines", runs=[run("healthy")])
-    name = chart("healthy", "lines")
-    drawn = [source for source in tab.sources(name) if source.startswith("data-line")]
-    assert len(drawn) == 10
-    for layer in ("dense_2", "dense_28"):
-        with tab.drawn():
-            tab.run_box(layer).click()
-    assert len([s for s in tab.sources(name) if s.startswith("data-line")]) == 2
-    history = read_log(logs.path / "healthy")
-    plain = tab.data(name, "data-line-0")["value"]
-    np.testing.assert_allclose(plain, signal(history)[:, 2], rtol=1e-6)
-    with tab.drawn():
-        slider = tab.control("Smoothing")
-        tab.js(
-            "arguments[0].value = 0.6;"
-            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
-            slider,
-        )
-    tab.picture("lines-smoothed")
-    assert "smoothed by 0.6" in tab.title(name)
-    data = tab.data(name, "data-line-0")
-    np.testing.assert_allclose(data["raw"], plain)
-    assert np.diff(data["value"]).std() < 0.5 * np.diff(plain).std()
-
-
-def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
-    tab.open(rust, view="depth", runs=[run("vanishing"), run("exploding")])
-    before = tab.text_of_legend("depth")
-    assert len(before) == 2
-    assert "per layer towards the input" in before[0]
-    handle = tab.js(
-        "const handle = [...everything(document)].find((e) => e.classList.contains('noUi-handle'));"
-        "handle.focus(); return handle"
-    )
-    assert handle
-    for _ in range(3):
-        tab.keys("\ue014")  # to the right
-    tab.picture("depth-slider")
-    after = eventually(lambda: differs(tab.text_of_legend("depth"), before))
-    assert re.match(r"exploding, step \d+: ×1\.4\d? per layer", after[0])
-    assert re.match(r"vanishing, step \d+: ×0\.6\d* per layer", after[1])
-    field = tab.control("Steps to lay over each other")
-    with tab.drawn():
-        field.send_keys("0, 200\n")
-    tab.picture("depth-overlay")
-    assert len(tab.text_of_legend("depth")) == 4
-    assert not tab.js(
-        "return [...everything(document)].some((e) => e.classList.contains('noUi-handle'))"
-    )
-
-
-def differs(value, other):
-    assert value != other
-    return value
-
-
-def test_a_filter_leaves_the_layers_that_match(tab, rust):
-    tab.open(rust, runs=[run("healthy")])
-    field = tab.control("Layers with")
-    with tab.drawn():
-        field.send_keys("DENSE _1")
-    assert tab.values(chart("healthy")).shape[0] == 11
-    field.clear()
-    with tab.drawn():
-        field.send_keys("conv")
-    assert "no layer has" in tab.said(chart("healthy"))
-    assert [error[-17:] for error in tab.errors()] == ["400 (BAD REQUEST)"]
-    field.clear()
-    with tab.drawn():
-        field.send_keys("dense_29")
-    assert tab.values(chart("healthy")).shape[0] == 1
 
 
 def test_a_link_shows_the_same_again(tab, rust):
@@ -602,8 +251,7 @@ def test_a_link_shows_the_same_again(tab, rust):
     with tab.drawn():
         tab.run_box("vanishing").click()
     with tab.drawn():
-        statistic = tab.control("Statistic")
-        statistic.find_element("css selector", "[value=max_abs]").click()
+        tab.control("Statistic").find_element("css selector", "[value=max_abs]").click()
     with tab.drawn():
         tab.control("Layers with").send_keys("dense_2")
     tab.zoom(chart("vanishing"), 100, 150)
@@ -613,32 +261,12 @@ def test_a_link_shows_the_same_again(tab, rust):
     for part in ("p.initkit.statistic=max_abs", "p.initkit.first=100", "p.initkit.last=150"):
         assert part in address
     assert "p.initkit.view" not in address  # what is not the default only
-    tab.driver.switch_to.default_content()
-    tab.driver.get("about:blank")
     tab.go(address, embedded=True)
     again = [tab.values(chart("vanishing")), tab.title(chart("vanishing")), tab.charts()]
     np.testing.assert_array_equal(shown[0], again[0])
     assert shown[1:] == again[1:]
     box = tab.box(chart("vanishing"))
     assert (box.start, box.end) == (100, 150)
-
-
-def test_the_numbers_can_be_downloaded(tab, rust, logs):
-    tab.open(rust, runs=[run("trained")], statistic="norm")
-    (address,) = (e.get_attribute("href") for e in tab.find("a") if e.text == "CSV")
-    with fetched(address) as response:
-        assert response.headers["Content-Disposition"].startswith("attachment")
-        rows = list(csv.reader(io.TextIOWrapper(response, "utf-8")))
-    history = read_log(logs.path / "trained")
-    assert rows[0] == ["step", *history.layers]
-    table = np.array(rows[1:], np.float64)
-    np.testing.assert_array_equal(table[:, 0], history.steps)
-    np.testing.assert_array_equal(table[:, 1:], history["norm"])
-
-
-def fetched(address: str):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return opener.open(address, timeout=60)
 
 
 def test_the_keyboard_moves_between_the_views(tab, rust):
@@ -660,43 +288,284 @@ def test_the_keyboard_moves_between_the_views(tab, rust):
         assert selected.get_attribute("id") == f"tab-{name}"
 
 
+# Maps.
+
+
+def test_maps_show_the_values_of_the_logs(tab, rust, logs):
+    names = ["healthy", "vanishing", "exploding", "nan", "dead", "trained"]
+    tab.show(rust, runs=[run(name) for name in names])
+    assert sorted(tab.charts()) == sorted(map(chart, names))
+    for name in names:
+        history = read_log(logs.path / name)
+        expected, broken = signal(history).T, history["nonfinite"].T > 0
+        values = tab.values(chart(name))
+        np.testing.assert_allclose(np.where(broken, 0, values), np.where(broken, 0, expected), 1e-6)
+        assert not np.isfinite(values[broken]).any()
+        # What is on the screen: the middle of each row, at some steps.
+        pixels, box = tab.pixels(chart(name)), tab.box(chart(name))
+        # Not where the axis or a mark of a finding is.
+        some = np.linspace(3, len(history) - 4, 7).astype(int)
+        at = [round(box.place(history.steps[i] + 0.5, 0)[0] - np.ceil(box.left)) for i in some]
+        for layer in range(0, len(history.layers), 3):
+            shown = row_of(pixels, box, layer)[at]
+            cells = zip(shown, expected[layer, some], broken[layer, some], strict=True)
+            for pixel, value, no in cells:
+                if no:
+                    assert share(pixel, NONFINITE) == 1
+                elif value == 0:
+                    assert share(pixel, ZERO) == 1
+                else:
+                    level = 255 * np.clip((np.log10(value) + 9) / 10, 0, 1)
+                    assert abs(levels(pixel) - level) <= 6
+
+
+def test_no_layer_of_a_thousand_is_invisible(tab, rust):
+    tab.show(rust, runs=[run("wide")])
+    tab.picture("map-wide")
+    assert "1000 layers, 400 recorded steps" in tab.said(chart("wide"))
+    rows = tab.js(
+        "return documentOf(arguments[0]).get_model_by_name('data-cells').data.image[0].shape[0]",
+        chart("wide"),
+    )
+    assert rows <= tab.box(chart("wide")).height
+    assert (rows == 1000) or "several layers a row" in tab.title(chart("wide"))
+    assert (levels(tab.pixels(chart("wide"))[::5, ::5]) >= 0).mean() > 0.97
+
+
+def test_a_spike_of_one_step_is_visible_at_every_zoom_level(tab, rust):
+    tab.show(rust, runs=[run("spike")], statistic="rms")
+    for seen in (None, (6000, 7500), (6780, 6800)):
+        if seen:
+            tab.zoom(chart("spike"), *seen)
+        tab.picture(f"spike-{seen[0] if seen else 'all'}")
+        row = tab.values(chart("spike"))[SPIKE_LAYER]
+        assert row.max() == pytest.approx(1.0)
+        assert (row > 1e-2).sum() == 1
+        pixels, box = tab.pixels(chart("spike")), tab.box(chart("spike"))
+        bright = np.flatnonzero(levels(row_of(pixels, box, SPIKE_LAYER)) > 150)
+        first, last = (box.place(SPIKE_STEP + end, 0)[0] - np.ceil(box.left) for end in (0, 1))
+        assert len(bright)
+        assert first - 2 <= bright.min() <= bright.max() <= last + 2
+        others = levels(row_of(pixels, box, SPIKE_LAYER - 2))
+        assert not (others > 150).any()
+    tab.show(rust, runs=[run("spike")], how="min")
+    assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
+    assert "min of several records a column" in tab.title(chart("spike"))
+    assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
+
+
+def test_zooming_asks_for_data_and_keeps_the_chart(tab, rust):
+    tab.show(rust, runs=[run("spike")])
+    figure, all_steps = tab.figure(chart("spike")), tab.data(chart("spike"), "data-columns")
+    assert all_steps["records"].max() > 1
+    tab.zoom(chart("spike"), 1000, 1200)
+    assert tab.figure(chart("spike")) == figure
+    seen = tab.data(chart("spike"), "data-columns")
+    assert 990 <= seen["first"].min() <= 1000
+    assert 1199 <= seen["last"].max() <= 1210
+    assert seen["records"].max() == 1
+    assert "records a column" not in tab.title(chart("spike"))
+    with tab.drawn():
+        tab.click("button", "show all")
+    assert tab.figure(chart("spike")) == figure
+    np.testing.assert_array_equal(
+        tab.data(chart("spike"), "data-columns")["records"], all_steps["records"]
+    )
+
+
+def test_runs_move_together_side_by_side_with_their_difference(tab, rust, logs):
+    tab.resize(1920, 1080)
+    tab.open(rust, runs=[run("healthy")])
+    with tab.drawn():
+        tab.run_box("vanishing").click()
+    with tab.drawn():
+        tab.control("difference").click()
+    tab.picture("difference")
+    assert tab.charts() == [chart("healthy"), chart("vanishing"), "difference"]
+    first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
+    assert first.top == second.top
+    assert first.left + first.width < second.left
+    a, b = (signal(read_log(logs.path / name)) for name in ("healthy", "vanishing"))
+    np.testing.assert_allclose(tab.values("difference"), np.log10(b / a).T, atol=1e-4)
+    assert tab.said("difference").split("\n")[0].startswith("vanishing")
+    assert "log10(vanishing / healthy)" in tab.title("difference")
+    with tab.drawn():
+        tab.wheel(*tab.box(chart("healthy")).place(100, 15), -300)
+    first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
+    assert 0 < first.start < 100 < first.end < 399
+    assert second.start == pytest.approx(first.start, abs=1)
+    assert second.end == pytest.approx(first.end, abs=1)
+    assert tab.values(chart("vanishing")).shape[1] < STEPS
+
+
+def test_the_mouse_is_told_exact_values_and_what_is_marked(tab, rust, logs):
+    tab.show(rust, runs=[run("vanishing"), run("dead"), run("nan")])
+    history = read_log(logs.path / "vanishing")
+    for layer, step in ((0, 0), (17, 200), (29, 398)):
+        said = tab.hover(chart("vanishing"), step + 0.5, layer)
+        lines = dict(re.findall(r"(\w+):\s+(.*)", said))
+        assert lines["step"] == str(step)
+        assert lines["layer"] == f"dense_{layer}, Dense"
+        assert float(lines["value"]) == pytest.approx(signal(history)[step, layer], rel=1e-3)
+        assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
+    assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
+    assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
+
+
+# Other views.
+
+
+def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
+    tab.show(rust, view="findings", runs=[run("vanishing"), run("exploding")])
+    tab.picture("findings")
+    cells = [
+        [cell.text for cell in row.find_elements("css selector", "td")]
+        for row in tab.find("tbody tr")
+    ]
+    assert [row[:4] for row in cells] == [
+        ["20", "exploding", "exploding", "dense_0"],
+        ["40", "vanishing", "vanishing", "dense_0"],
+        ["300", "dead", "vanishing", "dense_3"],
+    ]
+    assert "since step 300" in cells[2][4]
+    assert "factor = 0.5" in cells[2][5]
+    assert cells[1][4].endswith("Fix: draw the weights wider")
+    assert tab.find("#tab-findings")[0].text.split() == ["Findings", "3"]
+    with tab.drawn():
+        tab.find("tbody tr")[2].click()
+    tab.picture("findings-place")
+    assert tab.charts() == [chart("vanishing")]
+    box = tab.box(chart("vanishing"))
+    assert 250 < box.start < 300 < box.end < 350
+    assert "The gradient of dense_3 is dead since step 300." in tab.said(chart("vanishing"))
+    left, top = box.place(300, 3)
+    assert box.left < left < box.left + box.width
+    assert 0 < top < 800  # it is in view
+    assert "The gradient of dense_3 is dead since step 300." in tab.point(left, top)
+
+
+def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
+    tab.show(rust, view="lines", runs=[run("healthy")])
+    name = chart("healthy", "lines")
+
+    def lines() -> list[str]:
+        return [source for source in tab.sources(name) if source.startswith("data-line")]
+
+    assert len(lines()) == 10
+    for layer in ("dense_2", "dense_28"):
+        with tab.drawn():
+            tab.run_box(layer).click()
+    assert len(lines()) == 2
+    plain = tab.data(name, "data-line-0")["value"]
+    expected = signal(read_log(logs.path / "healthy"))[:, 2]
+    np.testing.assert_allclose(plain, expected, rtol=1e-6)
+    with tab.drawn():
+        tab.js(
+            "arguments[0].value = 0.6;"
+            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+            tab.control("Smoothing"),
+        )
+    tab.picture("lines-smoothed")
+    assert "smoothed by 0.6" in tab.title(name)
+    data = tab.data(name, "data-line-0")
+    np.testing.assert_allclose(data["raw"], plain)
+    assert np.diff(data["value"]).std() < 0.5 * np.diff(plain).std()
+
+
+def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
+    tab.show(rust, view="depth", runs=[run("vanishing"), run("exploding")])
+    before = tab.legend("depth")
+    assert len(before) == 2
+    assert "per layer towards the input" in before[0]
+    handle = "[...everything(document)].find((e) => e.classList.contains('noUi-handle'))"
+    assert tab.js(f"const handle = {handle}; handle.focus(); return handle")
+    for _ in range(3):
+        tab.keys("\ue014")  # to the right
+
+    def moved() -> list[str]:
+        assert tab.legend("depth") != before
+        return tab.legend("depth")
+
+    after = eventually(moved)
+    tab.picture("depth-slider")
+    assert re.match(r"exploding, step \d+: ×1\.4\d? per layer", after[0])
+    assert re.match(r"vanishing, step \d+: ×0\.6\d* per layer", after[1])
+    with tab.drawn():
+        tab.control("Steps to lay over each other").send_keys("0, 200\n")
+    tab.picture("depth-overlay")
+    assert len(tab.legend("depth")) == 4
+    assert tab.js(f"return {handle} ?? null") is None
+
+
+def test_a_filter_leaves_the_layers_that_match(tab, rust):
+    tab.show(rust, runs=[run("healthy")])
+    field = tab.control("Layers with")
+    with tab.drawn():
+        field.send_keys("DENSE _1")
+    assert tab.values(chart("healthy")).shape[0] == 11
+    field.clear()
+    with tab.drawn():
+        field.send_keys("conv")
+    assert "no layer has" in tab.said(chart("healthy"))
+    assert [error[-17:] for error in tab.errors()] == ["400 (BAD REQUEST)"]
+    field.clear()
+    with tab.drawn():
+        field.send_keys("dense_29")
+    assert tab.values(chart("healthy")).shape[0] == 1
+
+
+def test_the_numbers_can_be_downloaded(tab, rust, logs):
+    tab.show(rust, runs=[run("trained")], statistic="norm")
+    (address,) = (e.get_attribute("href") for e in tab.find("a") if e.text == "CSV")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(address, timeout=60) as response:
+        assert response.headers["Content-Disposition"].startswith("attachment")
+        rows = list(csv.reader(io.TextIOWrapper(response, "utf-8")))
+    history = read_log(logs.path / "trained")
+    assert rows[0] == ["step", *history.layers]
+    table = np.array(rows[1:], np.float64)
+    np.testing.assert_array_equal(table[:, 0], history.steps)
+    np.testing.assert_array_equal(table[:, 1:], history["norm"])
+
+
 # What goes wrong.
 
 
-def test_an_empty_directory_is_explained(tab, boards):
-    tab.open(boards["empty"])
-    tab.picture("empty")
-    assert "There is no record to show" in tab.text()
-    assert "No run in this log directory has records of a GradientMonitor" in tab.text()
-    assert tab.find("pre")[0].text == (
-        "from keras_initkit.callbacks import GradientMonitor\n"
-        'model.fit(x, y, callbacks=[GradientMonitor("runs/first")])'
-    )
-    assert tab.charts() == []
+def test_an_empty_directory_is_explained(tab, tmp_path):
+    with served(tmp_path) as address:
+        tab.open(address)
+        tab.picture("empty")
+        assert "There is no record to show" in tab.text()
+        assert "No run in this log directory has records of a GradientMonitor" in tab.text()
+        assert tab.find("pre")[0].text == (
+            "from keras_initkit.callbacks import GradientMonitor\n"
+            'model.fit(x, y, callbacks=[GradientMonitor("runs/first")])'
+        )
+        assert tab.charts() == []
 
 
-@pytest.mark.parametrize("view", ["map", "depth", "lines", "findings"])
-def test_hostile_names_are_shown_as_text(tab, rust, view):
-    tab.open(rust, view=view, runs=[run(HOSTILE_RUN), run("healthy")])
-    tab.picture(f"hostile-{view}")
-    there = tab.js(
-        "return [...everything(document)].filter((e) => e.matches('img[src=x]')"
-        " || (e.matches('script') && e.textContent.includes('alert'))).map((e) => e.outerHTML)"
-    )
-    assert there == []
-    assert "<img src=x onerror=alert(1)>" in tab.text()
-    if view == "findings":
-        text = "\n".join(row.text for row in tab.find("tbody tr"))
-        assert "The gradient of <img src=x onerror=alert(1)> is vanishing since step 10." in text
-        assert all(row.size["height"] < 500 for row in tab.find("tbody tr"))
-        assert overflow(tab) <= 0
-    if view == "lines":
-        titles = [row.text for row in tab.find("fieldset .list label")]
-        assert any(title.startswith("=HYPERLINK") for title in titles)
+def test_hostile_names_are_shown_as_text(tab, rust):
+    for view in ("map", "depth", "lines", "findings"):
+        tab.show(rust, view=view, runs=[run(HOSTILE_RUN), run("healthy")])
+        tab.picture(f"hostile-{view}")
+        there = tab.js(
+            "return [...everything(document)].filter((e) => e.matches('img[src=x]')"
+            " || (e.matches('script') && e.textContent.includes('alert'))).map((e) => e.outerHTML)"
+        )
+        assert there == []
+        assert "<img src=x onerror=alert(1)>" in tab.text()
+        if view == "findings":
+            text = "\n".join(row.text for row in tab.find("tbody tr"))
+            assert "gradient of <img src=x onerror=alert(1)> is vanishing since step 10." in text
+            assert all(row.size["height"] < 500 for row in tab.find("tbody tr"))
+            assert overflow(tab) <= 0
+        if view == "lines":
+            titles = [row.text for row in tab.find("fieldset .list label")]
+            assert any(title.startswith("=HYPERLINK") for title in titles)
 
 
 def test_hostile_names_are_text_where_the_mouse_is(tab, rust):
-    tab.open(rust, runs=[run(HOSTILE_RUN)])
+    tab.show(rust, runs=[run(HOSTILE_RUN)])
     starts = {3: "two\\nlines", 4: "longlong", 5: "שלום", 6: "$"}
     for layer, name in enumerate(HOSTILE):
         said = tab.hover(chart(HOSTILE_RUN), 25.5, layer)
@@ -706,7 +575,7 @@ def test_hostile_names_are_text_where_the_mouse_is(tab, rust):
 
 
 def test_a_log_of_another_version_says_so_and_the_others_are_shown(tab, rust):
-    tab.open(rust, runs=[run("foreign"), run("healthy")])
+    tab.show(rust, runs=[run("foreign"), run("healthy")])
     tab.picture("foreign")
     assert "version 99" in tab.said(chart("foreign"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
@@ -715,28 +584,30 @@ def test_a_log_of_another_version_says_so_and_the_others_are_shown(tab, rust):
 
 
 def test_a_damaged_log_is_shown_up_to_there(tab, board):
-    tab.open(board, runs=[run("corrupt"), run("healthy")])
+    tab.show(board.address, runs=[run("corrupt"), run("healthy")])
     tab.picture(f"corrupt-{loader_of(board)}")
     said = tab.said(chart("corrupt"))
     assert "4 layers, 192 recorded steps from 0 to 191" in said
     assert "The log breaks off after step 191" in said
     assert "breaks off" not in tab.said(chart("healthy"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
-    tab.errors()
 
 
 # Pictures to be looked at.
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 1920])
-def test_every_view_can_be_looked_at(tab, rust, theme, width):
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1920)])
+def test_every_view_can_be_looked_at_in_the_theme_of_the_system(tab, rust, theme, width):
     names = ["dead", "exploding", "vanishing"]
     tab.resize(width, 800 if width == 1280 else 1080)
-    tab.prefer(theme)
-    tab.open(rust, runs=[run(name) for name in names])
+    tab.open(rust, runs=[run("vanishing")])
+    if theme == "dark":
+        with tab.drawn():
+            tab.prefer("dark")
+        assert "dark" in tab.js("return document.body.className")
+        assert background(tab) == "#1e1e1e"
     for view in ("map", "depth", "lines", "findings"):
-        tab.show(runs=[run(name) for name in names], view=view)
+        tab.show(rust, runs=[run(name) for name in names], view=view)
         tab.picture(f"{view}-{theme}-{width}")
         expected = {"depth": ["depth"], "findings": []}
         assert tab.charts() == expected.get(view, [chart(name, view) for name in names])

@@ -21,7 +21,11 @@ from tensorboard_plugin_initkit.record.schema import (
     Layout,
     Variable,
 )
-from tests.tensorboard_plugin_initkit.support.browser import TensorBoard, eventually, tensorboard
+from tests.tensorboard_plugin_initkit.support.tensorboard import (
+    TensorBoard,
+    eventually,
+    tensorboard,
+)
 
 pytestmark = pytest.mark.slow
 SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
