@@ -34,13 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.tensorboard_plugin_initkit.support.browser import (
-    Tab,
-    TensorBoard,
-    chromium,
-    eventually,
-    tensorboard,
-)
+from tests.tensorboard_plugin_initkit.support.browser import Tab, chromium
 from tests.tensorboard_plugin_initkit.support.made_logs import (
     ALL,
     SIX,
@@ -49,6 +43,11 @@ from tests.tensorboard_plugin_initkit.support.made_logs import (
     layer_names,
     layout_of,
     write_log,
+)
+from tests.tensorboard_plugin_initkit.support.tensorboard import (
+    TensorBoard,
+    eventually,
+    tensorboard,
 )
 
 FLAGS = {"rust": (), "python": ("--load_fast=false",)}
@@ -233,7 +232,7 @@ def reload(server: str, arguments: argparse.Namespace) -> Iterator[Line]:
             driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": OBSERVER})
             read(board)
             tab = Tab(driver)
-            tab.open(board, embedded=True)
+            tab.open(board.address, embedded=True)
             for i in range(1, arguments.reloads + 1):
                 time.sleep(rng.uniform(0, 5))
                 before, turn = state(board), tab.turn()

@@ -10,10 +10,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.tensorboard_plugin_initkit.support.browser import (
-    Tab,
+from tests.tensorboard_plugin_initkit.support.browser import Tab, chromium
+from tests.tensorboard_plugin_initkit.support.tensorboard import (
     TensorBoard,
-    chromium,
     eventually,
     tensorboard,
 )
@@ -50,7 +49,7 @@ def main() -> None:
         tab.resize(width, height, arguments.scale)
         tab.prefer(arguments.theme)
         state = {"view": arguments.view, "statistic": arguments.statistic, "runs": names}
-        tab.open(board, embedded=True, **state)
+        tab.open(board.address, embedded=True, **state)
         picture = driver.get_screenshot_as_png()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_bytes(picture)

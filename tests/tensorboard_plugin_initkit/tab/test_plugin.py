@@ -42,7 +42,7 @@ from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, La
 from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
-from tests.tensorboard_plugin_initkit.support.tensorboard import eventually, loads, tensorboard
+from tests.tensorboard_plugin_initkit.support.tensorboard import loads
 
 HOSTILE = [
     "=HYPERLINK(1)",
@@ -802,52 +802,3 @@ assert client.get(BASE + "/chart?view=map&run=first/gradients").status_code == 2
 assert "bokeh" in sys.modules and "keras" not in sys.modules
 """
     python(code)
-
-
-# A process of its own, with Rust's data server
-
-
-@pytest.mark.slow
-def test_a_real_tensorboard_shows_a_log_that_grows_and_goes_with_a_broken_keras(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "keras.py").write_text("raise ImportError('broken')")
-    log_dir = tmp_path / "logs"
-    make_logs(log_dir)
-    output = tmp_path / "output"
-    flags = ("--reload_interval", "1", "--path_prefix", "/some/prefix")
-
-    def ask(route: str, **query: Any) -> Any:
-        return board.get(f"{BASE.removeprefix('/')}{route}", **query)
-
-    def shown(records: int) -> None:
-        answer = ask("/run", run="first/gradients")
-        assert answer["records"] == records
-
-    def titles() -> set[str]:
-        return {run["title"] for run in ask("/runs")["runs"]}
-
-    def drawn() -> None:
-        answer = ask("/chart", view="map", run="first/gradients", statistic="norm")
-        (image,) = sources(answer)["data-cells"]["image"]
-        values = read_log(log_dir / "first")["norm"]
-        np.testing.assert_array_equal(image, values.T.astype(np.float32))
-
-    def gone() -> None:
-        assert "second" not in titles()
-
-    with tensorboard(log_dir, output, *flags, path=tmp_path / "path") as board:
-        eventually(lambda: shown(80))
-        drawn()
-        writer = LogWriter(log_dir / "first")
-        # It goes on from an earlier step, as after a crash.
-        writer.write(chunk_of(layout_of(*LAYERS), range(140, 200, 2)))
-        eventually(lambda: shown(100))
-        drawn()
-        shutil.rmtree(log_dir / "second")
-        assert titles() >= {"first", "norm_only", RUN_NAME}
-        eventually(gone)
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            ask("/chart", view="map", run="second/gradients")
-        assert "broken" not in output.read_text()

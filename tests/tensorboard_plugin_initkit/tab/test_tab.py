@@ -36,6 +36,7 @@ from tests.tensorboard_plugin_initkit.support.made_logs import (
     write_log,
 )
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
+from tests.tensorboard_plugin_initkit.tab.conftest import PREFIX
 
 pytestmark = pytest.mark.slow
 LAYERS, STEPS = 30, 400
@@ -43,7 +44,6 @@ SPIKE_LAYER, SPIKE_STEP = 23, 6789
 HOSTILE_RUN = "<img src=x onerror=alert(1)> \"quoted\" 'run' \n שלום"
 RECORDS = {"healthy": STEPS, "vanishing": STEPS, "exploding": STEPS, "nan": STEPS, "dead": STEPS}
 RECORDS |= {"wide": STEPS, "spike": 10_000, "trained": 40, HOSTILE_RUN: 50, "corrupt": 192}
-PREFIX = "/some/prefix"
 CHANGING = ("growing", "doomed")
 
 

@@ -1,13 +1,17 @@
-"""A real TensorBoard shows what was logged, and what `GradientMonitor` logs beside Keras's own."""
+"""A real TensorBoard shows what was logged, in the tab and in its own dashboards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import urllib.error
+import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from bokeh.document import Document
 
 from keras_initkit import GradientHistory, read_log
 from keras_initkit.callbacks import GradientMonitor
@@ -21,13 +25,11 @@ from tensorboard_plugin_initkit.record.schema import (
     Layout,
     Variable,
 )
-from tests.tensorboard_plugin_initkit.support.tensorboard import (
-    TensorBoard,
-    eventually,
-    tensorboard,
-)
+from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
+from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.backends("tensorflow", "jax", "torch")]
+TAB = "data/plugin/initkit"
 SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
 LAYERS = ["embedding", "block/dense", "block/dense#2", 'any "name" <b>, 层', "optimizer"]
 
@@ -80,37 +82,40 @@ class Logs:
         self.written.write(10)
         self.uploaded = Log(log_dir / "uploaded", url=True)
         self.uploaded.write(10)
-        self.monitor = GradientMonitor(log_dir / "trained", 1)
+        self.doomed = Log(log_dir / "doomed")
+        self.doomed.write(10)
+        self.train(log_dir / "trained")
 
-    def train(self) -> None:
+    def train(self, log_dir: Path) -> None:
         dense = keras.layers.Dense
         model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
         model.compile(keras.optimizers.SGD(0.01), "mse")
         x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")
-        callbacks = [self.monitor, keras.callbacks.TensorBoard(self.log_dir / "trained")]
+        callbacks: list[Any] = [GradientMonitor(log_dir, 1)]
+        if keras.backend.backend() == "tensorflow":  # which Keras's own callback needs
+            callbacks.append(keras.callbacks.TensorBoard(log_dir))
         model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=callbacks)
 
 
+@pytest.fixture(scope="module", params=["rust", "python"])
+def server(request: pytest.FixtureRequest) -> str:
+    """The data server; each has logs of its own, so that no test waits for another's."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Logs:
-    logs = Logs(tmp_path_factory.mktemp("log"))
-    logs.train()
-    return logs
+def logs(boards: Boards, server: str) -> Logs:
+    return Logs(boards.log_dir / f"logged-{server}")
 
 
-@pytest.fixture(
-    scope="module", params=["--load_fast=auto", "--load_fast=false"], ids=["rust", "python"]
-)
-def board(
-    request: pytest.FixtureRequest,
-    logs: Logs,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[TensorBoard]:
-    output = tmp_path_factory.mktemp("tensorboard") / "output.txt"
-    flags = ("--reload_interval", "1", request.param)
-    with tensorboard(logs.log_dir, output, *flags) as board:
-        yield board
-    assert "Traceback" not in output.read_text()
+@pytest.fixture(scope="module")
+def board(boards: Boards, logs: Logs, server: str) -> TensorBoard:
+    return boards[server]
+
+
+def run_of(log_dir: Path) -> str:
+    """TensorBoard's name of a log."""
+    return f"{log_dir.parent.name}/{log_dir.name}/gradients"
 
 
 def scalars_of(history: GradientHistory) -> dict[str, dict[int, np.float32]]:
@@ -137,56 +142,76 @@ def scalars_of(history: GradientHistory) -> dict[str, dict[int, np.float32]]:
 
 def check_shown(board: TensorBoard, log_dir: Path) -> None:
     """TensorBoard shows a log, all of it."""
-    run, expected = f"{log_dir.name}/gradients", scalars_of(read_log(log_dir))
+    run, expected = run_of(log_dir), scalars_of(read_log(log_dir))
     for tag in board.get(f"{SCALARS}/tags")[run]:
         points = board.get(f"{SCALARS}/scalars", run=run, tag=tag)
         shown = {step: np.float32(value) for _, step, value in points}
         assert shown == expected[tag], tag
 
 
-def test_the_data_server_is_the_one_that_was_asked_for(
-    board: TensorBoard, request: pytest.FixtureRequest
-) -> None:
+def check_drawn(board: TensorBoard, log_dir: Path) -> None:
+    """The tab has a log, all of it, and draws and lists its numbers."""
+    history, run = read_log(log_dir), run_of(log_dir)
+    answer = board.get(f"{TAB}/run", run=run)
+    assert (answer["records"], answer["last"]) == (len(history), history.steps[-1])
+    assert [layer["path"] for layer in answer["layers"]] == history.layers
+    item = board.get(f"{TAB}/chart", view="map", run=run, statistic="norm")["item"]
+    (cells,) = Document.from_json(item["doc"]).select({"name": "data-cells"})
+    norm = history["norm"]
+    np.testing.assert_array_equal(cells.data["image"][0], norm.T.astype(np.float32))
+    query = urllib.parse.urlencode({"run": run, "statistic": "norm"})
+    rows = board.read(f"{TAB}/csv?{query}").decode().splitlines()[1:]
+    table = np.array([row.split(",") for row in rows], np.float64)
+    np.testing.assert_array_equal(table, np.column_stack([history.steps, norm]))
+
+
+def test_the_data_server_is_the_one_that_was_asked_for(board: TensorBoard, server: str) -> None:
     provider = board.get("data/environment")["debug"]["data_provider"]
-    assert provider.startswith("Grpc") == ("rust" in request.node.name)
+    assert provider.startswith("Grpc") == (server == "rust")
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
-@pytest.mark.parametrize("dashboard", ["scalars", "timeseries"])
 def test_layers_and_optimizers_are_tags_of_the_run_gradients(
-    board: TensorBoard, logs: Logs, name: str, dashboard: str
+    board: TensorBoard, logs: Logs, name: str
 ) -> None:
-    def check() -> None:
-        tags = board.get(f"data/plugin/{dashboard}/tags")
-        shown = tags["scalars"]["runTagInfo"] if dashboard == "timeseries" else tags
-        expected = set(scalars_of(read_log(logs.log_dir / name)))
-        if name == "trained":  # nothing was clipped, scaled or skipped, on one device
-            without = ("loss_scale", "skipped", "raw_norm", "clip_ratio", "global_raw_norm")
-            expected = {tag for tag in expected if tag.rpartition("/")[2] not in without}
-        assert set(shown[f"{name}/gradients"]) == expected
+    expected = set(scalars_of(read_log(logs.log_dir / name)))
+    if name == "trained":  # nothing was clipped, scaled or skipped, on one device
+        without = ("loss_scale", "skipped", "raw_norm", "clip_ratio", "global_raw_norm")
+        expected = {tag for tag in expected if tag.rpartition("/")[2] not in without}
 
-    eventually(check)
+    def check() -> None:
+        tags = board.get("data/plugin/timeseries/tags")["scalars"]["runTagInfo"]
+        for shown in (tags, board.get(f"{SCALARS}/tags")):
+            assert set(shown[run_of(logs.log_dir / name)]) == expected
+
+    eventually(check, also=KeyError)
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
 def test_the_values_are_those_of_the_history(board: TensorBoard, logs: Logs, name: str) -> None:
     eventually(lambda: check_shown(board, logs.log_dir / name))
+    eventually(lambda: check_drawn(board, logs.log_dir / name))
 
 
-def test_the_run_of_keras_own_callback_is_still_there(board: TensorBoard) -> None:
+@pytest.mark.backends("tensorflow")
+def test_the_run_of_keras_own_callback_is_still_there(
+    board: TensorBoard, logs: Logs, server: str
+) -> None:
     def check() -> None:
         shown = board.get(f"{SCALARS}/tags")
-        gradients = {f"{name}/gradients" for name in ("written", "uploaded", "trained")}
-        assert set(shown) == gradients | {"trained/train"}
-        assert "epoch_loss" in shown["trained/train"]
-        points = board.get(f"{SCALARS}/scalars", run="trained/train", tag="epoch_loss")
+        here = {name for name in shown if name.startswith(f"logged-{server}/")}
+        gradients = {run_of(logs.log_dir / name) for name in ("written", "uploaded", "trained")}
+        keras_run = f"logged-{server}/trained/train"
+        assert here - {run_of(logs.doomed.log_dir)} == gradients | {keras_run}
+        assert "epoch_loss" in shown[keras_run]
+        points = board.get(f"{SCALARS}/scalars", run=keras_run, tag="epoch_loss")
         assert {step for _, step, _ in points} == {0, 1}
 
     eventually(check)
 
 
 def test_the_histogram_dashboard_shows_every_layer(board: TensorBoard, logs: Logs) -> None:
-    run = "written/gradients"
+    run = run_of(logs.written.log_dir)
 
     def check() -> None:
         shown = board.get(f"{HISTOGRAMS}/tags")[run]
@@ -204,15 +229,35 @@ def test_the_histogram_dashboard_shows_every_layer(board: TensorBoard, logs: Log
     eventually(check)
 
 
-@pytest.mark.parametrize("name", ["written", "uploaded"])
-def test_what_is_written_later_appears(board: TensorBoard, logs: Logs, name: str) -> None:
-    log: Log = getattr(logs, name)
+def test_what_is_written_later_and_by_a_resumed_training_appears(
+    board: TensorBoard, logs: Logs
+) -> None:
+    for log in (logs.written, logs.uploaded):
+        log.write(10)
+    for log in (logs.written, logs.uploaded):
+        eventually(lambda log=log: check_shown(board, log.log_dir))  # type: ignore[misc]
+        eventually(lambda log=log: check_drawn(board, log.log_dir))  # type: ignore[misc]
+    log = logs.written
+    log.restart()
     log.write(10)
+    log.steps -= 5  # from an earlier step, as after a crash
+    log.restart()
+    log.write(10)
+    assert len(read_log(log.log_dir)) == log.steps == 35
     eventually(lambda: check_shown(board, log.log_dir))
+    eventually(lambda: check_drawn(board, log.log_dir))
 
 
-def test_a_resumed_training_appears_as_one(board: TensorBoard, logs: Logs) -> None:
-    logs.written.restart()
-    logs.written.write(10)
-    assert len(read_log(logs.written.log_dir)) == logs.written.steps
-    eventually(lambda: check_shown(board, logs.written.log_dir))
+def test_a_log_that_is_deleted_is_gone_from_the_tab(board: TensorBoard, logs: Logs) -> None:
+    doomed, written = run_of(logs.doomed.log_dir), run_of(logs.written.log_dir)
+
+    def check(there: bool) -> None:
+        runs = board.runs()
+        assert (doomed in runs) == there
+        assert written in runs
+
+    eventually(lambda: check(True))
+    shutil.rmtree(logs.doomed.log_dir)
+    eventually(lambda: check(False))
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        board.get(f"{TAB}/chart", view="map", run=doomed)
