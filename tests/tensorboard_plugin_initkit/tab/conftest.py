@@ -31,14 +31,18 @@ class Boards:
 
     def start(self) -> None:
         """Start both, without waiting for them."""
-        flags = ("--reload_interval", "1")
-        if not self._started:
-            broken, output = self._scratch / "broken", self._scratch / "rust.txt"
-            self._started["rust"] = TensorBoard(self.log_dir, output, *flags, path=broken)
-            flags, output = (*flags, "--path_prefix", PREFIX), self._scratch / "python.txt"
-            self._started["python"] = TensorBoard(
-                self.log_dir, output, "--load_fast=false", *flags, without=("tensorflow",)
-            )
+        if self._started:
+            return
+        flags, scratch = ("--reload_interval", "1"), self._scratch
+        self._started["rust"] = TensorBoard(
+            self.log_dir, scratch / "rust.txt", *flags, path=scratch / "broken"
+        )
+        self._started["python"] = TensorBoard(
+            self.log_dir,
+            scratch / "python.txt",
+            *(*flags, "--load_fast=false", "--path_prefix", PREFIX),
+            without=("tensorflow",),
+        )
 
     def __getitem__(self, server: str) -> TensorBoard:
         self.start()
