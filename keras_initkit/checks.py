@@ -1,4 +1,4 @@
-"""Checks of arguments, with one form of error: the rule, what was received, and the fix."""
+"""Checks of arguments, with one form of error: the rule, the value received, and the fix."""
 
 import math
 import numbers
@@ -7,17 +7,17 @@ from typing import Any, NoReturn
 
 
 def is_integer(value: object) -> bool:
-    """Check for an integer of any type, Python's or NumPy's, but a bool."""
+    """Check for an integer, of Python or NumPy, that is no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Check for a real number of any type, NaN and infinity included, but a bool."""
+    """Check for a real number that is no bool; NaN and infinity are numbers."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_finite_number(value: Any) -> bool:
-    """Check for a real number that is finite, and no bool."""
+    """Check for a finite real number that is no bool."""
     return is_number(value) and math.isfinite(value)
 
 
@@ -88,7 +88,7 @@ def check_number(
 
 
 def check_choice(argument: str, value: object, choices: Collection[str], fix: str = "") -> str:
-    """Return an argument that is one of some strings.
+    """Return an argument: one of some strings.
 
     Raises:
         ValueError: If it is none of them.

@@ -48,8 +48,8 @@ class SeedOfAnother:
     """A mixin for initializers with the random numbers, and so the seed, of another one.
 
     Attributes:
-        initializer: The other one. For random numbers alone it is one of Keras's, which keeps a
-            seed in each of the forms that Keras has.
+        initializer: The other one. For random numbers alone it is one of Keras's, with all forms
+            of seeds.
     """
 
     initializer: Any

@@ -1,1 +1,1 @@
-"""Connectivity: which inputs a weight connects to which outputs, and the fans that follow."""
+"""Connectivity: the inputs and outputs connected by a weight, and its fans."""

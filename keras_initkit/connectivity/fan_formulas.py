@@ -14,8 +14,8 @@ class Fans(NamedTuple):
     """Fans of a weight; floats, since means over units need not be whole.
 
     Attributes:
-        fan_in: Number of inputs that feed one unit.
-        fan_out: Number of units that one input feeds.
+        fan_in: Number of inputs of one unit.
+        fan_out: Number of units fed by one input.
     """
 
     fan_in: float
@@ -49,8 +49,8 @@ def fans_from_shape(
 
     Args:
         shape: Sequence of non-negative integers, the shape of the weight.
-        input_axes: Axes of `shape` that are summed over, or `None`.
-        output_axes: Axes of `shape` that the output keeps, or `None`. Both kinds of
+        input_axes: Axes of `shape` to sum over, or `None`.
+        output_axes: Axes of `shape` kept in the output, or `None`. Both kinds of
             axes are given, or neither.
 
     Returns:
@@ -101,10 +101,10 @@ def convolution_fans(
 
     Args:
         kernel_size: Number of taps along each axis, k.
-        inputs: Input channels that an output channel sees: those of a group.
-        outputs: Output channels that see an input channel.
+        inputs: Input channels of an output channel: those of a group.
+        outputs: Output channels of an input channel.
         strides: Steps between outputs along each axis, s.
-        connections: What `connections_of_window` says of each axis of a map of known size, for
+        connections: Those of `connections_of_window` for each axis of a map of known size, for
             the mean over all of it, its borders included. `None` for the interior.
     """
     if connections is None:
@@ -117,8 +117,8 @@ def convolution_fans(
     )
 
 
-def transposed(fans: Fans) -> Fans:
-    """Return the fans of the transposed map, whose inputs are the outputs of this one."""
+def transpose_fans(fans: Fans) -> Fans:
+    """Return the fans of the transposed map, from the outputs back to the inputs."""
     return Fans(fans.fan_out, fans.fan_in)
 
 
@@ -128,7 +128,7 @@ class Connections(NamedTuple):
     Attributes:
         inputs: Number of input positions.
         outputs: Number of output positions.
-        connections: Number of pairs of an input and an output that a tap joins.
+        connections: Number of pairs of an input and an output joined by a tap.
     """
 
     inputs: int
@@ -139,7 +139,7 @@ class Connections(NamedTuple):
 def connections_of_window(
     size: int, taps: int, stride: int = 1, dilation: int = 1, padding: str = "valid"
 ) -> Connections:
-    """Count what a sliding window connects along one axis.
+    """Count the connections of a sliding window along one axis.
 
     Args:
         size: Number of input positions.
@@ -174,8 +174,8 @@ def connections_of_window(
 def einsum_fans(equation: str, sizes: Mapping[str, int]) -> Fans:
     """Return the fans of the second operand of an einsum, as a map from the first.
 
-    fan_in is the product of the sizes of the summed axes, fan_out of those that only the output
-    and the weight have. An axis that all three share divides them into separate maps.
+    fan_in is the product of the sizes of the summed axes, fan_out of those of the output
+    and the weight alone. An axis of all three divides them into separate maps.
 
     Examples:
     >>> einsum_fans("bhi,hio->bho", {"h": 4, "i": 8, "o": 16})

@@ -1,4 +1,4 @@
-"""A weight as the linear maps that it is made of, whatever order its layer keeps their axes in."""
+"""A weight as linear maps, whatever the order of its axes."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras_initkit.connectivity.fan_formulas import Fans, fans_from_shape
 
 
 class KernelView(NamedTuple):
-    """Which axes of a weight are what.
+    """The meaning of the axes of a weight.
 
     A weight holds one or more separate linear maps: the gates of a recurrent layer, the groups
     of a convolution, the channels of a depthwise one, the heads of an attention layer. As *maps*
@@ -18,7 +18,8 @@ class KernelView(NamedTuple):
 
     Attributes:
         shape: Shape of the weight.
-        split: The same, where axes that hold several things are split. Axes below are axes of it.
+        split: The same, with each axis of several things, as of gates and units, split. Axes below
+            are axes of it.
         maps: Axes that number the maps.
         window: Axes of the taps of a convolution.
         inputs: Axes that are summed over.
@@ -49,13 +50,9 @@ class KernelView(NamedTuple):
         """Whether each weight multiplies an input of its own, as a scale does."""
         return not (self.inputs or self.window or self.outputs)
 
-    def of_one_map(self) -> "KernelView":
-        """View a map alone, an array (*window, inputs, outputs)."""
-        return view_of_shape(self.maps_shape[1:], self.fans)
-
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
-        """(maps, weights that a unit has, units): the maps with their windows flattened."""
+        """(maps, weights of a unit, units): the maps with their windows flattened."""
         count, *window, inputs, outputs = self.maps_shape
         return count, math.prod(window) * inputs, outputs
 
@@ -124,7 +121,7 @@ def view_of_transposed(shape: Sequence[int], strides: Sequence[int], fans: Fans)
 
 
 def view_of_scale(shape: Sequence[int], fans: Fans) -> KernelView:
-    """View a weight that multiplies element by element: each element is a map."""
+    """View a scale, multiplied element by element: each element is a map."""
     shape = tuple(shape)
     return KernelView(shape, shape, tuple(range(len(shape))), (), (), (), fans)
 

@@ -1,7 +1,7 @@
-"""True fans of the weights of Keras layers, and the linear maps that the weights hold.
+"""True fans of the weights of Keras layers, and the linear maps in the weights.
 
-A rule for each class of layers says what its weights connect: what no shape tells is stride,
-groups, gates, heads, transposition, one-hot inputs and axes.
+A rule for each class of layers describes the connections of its weights. A shape says nothing of
+stride, groups, gates, heads, transposition, one-hot inputs and axes.
 """
 
 import math
@@ -18,7 +18,7 @@ from keras_initkit.connectivity.fan_formulas import (
     connections_of_window,
     convolution_fans,
     einsum_fans,
-    transposed,
+    transpose_fans,
 )
 from keras_initkit.connectivity.kernel_view import (
     KernelView,
@@ -41,10 +41,10 @@ _ELEMENTWISE = Fans(1.0, 1.0)
 def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
     """Return the true fans of a weight of a layer.
 
-    fan_in is the number of inputs that feed one unit through the weight, fan_out the number of
-    units that one input feeds; of gated recurrent layers, within one gate. They differ from what
-    Keras's own initializers read from the shape where there are strides, groups, depthwise or
-    transposed convolutions, gates, axes of an einsum that inputs and outputs share, or one-hot
+    fan_in is the number of inputs of one unit through the weight, fan_out the number of units fed
+    by one input; of gated recurrent layers, within one gate. Keras's own initializers read other
+    fans from the shape where there are strides, groups, depthwise or
+    transposed convolutions, gates, axes of an einsum shared by inputs and outputs, or one-hot
     inputs. In convolutions they are those of the interior of a map, unless its size is given.
 
     Examples:
@@ -58,8 +58,8 @@ def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
         weight: One of `layer.weights`; or the name or the end of the path of one, such as
             "recurrent_kernel" or "query/kernel". All weights that it names must have the same
             fans.
-        input_size: Sequence of integers, the size of the map that a convolution sees, without
-            batch and channels: then fans are means over the whole map, in which padding feeds
+        input_size: Sequence of integers, the size of the map before a convolution, without
+            batch and channels: then fans are means over the whole map, and padding feeds
             nothing. `None` for the interior of a large map.
 
     Returns:
@@ -68,7 +68,7 @@ def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
     Raises:
         ValueError: If `layer` is no layer, or not built; if no weight, or weights with different
             fans, have that name; if the weight is added, as a bias is; if nothing is known of the
-            layer's class, for which `register_fans` helps; or if `input_size` does not fit.
+            layer's class: see `register_fans`; or if `input_size` does not fit.
     """
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
@@ -122,7 +122,7 @@ def register_fans(*classes: type) -> Callable[[Rule], Rule]:
         a weight that does not multiply inputs.
 
     Raises:
-        ValueError: If what is given is no class of layers.
+        ValueError: If an argument is no class of layers.
     """
     if not classes or not all(
         isinstance(cls, type) and issubclass(cls, keras.layers.Layer) for cls in classes
@@ -174,7 +174,7 @@ def view_of_weight(owner: Any, variable: Any, input_size: Size = None) -> Kernel
 
 
 def has_rule(layer: Any) -> bool:
-    """Whether something is known of a layer's class."""
+    """Check for a rule for a layer's class or one above it."""
     return _rule(layer) is not None
 
 
@@ -329,7 +329,7 @@ def _transposed_convolution(layer: Any, weight: Any, input_size: Size) -> Kernel
         input_size = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
     connections = _connections(layer, window, input_size)
     back = convolution_fans(window, outputs, inputs, layer.strides, connections)
-    return view_of_transposed(weight.shape, layer.strides, transposed(back))
+    return view_of_transposed(weight.shape, layer.strides, transpose_fans(back))
 
 
 def _connections(

@@ -10,7 +10,7 @@ from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
 
 @runtime_checkable
 class DrawsForLayers(Protocol):
-    """An initializer with a method for weights whose layer is known."""
+    """An initializer with a method for weights of a known layer."""
 
     def draw(self, view: KernelView, dtype: Any = None) -> Any:
         """Return a tensor of `view.shape`."""

@@ -38,7 +38,7 @@ class PriorBias(keras.initializers.Initializer):
         prior: For "sigmoid" the probability of each output's class, in (0, 1): a number for
             all, or a sequence. For "softmax" a sequence of positive numbers, counts or
             frequencies; only their proportions count.
-        activation: "sigmoid" or "softmax", what the probabilities are read with, be it in the
+        activation: "sigmoid" or "softmax", the function of the probabilities, be it in the
             layer or in the loss (`from_logits=True`).
 
     Raises:
@@ -109,7 +109,7 @@ class ChronoBias(SeedOfAnother, keras.initializers.Initializer):
 
     Args:
         units: Positive integer, the units of the layer; of a ConvLSTM, its filters.
-        longest: Number, at least 2, of steps between what depends on each other.
+        longest: Number, at least 2, of steps between two events that depend on each other.
         cell: "lstm" or "gru". An LSTM, or a ConvLSTM, must have `unit_forget_bias=False`.
         seed: As in `VarianceScaling`.
 
@@ -153,11 +153,11 @@ class ChronoBias(SeedOfAnother, keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
 class ForgetGateBias(keras.initializers.Initializer):
-    """Sets the bias of the gate that lets a recurrent layer remember, and the others to 0.
+    """Sets the bias of the gate for remembering in a recurrent layer, and the others to 0.
 
     In an LSTM this is the forget gate, in a GRU the update gate. With a bias b the gate begins
     near sigmoid(b): a state, and a gradient, lasts for about 1 + exp(b) steps, and for 2 with b 0.
-    `unit_forget_bias=True`, Keras's own, is b = 1 for an LSTM; a GRU has nothing of that kind.
+    `unit_forget_bias=True`, Keras's own, is b = 1 for an LSTM; a GRU has no such argument.
 
     Examples:
     >>> layer = keras.layers.GRU(64, bias_initializer=ForgetGateBias(64, 2.0, cell="gru"))

@@ -1,4 +1,4 @@
-"""Convolutions that keep the length of their input."""
+"""Convolutions with singular values of 1."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from keras_initkit.initializers.orthonormal import orthonormal_columns
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
 class DeltaOrthogonal(GainedInitializer):
-    """Draws kernels that are zero but for the centre tap, which is an orthogonal matrix.
+    """Draws kernels of zeros but for an orthogonal matrix at the centre tap.
 
     The matrix is gain · Q, of inputs x outputs, with Q drawn uniformly from all matrices with
     orthonormal rows or, if there are more inputs than outputs, columns. With gain 1, at least as
@@ -21,7 +21,7 @@ class DeltaOrthogonal(GainedInitializer):
     are exactly 1: signals and gradients neither grow nor decay over thousands of layers. Those of
     a convolution whose flattened kernel is orthogonal are not.
 
-    The centre is that of `Dirac`. A matrix, as of `Dense`, is a kernel without window. Every gate
+    The centre is as in `Dirac`. A matrix, as of `Dense`, is a kernel without window. Every gate
     and group is a matrix where the layer is known, as in `Orthogonal`.
 
     Examples:

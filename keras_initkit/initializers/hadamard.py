@@ -23,13 +23,13 @@ class ZerO(FixedInitializer):
     of outputs on: `scipy.linalg.hadamard`. With the factor 2^(-m/2) it is orthonormal. If outputs
     are a power of two the rows of weights are, too; otherwise inputs have outputs/2^m of their
     squared length. All is multiplied by `gain`. In a convolution these are the weights of the
-    centre tap, that of `Dirac`, and others are zero. Every gate and group is a map where the
+    centre tap, as in `Dirac`, and others are zero. Every gate and group is a map where the
     layer is known, as in `Orthogonal`.
 
-    It is meant for networks with skip connections, whose branches end in a layer of zeros.
+    It is meant for networks with skip connections and branches ending in a layer of zeros.
 
-    The factor is that of the authors' code (https://github.com/jiaweizzhao/ZerO-initialization).
-    The paper prints 2^(-(m-1)/2), with which the squared length of inputs would double.
+    The factor is from the authors' code (https://github.com/jiaweizzhao/ZerO-initialization).
+    The paper prints 2^(-(m-1)/2): the squared length of inputs would double.
 
     Examples:
     >>> layer = keras.layers.Dense(64, kernel_initializer=ZerO())
@@ -56,7 +56,7 @@ class ZerO(FixedInitializer):
 
 
 def _hadamard(rows: int, columns: int) -> Any:
-    """The first rows and columns of the Hadamard matrix of any larger power of two."""
+    """Return the first rows and columns of the Hadamard matrix of any larger power of two."""
     # An element is -1 where an odd number of bits is set in both of its indices.
     bits = np.arange(rows, dtype=np.int64)[:, None] & np.arange(columns)
     for shift in (32, 16, 8, 4, 2, 1):

@@ -18,8 +18,7 @@ from keras_initkit.initializers.base import KernelInitializer, check_call
 def at_centre_tap(view: KernelView, matrices: Any) -> Any:
     """Put a matrix (inputs, outputs), or one for each map, at the centre tap of zero maps.
 
-    Of an even number of taps the centre is the one that `padding="same"` puts above the output
-    position.
+    Of an even number of taps the centre is the last one before the middle.
     """
     values = np.zeros(view.maps_shape, np.float32)
     centre: tuple[Any, ...] = tuple((taps - 1) // 2 for taps in view.maps_shape[1:-2])

@@ -1,4 +1,4 @@
-"""He initialization by the name and with the arguments that PyTorch gives it."""
+"""He initialization with PyTorch's name and arguments."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -55,9 +55,9 @@ class _Kaiming(VarianceScaling):
 class KaimingUniform(_Kaiming):
     """Draws weights uniformly from [-l, l), l = gain · sqrt(3/fan), as PyTorch does.
 
-    The gain is that of `torch.nn.init.calculate_gain`, so that the standard deviation is that of
-    `torch.nn.init.kaiming_uniform_` to the last bit. PyTorch's layers call it with `a=sqrt(5)`,
-    which makes l = 1/sqrt(fan_in). For a gain that follows from the activation see `HeUniform`.
+    Gain and standard deviation are those of `torch.nn.init.calculate_gain` and
+    `torch.nn.init.kaiming_uniform_`, to the last bit. PyTorch's layers call it with `a=sqrt(5)`,
+    which makes l = 1/sqrt(fan_in). For the gain of any activation see `HeUniform`.
 
     Examples:
     >>> initializer = KaimingUniform(a=5**0.5, seed=0)  # as in torch.nn.Linear
@@ -74,8 +74,8 @@ class KaimingUniform(_Kaiming):
 class KaimingNormal(_Kaiming):
     """Draws weights from a normal of variance gain²/fan, not cut off, as PyTorch does.
 
-    The gain is that of `torch.nn.init.calculate_gain`, so that the standard deviation is that of
-    `torch.nn.init.kaiming_normal_` to the last bit. For a gain that follows from the activation
+    Gain and standard deviation are those of `torch.nn.init.calculate_gain` and
+    `torch.nn.init.kaiming_normal_`, to the last bit. For the gain of any activation
     see `HeNormal`.
 
     Examples:

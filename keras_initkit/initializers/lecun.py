@@ -1,4 +1,4 @@
-"""LeCun initialization, for units that keep the variance of their inputs."""
+"""LeCun initialization, for units with the variance of their inputs."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Weights whose maps are orthogonal matrices, each gate, head, group and channel for itself."""
+"""Orthogonal weights: each gate, head, group and channel a matrix of its own."""
 
 import math
 from typing import Any
@@ -21,8 +21,8 @@ class Orthogonal(GainedInitializer):
         W = gain · sqrt(n/fan_in) · Q,
 
     with Q drawn uniformly from all matrices with orthonormal columns or, if o > n, rows. The
-    root is 1 but where a unit does not see all its weights at once: in an embedding, which
-    looks one of them up, and in a transposed convolution whose stride does not divide the window.
+    root is 1 but where a unit does not see all its weights at once: in an embedding, a look-up
+    of one of them, and in a transposed convolution if its stride does not divide the window.
     With o <= n the variance of weights is gain²/fan_in, as of `VarianceScaling`; with o > n it is
     n/o of that, since rows have a length of 1, unless `scaled`.
 

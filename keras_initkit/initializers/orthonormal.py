@@ -14,10 +14,10 @@ _PASSES = 5  # two do, but for matrices that are singular up to rounding
 def orthonormal_columns(gaussian: Array) -> Array:
     """Make orthonormal matrices of Gaussian ones.
 
-    The result is, up to rounding, the Q of the decomposition A = Q R whose R has a positive
-    diagonal: of independent normal numbers it is a matrix that is uniformly distributed over all
-    orthonormal ones. Gram and Schmidt's method works on panels of columns, so that nearly all of
-    the work is products of float32 matrices.
+    The result is, up to rounding, the Q of the decomposition A = Q R with a positive diagonal
+    in R: of independent normal numbers it is uniformly distributed over all orthonormal matrices.
+    Gram and Schmidt's method works on panels of columns: nearly all of the work is products of
+    float32 matrices.
 
     Args:
         gaussian: Float32 array (maps, rows, columns).
@@ -63,7 +63,7 @@ def _orthonormal_panel(panel: Array, earlier: Array) -> Array:
 
 
 def _inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Upper triangular matrices that make columns orthonormal, of the columns' products."""
+    """Return upper triangular matrices to make columns orthonormal, from the columns' products."""
     return np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)), 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Initialization of networks whose activation is a sine."""
+"""Initialization of networks of sines."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Units that see few of their inputs."""
+"""Units with few inputs each."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Weights whose largest singular value is set."""
+"""Weights with a given largest singular value."""
 
 import math
 from typing import Any
@@ -18,14 +18,14 @@ _TOLERANCE = 3e-5
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
 class Spectral(GainedInitializer):
-    """Draws normal weights whose largest singular value is gain · sqrt(o/fan_in), for o units.
+    """Draws normal weights with the largest singular value gain · sqrt(o/fan_in), for o units.
 
-    Then the features of a layer are of the order of 1, and so is what a step changes in them,
-    whatever its width. Every gate, head, group and depthwise channel has that singular value
-    where the layer is known, as in `Orthogonal`. The value is met to five digits.
+    Then the features of a layer, and the change of them by a step, are of the order of 1 at any
+    width. Every gate, head, group and depthwise channel has that singular value where the layer
+    is known, as in `Orthogonal`. The value is met to five digits.
 
     An embedding has a fan_in of 1, and each of its inputs chooses a vector: where the layer is
-    known it is the longest of these whose length is gain · sqrt(o). A singular value belongs to
+    known the longest of these has the length gain · sqrt(o). A singular value belongs to
     sums of vectors, which no input makes, and would leave those of a large vocabulary short.
 
     Examples:
@@ -58,7 +58,7 @@ def _longest_rows(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def largest_singular_values(matrices: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the largest singular value of each of some random matrices (maps, rows, columns)."""
+    """Return the largest singular value of each matrix of a random array (maps, rows, columns)."""
     if matrices.shape[1] < matrices.shape[2]:
         matrices = np.swapaxes(matrices, 1, 2)
     if matrices.shape[2] > _LARGEST_GRAM:

@@ -118,19 +118,18 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         Args:
             shape: Shape of the weight.
             dtype: Floating dtype of the weight, or `None` for `keras.config.floatx()`.
-            **kwargs: `layout` is accepted and changes no value: the variable that receives
-                the values places them.
+            **kwargs: `layout` is accepted and changes no value: the variable places the values.
         """
         check_call(kwargs)
         return self.draw(self._view(shape), dtype)
 
     def draw(self, view: KernelView, dtype: Any = None) -> Any:
-        """Return new weights for one whose true fans are known. See `KernelInitializer`."""
+        """Return new weights for a view with its true fans. See `KernelInitializer`."""
         stddev = self._stddev(view.fans)
         return _draw(self.distribution, view.shape, stddev, dtype, self.seed)
 
     def stddev(self, shape: Sequence[int]) -> float:
-        """Return the standard deviation of the weights that are drawn for a shape."""
+        """Return the standard deviation of weights of a shape."""
         return self._stddev(self._view(shape).fans)
 
     def _view(self, shape: Sequence[int]) -> KernelView:
@@ -191,7 +190,7 @@ class FixedScaling(VarianceScaling):
 
 
 def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return the config of a subclass that fixes some of `VarianceScaling`'s arguments."""
+    """Return a config without some of the arguments, those fixed by a subclass."""
     return {name: value for name, value in config.items() if name not in names}
 
 

@@ -9,8 +9,8 @@ from keras_initkit.initializers.variance_scaling import FixedScaling
 class XavierUniform(FixedScaling):
     """Draws weights uniformly from [-l, l), l = gain · sqrt(6/(fan_in + fan_out)).
 
-    Their variance is gain² · 2/(fan_in + fan_out): between 1/fan_in, which keeps the
-    variance of signals, and 1/fan_out, which keeps that of gradients.
+    Their variance is gain² · 2/(fan_in + fan_out): between 1/fan_in, for signals of constant
+    variance, and 1/fan_out, for such gradients. Also called `GlorotUniform`, as in Keras.
 
     Examples:
     >>> initializer = XavierUniform(gain="tanh", seed=0)
@@ -29,8 +29,8 @@ class XavierUniform(FixedScaling):
 class XavierNormal(FixedScaling):
     """Draws weights from a truncated normal of variance gain² · 2/(fan_in + fan_out).
 
-    The variance lies between 1/fan_in, which keeps the variance of signals, and 1/fan_out,
-    which keeps that of gradients.
+    The variance lies between 1/fan_in, for signals of constant variance, and 1/fan_out, for such
+    gradients. Also called `GlorotNormal`, as in Keras.
 
     Examples:
     >>> initializer = XavierNormal(gain="tanh", seed=0)

@@ -1,4 +1,4 @@
-"""Theory of random networks: gains of activations, propagation of signals."""
+"""Theory of random networks: gains of activations, and signals and gradients over depth."""
 
 from keras_initkit.theory import gains, propagation
 from keras_initkit.theory.gains import backward_gain, forward_gain, gain, gaussian_moments

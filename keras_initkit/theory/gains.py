@@ -1,4 +1,4 @@
-"""Gaussian moments of activations, and the gains that follow from them.
+"""Gaussian moments of activations, and the gains derived from them.
 
 An expectation over z ~ N(0, variance) is a sum over many small panels, each with its own
 Gauss-Legendre nodes. A kink or a jump on the edge of a panel costs nothing, and the edges
@@ -75,8 +75,8 @@ def gaussian_moments(
     0.490842
 
     Args:
-        activation: The name of an activation in `keras.activations`, or a callable that
-            takes a tensor and returns one of the same shape, element by element. It may be
+        activation: The name of an activation in `keras.activations`, or a callable that takes
+            a tensor and returns one of the same shape, element by element. It may be
             written with `keras.ops`, NumPy or the backend's own functions.
         variance: Non-negative number, the variance of z. At 0, the moments are the limit
             for small variances.
@@ -161,7 +161,7 @@ def gain(
     activation: float | str | Callable[[Any], Any],
     negative_slope: float | None = None,
 ) -> float:
-    """Return the gain that an initializer's `gain` and `negative_slope` stand for.
+    """Return the gain for an initializer's `gain` and `negative_slope`.
 
     A number stands for itself and an activation for its `forward_gain`. With a
     `negative_slope` a, the gain of "relu" and of "leaky_relu" is sqrt(2/(1 + a²)).
@@ -178,7 +178,7 @@ def gain(
             "relu", and 0.2 for "leaky_relu", as in `keras.activations`.
 
     Raises:
-        ValueError: If one of the two is not what `Args` says.
+        ValueError: If one of the two is not as described.
 
     Reference:
         He et al., 2015, Delving Deep into Rectifiers, equation 15.
@@ -223,7 +223,7 @@ def _check_gain(number: Any) -> float:
 
 
 def _moments(activation: str | Callable[[Any], Any], variance: float) -> GaussianMoments:
-    """The moments; those of a name, which initializers ask for again and again, are kept."""
+    """Return the moments, from a cache for an activation given by name."""
     if isinstance(activation, str):
         return _named_moments(activation, variance)
     return gaussian_moments(activation, variance)
@@ -245,7 +245,7 @@ def _resolve(activation: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _activation_names() -> list[str]:
-    """Name what `keras.activations` offers, in this version of Keras."""
+    """List the elementwise activations in this version of Keras."""
     names = {name for name in dir(keras.activations) if not name.startswith("_")}
     return sorted(names - _NOT_ELEMENTWISE - _NOT_ACTIVATIONS)
 
@@ -282,7 +282,7 @@ def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMomen
 
 
 def _derivative_step(activation: Callable[[Any], Any]) -> float:
-    """Return the smallest standard deviation at which to differentiate."""
+    """Return the smallest standard deviation for a derivative."""
     with _eager_float64(), np.errstate(all="ignore"):
         precise = _call(activation, np.zeros(1)).dtype.itemsize >= 8
     return _FLOAT64_STEP if precise else _FLOAT32_STEP
@@ -336,7 +336,7 @@ def _panel_rule() -> tuple[Array, Array, Array]:
 
 
 def _evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
-    """Return finite values at the points, or say what is wrong with the activation."""
+    """Return finite values at the points; raise a ValueError for an unsuitable activation."""
     sample = slice(None, None, max(1, len(points) // 16))
     with _eager_float64(), np.errstate(all="ignore"):
         values = _call(activation, points).astype(np.float64)

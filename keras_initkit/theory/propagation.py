@@ -31,7 +31,7 @@ Activation = str | Callable[[Any], Any]
 
 
 class Propagation(NamedTuple):
-    """What a deep random network does to signals and gradients, layer by layer.
+    """The variances of signals and the factors of gradients in a deep random network.
 
     Attributes:
         q: Array of shape `(depth,)`, the variance of the pre-activations of each layer.
@@ -71,7 +71,7 @@ def propagate(
 
     Args:
         activation: The name of an activation in `keras.activations` or a callable, as in
-            `gains.gaussian_moments`.
+            `gaussian_moments`.
         depth: Positive integer, the number of layers with weights.
         weight_variance: Positive number, the variance of a weight times its fan_in: the
             square of an initializer's gain.
@@ -80,7 +80,7 @@ def propagate(
 
     Raises:
         ValueError: If an argument is out of its range, or the variance becomes infinite
-            at some layer; and as `gains.gaussian_moments`.
+            at some layer; and as `gaussian_moments`.
     """
     check_count("depth", depth)
     check_number("weight_variance", weight_variance, above=0)
@@ -154,7 +154,7 @@ def critical_weight_variance(activation: Activation, bias_variance: float = 0.0)
 
 
 def _excess(activation: Activation, q: float) -> float:
-    """Return q less the variance that critical weights would bring there, without biases."""
+    """Return q less the variance after critical weights, without biases."""
     moments = gaussian_moments(activation, q)
     if moments.derivative_second_moment == 0.0:
         raise ValueError(

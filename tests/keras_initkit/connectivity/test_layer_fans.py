@@ -24,7 +24,7 @@ pytestmark = pytest.mark.backends("tensorflow", "torch")
 layers = keras.layers
 BACKEND = keras.backend.backend()
 # The formulas are the same everywhere; elsewhere each layer is compiled anew.
-EXAMPLES = 40 if BACKEND == "tensorflow" else 10
+EXAMPLES = 25 if BACKEND == "tensorflow" else 10
 
 
 def set_weights(layer, **values):

@@ -132,7 +132,7 @@ def own_activation(x):
 
 
 @pytest.mark.backends("tensorflow")
-def test_a_saved_model_loads_in_a_fresh_process(tmp_path):
+def test_a_saved_model_loads_in_a_fresh_process_that_computes_nothing_before(tmp_path):
     square = [
         type(initializer).from_config(initializer.get_config())
         for initializer, shape in EACH
@@ -148,8 +148,14 @@ def test_a_saved_model_loads_in_a_fresh_process(tmp_path):
     configs = [layer.kernel_initializer.get_config() for layer in model.layers]
     code = f"""
         import json, os
-        import keras, keras_initkit
+        import keras
         import numpy as np
+
+        calls, convert = [], keras.ops.convert_to_tensor
+        keras.ops.convert_to_tensor = lambda *args, **kwargs: calls.append(args)
+        import keras_initkit
+        keras.ops.convert_to_tensor = convert
+        assert not calls, "an import computes nothing"
         os.chdir({str(tmp_path)!r})
         model = keras.saving.load_model("model.keras")
         arrays = np.load("arrays.npz")

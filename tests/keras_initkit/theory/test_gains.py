@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
 from keras_initkit.theory.gains import (
-    GaussianMoments,
     backward_gain,
     forward_gain,
     gain,
@@ -134,37 +131,24 @@ def _expectation(
     return math.fsum(parts)
 
 
-@pytest.mark.parametrize("variance", [1.0, 0.01, 3.0])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_moments_agree_with_adaptive_quadrature(name: str, variance: float) -> None:
+def test_moments_agree_with_adaptive_quadrature_and_gains_keep_them(name: str) -> None:
     value, slope, kinks = FORMULAS[name]
-    moments = gaussian_moments(name, variance)
-    scale = max(1.0, moments.second_moment)
-    for got, integrand, tolerance in [
-        (moments.mean, value, TOLERANCE),
-        (moments.second_moment, lambda x: value(x) ** 2, TOLERANCE),
-        (moments.derivative_second_moment, lambda x: slope(x) ** 2, SLOPE_TOLERANCE),
-    ]:
-        assert got == pytest.approx(
-            _expectation(integrand, variance, kinks), abs=tolerance * scale, rel=0
-        )
-
-
-@pytest.mark.parametrize("variance", [1.0, 0.1, 2.5])
-@pytest.mark.parametrize("name", FORMULAS)
-def test_gains_keep_variances_and_gradients(name: str, variance: float) -> None:
-    value, slope, kinks = FORMULAS[name]
-    kept = _expectation(lambda x: value(x) ** 2, variance, kinks) / variance
-    assert forward_gain(name, variance) ** 2 * kept == pytest.approx(
-        1, abs=1e-6 if IN_FLOAT64 else 1e-5
-    )
-    passed = _expectation(lambda x: slope(x) ** 2, variance, kinks)
-    if passed:
-        got = backward_gain(name, variance) ** 2 * passed
-        assert got == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-3)
-    else:
-        with pytest.raises(ValueError, match="`activation` must have a slope"):
-            backward_gain(name, variance)
+    for variance in (1.0, 0.01, 3.0):
+        moments = gaussian_moments(name, variance)
+        assert {type(moment) for moment in moments} == {float}
+        mean = _expectation(value, variance, kinks)
+        second_moment = _expectation(lambda x: value(x) ** 2, variance, kinks)
+        passed = _expectation(lambda x: slope(x) ** 2, variance, kinks)
+        scale = max(1.0, second_moment)
+        assert moments[:2] == pytest.approx((mean, second_moment), abs=TOLERANCE * scale, rel=0)
+        tolerance = SLOPE_TOLERANCE * scale
+        assert moments.derivative_second_moment == pytest.approx(passed, abs=tolerance, rel=0)
+        kept = forward_gain(name, variance) ** 2 * second_moment / variance
+        assert kept == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-5)
+        if passed:
+            got = backward_gain(name, variance) ** 2 * passed
+            assert got == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-3)
 
 
 def test_a_gain_keeps_a_variance_above_zero() -> None:
@@ -328,10 +312,11 @@ def test_precision_policies_do_not_touch_a_gain() -> None:
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.01, 0.2, 1.0, math.sqrt(5.0), -1.0])
-@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
-def test_a_negative_slope_has_its_closed_form(name: str, slope: float) -> None:
-    assert gain(name, slope) == pytest.approx(math.sqrt(2 / (1 + slope**2)), rel=1e-15)
+def test_a_negative_slope_has_its_closed_form() -> None:
+    for slope in (0.0, 0.01, 0.2, 1.0, math.sqrt(5.0), -1.0):
+        expected = math.sqrt(2 / (1 + slope**2))
+        assert gain("relu", slope) == gain("leaky_relu", slope)
+        assert gain("relu", slope) == pytest.approx(expected, rel=1e-15)
 
 
 def test_a_negative_slope_agrees_with_the_integral() -> None:
@@ -347,74 +332,63 @@ def test_a_number_stands_for_itself(number: Any) -> None:
     assert got == number
 
 
-@pytest.mark.parametrize("number", [0, -1.0, math.nan, math.inf, np.float64(-2)])
-def test_a_number_is_positive_and_finite(number: float) -> None:
-    with pytest.raises(ValueError, match=r"`gain` must be positive and finite.*Received: gain="):
-        gain(number)
-
-
-@pytest.mark.parametrize("thing", [None, True, [1.0], {"a": 1}])
-def test_a_gain_is_a_number_or_an_activation(thing: Any) -> None:
-    with pytest.raises(ValueError, match=r"`gain` must be a positive number, the name of"):
-        gain(thing)
-
-
-@pytest.mark.parametrize("name", ["rleu", "get", "serialize", "threshold"])
-def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    match = rf"`gain` must be .*Received: gain='{name}'.*celu, elu, .*tanh_shrink"
-    with pytest.raises(ValueError, match=match):
-        gain(name)
-    with pytest.raises(ValueError, match=r"`activation` must be a callable or the name of"):
-        gaussian_moments(name)
-
-
 @pytest.mark.parametrize(
-    "function",
+    ("things", "message"),
     [
-        "softmax",
-        "log_softmax",
-        "sparsemax",
-        "glu",
-        keras.ops.sum,
-        lambda x: x - keras.ops.mean(x),
+        ([0, -1.0, math.nan, math.inf, np.float64(-2)], r"be positive and finite\. Received"),
+        (
+            [None, True, [1.0], {"a": 1}],
+            r"be a positive number, the name of .* Received: gain=",
+        ),
+        (
+            ["rleu", "get", "serialize", "threshold"],
+            r"be .*Received: gain='\w+'.*celu, elu, .*tanh_shrink",
+        ),
+        (
+            ["softmax", "log_softmax", "sparsemax", "glu", keras.ops.sum],
+            r"must act on each element alone .* softmax",
+        ),
+        ([lambda x: x - keras.ops.mean(x)], "must act on each element alone"),
+        (
+            [lambda x: x * keras.random.uniform(keras.ops.shape(x), dtype="float64")],
+            "must act on each element alone",
+        ),
+        (
+            [keras.ops.log, lambda x: 1 / np.abs(np.asarray(x)) ** 500, lambda x: x * math.nan],
+            r"must be finite: it is not at -?\d",
+        ),
+        (
+            [lambda x: np.exp(np.asarray(x) ** 2 / 4)],
+            r"must grow slowly enough for E f\(z\)² to ex",
+        ),
+        ([lambda x: 0.0 * x], "must not be zero everywhere"),
     ],
+    ids=["number", "type", "name", "axis", "mean", "random", "finite", "growth", "zero"],
 )
-def test_an_activation_acts_on_each_element_alone(function: Any) -> None:
-    with pytest.raises(ValueError, match=r"must act on each element alone .* softmax"):
-        gain(function)
+def test_a_gain_is_a_positive_number_or_an_elementwise_activation(
+    things: list[Any], message: str
+) -> None:
+    for thing in things:
+        with pytest.raises(ValueError, match=f"`gain` must .*{message}"):
+            gain(thing)
 
 
-def test_an_activation_is_deterministic() -> None:
-    with pytest.raises(ValueError, match="must act on each element alone"):
-        gain(lambda x: x * keras.random.uniform(keras.ops.shape(x), dtype="float64"))
-
-
-@pytest.mark.parametrize(
-    "function",
-    [keras.ops.log, lambda x: 1 / np.abs(np.asarray(x)) ** 500, lambda x: x * math.nan],
-)
-def test_an_activation_is_finite(function: Any) -> None:
+def test_an_activation_is_known_by_name() -> None:
+    with pytest.raises(ValueError, match=r"`activation` must be a callable or the name of"):
+        gaussian_moments("rleu")
     with pytest.raises(ValueError, match=r"`activation` must be finite: it is not at -?\d"):
-        gaussian_moments(function)
+        gaussian_moments(keras.ops.log)
+    with pytest.raises(ValueError, match="`activation` must have a slope"):
+        backward_gain(keras.ops.sign)
 
 
-def test_an_activation_has_a_second_moment() -> None:
-    with pytest.raises(ValueError, match=r"must grow slowly enough for E f\(z\)² to exist"):
-        gain(lambda x: np.exp(np.asarray(x) ** 2 / 4))
-
-
-def test_an_activation_is_not_zero_everywhere() -> None:
-    with pytest.raises(ValueError, match=r"`gain` must be .*must not be zero everywhere"):
-        gain(lambda x: 0.0 * x)
-
-
-@pytest.mark.parametrize("variance", [-1.0, math.nan, math.inf, "1", True])
+@pytest.mark.parametrize("variance", [-1.0, math.nan, "1"])
 def test_a_variance_is_finite_and_not_negative(variance: Any) -> None:
     with pytest.raises(ValueError, match=r"`variance` must be a finite number of 0 or more"):
         gaussian_moments("relu", variance)
 
 
-@pytest.mark.parametrize("slope", ["0.1", math.nan, math.inf, True, [0.1]])
+@pytest.mark.parametrize("slope", ["0.1", math.inf, True])
 def test_a_negative_slope_is_a_number(slope: Any) -> None:
     with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number, or None"):
         gain("relu", slope)
@@ -424,20 +398,3 @@ def test_a_negative_slope_is_a_number(slope: Any) -> None:
 def test_a_negative_slope_belongs_to_a_relu(other: Any) -> None:
     with pytest.raises(ValueError, match=r'`negative_slope` must be None unless gain="relu"'):
         gain(other, 0.1)
-
-
-def test_an_import_computes_nothing() -> None:
-    code = (
-        "import keras\n"
-        "calls = []\n"
-        "keras.ops.convert_to_tensor = lambda *a, **k: calls.append(a)\n"
-        "import keras_initkit.initializers, keras_initkit.theory.propagation\n"
-        "assert not calls\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_moments_are_plain_floats() -> None:
-    moments = gaussian_moments("tanh")
-    assert isinstance(moments, GaussianMoments)
-    assert {type(moment) for moment in moments} == {float}
