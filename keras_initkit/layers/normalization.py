@@ -21,7 +21,6 @@ from keras_initkit.anatomy.tf_data import is_in_tf_data
 from keras_initkit.layers.scaling import (
     METHODS,
     FloatArray,
-    check_range,
     compute_scaling,
     describe_problems,
     find_rest,
@@ -42,41 +41,36 @@ class Normalization(keras.layers.Normalization):
     It takes the place of `keras.layers.Normalization`: same arguments, weights and saved
     files. It differs in this:
 
-    - `adapt()` reads the data once and accumulates in float64, whatever their type, size
-      and offset, with the same result for an array and for a stream of batches. It reads
-      everything that Keras trains on, and tables; it minds masks and weights.
-    - Data that would spoil the statistics (NaN, unless they are to be left out, infinite
-      values, a variance that overflows) are an error. After an error the layer is as it was
-      before.
+    - `adapt()` reads the data once and accumulates in float64, whatever their type, size and
+      offset, with the same result for an array and for a stream of batches. It reads everything
+      Keras trains on, and tables; it minds masks and weights.
+    - Data to spoil the statistics (NaN, unless it is to be left out, infinite values, a variance
+      too large for the type) are an error. After an error the layer is as it was before.
     - A constant feature comes out as exactly 0, and where the variance is 0 the scale is 1
-      (Keras divides by ε, so that the least deviation later becomes huge). Deviations below ε
-      are scaled as all others.
+      (Keras divides by ε: the least deviation later becomes huge). Deviations below ε are scaled
+      as all others.
     - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
       (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
-    - Under a mixed precision policy the statistics stay float32, and what rounding a large
-      mean to float32 has left is subtracted as well; only the result is cast.
+    - Under a mixed precision policy the statistics stay float32, and the rest of a large mean,
+      beside its float32, is subtracted as well; only the result is cast.
 
     Args:
-        axis: Integer, tuple of integers or `None`. The axis or axes along which each index
-            has its own mean and variance; the others are reduced. `None` for one mean and
-            variance of all values. The batch axis, 0, can't be adapted on. Defaults to
-            `-1`.
-        mean: Optional mean to use instead of `adapt()`: a number, or an array that
+        axis: Integer, tuple of integers or `None`. The axis or axes along which each index has
+            its own mean and variance; the others are reduced. `None` for one mean and variance of
+            all values. The batch axis, 0, can't be adapted on. Defaults to `-1`.
+        mean: Optional mean to use instead of `adapt()`: a number, or an array of a shape that
             broadcasts to the kept axes. Requires `variance`.
         variance: Optional variance to use instead of `adapt()`. Requires `mean`.
-        invert: Boolean, whether to undo the normalization: from normalized values back to
-            the original ones. Defaults to `False`.
-        method: What `adapt()` takes for mean and √variance. `"standard"`: these. `"min_max"`:
-            what maps the smallest value to `low` and the largest to `high`. Defaults to
-            `"standard"`.
+        invert: True to undo the normalization: from normalized values back to the original ones.
+            Defaults to `False`.
+        method: `"standard"`: `adapt()` takes mean and variance. `"min_max"`: it maps the smallest
+            value to `low` and the largest to `high`. Defaults to `"standard"`.
         feature_range: Pair of numbers `(low, high)` for `"min_max"`. Defaults to `(0, 1)`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
-    Input shape:
-        Arbitrary, with the sizes of the kept axes known.
+    Input shape: arbitrary, with the sizes of the kept axes known.
 
-    Output shape:
-        Same as the input, in the layer's compute dtype.
+    Output shape: the same, in the layer's compute dtype.
 
     Raises:
         ValueError: If only one of `mean` and `variance` is given, or if `method` or
@@ -158,37 +152,34 @@ class Normalization(keras.layers.Normalization):
         so. A second one interrupts.
 
         Args:
-            data: A NumPy array of shape `(rows, ...)` (a memory mapped one is read by
-                pieces), a tensor, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
-                `DataLoader`, an iterable of batches such as a generator or a list of arrays; a
-                table of pandas, Polars or PyArrow, or the path of a Parquet, CSV or Arrow file
-                or folder; ragged and sparse tensors. Of batches `(x, y[, sample_weight])` x and
-                the weights are taken. Values may be of any integer, boolean or real floating
-                point type.
-            mask: Booleans, of the shape of leading axes of the data: True where values count.
-                For data that are given whole.
-            mask_value: Steps whose features all have this value do not count, as with
+            data: A NumPy array of shape `(rows, ...)` (a memory mapped one is read by pieces), a
+                tensor, dense, ragged or sparse; a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+                PyTorch `DataLoader`, an iterable of batches such as a generator or a list of
+                arrays; a table of pandas, Polars or PyArrow, or the path of a Parquet, CSV or
+                Arrow file or folder. Of batches `(x, y[, sample_weight])` x and the weights are
+                taken. Values may be of any integer, boolean or real floating point type.
+            mask: Booleans, of the shape of leading axes of the data: True where values count. For
+                data given whole.
+            mask_value: Steps with this value in all features do not count, as with
                 `keras.layers.Masking`.
-            sample_weight: Weights ≥ 0, of the shape of leading axes of the data. For data that
-                are given whole; in a stream they are part of a batch.
+            sample_weight: Weights ≥ 0, of the shape of leading axes of the data. For data given
+                whole; in a stream they are part of a batch.
             nan: `"error"`; `"ignore"`, to leave NaN and missing values out; or `"propagate"`, to
-                have NaN for the features that hold any. Defaults to `"error"`.
-            steps: Number of batches to read, of data that are endless or long. Defaults to
-                `None`: all.
+                have NaN for the features with any. Defaults to `"error"`.
+            steps: Number of batches to read, of long or endless data. Defaults to `None`: all.
             max_rows: Number of rows to read. Defaults to `None`: all.
             verbose: 1 to show progress, 0 not to, `"auto"` to show it when it takes more than
                 5 s. Defaults to `"auto"`.
-            initial: `moments` of a former pass, to which this one adds; they are left as they
-                are.
-            engine: `"dask"`, `"beam"` or a function, to read data that are a list of parts
-                (arrays, paths of files, functions that return data) on several processes or
-                machines. See `docs/how_to/several_machines.md`.
+            initial: `moments` of a former pass to add to; they are left as they are.
+            engine: `"dask"`, `"beam"` or a function, to read a list of parts (arrays, paths of
+                files, functions without arguments) on several processes or machines. See
+                `docs/how_to/several_machines.md`.
 
         Raises:
-            TypeError: If the data are of a type that can't be read.
-            ValueError: If the data are empty, endless, not finite or not of the shape that
-                the layer was built for, if the layer was given `mean` and `variance`, or if
-                `initial` lacks what `method` needs.
+            TypeError: If data of this type can't be read.
+            ValueError: If the data are empty, endless, not finite or not of the built layer's
+                shape, if the layer was given `mean` and `variance`, or if `initial` lacks the
+                extremes for "min_max".
         """
         if self.input_mean is not None:
             raise ValueError(
@@ -224,8 +215,7 @@ class Normalization(keras.layers.Normalization):
     def take_statistics(self, result: Result) -> None:
         """Take over the statistics of a pass, with the accumulator that belongs to `method`."""
         accumulator, dtype = result.accumulator, self.variable_dtype
-        scaling = compute_scaling(accumulator, self.method, self.feature_range, dtype)
-        check_range(scaling, accumulator.nan_count > 0, dtype)
+        scaling = compute_scaling(accumulator, dtype, self.method, self.feature_range)
         # Only now: a failed adapt must leave an unbuilt layer unbuilt.
         if not self.built:
             self.build(result.shape)
@@ -253,11 +243,7 @@ class Normalization(keras.layers.Normalization):
         self.mean, self.variance = self._live_statistics()
 
     def build(self, input_shape: Any) -> None:
-        """Create the weights, or the constants of given statistics.
-
-        Args:
-            input_shape: Shape of the inputs, the sizes of the kept axes known.
-        """
+        """Create the weights, or the constants of given statistics, for a shape of inputs."""
         super().build(input_shape)
         if self.input_mean is not None and input_shape is not None:
             # Keras has rounded them to the compute dtype.
@@ -269,14 +255,7 @@ class Normalization(keras.layers.Normalization):
             )
 
     def call(self, inputs: Any) -> Any:
-        """Normalize the inputs.
-
-        Args:
-            inputs: Tensor of the shape that the layer was built for.
-
-        Returns:
-            Tensor of the same shape.
-        """
+        """Normalize inputs of the built layer's shape."""
         return self.transform(inputs, self.invert)
 
     def get_config(self) -> dict[str, Any]:
@@ -303,15 +282,7 @@ class Normalization(keras.layers.Normalization):
         super().load_own_variables({key: store[key] for key in keys if key.isdigit()})
 
     def transform(self, inputs: Any, invert: bool) -> Any:
-        """Normalize values, or undo it, whatever the layer itself does.
-
-        Args:
-            inputs: Tensor of the shape that the layer was built for.
-            invert: Whether to undo the normalization.
-
-        Returns:
-            Tensor of the same shape.
-        """
+        """Normalize values of the built layer's shape, or undo it, whatever the layer does."""
         if self.mean is None:
             raise ValueError(
                 "The layer must be built before it is called inside a data pipeline. "

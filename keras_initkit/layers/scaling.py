@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,60 +39,44 @@ class Scaling(NamedTuple):
     is_flat: BoolArray
 
 
-class _Limits(NamedTuple):
-    """Limits of a type of numbers; `resolution` is the distance of 1 to the next larger one."""
-
-    largest: float
-    smallest: float
-    resolution: float
-
-
 def compute_scaling(
-    accumulator: Any, method: str, feature_range: Sequence[float], dtype: str
+    moments: Any, dtype: str, method: str = "standard", feature_range: Sequence[float] = (0, 1)
 ) -> Scaling:
     """Compute location and scale of features.
 
     Args:
-        accumulator: A `Moments`, with extremes for "min_max".
-        method: "standard": mean and standard deviation; "min_max": see `feature_range`.
-        feature_range: What the smallest and the largest value of a feature become.
-        dtype: Type that is to hold the location and the square of the scale.
+        moments: A `Moments`, with extremes for "min_max".
+        dtype: Type of numbers for the location and the square of the scale.
+        method: "standard": mean and standard deviation; "min_max": `feature_range` is the result
+            of the smallest and the largest value.
+        feature_range: Pair of numbers `(low, high)`.
+
+    Raises:
+        ValueError: If the type can't hold them.
     """
+    limits = ml_dtypes.finfo(dtype)
     if method == "standard":
-        location, scale = accumulator.mean, np.sqrt(accumulator.variance)
+        location, scale = moments.mean, np.sqrt(moments.variance)
     else:
         low, high = feature_range
-        scale = (accumulator.max - accumulator.min) / (high - low)
-        location = accumulator.min - low * scale
-    is_constant = accumulator.constant
+        scale = (moments.max - moments.min) / (high - low)
+        location = moments.min - low * scale
     with np.errstate(over="ignore"):
-        is_flat = (np.square(scale) < _limits_of(dtype).smallest) & ~is_constant
-    return Scaling(location, np.where(is_constant | is_flat, 0.0, scale), is_constant, is_flat)
-
-
-def check_range(scaling: Scaling, has_nan: BoolArray, dtype: str) -> None:
-    """Raise a ValueError unless a type of numbers can hold locations and squared scales.
-
-    Args:
-        scaling: Locations and scales.
-        has_nan: Features whose statistics are NaN for they hold NaN.
-        dtype: Name of the type.
-    """
-    location, scale = scaling.location, scaling.scale
-    with np.errstate(over="ignore"):
-        largest = np.fmax(np.abs(location), np.square(scale))
-    # A variance that overflows even float64 is NaN.
-    overflows = np.isnan(largest) & ~has_nan
-    if overflows.any() or np.nanmax(largest, initial=0.0) > _limits_of(dtype).largest:
-        mean, deviation = (
-            np.fmax.reduce(np.abs(part), axis=None, initial=0.0) for part in (location, scale)
-        )
+        variance = np.square(scale)
+    is_flat = (variance < float(limits.tiny)) & ~moments.constant
+    largest = np.fmax(np.abs(location), variance)
+    # A variance that overflows even float64 is NaN, as is one of a feature with NaN.
+    overflows = np.isnan(largest) & (moments.nan_count == 0)
+    if overflows.any() or np.nanmax(largest, initial=0.0) > float(limits.max):
+        mean, deviation = (np.nanmax(np.abs(x), initial=0.0) for x in (location, scale))
         raise ValueError(
             f"`data` must have a mean and a variance that {dtype} can hold. Received: "
             f"means up to {mean:.6g} and standard deviations up to {deviation:.6g}. "
             "Divide the data by a constant, or use a layer of a wider type, such as "
             "`Normalization(dtype='float64')`."
         )
+    scale = np.where(moments.constant | is_flat, 0.0, scale)
+    return Scaling(location, scale, moments.constant, is_flat)
 
 
 def measure_steps(scaling: Scaling, dtype: str) -> FloatArray:
@@ -99,22 +84,18 @@ def measure_steps(scaling: Scaling, dtype: str) -> FloatArray:
 
     It is 0 where there is no scale.
     """
-    limits = _limits_of(dtype)
-    magnitudes = np.maximum(np.abs(scaling.location), limits.smallest)
-    steps = 2 ** np.floor(np.log2(magnitudes)) * limits.resolution
+    limits = ml_dtypes.finfo(dtype)
+    magnitudes = np.maximum(np.abs(scaling.location), float(limits.tiny))
+    steps = 2 ** np.floor(np.log2(magnitudes)) * float(limits.eps)
     return np.divide(steps, scaling.scale, out=np.zeros_like(steps), where=scaling.scale > 0)
 
 
 def describe_problems(
     scaling: Scaling, dtype: str, method: str, names: Callable[[BoolArray], str]
 ) -> Iterator[str]:
-    """Yield a warning for each group of features that can't be normalized well.
+    """Yield a warning for each kind of features that can't be normalized well.
 
-    Args:
-        scaling: Locations and scales.
-        dtype: Type in which the layer computes.
-        method: Method of the layer.
-        names: Lists the features for which an array is true.
+    `names` lists the features for which an array is true.
     """
     constant, flat = scaling.is_constant, scaling.is_flat
     if constant.any():
@@ -140,12 +121,7 @@ def describe_problems(
 
 
 def find_rest(scaling: Scaling, rounded: FloatArray) -> FloatArray | None:
-    """Return what rounding left of the locations, or `None` where it does not show.
-
-    Args:
-        scaling: Locations and scales.
-        rounded: The locations as a layer holds them.
-    """
+    """Return what is left of the locations beside rounded ones; `None` where it does not show."""
     # A constant must come out as exactly 0.
     rest = np.where(scaling.scale > 0, scaling.location - rounded, 0.0)
     return rest if (np.abs(rest) > _REST_THAT_SHOWS * scaling.scale).any() else None
@@ -155,9 +131,3 @@ def spread_shape(axis: Sequence[int], input_shape: Sequence[int | None]) -> list
     """Return the shape of inputs with 1 in place of the sizes of all axes but the kept ones."""
     keep = kept_axes(axis, tuple(input_shape))
     return [int(size or 0) if place in keep else 1 for place, size in enumerate(input_shape)]
-
-
-def _limits_of(dtype: str) -> _Limits:
-    known = np.finfo("float32" if dtype == "bfloat16" else dtype)  # of the same range
-    resolution = 2.0**-7 if dtype == "bfloat16" else float(known.eps)
-    return _Limits(float(known.max), float(known.tiny), resolution)

@@ -12,7 +12,7 @@ from keras_initkit.anatomy.tensors import find_takers
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.wording import list_few
 
-# Layers that take categories, or inputs that are scaled.
+# Layers for categories, or for inputs scaled already.
 _NOT_TO_NORMALIZE = (
     keras.layers.CategoryEncoding,
     keras.layers.Discretization,
@@ -30,19 +30,10 @@ _NOT_TO_NORMALIZE = (
 def choose_inputs(
     model: Any, inputs: Ports, only: Any, exclude: Any
 ) -> tuple[list[Port], dict[str, str]]:
-    """Choose the inputs to normalize.
-
-    Args:
-        model: The model.
-        inputs: Its inputs.
-        only: Selector of inputs, in place of the rule, or `None`.
-        exclude: Selector of inputs to leave alone, or `None`.
-
-    Returns:
-        The chosen inputs, and by names the reasons why the rule leaves others alone.
+    """Return the inputs to normalize, and by names why the rule leaves others alone.
 
     Raises:
-        ValueError: If a selector selects nothing, or what can't be normalized.
+        ValueError: If a selector selects nothing, or an input that can't be normalized.
     """
     graph = Graph(model)
     reasons = {port.name: reason for port in inputs if (reason := _find_reason(port, graph))}
@@ -50,38 +41,35 @@ def choose_inputs(
         chosen = [port for port in inputs if port.name not in reasons]
     else:
         chosen = _select("only", only, inputs)
-    if exclude is not None:
-        excluded = _select("exclude", exclude, inputs)
-        chosen = [port for port in chosen if port not in excluded]
+    excluded = [] if exclude is None else _select("exclude", exclude, inputs)
+    chosen = [port for port in chosen if port not in excluded]
     for port in chosen:
         _check_input(port, graph)
     return chosen, reasons
 
 
 def _select(argument: str, selector: Any, inputs: Ports) -> list[Port]:
+    """Select inputs; each selector of a list must select one."""
     check_selector(argument, selector)
-    selected = []
+    selected: set[Port] = set()
     for part in selector if isinstance(selector, list) else [selector]:
-        found = [port for port in inputs if match(part, port.name, [port.operation]) != Match.NONE]
+        found = {port for port in inputs if match(part, port.name, [port.operation]) != Match.NONE}
         if not found:
             raise ValueError(
                 f"`{argument}` must select inputs of the model. Received: {part!r}, which selects "
                 f"none. The inputs are {list_few(inputs.names)}."
             )
-        selected += found
+        selected |= found
     return [port for port in inputs if port in selected]
 
 
 def _find_reason(port: Port, graph: Graph) -> str | None:
     """Say why the rule leaves an input alone; `None` if it does not."""
-    unfit = _find_unfit(port)
-    if unfit is not None:
-        return unfit
     for taker in find_takers(graph, port.tensor):
         inner = taker.layer if isinstance(taker, keras.layers.Wrapper) else taker
         if isinstance(inner, _NOT_TO_NORMALIZE):
             return f"feeds the {type(inner).__name__} layer {inner.name!r}"
-    return None
+    return _find_unfit(port)
 
 
 def _find_unfit(port: Port) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -21,13 +22,7 @@ Arrays = dict[Port, NDArray[Any]]
 
 
 class Column(NamedTuple):
-    """Values of an input or output in the data.
-
-    Attributes:
-        port: The input or output.
-        intake: Takes their statistics.
-        take: Returns those of an element, of the port's rank.
-    """
+    """The values of an input or output: `take` returns those of an element, of the port's rank."""
 
     port: Port
     intake: Intake
@@ -35,7 +30,7 @@ class Column(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Targets of an element: y of the data, and the same rows of arrays that were given."""
+    """Targets of an element: y of the data, and the same rows of given arrays."""
 
     y: Any
     arrays: Arrays
@@ -49,15 +44,7 @@ def read_statistics(
     outputs: Ports,
     sources: dict[Port, Source],
 ) -> dict[Port, Result]:
-    """Take the statistics of inputs and targets in one pass over the data.
-
-    Args:
-        data: The data.
-        reading: How to read them.
-        inputs: All inputs of the model.
-        chosen: Those to normalize.
-        outputs: All outputs of the model.
-        sources: Where the targets of outputs are.
+    """Take the statistics of the chosen inputs and of targets in one pass over the data.
 
     Raises:
         ValueError: If the data do not fit the model, or the targets the data.
@@ -72,10 +59,10 @@ def read_statistics(
         *_input_columns(elements, inputs, chosen, reading),
         *_target_columns(elements, outputs, sources, reading),
     ]
-    taken = next((column.take for column in columns if column.port not in arrays), None)
+    in_data = [column.take for column in columns if column.port not in arrays]
 
     def count_rows(element: Element) -> int:
-        return max(map(len, arrays.values())) if taken is None else len(taken(element))
+        return len(in_data[0](element)) if in_data else max(map(len, arrays.values()))
 
     elements = elements._replace(items=zip_targets(elements, arrays, reading, count_rows))
     run(elements, reading, {column.intake: column.take for column in columns})
@@ -85,28 +72,21 @@ def read_statistics(
 def zip_targets(
     elements: Elements, arrays: Arrays, reading: Reading, count_rows: Callable[[Element], int]
 ) -> Iterator[Element]:
-    """Yield elements with the rows of arrays that belong to them, as `Targets` in place of y.
-
-    Args:
-        elements: The data.
-        arrays: Arrays with a row for each row of the data.
-        reading: Limits of the pass.
-        count_rows: Counts the rows of an element.
+    """Yield elements with `Targets` in place of y, the rows of arrays beside those of the data.
 
     Raises:
-        ValueError: If an array lacks rows, or has more than the data.
+        ValueError: If an array has fewer rows than are read, or more than the data.
     """
     limited = reading.steps is not None or reading.max_rows is not None
     if elements.rows is not None and not limited:
         _check_rows(arrays, str(elements.rows), elements.rows, elements.rows)
     start = 0
     for element in elements.items:
-        zipped = element._replace(y=Targets(element.y, {}))
-        stop = start + count_rows(zipped)
+        stop = start + count_rows(element._replace(y=Targets(element.y, {})))
         needed = stop if reading.max_rows is None else min(stop, reading.max_rows)
         _check_rows(arrays, f"{stop} or more", needed)
         parts = {port: array[start:stop] for port, array in arrays.items()}
-        yield zipped._replace(y=Targets(element.y, parts))
+        yield element._replace(y=Targets(element.y, parts))
         start = stop
     _check_rows(arrays, str(start), most=start)
 
@@ -139,34 +119,25 @@ def _make_column(
     def make(size: int) -> Moments:
         return Moments((size,), extremes=False)
 
-    def take(element: Element) -> Any:
-        return fit_rank(values(element), port.shape, label)
-
-    return Column(port, Intake(port.shape, kept, make, reading.nan, label, names), take)
+    intake = Intake(port.shape, kept, make, reading.nan, label, names)
+    return Column(port, intake, lambda element: fit_rank(values(element), port.shape, label))
 
 
 def _input_columns(
     elements: Elements, inputs: Ports, chosen: list[Port], reading: Reading
 ) -> Iterator[Column]:
-    if not chosen:
-        return
-    keys = find_keys(elements.shape, inputs, chosen)
+    keys = find_keys(elements.shape, inputs, chosen) if chosen else []
+
+    def find(key: Any, element: Element) -> Any:
+        return element.x if key is None else element.x[key]
+
     for port, key in zip(chosen, keys, strict=True):
-
-        def values(element: Element, key: Any = key) -> Any:
-            return element.x if key is None else element.x[key]
-
-        label = inputs.label("data", port)
-        yield _make_column(port, label, values, reading, elements.names)
+        values = functools.partial(find, key)
+        yield _make_column(port, inputs.label("data", port), values, reading, elements.names)
 
 
 def find_keys(shape: Any, inputs: Ports, chosen: list[Port]) -> list[Any]:
-    """Find where inputs are in x of an element: a key, an index, or `None` where x is the input.
-
-    Args:
-        shape: The structure of shapes of x.
-        inputs: All inputs of the model.
-        chosen: The inputs to find.
+    """Find where inputs are in x, of the structure `shape`: keys, indices, or `None` for all of x.
 
     Raises:
         ValueError: If they are not there.
@@ -177,8 +148,7 @@ def find_keys(shape: Any, inputs: Ports, chosen: list[Port]) -> list[Any]:
         if missing:
             raise ValueError(
                 f"`data` must hold the inputs {list_few(names)}. Received: {list_few(shape)}, "
-                f"without {list_few(missing)}. Rename columns, or leave inputs out with "
-                "`exclude=`."
+                f"without {list_few(missing)}. Rename columns, or leave inputs out with `exclude=`."
             )
         return list(names)
     is_array = all(size is None or isinstance(size, int) for size in shape)
@@ -198,25 +168,20 @@ def find_keys(shape: Any, inputs: Ports, chosen: list[Port]) -> list[Any]:
 def _target_columns(
     elements: Elements, outputs: Ports, sources: dict[Port, Source], reading: Reading
 ) -> Iterator[Column]:
-    for port, source in sources.items():
-
-        def values(element: Element, port: Port = port, source: Source = source) -> Any:
-            if isinstance(source, str):
-                return element.x[source]
-            return pick(element.y.y, port, outputs) if source is True else element.y.arrays[port]
-
+    def find(port: Port, source: Source, element: Element) -> Any:
         if isinstance(source, str):
-            _check_column(source, elements.shape)
+            return element.x[source]
+        return pick(element.y.y, port, outputs) if source is True else element.y.arrays[port]
+
+    known = elements.shape if isinstance(elements.shape, Mapping) else {}
+    for port, source in sources.items():
+        if isinstance(source, str) and source not in known:
+            raise ValueError(
+                f"`targets` must name a column of `data`. Received: {source!r}. The columns are "
+                f"{list_few(known) or 'without names'}."
+            )
+        values = functools.partial(find, port, source)
         yield _make_column(port, outputs.label("targets", port), values, reading)
-
-
-def _check_column(name: str, columns: Any) -> None:
-    is_named = isinstance(columns, Mapping)
-    if not is_named or name not in columns:
-        known = list_few(columns) if is_named else "data without names"
-        raise ValueError(
-            f"`targets` must name a column of `data`. Received: {name!r}. The columns are {known}."
-        )
 
 
 def pick(y: Any, port: Port, outputs: Ports) -> Any:
@@ -225,29 +190,23 @@ def pick(y: Any, port: Port, outputs: Ports) -> Any:
     Raises:
         ValueError: If they are not there.
     """
-    if y is None:
-        raise ValueError(
-            "`data` must hold `(x, y)` where `targets=True`. Received: inputs alone. Pass the "
-            "targets as an array, or the name of a column."
-        )
+    received = "no targets" if y is None else "one array"
     if isinstance(y, Mapping):
-        name = port.name if port.name in y else port.operation.name
-        if name not in y:
-            raise ValueError(
-                f"`data` must hold targets of the output {port.name!r}. Received: {list_few(y)}. "
-                "Name others: `targets={name: True}`."
-            )
-        return y[name]
-    is_sequence = isinstance(y, (tuple, list))
-    if is_sequence and len(y) == len(outputs):
-        return y[list(outputs).index(port)]
-    if is_sequence or len(outputs) > 1:
-        count = len(y) if is_sequence else 1
-        raise ValueError(
-            f"`data` must hold targets of the outputs {list_few(outputs.names)}. "
-            f"Received: {count} array{'s' * (count != 1)} without names. Yield a dict of them."
-        )
-    return y
+        for name in (port.name, port.operation.name):
+            if name in y:
+                return y[name]
+        received = f"targets of {list_few(y)}"
+    elif isinstance(y, (tuple, list)):
+        if len(y) == len(outputs):
+            return y[outputs.names.index(port.name)]
+        received = f"{len(y)} arrays without names"
+    elif y is not None and len(outputs) == 1:
+        return y
+    raise ValueError(
+        f"`data` must hold `(x, y)`, with targets of the output {port.name!r} in y. Received: "
+        f"{received}. Yield y as a dict of the outputs {list_few(outputs.names)}; or pass "
+        "`targets={name: array or column, ...}`."
+    )
 
 
 def fit_rank(batch: Any, shape: tuple[int | None, ...], label: str) -> Any:

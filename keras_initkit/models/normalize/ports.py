@@ -32,7 +32,7 @@ class Port:
 
     @property
     def axis(self) -> int | None:
-        """The axis of the features; `None` where that is the batch, or of no fixed size."""
+        """The axis of the features; `None` if the last axis is the batch or of no fixed size."""
         return None if len(self.shape) < 2 or self.shape[-1] is None else -1
 
     @property
@@ -57,12 +57,11 @@ class Ports:
         self.structure = structure
         self.is_dict = isinstance(structure, Mapping)
         if self.is_dict:
-            named = structure.items()
-        elif isinstance(structure, (tuple, list)):
-            named = ((find_maker(tensor).name, tensor) for tensor in structure)
+            named = list(structure.items())
         else:
-            named = ((find_maker(structure).name, structure),)
+            named = [(find_maker(tensor).name, tensor) for tensor in keras.tree.flatten(structure)]
         self._ports = [Port(name, tensor, find_maker(tensor)) for name, tensor in named]
+        self.names = [port.name for port in self._ports]
 
     def __iter__(self) -> Iterator[Port]:
         return iter(self._ports)
@@ -72,13 +71,8 @@ class Ports:
 
     @property
     def are_named(self) -> bool:
-        """True where data go by names: in a dict, or for several ports."""
+        """True if data go by names: in a dict, or for several ports."""
         return self.is_dict or len(self) > 1
-
-    @property
-    def names(self) -> list[str]:
-        """The names, in order."""
-        return [port.name for port in self]
 
     def label(self, argument: str, port: Port) -> str:
         """Return the name of a port's data, for messages: "`data`" or "`data['age']`"."""
@@ -87,16 +81,14 @@ class Ports:
     def pack(self, values: list[Any]) -> Any:
         """Put one value for each port into the model's structure."""
         if self.is_dict:
-            return dict(zip(self.structure, values, strict=True))
-        if isinstance(self.structure, (tuple, list)):
-            return type(self.structure)(values)
-        return values[0]
+            return dict(zip(self.names, values, strict=True))
+        return keras.tree.pack_sequence_as(self.structure, values)
 
     def unpack(self, values: Any) -> list[Any]:
         """List the value of each port; of a list of one, Keras gives the item."""
         if self.is_dict:
             return [values[name] for name in self.names]
-        return list(values) if isinstance(values, (tuple, list)) else [values]
+        return list(keras.tree.flatten(values))
 
 
 def read_ports(model: Any) -> tuple[Ports, Ports]:
@@ -122,19 +114,3 @@ def read_ports(model: Any) -> tuple[Ports, Ports]:
     if isinstance(model, keras.Sequential):  # its own attributes are of its calls
         return Ports(model.inputs[0]), Ports(model.outputs[0])
     return Ports(model.input), Ports(model.output)
-
-
-def copy_input(port: Port) -> Any:
-    """Return a new symbolic input like that of another model."""
-    tensor, options = port.tensor, {}
-    if getattr(port.operation, "optional", False):
-        options["optional"] = True
-    if getattr(tensor, "ragged", False):
-        options["ragged"] = True
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype=tensor.dtype,
-        sparse=tensor.sparse,
-        name=port.name,
-        **options,
-    )

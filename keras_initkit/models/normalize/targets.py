@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,44 +17,21 @@ from keras_initkit.wording import list_few
 Source = bool | str | NDArray[Any]
 
 # Activations that do not take all values, as normalized targets do.
-_BOUNDED = (
-    "celu",
-    "elu",
-    "exponential",
-    "gelu",
-    "hard_sigmoid",
-    "hard_tanh",
-    "log_sigmoid",
-    "log_softmax",
-    "mish",
-    "relu",
-    "relu6",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softmax",
-    "softplus",
-    "softsign",
-    "tanh",
+_BOUNDED = re.compile(
+    "celu|elu|exponential|gelu|hard_sigmoid|hard_tanh|log_sigmoid|log_softmax|mish|relu|relu6|selu"
+    "|sigmoid|silu|softmax|softplus|softsign|tanh"
 )
 
 
 def find_sources(targets: Any, outputs: Ports) -> dict[Port, Source]:
-    """Find where the targets of each output are; those of others are left alone.
-
-    Args:
-        targets: What the user gives: see `with_normalization`.
-        outputs: The outputs of the model.
+    """Find where the targets are, for each output that has any; see `with_normalization`.
 
     Raises:
         ValueError: If they do not fit the outputs.
     """
     given = _assign(targets, outputs)
-    sources = {
-        port: _read_source(given[port.name])
-        for port in outputs
-        if given.get(port.name) is not None and given[port.name] is not False
-    }
+    given = {name: x for name, x in given.items() if x is not None and x is not False}
+    sources = {port: _read_source(given[port.name]) for port in outputs if port.name in given}
     for port in sources:
         _check_output(port)
     return sources
@@ -73,10 +51,8 @@ def _assign(targets: Any, outputs: Ports) -> dict[str, Any]:
                 f"outputs are {list_few(outputs.names)}."
             )
         return {known[name]: source for name, source in targets.items()}
-    if targets is True:
-        return dict.fromkeys(outputs.names, True)
-    if len(outputs) == 1:
-        return {outputs.names[0]: targets}
+    if targets is True or len(outputs) == 1:
+        return dict.fromkeys(outputs.names, targets)
     if isinstance(targets, (tuple, list)) and len(targets) == len(outputs):
         return dict(zip(outputs.names, targets, strict=True))
     raise ValueError(
@@ -101,12 +77,12 @@ def _read_source(source: Any) -> Source:
 
 def _check_output(port: Port) -> None:
     """Check that an output can be a normalized value."""
-    activation = getattr(port.operation, "activation", None)
-    name = getattr(activation, "__name__", None)
+    name = getattr(getattr(port.operation, "activation", None), "__name__", "")
     if isinstance(port.operation, (keras.layers.ReLU, keras.layers.Softmax)):
         name = type(port.operation).__name__.lower()
-    if name in _BOUNDED or not port.is_float:
-        what = f"activation {name}" if name in _BOUNDED else f"dtype {port.tensor.dtype}"
+    is_bounded = _BOUNDED.fullmatch(name) is not None
+    if is_bounded or not port.is_float:
+        what = f"activation {name}" if is_bounded else f"dtype {port.dtype}"
         raise ValueError(
             "`targets` must be those of outputs that take all values, as normalized ones do. "
             f"Received: targets of {port.name!r}, which is of {what}. End it without activation, "

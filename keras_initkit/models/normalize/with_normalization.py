@@ -12,7 +12,7 @@ from keras_initkit.layers.normalization import Normalization
 from keras_initkit.models.normalize.choice import choose_inputs
 from keras_initkit.models.normalize.columns import read_statistics
 from keras_initkit.models.normalize.normalized_model import NormalizedModel
-from keras_initkit.models.normalize.ports import Port, Ports, copy_input, read_ports
+from keras_initkit.models.normalize.ports import Port, Ports, read_ports
 from keras_initkit.models.normalize.targets import find_sources
 from keras_initkit.user_warnings import warn_user
 
@@ -35,18 +35,18 @@ def with_normalization(
 
     A `Normalization` is put before each numeric input. The statistics of all inputs and targets
     are taken in one pass over the data: one mean and variance for each index of the last axis,
-    or for all values where that axis is the batch or has no fixed size.
+    or for all values if this axis is the batch or has no fixed size.
 
-    Left alone are categorical inputs and those that are scaled already: inputs of an integer,
-    boolean or string dtype, sparse inputs, and those that feed a `CategoryEncoding`,
+    Left alone are categorical inputs and those scaled already: inputs of an integer, boolean or
+    string dtype, sparse inputs, and those feeding a `CategoryEncoding`,
     `Discretization`, `Embedding`, `HashedCrossing`, `Hashing`, `IntegerLookup`, `StringLookup`,
     `TextVectorization`, `Normalization` or `Rescaling` layer, directly or after a cast, a reshape
     or a selection.
 
     With targets, `model` is to predict them normalized, (y - mean) / √variance. The new model
-    undoes that: it predicts raw values, is fitted to raw values, and has its metrics in raw
-    units. Only the losses are computed on the normalized scale, where they do not depend on the
-    targets' unit, nor with several outputs on whose unit is the smallest.
+    undoes it: it predicts raw values, is fitted to raw values, and has its metrics in raw units.
+    Only the losses are computed on the normalized scale, where they do not depend on the unit of
+    the targets; with several outputs, none outweighs the others by its unit.
 
     `model` becomes a layer of the new model, with the same weights: training one trains the
     other. If `model` is compiled, so is the new one, from the same configuration and with a
@@ -70,21 +70,20 @@ def with_normalization(
             activation such as softmax or relu: normalized targets take all values.
         data: What `Normalization.adapt()` takes, with inputs as `model.fit()` takes them: a dict
             of arrays, a list of arrays for a list of inputs, one array for one input; a table or
-            the path of one, of which the columns are the inputs of the same names (for one
-            input, all columns are its features); a `tf.data.Dataset`, a `PyDataset`, a
-            `DataLoader` or an iterable of batches of any of these. Of `(x, y[, sample_weight])`,
-            whole or in batches, x and the weights are taken. Columns that are no inputs are not
-            read.
+            the path of one, with the inputs in the columns of their names (for one input, all
+            columns are its features); a `tf.data.Dataset`, a `PyDataset`, a `DataLoader` or an
+            iterable of batches of any of these. Of `(x, y[, sample_weight])`, whole or in
+            batches, x and the weights are taken. Other columns are not read.
         targets: An array with a row for each row of the data; `True`, to take y from
             `(x, y[, sample_weight])`; or the name of a column of `data`. For several outputs, a
             dict of these by the outputs' names (keys, if they are a dict), or a list of them;
-            those that are not named or are `None` are left alone. `True` for all outputs.
-            Defaults to `None`: only inputs are normalized.
-        only: Inputs to normalize, in place of those found by the rule: a name, a compiled regular
+            others, and those of `None`, are left alone. `True` for all outputs. Defaults to
+            `None`: only inputs are normalized.
+        only: Inputs to normalize, in place of those by the rule above: a name, a compiled regular
             expression, a function of the `InputLayer`, a list of these (any may hold) or a tuple
             (all must).
         exclude: Inputs to leave alone, likewise.
-        mask_value: Steps whose features all have this value do not count; for inputs only.
+        mask_value: Steps with this value in all features do not count; for inputs only.
         nan: `"error"`; `"ignore"`, to leave NaN and missing values out; or `"propagate"`.
             Defaults to `"error"`.
         steps: Number of batches to read. Defaults to `None`: all.
@@ -97,7 +96,7 @@ def with_normalization(
         A `keras.Model` of the same inputs and outputs, by structure and names.
 
     Raises:
-        TypeError: If the data are of a type that can't be read.
+        TypeError: If data of this type can't be read.
         ValueError: If the model has no symbolic inputs, or none to normalize; if inputs are
             missing in the data, or targets do not fit the outputs; or as `Normalization.adapt()`
             does.
@@ -125,7 +124,7 @@ def _wrap(model: Any, inputs: Ports, outputs: Ports, results: dict[Port, Result]
     taken = {model.name, *inputs.names}
     # Outputs keep the names by which losses and metrics go.
     output_names = [_find_unused(port.operation.name, taken) for port in outputs]
-    raw = [copy_input(port) for port in inputs]
+    raw = [_copy_input(port) for port in inputs]
     normalized = list(raw)
     for index, port in enumerate(inputs):
         if port in results:
@@ -141,6 +140,18 @@ def _wrap(model: Any, inputs: Ports, outputs: Ports, results: dict[Port, Result]
         undone.append(layer(prediction))
     make = NormalizedModel if any(port in results for port in outputs) else keras.Model
     return make(inputs.pack(raw), outputs.pack(undone), name=name)
+
+
+def _copy_input(port: Port) -> Any:
+    layer, tensor = port.operation, port.tensor
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=layer.sparse,
+        ragged=layer.ragged,
+        optional=layer.optional,
+        name=port.name,
+    )
 
 
 def _make_normalization(
@@ -170,7 +181,7 @@ def _compile_as(wrapped: Any, model: Any) -> None:
         return
     try:
         wrapped.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         warn_user(
             f"The new model is not compiled as `model` is, whose configuration can't be copied: "

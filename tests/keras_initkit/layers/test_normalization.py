@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.layers import Normalization
-from tests import ROOT
 from tests.callbacks.training import two_devices
 
 tf = pytest.importorskip("tensorflow")
@@ -155,11 +152,11 @@ def test_it_is_a_keras_normalization() -> None:
 
 @pytest.mark.slow
 def test_images_where_a_float32_sum_saturates() -> None:
-    # 27.6 million ones a channel: in float32, 2**24 + 1 is 2**24.
-    x = np.broadcast_to(np.float32(1), (3000, 96, 96, 2))
+    # 18.4 million ones a channel: in float32, 2**24 + 1 is 2**24.
+    x = np.broadcast_to(np.float32(1), (2000, 96, 96, 2))
     theirs = keras.layers.Normalization()
     theirs.adapt(x)
-    assert np.all(statistics(theirs)[0] < 0.7), "Keras has become right: say so in the docs"
+    assert np.all(statistics(theirs)[0] < 0.95), "Keras has become right: say so in the docs"
     with pytest.warns(UserWarning, match="2 of 2 features are constant"):
         mean, variance = statistics(adapted(x))
     assert mean.tolist() == [1.0, 1.0]
@@ -232,30 +229,16 @@ def test_mixed_precision_does_not_overflow_the_variance() -> None:
     np.testing.assert_allclose(outputs.astype("float32").std(axis=0), 1, atol=0.01)
 
 
-# Keras reads its own variables by an `__array__` that NumPy 2 frowns upon.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_saved_and_loaded_in_a_fresh_process(tmp_path: Path) -> None:
+def test_it_takes_the_weights_of_a_keras_layer(tmp_path: Path) -> None:
     x = table()
-    model = keras.Sequential([keras.Input((5,)), adapted(x), keras.layers.Dense(2)])
-    model.save(tmp_path / "m.keras")
-    np.save(tmp_path / "x.npy", x)
-    code = (
-        "import sys, numpy as np, keras, keras_initkit\n"
-        "model = keras.models.load_model(sys.argv[1] + '/m.keras')\n"
-        "assert type(model.layers[0]).__module__.startswith('keras_initkit')\n"
-        "np.save(sys.argv[1] + '/y.npy', model(np.load(sys.argv[1] + '/x.npy')))\n"
-    )
-    root = str(ROOT)
-    environment = os.environ | {"PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), numpy(model(x)), rtol=1e-5, atol=1e-6)
+    models = [
+        keras.Sequential([keras.Input((5,)), layer])
+        for layer in (keras.layers.Normalization(name="n"), Normalization(name="n"))
+    ]
+    models[0].layers[0].adapt(x)
+    models[0].save_weights(tmp_path / "x.weights.h5")
+    models[1].load_weights(tmp_path / "x.weights.h5")
+    np.testing.assert_allclose(numpy(models[1](x)), numpy(models[0](x)), rtol=1e-5, atol=1e-6)
 
 
 def nan_at(*places: tuple[int, int]) -> Array:
@@ -337,22 +320,32 @@ def test_a_second_adapt_starts_anew() -> None:
     np.testing.assert_allclose(statistics(layer)[0], 3 * x[:100].mean(axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_under_a_distribution_strategy(inside: bool) -> None:
+def test_under_a_distribution_strategy() -> None:
     x = table()
     strategy = two_devices()
     batches = dataset(x).batch(100)
     with strategy.scope():
         layer = Normalization()
-        model = keras.Sequential([keras.Input((5,)), layer, keras.layers.Dense(1)])
-        model.compile("sgd", "mse")
-        if inside:
-            layer.adapt(strategy.experimental_distribute_dataset(batches))
-    if not inside:
-        layer.adapt(batches)
+        model = keras.Sequential([keras.Input((5,)), layer])
+        layer.adapt(strategy.experimental_distribute_dataset(batches.map(lambda a: a + 1)))
+    np.testing.assert_allclose(model.predict(x + 1, verbose=0).mean(axis=0), 0, atol=1e-5)
+    layer.adapt(batches)
     mean, variance = (np.asarray(keras.ops.add(w, 0)) for w in layer.weights[:2])
     np.testing.assert_allclose(mean, x.astype(float).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(variance, x.astype(float).var(axis=0), rtol=1e-6)
-    model.fit(x, x[:, :1], batch_size=100, verbose=0)
-    outputs = keras.Model(model.inputs, layer.output).predict(x, verbose=0)
-    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0).mean(axis=0), 0, atol=1e-5)
+
+
+def test_warnings_are_at_the_users_line() -> None:
+    with pytest.warns(UserWarning, match="constant") as seen:
+        adapted(np.ones((9, 2)))
+    assert seen[0].filename == __file__
+
+
+def test_what_keras_has_not_is_given_by_keyword() -> None:
+    parameters = inspect.signature(Normalization).parameters
+    theirs = list(inspect.signature(keras.layers.Normalization).parameters)
+    ours = [name for name, p in parameters.items() if p.kind != inspect.Parameter.KEYWORD_ONLY]
+    assert ours == theirs
+    _, _, *options = inspect.signature(Normalization.adapt).parameters.values()
+    assert {option.kind for option in options} == {inspect.Parameter.KEYWORD_ONLY}

@@ -1,0 +1,149 @@
+"""Which inputs are normalized: by the rule, and by selectors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import pytest
+
+from keras_initkit.models.normalize.choice import choose_inputs
+from keras_initkit.models.normalize.ports import read_ports
+from keras_initkit.models.normalize.with_normalization import with_normalization
+from tests.keras_initkit.models.normalize.houses import columns, exactly, layers, regression
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+BACKEND = keras.backend.backend()
+on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
+
+
+def choose(model: Any, only: Any = None, exclude: Any = None) -> list[str]:
+    chosen, _ = choose_inputs(model, read_ports(model)[0], only, exclude)
+    return [port.name for port in chosen]
+
+
+def through(layer: Any, dtype: str = "float32", cast: str | None = None) -> Any:
+    """A model of "x", which feeds a layer, and of "z", which does not."""
+    x, z = keras.Input((1,), name="x", dtype=dtype), keras.Input((1,), name="z")
+    taken = layer(keras.ops.cast(x, cast) if cast else x)
+    flat = layers.Flatten()(keras.ops.cast(taken, "float32"))
+    return keras.Model({"x": x, "z": z}, layers.Concatenate()([flat, z]))
+
+
+LEFT_ALONE = {
+    "Embedding": lambda: through(layers.Embedding(3, 2)),
+    "Embedding after a cast": lambda: through(layers.Embedding(3, 2), cast="int32"),
+    "Embedding after a reshape": lambda: through(
+        keras.Sequential([layers.Reshape((1,)), layers.Embedding(3, 2)])
+    ),
+    "Embedding in an inner model": lambda: through(
+        keras.Sequential([keras.Input((1,)), layers.Embedding(3, 2)])
+    ),
+    "Embedding in TimeDistributed": lambda: through(
+        keras.Sequential([layers.Reshape((1, 1)), layers.TimeDistributed(layers.Embedding(3, 2))])
+    ),
+    "CategoryEncoding": lambda: through(layers.CategoryEncoding(num_tokens=3)),
+    "Discretization": lambda: through(layers.Discretization(bin_boundaries=[0.5])),
+    "Rescaling": lambda: through(layers.Rescaling(1 / 255)),
+    "Normalization": lambda: through(layers.Normalization(mean=0.0, variance=1.0)),
+    "integers": lambda: through(layers.Identity(), dtype="int64"),
+    "booleans": lambda: through(layers.Identity(), dtype="bool"),
+}
+ON_TENSORFLOW = {
+    "Hashing": lambda: through(layers.Hashing(num_bins=3), dtype="int32"),
+    "IntegerLookup": lambda: through(layers.IntegerLookup(vocabulary=[1, 2]), dtype="int64"),
+    "StringLookup": lambda: through(layers.StringLookup(vocabulary=["1"]), dtype="string"),
+    "TextVectorization": lambda: through(
+        layers.TextVectorization(vocabulary=["1"]), dtype="string"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [*LEFT_ALONE, *(pytest.param(x, marks=on_tensorflow) for x in ON_TENSORFLOW)]
+)
+def test_categorical_and_scaled_inputs_are_left_alone(case):
+    assert choose({**LEFT_ALONE, **ON_TENSORFLOW}[case]()) == ["z"]
+
+
+def test_sparse_inputs_are_left_alone():
+    if BACKEND == "torch":
+        pytest.skip("has no sparse tensors")
+    x, z = keras.Input((5,), name="x", sparse=True), keras.Input((1,), name="z")
+    model = keras.Model([x, z], layers.Concatenate()([layers.Dense(2)(x), z]))
+    assert choose(model) == ["z"]
+    wrapped = with_normalization(model, {"z": columns()["age"]})
+    assert wrapped.inputs[0].sparse
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["age", "blood"]),
+        ({"only": "blood"}, ["blood"]),
+        ({"only": ["blood", "age"]}, ["age", "blood"]),
+        ({"only": re.compile("^b")}, ["blood"]),
+        ({"only": lambda layer: layer.batch_shape[-1] == 3}, ["blood"]),
+        ({"only": (layers.InputLayer, re.compile("o"), "blood")}, ["blood"]),
+        ({"exclude": "blood"}, ["age"]),
+        ({"exclude": ["age", "job"]}, ["blood"]),
+        ({"exclude": layers.InputLayer}, []),
+        ({"only": ["age", "blood"], "exclude": ["age"]}, ["blood"]),
+    ],
+)
+def test_inputs_can_be_selected(options, expected):
+    assert choose(regression(), **options) == expected
+
+
+def test_only_goes_before_the_rule():
+    assert choose(LEFT_ALONE["Rescaling"](), only="x") == ["x"]
+
+
+def masked() -> Any:
+    inputs = keras.Input((6, 2), name="x")
+    return keras.Model(inputs, layers.LSTM(2)(layers.Masking(0.0, name="padding")(inputs)))
+
+
+ERRORS = {
+    "unknown name in only": (
+        lambda: choose(regression(), only=["age", "wage"]),
+        "`only` must select inputs of the model. Received: 'wage', which selects none. The inputs "
+        "are 'age', 'blood', 'job'.",
+    ),
+    "unknown name in exclude": (
+        lambda: choose(regression(), exclude="wage"),
+        "`exclude` must select inputs of the model. Received: 'wage', which selects none. The "
+        "inputs are 'age', 'blood', 'job'.",
+    ),
+    "integers by name": (
+        lambda: choose(regression(), only="job"),
+        "`only` must select inputs of a floating point dtype, which can hold normalized values. "
+        "Received: 'job', which is of dtype int32. Declare it with `keras.Input(..., "
+        "dtype='float32')`.",
+    ),
+    "Masking": (
+        lambda: choose(masked()),
+        "`model` must not look for masked steps in normalized values. Received: input 'x', which "
+        "feeds the Masking layer 'padding'. Put a `Normalization` after that layer, adapt it with "
+        "`mask_value=0.0`, and pass `exclude='x'`.",
+    ),
+    "nothing to normalize": (
+        lambda: with_normalization(LEFT_ALONE["Embedding"](), {}, exclude="z"),
+        "`model` must have an input to normalize. Received: a model of which 'x' feeds the "
+        "Embedding layer 'embedding'. Name continuous inputs with `only=`.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_to_do(case):
+    make, message = ERRORS[case]
+    with pytest.raises(ValueError, match=exactly(message)):
+        make()
+
+
+def test_what_is_no_selector():
+    with pytest.raises(ValueError, match=r"^`only` must select layers: by a class of layers, a na"):
+        choose(regression(), only=3)

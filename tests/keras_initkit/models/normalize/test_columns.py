@@ -1,0 +1,346 @@
+"""Statistics of inputs and targets: the same from every form of data, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.adapt.accumulate import Reading
+from keras_initkit.models.normalize.choice import choose_inputs
+from keras_initkit.models.normalize.columns import fit_rank, read_statistics
+from keras_initkit.models.normalize.ports import read_ports
+from keras_initkit.models.normalize.targets import find_sources
+from tests.keras_initkit.models.normalize.houses import (
+    ROWS,
+    Array,
+    Batches,
+    column_model,
+    columns,
+    exactly,
+    generator,
+    layers,
+    list_model,
+    prices,
+    regression,
+    stack,
+    two_outputs,
+)
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+
+def read(model: Any, data: Any, targets: Any = None, **options: Any) -> dict[str, Any]:
+    """Moments of inputs and targets, by names."""
+    inputs, outputs = read_ports(model)
+    chosen, _ = choose_inputs(model, inputs, None, None)
+    sources = find_sources(targets, outputs)
+    results = read_statistics(data, Reading(**options), inputs, chosen, outputs, sources)
+    return {port.name: result.accumulator for port, result in results.items()}
+
+
+def check(moments: Any, values: Array) -> None:
+    np.testing.assert_allclose(moments.mean, values.mean(axis=0).reshape(-1), rtol=1e-6)
+    np.testing.assert_allclose(moments.variance, values.var(axis=0).reshape(-1), rtol=1e-6)
+
+
+def tf_data(data: Any, *rest: Array) -> Any:
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((data, *rest) if rest else data).batch(64)
+
+
+def data_frame(data: dict[str, Array]) -> Any:
+    flat = {name: data[name] for name in ("age", "job")}
+    flat |= {f"blood_{i}": data["blood"][:, i] for i in range(3)}
+    return pytest.importorskip("pandas").DataFrame({**flat, "note": ["a"] * ROWS})
+
+
+SOURCES = {
+    "dict": lambda data: data,
+    "dict and more": lambda data: {**data, "note": np.array(["a"] * ROWS)},
+    "columns (rows, 1)": lambda data: {**data, "age": data["age"][:, None]},
+    "dict and targets": lambda data: (data, prices()),
+    "PyDataset": lambda data: Batches(data, prices()),
+    "generator": lambda data: generator(data, prices()),
+    "list of batches": lambda data: list(generator(data, prices())),
+    "tf.data": tf_data,
+    "tf.data of x, y": lambda data: tf_data(data, prices()),
+    "tf.data of x, y, weights": lambda data: tf_data(data, prices(), np.ones(ROWS)),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_statistics_are_the_same_from_every_source(source):
+    data = columns()
+    found = read(regression(), SOURCES[source](data))
+    assert list(found) == ["age", "blood"]
+    for name, moments in found.items():
+        check(moments, data[name])
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars", "pyarrow", "csv", "parquet"])
+def test_the_columns_of_a_table_are_the_inputs_of_their_names(form, tmp_path):
+    frame = data_frame(columns())
+    table: Any = frame
+    if form == "polars":
+        table = pytest.importorskip("polars").from_pandas(frame)
+    elif form == "pyarrow":
+        table = pytest.importorskip("pyarrow").Table.from_pandas(frame)
+    elif form != "pandas":
+        pytest.importorskip("pyarrow")
+        table = tmp_path / f"x.{form}"
+        frame.to_csv(table, index=False) if form == "csv" else frame.to_parquet(table)
+    found = read(column_model(), table)
+    assert list(found) == ["age", "blood_0", "blood_1", "blood_2"]
+    for name, moments in found.items():
+        check(moments, frame[name].to_numpy())
+
+
+def test_the_columns_of_a_table_are_the_features_of_one_input():
+    frame = data_frame(columns())[["age", "blood_0", "blood_1"]]
+    check(read(stack(3), frame)["x"], frame.to_numpy())
+
+
+LISTS = {
+    "list": lambda a, b: [a, b],
+    "dict": lambda a, b: {"b": b, "a": a},
+    "list and targets": lambda a, b: ([a, b], a),
+    "tuple and targets": lambda a, b: ((a, b), a),
+    "batches": lambda a, b: ([a[i : i + 50], b[i : i + 50]] for i in range(0, ROWS, 50)),
+    "batches and targets": lambda a, b: (
+        ((a[i : i + 50], b[i : i + 50]), a[i : i + 50]) for i in range(0, ROWS, 50)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_a_list_of_inputs_takes_lists(form):
+    a, b = columns()["age"], columns()["blood"][:, :2]
+    found = read(list_model(), LISTS[form](a, b))
+    check(found["a"], a)
+    check(found["b"], b)
+
+
+def beside(data: Any, y: Array) -> Any:
+    return (batch[0] for batch in generator(data, y))
+
+
+TARGETS = {
+    "array": lambda data, y: (data, y),
+    "array (rows,)": lambda data, y: (data, y[:, 0]),
+    "list": lambda data, y: (data, y.tolist()),
+    "array beside a stream": lambda data, y: (beside(data, y), y),
+    "array beside other targets": lambda data, y: (generator(data, y + 1), y),
+    "True": lambda data, y: ((data, y), True),
+    "stream": lambda data, y: (generator(data, y), True),
+    "stream of (rows,)": lambda data, y: (generator(data, y[:, 0]), True),
+    "column": lambda data, y: ({**data, "y": y[:, 0]}, "y"),
+}
+
+
+@pytest.mark.parametrize("source", TARGETS)
+def test_targets_from_every_source(source):
+    y = prices()
+    data, targets = TARGETS[source](columns(), y)
+    check(read(regression(), data, targets)["price"], y)
+
+
+Y = {
+    "dict": lambda a, b: {"b": b, "a": a},
+    "list": lambda a, b: [a, b],
+    "tuple": lambda a, b: (a, b),
+}
+
+
+@pytest.mark.parametrize("form", Y)
+def test_targets_of_several_outputs(form):
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, {name: layers.Dense(1, name=name)(inputs) for name in ("a", "b")})
+    x, a, b = columns()["blood"], prices(), 1e-3 * prices() + 7
+    for targets in (True, {"a": True, "b": b}):
+        found = read(model, (x, Y[form](a, b)), targets)
+        check(found["a"], a)
+        check(found["b"], b)
+
+
+def test_arrays_need_no_data():
+    ids = keras.Input((), dtype="int32", name="id")
+    model = keras.Model(ids, layers.Dense(1)(layers.Embedding(9, 2)(ids)))
+    (moments,) = read(model, None, prices()).values()
+    check(moments, prices())
+
+
+def test_one_pass_over_the_data_is_enough():
+    batches = Batches(columns(), prices())
+    read(regression(), batches, True)
+    assert batches.reads == 7
+
+
+@pytest.mark.parametrize("limit", [{"max_rows": 300}, {"steps": 3}])
+@pytest.mark.parametrize("targets", [True, prices()])
+def test_a_pass_can_be_limited(limit, targets):
+    found = read(regression(), generator(columns(), prices()), targets, **limit)
+    check(found["age"], columns()["age"][:300])
+    check(found["price"], prices()[:300])
+
+
+def test_targets_of_a_limited_pass_may_end_with_it():
+    found = read(regression(), columns(), prices()[:300], max_rows=300)
+    check(found["price"], prices()[:300])
+
+
+@pytest.mark.parametrize("targets", [True, prices()])
+def test_weights_count(targets):
+    data, weight = columns(), np.random.default_rng(2).uniform(0, 1, ROWS)
+    found = read(regression(), (data, prices(), weight), targets)
+    for name, values in {"age": data["age"], "price": prices()[:, 0]}.items():
+        np.testing.assert_allclose(found[name].mean, [np.average(values, weights=weight)])
+
+
+def test_missing_values_and_masked_steps_are_left_out():
+    data = columns()
+    data["age"][3] = np.nan
+    found = read(regression(), data, nan="ignore")
+    np.testing.assert_allclose(found["age"].mean, [np.nanmean(data["age"])])
+    x = np.random.default_rng(0).normal(5, 2, (50, 6, 2)).astype("float32")
+    x[:, 4:] = -1
+    inputs = keras.Input((6, 2), name="x")
+    found = read(keras.Model(inputs, layers.Flatten()(inputs)), x, mask_value=-1)
+    check(found["x"], x[:, :4].astype(float).reshape(-1, 2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "expected"),
+    [
+        ((9,), (None, 1), (9, 1)),
+        ((9, 1), (None,), (9,)),
+        ((9, 5), (None, 5, 1), (9, 5, 1)),
+        ((9, 3), (None, 3), (9, 3)),
+        ((9,), (None, 3), (9,)),
+    ],
+)
+def test_a_last_axis_of_size_1_may_lack(rows, shape, expected):
+    assert fit_rank(np.ones(rows), shape, "`data`").shape == expected
+
+
+NINE = {"age": np.ones(9), "blood": np.ones((9, 3)), "job": np.ones(9)}
+SEVERAL = (
+    "`data` must hold the inputs of the model, a list or dict of 'a', 'b'. Received: {}. A tuple "
+    "is `(x, y)` or `(x, y, sample_weight)`; pass inputs as `{{name: array, ...}}`."
+)
+NO_TARGETS = (
+    "`data` must hold `(x, y)`, with targets of the output 'price' in y. Received: {}. Yield y as "
+    "a dict of the outputs {}; or pass `targets={{name: array or column, ...}}`."
+)
+ROWS_DIFFER = (
+    "`targets` must have a row for each row of `data`. Received: {} targets of 'price' for {} "
+    "rows. Use the same rows in both."
+)
+ERRORS: dict[str, tuple[Any, Any, Any, str]] = {
+    "missing column": (
+        regression,
+        {"Age": NINE["age"], "job": NINE["job"]},
+        None,
+        "`data` must hold the inputs 'age', 'blood'. Received: 'Age', 'job', without 'age', "
+        "'blood'. Rename columns, or leave inputs out with `exclude=`.",
+    ),
+    "one array for several inputs": (
+        list_model,
+        np.ones((9, 3)),
+        None,
+        SEVERAL.format("one array"),
+    ),
+    "too many arrays": (
+        list_model,
+        ([np.ones((9, 1))] * 3, np.ones(9)),
+        None,
+        SEVERAL.format("3 arrays without names"),
+    ),
+    "list for a dict": (
+        regression,
+        ([np.ones(9)] * 3, np.ones(9)),
+        None,
+        "`data` must hold the inputs of the model, a dict of 'age', 'blood', 'job'. Received: 3 "
+        "arrays without names. A tuple is `(x, y)` or `(x, y, sample_weight)`; pass inputs as "
+        "`{name: array, ...}`.",
+    ),
+    "text in a column": (
+        regression,
+        {**NINE, "age": np.array(["a"] * 9)},
+        None,
+        "`data['age']` must hold booleans, integers or real floating point numbers. Received: "
+        "dtype=<U1. Convert it, or leave the input out with `exclude=`.",
+    ),
+    "wrong shape": (
+        regression,
+        {**NINE, "blood": np.ones((9, 2))},
+        None,
+        "`data['blood']` must yield batches of the shape (None, 3). Received: a batch of an "
+        "incompatible shape, (9, 2). Give all batches the same features.",
+    ),
+    "no targets in data": (regression, NINE, True, NO_TARGETS.format("no targets", "'price'")),
+    "one array of targets": (
+        two_outputs,
+        (NINE, np.ones(9)),
+        {"price": True},
+        NO_TARGETS.format("one array", "'price', 'kind'"),
+    ),
+    "three arrays of targets": (
+        regression,
+        (NINE, [np.ones(9)] * 3),
+        True,
+        NO_TARGETS.format("3 arrays without names", "'price'"),
+    ),
+    "targets of other names": (
+        two_outputs,
+        (NINE, {"p": np.ones(9)}),
+        {"price": True},
+        NO_TARGETS.format("targets of 'p'", "'price', 'kind'"),
+    ),
+    "no such column": (
+        regression,
+        NINE,
+        "price",
+        "`targets` must name a column of `data`. Received: 'price'. The columns are 'age', "
+        "'blood', 'job'.",
+    ),
+    "other rows": (regression, NINE, np.ones(5), ROWS_DIFFER.format(5, 9)),
+    "fewer rows than a stream": (
+        regression,
+        beside(columns(), prices()),
+        np.ones(150),
+        ROWS_DIFFER.format(150, "200 or more"),
+    ),
+    "more rows than a stream": (
+        regression,
+        beside(columns(), prices()),
+        np.ones(ROWS + 1),
+        ROWS_DIFFER.format(ROWS + 1, ROWS),
+    ),
+    "wrong shape of targets": (
+        regression,
+        NINE,
+        np.ones((9, 2)),
+        "`targets` must yield batches of the shape (None, 1). Received: a batch of an "
+        "incompatible shape, (9, 2). Give all batches the same features.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_to_do(case):
+    make, data, targets, message = ERRORS[case]
+    with pytest.raises((ValueError, TypeError), match=exactly(message)):
+        read(make(), data, targets)
+
+
+def test_the_place_of_a_bad_value_is_named():
+    data, y = columns(), prices()
+    data["age"][3] = np.nan
+    with pytest.raises(ValueError, match=r"^`data\['age'\]` must be finite\. .* row 3, feature"):
+        read(regression(), data)
+    y[5] = np.inf
+    with pytest.raises(ValueError, match=r"^`targets` must be finite\. Received: inf at row 5"):
+        read(regression(), columns(), y)
