@@ -5,87 +5,30 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_initkit.anatomy.layers_inside import layers_inside, path_inside
-from keras_initkit.callbacks.background_log import checked_log_dir
+from keras_initkit.callbacks.activation_history import (
+    STATISTICS,
+    ActivationHistory,
+    ActivationRecord,
+)
+from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.measures.activations import activation_statistics
 from keras_initkit.callbacks.selection import Selection, Selector, as_selection
-from keras_initkit.user_warnings import warn_user
 
 RUN = GROUP = "activations"
-_STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
 # Calls of one layer that get a column each: a loop over time steps would fill the record.
 _MAX_CALLS = 4
 
 
-class _Row(NamedTuple):
-    epoch: int
-    step: int
-    layers: dict[str, np.ndarray]
-
-
-class ActivationHistory:
-    """What an `ActivationProbe` recorded: epochs x layers x statistic.
-
-    `history[name]` is a float64 array of shape `(n, layers)`, for the names
-
-    - `"mean"`, `"variance"`: of all the layer's outputs on the batch;
-    - `"zeros"`: fraction of its outputs that are exactly zero, in [0, 1];
-    - `"dead_units"`: fraction of its units (features, or channels) that are exactly zero for the
-      whole batch, at every position;
-    - `"saturation"`: fraction of its outputs in the flat part of a bounded activation, where the
-      slope is below 1 % of the largest (tanh: |y| > .995; sigmoid: y outside (.0025, .9975)); NaN
-      for layers without one, and for LSTM and GRU, whose outputs are no values of it;
-    - `"nonfinite"`: number of its outputs that are NaN or infinite, which make the mean and the
-      variance so as well.
-
-    A layer that was not called at a row is NaN there.
-    """
-
-    def __init__(self) -> None:
-        self._rows: list[_Row] = []
-
-    @property
-    def epochs(self) -> np.ndarray:
-        """int64 array (n,): number of epochs that were trained before each row."""
-        return np.array([row.epoch for row in self._rows], np.int64)
-
-    @property
-    def steps(self) -> np.ndarray:
-        """int64 array (n,): `optimizer.iterations` at each row."""
-        return np.array([row.step for row in self._rows], np.int64)
-
-    @property
-    def layers(self) -> list[str]:
-        """Paths of the layers, in the order in which they end: a block follows its layers."""
-        return list(dict.fromkeys(path for row in self._rows for path in row.layers))
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self._rows)
-
-    def __getitem__(self, statistic: str) -> np.ndarray:
-        """A statistic of every layer: float64 array (n, layers)."""
-        if statistic not in _STATISTICS:
-            names = ", ".join(f'"{name}"' for name in _STATISTICS)
-            raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
-        layers, column = self.layers, _STATISTICS.index(statistic)
-        missing = np.full(len(_STATISTICS), np.nan)
-        table = [[row.layers.get(path, missing)[column] for path in layers] for row in self._rows]
-        return np.array(table, np.float64).reshape(len(self), len(layers))
-
-    def append(self, row: _Row) -> None:
-        """Add a row."""
-        self._rows.append(row)
-
-
-class ActivationProbe(keras.callbacks.Callback):
+class ActivationProbe(GuardedCallback):
     """Records each layer's activations on a fixed batch, before training and after every epoch.
 
     The model is called once on the batch, eagerly, as in inference: without gradients, and
@@ -132,21 +75,20 @@ class ActivationProbe(keras.callbacks.Callback):
         layers: Selector | Sequence[Selector] | None = None,
     ) -> None:
         super().__init__()
-        self._batch = _copied(batch)
-        self._log_dir = checked_log_dir(log_dir)
+        self.history = ActivationHistory()
+        self._batch = _copy_batch(batch)
+        self._log_dir = check_log_dir(log_dir)
         self._selects = as_selection(layers)
         self._layers = layers
-        self.history = ActivationHistory()
-        self._log: Any = None
-        self._log_failed = False
+        self._log: BackgroundLog | None = None
         self._offset = 0
         self._started = False
-        self._stopped = False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Prepare to record (called by Keras)."""
         self._started = self._stopped = False
 
+    @never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Record the model before its first epoch (called by Keras)."""
         # Not at train begin, where another callback may still restore the model.
@@ -154,37 +96,35 @@ class ActivationProbe(keras.callbacks.Callback):
             self._started = True
             self._record(epoch, resumes=True)
 
+    @never_breaks_training
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Record the model (called by Keras)."""
         self._record(epoch + 1)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Have the log complete (called by Keras)."""
+        """Wait until the log is written (called by Keras)."""
         if self._log is not None:
-            self._logging(self._log.flush)
+            self._log.finish("flush")
 
     def _record(self, epoch: int, resumes: bool = False) -> None:
-        if self._stopped:
+        model = self.model  # on jax, has the state moved to the variables
+        if not model.built:
+            return  # calling it would build it, and draw its weights
+        step = self._step(model, resumes)
+        found = _probe(model, self._batch, self._selects)
+        if not found:
+            raise ValueError(
+                "`layers` must select a layer whose output is one floating point tensor. "
+                f"Received: layers={self._layers!r}."
+            )
+        self.history.append(ActivationRecord(epoch, step, found))
+        if self._log_dir is None:
             return
-        try:
-            model = self.model  # on jax, has the state moved to the variables
-            if not model.built:
-                return  # calling it would build it, and draw its weights
-            step = self._step(model, resumes)
-            found = _probe(model, self._batch, self._selects)
-            if not found:
-                raise ValueError(
-                    "`layers` must select a layer whose output is one floating point tensor. "
-                    f"Received: layers={self._layers!r}."
-                )
-            row = _Row(epoch, step, found)
-            self.history.append(row)
-        except Exception as error:
-            self._stopped = True
-            warn_user(f"ActivationProbe stops recording, training goes on. Reason: {error!r}.")
-            return
-        if self._log_dir is not None:
-            self._logging(functools.partial(self._write, row))
+        if self._log is None:
+            self._log = BackgroundLog(
+                self._open_writer, self._log_dir, "ActivationProbe", "probe.history"
+            )
+        self._log.write(step, _name_scalars(found))
 
     def _step(self, model: Any, resumes: bool) -> int:
         iterations = getattr(model.optimizer, "iterations", 0)
@@ -195,34 +135,24 @@ class ActivationProbe(keras.callbacks.Callback):
             step = last
         return step
 
-    def _write(self, row: _Row) -> None:
-        if self._log is None:
-            # TensorBoard's protocol buffers take 70 ms to import: only who logs pays for them.
-            from tensorboard_plugin_initkit.log.scalars import ScalarLog
+    def _open_writer(self) -> Any:
+        # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
+        from tensorboard_plugin_initkit.log.scalars import ScalarLog
 
-            assert self._log_dir is not None
-            self._log = ScalarLog(self._log_dir, RUN)
-        scalars = {
-            f"{GROUP}/{path}/{name}": value
-            for path, values in row.layers.items()
-            for name, value in zip(_STATISTICS, values.tolist(), strict=True)
-        }
-        self._log.write(row.step, scalars)
-
-    def _logging(self, write: Callable[[], None]) -> None:
-        if self._log_failed:
-            return
-        try:
-            write()
-        except Exception as error:
-            self._log_failed = True
-            warn_user(
-                f"ActivationProbe can no longer write to {self._log_dir}: {error}. Training goes "
-                "on; what is recorded is kept in `probe.history`."
-            )
+        assert self._log_dir is not None
+        return ScalarLog(self._log_dir, RUN)
 
 
-def _copied(batch: Any) -> Any:
+def _name_scalars(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return each number by its tag, `activations/<layer>/<statistic>`."""
+    return {
+        f"{GROUP}/{path}/{name}": value
+        for path, values in found.items()
+        for name, value in zip(STATISTICS, values.tolist(), strict=True)
+    }
+
+
+def _copy_batch(batch: Any) -> Any:
     try:
         copy = keras.tree.map_structure(lambda leaf: np.array(ops.convert_to_numpy(leaf)), batch)
         arrays = keras.tree.flatten(copy)

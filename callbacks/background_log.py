@@ -1,82 +1,83 @@
 """Writing a log off the training thread."""
 
-import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_initkit.user_warnings import warn_user
 from tensorboard_plugin_initkit.log import remote
-from tensorboard_plugin_initkit.record.schema import Chunk
 
 # Of up to 64 steps each; 20 MB for 100 variables.
 _MAX_PENDING = 64
 
 
 class BackgroundLog:
-    """Writes chunks to a log on a thread of its own.
+    """Calls the methods of a writer on a thread of its own.
 
     The first failure ends the log, and not more: it is one warning. Training never waits for the
-    log before `finish`. Where the disk is so slow that `_MAX_PENDING` chunks wait to be written,
-    further ones are left out of the log until there is room, with one warning.
+    log before `finish`. Where the disk is so slow that `_MAX_PENDING` calls wait, further ones
+    are left out until there is room, with one warning.
 
     Args:
-        log_dir: A path from `checked_log_dir`.
-        scalars: Of every how many recorded steps to write scalars; 0 for none.
-        histograms: Of every how many recorded steps to write histograms; 0 for none.
+        open_writer: Opens the log, on that thread, when there is something to write.
+        log_dir: Its place, for the warnings.
+        owner: The callback that writes it, for the warnings.
+        kept_in: The attribute that holds the record, for the warnings.
     """
 
-    def __init__(self, log_dir: Path | str, scalars: int = 1, histograms: int = 0) -> None:
-        self._open = functools.partial(_open_log, log_dir, scalars, histograms)
+    def __init__(
+        self, open_writer: Callable[[], Any], log_dir: Path | str, owner: str, kept_in: str
+    ) -> None:
+        self._open_writer = open_writer
+        self._log_dir = log_dir
+        self._owner = owner
+        self._kept_in = kept_in
         self._writer: Any = None
         self._executor: ThreadPoolExecutor | None = None
         self._futures: list[Future[None]] = []
-        self._log_dir = log_dir
         self._failed = False
         self._lagged = False
 
-    def write(self, chunk: Chunk, samples: Sequence[np.ndarray] | None = None) -> None:
-        """Have a chunk written, and histograms of samples of its gradients."""
+    def write(self, *args: Any) -> None:
+        """Have `writer.write` called, unless the log lags behind."""
         self._check_done()
         if len(self._futures) < _MAX_PENDING:
-            self._submit("write", chunk, samples)
+            self._submit("write", *args)
         elif not self._lagged:
             self._lagged = True
             warn_user(
-                f"GradientMonitor leaves recorded steps out of the log in {self._log_dir}, which "
+                f"{self._owner} leaves recorded steps out of the log in {self._log_dir}, which "
                 "takes them more slowly than they come. Training goes on; what is recorded is "
-                "kept in `monitor.history`. Record fewer steps, or log to a local directory."
+                f"kept in `{self._kept_in}`. Record fewer steps, or log to a local directory."
             )
 
-    def write_findings(self, text: str, step: int) -> None:
-        """Have what was found up to a step written, as JSON."""
+    def call(self, method: str, *args: Any) -> None:
+        """Have a method of the writer called, also if the log lags behind."""
         self._check_done()
-        self._submit("write_findings", text, step)
+        self._submit(method, *args)
 
-    def finish(self) -> None:
-        """Wait until all is written."""
+    def finish(self, *methods: str) -> None:
+        """Have last methods of the writer called, and wait until all is written."""
         if self._executor is not None:
-            self._submit("end")
-            self._submit("flush")
+            for method in methods:
+                self._submit(method)
             self._executor.shutdown(wait=True)
             self._executor = None
         self._check_done()
 
     def _submit(self, method: str, *args: Any) -> None:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="gradient-monitor")
-        self._futures.append(self._executor.submit(self._call, method, *args))
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="keras-initkit-log")
+        self._futures.append(self._executor.submit(self._run, method, *args))
 
-    def _call(self, method: str, *args: Any) -> None:
+    def _run(self, method: str, *args: Any) -> None:
         if self._failed:
             return
         try:
             if self._writer is None:
-                self._writer = self._open()
+                self._writer = self._open_writer()
             getattr(self._writer, method)(*args)
         except Exception:
             self._failed = True
@@ -88,19 +89,12 @@ class BackgroundLog:
         for future in done:
             if error := future.exception():
                 warn_user(
-                    f"GradientMonitor can no longer write to {self._log_dir}: {error}. Training "
-                    "goes on; what is recorded is kept in `monitor.history`."
+                    f"{self._owner} can no longer write to {self._log_dir}: {error}. Training "
+                    f"goes on; what is recorded is kept in `{self._kept_in}`."
                 )
 
 
-def _open_log(log_dir: Path | str, scalars: int, histograms: int) -> Any:
-    # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-    from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-
-    return LogWriter(log_dir, scalars, histograms)
-
-
-def checked_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | str | None:
+def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | str | None:
     """Check an argument `log_dir`.
 
     Args:

@@ -50,6 +50,7 @@ def test_the_public_names_are_these():
         "with_normalization",
     ]
     assert keras_initkit.callbacks.__all__ == [
+        "ActivationHistory",
         "ActivationProbe",
         "GradientMonitor",
         "GradientWarning",

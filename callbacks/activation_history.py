@@ -1,0 +1,81 @@
+"""`ActivationHistory`: the record of an `ActivationProbe`."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
+
+
+class ActivationRecord(NamedTuple):
+    """A model's activations at one time.
+
+    Attributes:
+        epoch: Number of epochs trained before.
+        step: `optimizer.iterations`.
+        layers: For each path, the numbers of `STATISTICS`: float64 array (statistics,).
+    """
+
+    epoch: int
+    step: int
+    layers: dict[str, np.ndarray]
+
+
+class ActivationHistory:
+    """All records of an `ActivationProbe`: records x layers x statistic.
+
+    `history[name]` is a float64 array of shape `(n, layers)`, for the names
+
+    - `"mean"`, `"variance"`: of all the layer's outputs on the batch;
+    - `"zeros"`: fraction of its outputs that are exactly zero, in [0, 1];
+    - `"dead_units"`: fraction of its units (features, or channels) that are exactly zero for the
+      whole batch, at every position;
+    - `"saturation"`: fraction of its outputs in the flat part of a bounded activation, where the
+      slope is below 1 % of the largest (tanh: |y| > .995; sigmoid: y outside (.0025, .9975)); NaN
+      for layers without one, and for LSTM and GRU, whose outputs are no values of it;
+    - `"nonfinite"`: number of its outputs that are NaN or infinite; mean and variance then are,
+      too.
+
+    A layer that was not called at a record is NaN there.
+    """
+
+    def __init__(self) -> None:
+        self._records: list[ActivationRecord] = []
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._records)
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """int64 array (n,): number of epochs that were trained before each record."""
+        return np.array([record.epoch for record in self._records], np.int64)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """int64 array (n,): `optimizer.iterations` at each record."""
+        return np.array([record.step for record in self._records], np.int64)
+
+    @property
+    def layers(self) -> list[str]:
+        """Paths of the layers, in the order in which they end: a block follows its layers."""
+        return list(dict.fromkeys(path for record in self._records for path in record.layers))
+
+    def __getitem__(self, statistic: str) -> np.ndarray:
+        """Return a statistic of every layer: float64 array (n, layers)."""
+        if statistic not in STATISTICS:
+            names = ", ".join(f'"{name}"' for name in STATISTICS)
+            raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
+        layers, column = self.layers, STATISTICS.index(statistic)
+        missing = np.full(len(STATISTICS), np.nan)
+        table = [
+            [record.layers.get(p, missing)[column] for p in layers] for record in self._records
+        ]
+        return np.array(table, np.float64).reshape(len(self), len(layers))
+
+    def __repr__(self) -> str:
+        return f"<ActivationHistory: {len(self)} records of {len(self.layers)} layers>"
+
+    def append(self, record: ActivationRecord) -> None:
+        """Add a record."""
+        self._records.append(record)

@@ -1,0 +1,123 @@
+"""`StepClock`: from the batches of a training to the updates of its optimizer."""
+
+from keras_initkit.callbacks.capture.recorded_step import Call
+
+
+class StepClock:
+    """Counts batches and updates, and the recorded updates that are not yet read.
+
+    An optimizer counts in its iterations how often it was given gradients: usually once a batch;
+    less often where a loss scale skips some, more often where a train step makes several updates.
+    With gradient accumulation, several iterations make one update. Updates are numbered from 0
+    as `optimizer.iterations` is.
+
+    Attributes:
+        offset: Number to add to the updates of this optimizer, so that they come after those of
+            the optimizers before it.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._iterations_per_update = 1
+        self._iterations_per_batch = 1
+        self._iterations_at_start = 0
+        self._iterations_at_epoch_start = 0
+        self._last_look = (0, 0)
+        self._batches_before_epoch = 0
+        self._batches_in_epoch = 0
+        self._expected = 0
+        self._run = 0
+
+    def begin_training(self, iterations: int, iterations_per_update: int = 1) -> None:
+        """Begin to count.
+
+        Args:
+            iterations: Those of the optimizer now.
+            iterations_per_update: Its gradient accumulation steps.
+        """
+        self._iterations_per_update = iterations_per_update
+        self._iterations_per_batch = 1
+        self._iterations_at_start = self._iterations_at_epoch_start = iterations
+        self._batches_before_epoch = self._batches_in_epoch = 0
+        self._run = self._expected = 0
+
+    def continue_after(self, last_step: int) -> None:
+        """Set the offset: the steps of this optimizer come after a step, -1 for none."""
+        next_step = self._iterations_at_start // self._iterations_per_update
+        self.offset = max(0, last_step + 1 - next_step)
+
+    def begin_epoch(self, iterations: int | None) -> None:
+        """Begin an epoch, whose batches are counted from 0.
+
+        Args:
+            iterations: Those of the optimizer now; `None` to count each batch as one.
+        """
+        self._batches_before_epoch += self._batches_in_epoch
+        self._batches_in_epoch = 0
+        if iterations is None:
+            iterations = self._iterations_at_start + self._batches_before_epoch
+        self._iterations_at_epoch_start = iterations
+        self._last_look = (0, iterations)
+
+    def end_batch(self, batch: int) -> None:
+        """Count a batch of the epoch as run."""
+        self._batches_in_epoch = max(self._batches_in_epoch, batch + 1)
+
+    def look(self, batch: int, iterations: int) -> None:
+        """Correct the count by the optimizer's own.
+
+        Args:
+            batch: Number of the batch that comes next.
+            iterations: Those of the optimizer now.
+        """
+        last_batch, last_iterations = self._last_look
+        if batch > last_batch:
+            rate = round((iterations - last_iterations) / (batch - last_batch))
+            self._iterations_per_batch = max(1, rate)
+        self._last_look = (batch, iterations)
+        self._iterations_at_epoch_start = iterations - batch * self._iterations_per_batch
+
+    def updates(self, block: range) -> range:
+        """Return the updates that a block of batches completes."""
+        per_update = self._iterations_per_update
+        start, stop = map(self._iterations_before, (block.start, block.stop))
+        return range(start // per_update, stop // per_update)
+
+    def size(self, block: range) -> int:
+        """Return the number of times that the optimizer is given gradients in a block."""
+        return len(block) * self._iterations_per_batch
+
+    def call(self, block: range, may_skip: bool = False) -> Call:
+        """Describe the call of the training function for a block of batches.
+
+        Args:
+            block: The batches.
+            may_skip: Count the batches without an update as skipped by a loss scale.
+        """
+        per_update = self._iterations_per_update
+        start, stop = map(self._iterations_before, (block.start, block.stop))
+        batches = self._batches_before_epoch + block.start
+        skipped = max(0, batches - (start - self._iterations_at_start)) if may_skip else 0
+        return Call(start // per_update, (stop - 1) // per_update, skipped)
+
+    def expect(self, block: range) -> None:
+        """Count the updates of a block as recorded by the next call."""
+        self._expected = self.size(block)
+
+    def settle(self) -> bool:
+        """Count the expected call as run; return whether there was one."""
+        self._run, was_expected = self._run + self._expected, self._expected > 0
+        self._expected = 0
+        return was_expected
+
+    @property
+    def waiting(self) -> int:
+        """Number of recorded updates that may not be read yet; those of the next call included."""
+        return self._run + self._expected
+
+    def read(self) -> None:
+        """Count all updates as read but those of the next call."""
+        self._run = 0
+
+    def _iterations_before(self, batch: int) -> int:
+        return self._iterations_at_epoch_start + batch * self._iterations_per_batch

@@ -1,0 +1,44 @@
+"""`Judge`: what is new among the faults of a training that goes on."""
+
+import time
+
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.schema import Chunk
+
+# The largest share of the time that is spent on judging, and the records that are judged.
+_TIME_SHARE = 0.002
+_MAX_STEPS = 512
+
+
+class Judge:
+    """Judges the records of a training as they come, and reports each fault once."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the training: the records to come are of another one."""
+        self._history = GradientHistory(_MAX_STEPS)
+        self._reported: list[Finding] = []
+        self._is_behind = False
+
+    def add(self, chunk: Chunk) -> list[Finding]:
+        """Take records; return what is new, or nothing if it is too early to judge again."""
+        self._history.append(chunk)
+        self._is_behind = True
+        return self.finish() if time.monotonic() >= self._next else []
+
+    def finish(self) -> list[Finding]:
+        """Return what is new in the records that were not judged yet."""
+        if not self._is_behind:
+            return []
+        start = time.monotonic()
+        self._is_behind = False
+        found = news(self._reported, judge(self._history))
+        self._reported += found
+        now = time.monotonic()
+        self._next = now + (now - start) / _TIME_SHARE
+        return found

@@ -1,0 +1,123 @@
+"""`Settings`: the arguments of a `GradientMonitor`, checked."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+from keras_initkit.callbacks.background_log import check_log_dir
+from keras_initkit.callbacks.schedule import Schedule, as_schedule
+from keras_initkit.callbacks.selection import Selection, Selector, as_selection
+
+# The statistics that can be left out, and the measurements that each takes.
+OPTIONAL_STATISTICS = {
+    "mean_abs": ("mean_abs",),
+    "max_abs": ("max_abs",),
+    "zeros": ("zeros",),
+    "dead_units": ("dead_units", "zeros"),
+    "weight_norm": ("weight_norm",),
+    "update_ratio": ("weight_norm", "update_norm"),
+}
+_ALWAYS = ("norm", "nonfinite", "clip_ratio", "local_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings of a `GradientMonitor`; it has the arguments' meaning.
+
+    Attributes:
+        log_dir: Directory or URL to log to, or `None`.
+        schedule: Tells for a step whether it is to be recorded.
+        selects: Tells for the path of a layer whether it is to be recorded.
+        layers: The argument `layers`, for messages.
+        per: "layer" or "variable".
+        statistics: The names of `schema.MEASURED` that are wanted.
+        sample_size: Number of elements of each gradient to keep.
+        scalars: Of every how many recorded steps to write scalars; 0 for none.
+        histograms: Of every how many recorded steps to write histograms; 0 for none.
+    """
+
+    log_dir: Path | str | None
+    schedule: Schedule
+    selects: Selection
+    layers: Any
+    per: str
+    statistics: frozenset[str]
+    sample_size: int
+    scalars: int
+    histograms: int
+
+    @classmethod
+    def from_arguments(
+        cls,
+        log_dir: str | os.PathLike[str] | None,
+        every_n_steps: int | Schedule | None,
+        layers: Selector | Sequence[Selector] | None,
+        per: str,
+        statistics: Iterable[str] | None,
+        sample_size: int,
+        scalars: int,
+        histograms: int,
+    ) -> Self:
+        """Check the arguments of a monitor.
+
+        Raises:
+            ImportError: If a package for the URL is missing.
+            ValueError: If an argument is not as the monitor describes it.
+        """
+        settings = cls(
+            check_log_dir(log_dir),
+            as_schedule(every_n_steps),
+            as_selection(layers),
+            layers,
+            _check_per(per),
+            _measure_for(statistics),
+            _check_count(
+                "sample_size", sample_size, "the number of elements of each gradient to keep"
+            ),
+            _check_count("scalars", scalars, _EVERY),
+            _check_count("histograms", histograms, _EVERY),
+        )
+        if settings.histograms and not settings.sample_size:
+            raise ValueError(
+                "`histograms` are taken of sampled elements: `sample_size` must be positive. "
+                f"Received: histograms={histograms!r}, sample_size={sample_size!r}. Write "
+                "`sample_size=1024`."
+            )
+        return settings
+
+
+_EVERY = "the number of recorded steps from one to the next that is written"
+
+
+def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
+    names = OPTIONAL_STATISTICS if statistics is None else statistics
+    is_names = isinstance(names, Iterable) and not isinstance(names, str)
+    if not is_names or not all(name in OPTIONAL_STATISTICS for name in names):
+        raise ValueError(
+            "`statistics` must be a list of names out of "
+            f"{', '.join(map(repr, OPTIONAL_STATISTICS))}, or None for all. Received: "
+            f"statistics={statistics!r}. Norms and counts of non-finite elements are always "
+            "recorded: write `statistics=[]` for these alone."
+        )
+    return frozenset(_ALWAYS).union(*(OPTIONAL_STATISTICS[name] for name in names))
+
+
+def _check_per(per: Any) -> str:
+    if per not in ("layer", "variable"):
+        raise ValueError(
+            '`per` must be "layer", or "variable" to count every variable as a layer of its own. '
+            f"Received: per={per!r}."
+        )
+    return per
+
+
+def _check_count(name: str, value: Any, meaning: str) -> int:
+    if not isinstance(value, Integral) or value < 0:
+        raise ValueError(
+            f"`{name}` must be {meaning}, an integer of 0 or more. Received: {name}={value!r}. "
+            f"Write `{name}=0` for none."
+        )
+    return int(value)

@@ -1,0 +1,71 @@
+"""`Sink`: where records and findings go."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_initkit.callbacks.background_log import BackgroundLog
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.schema import Chunk
+
+
+class Sink:
+    """The history of a `GradientMonitor`, and its log once that is open.
+
+    Args:
+        log_dir: Directory or URL of the log; `None` for none.
+        scalars: Of every how many recorded steps to write scalars; 0 for none.
+        histograms: Of every how many recorded steps to write histograms; 0 for none.
+
+    Attributes:
+        history: The `GradientHistory`.
+        findings: What was found wrong up to now.
+    """
+
+    def __init__(
+        self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
+    ) -> None:
+        self.history = GradientHistory()
+        self.findings: list[Finding] = []
+        self._log_dir = log_dir
+        self._scalars = scalars
+        self._histograms = histograms
+        self._log: BackgroundLog | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy or pickle, which has a log of its own."""
+        return self.__dict__ | {"_log": None}
+
+    def open(self) -> None:
+        """Open the log, if there is to be one and it is not open."""
+        if self._log_dir is not None and self._log is None:
+            self._log = BackgroundLog(
+                self._open_writer, self._log_dir, "GradientMonitor", "monitor.history"
+            )
+
+    def take(self, chunk: Chunk, samples: Sequence[np.ndarray]) -> None:
+        """Keep records, and have them written with the samples of their gradients."""
+        self.history.append(chunk)
+        if self._log is not None:
+            self._log.write(chunk, samples if self._histograms else None)
+
+    def report(self, findings: Sequence[Finding]) -> None:
+        """Keep new findings, and have all written."""
+        self.findings.extend(findings)
+        if findings and self._log is not None:
+            self._log.call("write_findings", to_json(self.findings), findings[-1].rank)
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+        if self._log is not None:
+            self._log.finish("end", "flush")
+
+    def _open_writer(self) -> Any:
+        # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
+        from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+
+        assert self._log_dir is not None
+        return LogWriter(self._log_dir, self._scalars, self._histograms)

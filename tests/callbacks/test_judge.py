@@ -1,0 +1,95 @@
+"""What is new, and how often is looked."""
+
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import judge as judge_module
+from keras_initkit.callbacks.judge import Judge
+from tensorboard_plugin_initkit.record.schema import RECORDED, Chunk, Layout, Variable
+
+pytestmark = pytest.mark.numpy_alone
+
+LAYOUT = Layout((Variable("first/kernel", "first", (3, 2)), Variable("last/kernel", "last", (2,))))
+
+
+def chunk(*steps, infinite=()):
+    """Records of two layers; numbers that are not finite at some steps."""
+    tables = {name: np.ones((len(steps), 2), np.float32) for name in RECORDED}
+    tables["nonfinite"] = np.zeros_like(tables["norm"])
+    for step in infinite:
+        tables["nonfinite"][steps.index(step), 1] = 7
+    return Chunk(LAYOUT, np.array(steps), tables)
+
+
+class Time:
+    """A clock that stands still except while judging."""
+
+    def __init__(self, judging=0.0):
+        self.now, self.judging, self.judged = 100.0, judging, 0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock, real = Time(judging=0.01), judge_module.judge
+
+    def judge(history):
+        clock.now += clock.judging
+        clock.judged += 1
+        return real(history)
+
+    monkeypatch.setattr(judge_module, "judge", judge)
+    monkeypatch.setattr(judge_module, "time", clock)
+    return clock
+
+
+def kinds(findings):
+    return [(finding.kind, finding.step) for finding in findings]
+
+
+NONFINITE = [("nonfinite", 2)]
+
+
+def test_a_fault_is_new_once(clock):
+    judge, found = Judge(), []
+    for i in range(5):
+        found += judge.add(chunk(2 * i, 2 * i + 1, infinite=[2 * i] if i else []))
+        clock.now += 100
+    assert kinds(found) == NONFINITE
+    assert clock.judged == 5
+    assert judge.finish() == []
+    assert clock.judged == 5
+
+
+def test_a_thousandth_of_the_time_is_for_judging(clock):
+    judge = Judge()
+    for step in range(3000):
+        judge.add(chunk(step))
+        clock.now += 0.01
+    took = 0.01 * 3000 + clock.judging * clock.judged
+    assert clock.judged > 3
+    assert clock.judging * (clock.judged - 1) <= 0.002 * took
+
+
+def test_what_was_not_judged_in_time_is_judged_at_the_end(clock):
+    judge = Judge()
+    assert judge.add(chunk(0)) == []
+    assert judge.add(chunk(1, 2, infinite=[2])) == []
+    assert clock.judged == 1
+    assert kinds(judge.finish()) == NONFINITE
+    assert judge.finish() == []
+
+
+def test_another_training_is_judged_anew(clock):
+    judge = Judge()
+    for _ in range(2):
+        judge.add(chunk(0, 1, 2, infinite=[2]))
+        assert judge.finish() == [] or kinds(judge.finish()) == []
+        judge.restart()
+        clock.now += 100
+        assert kinds(judge.add(chunk(1, 2, 3, infinite=[2]))) == NONFINITE
+        judge.restart()
+        assert judge.finish() == []
+        clock.now += 100

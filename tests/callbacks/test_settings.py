@@ -1,0 +1,137 @@
+"""The arguments of a monitor: what each means, and what is said of others."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks.settings import Settings
+
+ARGUMENTS = {
+    "log_dir": None,
+    "every_n_steps": None,
+    "layers": None,
+    "per": "layer",
+    "statistics": None,
+    "sample_size": 0,
+    "scalars": 1,
+    "histograms": 0,
+}
+
+
+def settings(**arguments):
+    return Settings.from_arguments(**(ARGUMENTS | arguments))
+
+
+@pytest.mark.parametrize(
+    ("every_n_steps", "last", "steps"),
+    [
+        (None, 360, [*range(0, 200, 10), *range(200, 360, 50)]),
+        (1, 4, [0, 1, 2, 3]),
+        (np.int64(4), 10, [0, 4, 8]),
+        (lambda step: step in (1, 2, 9), 20, [1, 2, 9]),
+    ],
+)
+def test_a_schedule(every_n_steps, last, steps):
+    schedule = settings(every_n_steps=every_n_steps).schedule
+    assert [step for step in range(last) if schedule(step)] == steps
+
+
+ALWAYS = {"norm", "nonfinite", "clip_ratio", "local_norm"}
+
+
+@pytest.mark.parametrize(
+    ("statistics", "measured"),
+    [
+        ([], set()),
+        (["zeros"], {"zeros"}),
+        (("dead_units",), {"dead_units", "zeros"}),
+        ({"update_ratio", "max_abs"}, {"weight_norm", "update_norm", "max_abs"}),
+        (
+            None,
+            {"mean_abs", "max_abs", "zeros", "dead_units", "weight_norm", "update_norm"},
+        ),
+    ],
+)
+def test_the_measurements_of_statistics(statistics, measured):
+    assert settings(statistics=statistics).statistics == ALWAYS | measured
+
+
+def test_counts_are_integers():
+    given = settings(scalars=False, sample_size=np.int32(8), histograms=True)
+    assert (given.scalars, given.sample_size, given.histograms) == (0, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "values", "message"),
+    [
+        (
+            "every_n_steps",
+            [0, -1, 2.5, "10", True],
+            "`every_n_steps` must be a positive integer, a function that says for a step (int) "
+            "whether to record it, or None. Received: every_n_steps={!r}. Write "
+            "`every_n_steps=1` to record every step.",
+        ),
+        (
+            "log_dir",
+            [7, "", b"runs", True],
+            "`log_dir` must be the path of a directory, or None to record in memory only. "
+            "Received: log_dir={!r}.",
+        ),
+        (
+            "per",
+            ["model", None],
+            '`per` must be "layer", or "variable" to count every variable as a layer of its own. '
+            "Received: per={!r}.",
+        ),
+        (
+            "statistics",
+            ["zeros", ["norm"], 3],
+            "`statistics` must be a list of names out of 'mean_abs', 'max_abs', 'zeros', "
+            "'dead_units', 'weight_norm', 'update_ratio', or None for all. Received: "
+            "statistics={!r}. Norms and counts of non-finite elements are always recorded: write "
+            "`statistics=[]` for these alone.",
+        ),
+        (
+            "sample_size",
+            [-1, 2.5, "10", None],
+            "`sample_size` must be the number of elements of each gradient to keep, an integer of "
+            "0 or more. Received: sample_size={!r}. Write `sample_size=0` for none.",
+        ),
+        (
+            "scalars",
+            [-1, 2.5, None],
+            "`scalars` must be the number of recorded steps from one to the next that is "
+            "written, an integer of 0 or more. Received: scalars={!r}. Write `scalars=0` for "
+            "none.",
+        ),
+        (
+            "histograms",
+            [10],
+            "`histograms` are taken of sampled elements: `sample_size` must be positive. "
+            "Received: histograms={!r}, sample_size=0. Write `sample_size=1024`.",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "`" not in value else "",
+)
+def test_an_argument_is_checked(argument, values, message):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{re.escape(message.format(value))}$"):
+            GradientMonitor(**{argument: value})
+
+
+def test_a_log_dir_is_a_path_or_a_url(tmp_path):
+    assert settings(log_dir="runs/first").log_dir == Path("runs/first")
+    assert settings(log_dir=tmp_path).log_dir == tmp_path
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"which is a file\. Name another directory"):
+        settings(log_dir=tmp_path / "file")
+
+
+def test_other_backends_are_refused_in_words(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    with pytest.raises(NotImplementedError, match=r'Received: backend "openvino"\. Set KERAS_BACK'):
+        GradientMonitor()
