@@ -1,31 +1,24 @@
 """`ActivationProbe`: what every layer makes of a fixed batch, epoch by epoch."""
 
-import contextlib
-import functools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.anatomy.layers_inside import layers_inside, path_inside
+from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.callbacks.activation_history import (
     STATISTICS,
     ActivationHistory,
     ActivationRecord,
 )
 from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
-from keras_initkit.callbacks.capture.recorded_step import replaced_methods
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
-from keras_initkit.callbacks.measures.activations import activation_statistics
-from keras_initkit.callbacks.selection import Selection, Selector, as_selection
+from keras_initkit.callbacks.layer_listener import measure_layers
 
-RUN = GROUP = "activations"
-# Calls of one layer that get a column each: a loop over time steps would fill the record.
-_MAX_CALLS = 4
+# The run in the log, and the group of its tags.
+_RUN = _GROUP = "activations"
 
 
 class ActivationProbe(GuardedCallback):
@@ -57,9 +50,11 @@ class ActivationProbe(GuardedCallback):
             as the model takes it. A copy is kept.
         log_dir: Directory to log to, or the URL of one, as of `GradientMonitor`. `None` records
             in memory only.
-        layers: Which layers to record: a name or path (which selects the layers inside as well),
-            a compiled regular expression that is searched for in the path, a function of the
-            path, or a list of these. `None` records all.
+        layers: Which layers to record: a class of layers; a name or path, which selects the
+            layers inside as well; a
+            compiled regular expression that is searched for in the path; a function of the layer;
+            a list of these, of which any selects; or a tuple, all of which must. `None` records
+            all.
 
     Attributes:
         history: `ActivationHistory` of what was recorded up to now.
@@ -72,14 +67,13 @@ class ActivationProbe(GuardedCallback):
         self,
         batch: Any,
         log_dir: str | os.PathLike[str] | None = None,
-        layers: Selector | Sequence[Selector] | None = None,
+        layers: Selector | None = None,
     ) -> None:
         super().__init__()
         self.history = ActivationHistory()
         self._batch = _copy_batch(batch)
         self._log_dir = check_log_dir(log_dir)
-        self._selects = as_selection(layers)
-        self._layers = layers
+        self._layers = Selection("layers", layers)
         self._log: BackgroundLog | None = None
         self._offset = 0
         self._started = False
@@ -111,11 +105,11 @@ class ActivationProbe(GuardedCallback):
         if not model.built:
             return  # calling it would build it, and draw its weights
         step = self._step(model, resumes)
-        found = _probe(model, self._batch, self._selects)
+        found = measure_layers(model, self._batch, self._layers)
         if not found:
             raise ValueError(
                 "`layers` must select a layer whose output is one floating point tensor. "
-                f"Received: layers={self._layers!r}."
+                f"Received: layers={self._layers.selector!r}."
             )
         self.history.append(ActivationRecord(epoch, step, found))
         if self._log_dir is None:
@@ -140,13 +134,13 @@ class ActivationProbe(GuardedCallback):
         from tensorboard_plugin_initkit.log.scalars import ScalarLog
 
         assert self._log_dir is not None
-        return ScalarLog(self._log_dir, RUN)
+        return ScalarLog(self._log_dir, _RUN)
 
 
 def _name_scalars(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Return each number by its tag, `activations/<layer>/<statistic>`."""
     return {
-        f"{GROUP}/{path}/{name}": value
+        f"{_GROUP}/{path}/{name}": value
         for path, values in found.items()
         for name, value in zip(STATISTICS, values.tolist(), strict=True)
     }
@@ -168,109 +162,3 @@ def _copy_batch(batch: Any) -> Any:
             f"<{type(batch).__name__}{of_shape}>. Write `ActivationProbe(x[:256])`."
         )
     return copy
-
-
-def _probe(model: Any, batch: Any, selects: Selection) -> dict[str, np.ndarray]:
-    """Call a model and measure its layers: for each path a float64 array (statistics,)."""
-    listener = _Listener(model, selects)
-    with contextlib.ExitStack() as stack:
-        for layer in layers_inside(model, include_self=False):
-            # Which of them `Layer.__call__` calls depends on whether the layer is quantized.
-            names = [name for name in ("call", "quantized_call") if hasattr(layer, name)]
-            methods = {name: listener.heard(layer, getattr(layer, name)) for name in names}
-            stack.enter_context(replaced_methods(layer, **methods))
-        stack.enter_context(keras.StatelessScope())  # what is assigned is dropped at its end
-        stack.enter_context(_no_gradient())
-        model(batch, training=False)
-    if not listener.found and listener.error is not None:
-        raise listener.error
-    return listener.found
-
-
-@contextlib.contextmanager
-def _no_gradient() -> Iterator[None]:
-    if keras.backend.backend() != "torch":
-        yield
-        return
-    import torch
-
-    with torch.no_grad():
-        yield
-
-
-class _Listener:
-    """Measures the layers of a model while it is called.
-
-    Attributes:
-        found: The statistics of each call, by the path of the layer.
-        error: Why a layer could not be measured, if one could not.
-    """
-
-    def __init__(self, model: Any, selects: Selection) -> None:
-        self.found: dict[str, np.ndarray] = {}
-        self.error: Exception | None = None
-        self._model = model
-        self._selects = selects
-        self._calls: Counter[str] = Counter()
-        # Of the layers that are being called, the innermost last: what the paths in it begin with.
-        self._prefixes = [""]
-
-    def heard(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A layer's method `call` that is measured."""
-
-        @functools.wraps(call)
-        def measured_call(*args: Any, **kwargs: Any) -> Any:
-            # What Keras need not build has no path of its own.
-            path = self._path(layer) or self._prefixes[-1] + layer.name
-            self._prefixes.append(self._prefix_inside(layer, path))
-            try:
-                outputs = call(*args, **kwargs)
-            finally:
-                self._prefixes.pop()
-            try:
-                self._hear(layer, path, outputs)
-            except Exception as error:  # as of a symbolic tensor: it is left out
-                self.error = error
-            return outputs
-
-        return measured_call
-
-    def _hear(self, layer: Any, path: str, outputs: Any) -> None:
-        if not _is_measurable(outputs) or not self._selects(path):
-            return
-        if self._calls[path] == _MAX_CALLS:
-            return
-        values = _measured(layer, outputs)
-        self._calls[path] += 1
-        calls = self._calls[path]
-        self.found[path if calls == 1 else f"{path}#{calls}"] = values
-
-    def _path(self, layer: Any) -> str:
-        return path_inside(self._model, layer.path or "")
-
-    def _prefix_inside(self, layer: Any, path: str) -> str:
-        """What paths of the layers in a layer begin with: those of functional models, nothing."""
-        known = [inner for inner in map(self._path, layer._layers) if inner]
-        is_named = not known or any(inner.startswith(f"{path}/") for inner in known)
-        return f"{path}/" if is_named else ""
-
-
-def _is_measurable(outputs: Any) -> bool:
-    return (
-        ops.is_tensor(outputs)
-        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(outputs.dtype))
-        and len(outputs.shape) > 0
-        and 0 not in outputs.shape
-    )
-
-
-def _measured(layer: Any, outputs: Any) -> np.ndarray:
-    activation = getattr(layer, "activation", None)
-    # What a gated layer returns is no value of its activation.
-    name = None if hasattr(layer, "recurrent_activation") else getattr(activation, "__name__", None)
-    channels_first = getattr(layer, "data_format", None) == "channels_first"
-    unit_axis = 1 if channels_first and len(outputs.shape) > 1 else -1
-    statistics = activation_statistics(outputs, name, unit_axis)
-    values = ops.convert_to_numpy(ops.stack(statistics)).astype(np.float64)
-    values[1] **= 2  # in float64, which holds the square
-    return values

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.selectors import Selector
+from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.callbacks.capture import (
     BACKENDS,
     Capture,
@@ -16,11 +18,10 @@ from keras_initkit.callbacks.capture import (
     record_next_step,
 )
 from keras_initkit.callbacks.clock import StepClock
-from keras_initkit.callbacks.columns import layer_paths
+from keras_initkit.callbacks.columns import layer_path
 from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
-from keras_initkit.callbacks.selection import Selector
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.user_warnings import warn_user
@@ -63,10 +64,11 @@ class GradientMonitor(GuardedCallback):
             says for a step whether to record it. `None` records every 10th of the first 200
             steps, in which a bad start shows, and every 50th later. Where a model is compiled
             again, its new optimizer counts from 0: its steps are recorded after those before.
-        layers: Which layers to record: a name or path (which selects the layers inside as well,
-            and all of that name; `"<name>#2"` is the second one alone), a compiled regular
-            expression that is searched for in the path, a function of the path, or a list of
-            these. `None` records all.
+        layers: Which layers to record: a class of layers; a name or path, which selects the
+            layers inside as well, and all of that name (`"<name>#2"` is the second one alone); a
+            compiled regular expression that is searched for in the path; a function of the layer;
+            a list of these, of which any selects; or a tuple, all of which must. `None` records
+            all.
         per: "layer"; or "variable", to record every variable as a layer of its own.
         statistics: Which of "mean_abs", "max_abs", "zeros", "dead_units", "weight_norm" and
             "update_ratio" to record; `None` for all. The last two take a second pass over the
@@ -97,7 +99,7 @@ class GradientMonitor(GuardedCallback):
         log_dir: str | os.PathLike[str] | None = None,
         every_n_steps: int | Schedule | None = None,
         *,
-        layers: Selector | Sequence[Selector] | None = None,
+        layers: Selector | None = None,
         per: str = "layer",
         statistics: Sequence[str] | None = None,
         sample_size: int = 0,
@@ -238,11 +240,12 @@ class GradientMonitor(GuardedCallback):
             return None
         watched = self._select(model.trainable_variables)
         if model.built and not watched:
-            paths = layer_paths(model)
-            names = dict.fromkeys(paths[id(v)] for v in model.trainable_variables)
+            trained = set(map(id, model.trainable_variables))
+            weights = [weight for weight in weights_of(model) if id(weight.variable) in trained]
+            names = dict.fromkeys(map(layer_path, weights))
             raise ValueError(
                 "`layers` must select a layer that is trained. Received: "
-                f"layers={settings.layers!r}. The model's layers are {', '.join(names)}."
+                f"layers={settings.layers.selector!r}. The model's layers are {', '.join(names)}."
             )
         if (
             capture is not None
@@ -262,8 +265,12 @@ class GradientMonitor(GuardedCallback):
         return open_capture(model, watch)
 
     def _select(self, variables: Sequence[Any]) -> list[Any]:
-        paths, selects = layer_paths(self._watched), self._settings.selects
-        return [v for v in variables if 0 not in v.shape and selects(paths[id(v)])]
+        selected = {
+            id(weight.variable)
+            for weight in weights_of(self._watched)
+            if self._settings.layers(layer_path(weight), weight.layers)
+        }
+        return [v for v in variables if 0 not in v.shape and id(v) in selected]
 
     def _is_due(self, block: range) -> bool:
         return any(map(self._settings.schedule, self._clock.updates(block)))

@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
+from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
-from keras_initkit.callbacks.selection import Selection, Selector, as_selection
 
 # The statistics that can be left out, and the measurements that each takes.
 OPTIONAL_STATISTICS = {
@@ -30,8 +30,7 @@ class Settings:
     Attributes:
         log_dir: Directory or URL to log to, or `None`.
         schedule: Tells for a step whether it is to be recorded.
-        selects: Tells for the path of a layer whether it is to be recorded.
-        layers: The argument `layers`, for messages.
+        layers: Tells for the path of a layer, and the layers around it, whether to record it.
         per: "layer" or "variable".
         statistics: The names of `schema.MEASURED` that are wanted.
         sample_size: Number of elements of each gradient to keep.
@@ -41,8 +40,7 @@ class Settings:
 
     log_dir: Path | str | None
     schedule: Schedule
-    selects: Selection
-    layers: Any
+    layers: Selection
     per: str
     statistics: frozenset[str]
     sample_size: int
@@ -54,7 +52,7 @@ class Settings:
         cls,
         log_dir: str | os.PathLike[str] | None,
         every_n_steps: int | Schedule | None,
-        layers: Selector | Sequence[Selector] | None,
+        layers: Selector | None,
         per: str,
         statistics: Iterable[str] | None,
         sample_size: int,
@@ -70,8 +68,7 @@ class Settings:
         settings = cls(
             check_log_dir(log_dir),
             as_schedule(every_n_steps),
-            as_selection(layers),
-            layers,
+            Selection("layers", layers),
             _check_per(per),
             _measure_for(statistics),
             _check_count(
