@@ -151,8 +151,8 @@ class GradientMonitor(GuardedCallback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Find the optimizer's place in the schedule (called by Keras)."""
         # Several optimizers need not be in step: there, batches count.
-        counts = self._capture is not None and not self._capture.several
-        self._clock.begin_epoch(self._capture.batches_done() if counts else None)
+        counts = self._capture if self._capture and not self._capture.several else None
+        self._clock.begin_epoch(counts.batches_done() if counts else None)
 
     @never_breaks_training
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from keras_initkit.callbacks import judge as judge_module
 from keras_initkit.callbacks.judge import Judge
+from tensorboard_plugin_initkit.diagnosis.verdicts import judge as diagnose
 from tensorboard_plugin_initkit.record.schema import RECORDED, Chunk, Layout, Variable
 
 pytestmark = pytest.mark.numpy_alone
@@ -33,7 +34,7 @@ class Time:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock, real = Time(judging=0.01), judge_module.judge
+    clock, real = Time(judging=0.01), diagnose
 
     def judge(history):
         clock.now += clock.judging
@@ -63,7 +64,7 @@ def test_a_fault_is_new_once(clock):
     assert clock.judged == 5
 
 
-def test_a_thousandth_of_the_time_is_for_judging(clock):
+def test_judging_takes_its_share_of_the_time(clock):
     judge = Judge()
     for step in range(3000):
         judge.add(chunk(step))

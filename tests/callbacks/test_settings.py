@@ -82,6 +82,15 @@ def test_counts_are_integers():
             "Received: log_dir={!r}.",
         ),
         (
+            "layers",
+            [3, [], ""],
+            "`layers` must select layers: by a class of layers, a name or a part of a path, a "
+            "compiled regular expression to be searched for in the path, a function of the layer "
+            "that returns a bool, a list of these of which any may hold, or a tuple of which all "
+            "must hold. Received: layers={!r}. Write for example `re.compile('conv')` for every "
+            "layer with conv in its path.",
+        ),
+        (
             "per",
             ["model", None],
             '`per` must be "layer", or "variable" to count every variable as a layer of its own. '
@@ -124,6 +133,7 @@ def test_an_argument_is_checked(argument, values, message):
 
 
 def test_a_log_dir_is_a_path_or_a_url(tmp_path):
+    assert settings(log_dir="memory://runs").log_dir == "memory://runs"
     assert settings(log_dir="runs/first").log_dir == Path("runs/first")
     assert settings(log_dir=tmp_path).log_dir == tmp_path
     (tmp_path / "file").write_text("")

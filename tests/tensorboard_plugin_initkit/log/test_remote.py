@@ -15,7 +15,8 @@ import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
-from keras_initkit.callbacks.background_log import BackgroundLog, checked_log_dir
+from keras_initkit.callbacks.background_log import check_log_dir
+from keras_initkit.callbacks.sink import Sink
 from tensorboard_plugin_initkit.log import remote, uploaded_event_file
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter, read_findings
 from tensorboard_plugin_initkit.record.history import read_log
@@ -122,7 +123,7 @@ def test_a_path_object_may_name_a_protocol() -> None:
     writer = LogWriter(CloudPath())
     writer.write(chunk_at(3))
     writer.flush()
-    assert checked_log_dir(CloudPath()) == "memory://cloud/runs"
+    assert check_log_dir(CloudPath()) == "memory://cloud/runs"
     assert steps_of(CloudPath()) == [3]
 
 
@@ -210,12 +211,13 @@ def test_the_local_copy_goes_with_its_writer(url: str) -> None:
 
 def test_what_fails_at_the_url_is_one_warning(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "upload", fail)
-    log = BackgroundLog(url)
+    sink = Sink(url)
+    sink.open()
 
     def train() -> None:
         for step in range(5):
-            log.write(chunk_at(step))
-        log.finish()
+            sink.take(chunk_at(step), [])
+        sink.finish()
 
     with pytest.warns(UserWarning, match="can no longer write to .*network is down") as caught:
         train()
@@ -227,12 +229,13 @@ def test_a_slow_file_system_does_not_hold_up_training(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "upload", lambda local, url: time.sleep(0.5))
-    log = BackgroundLog(url)
+    sink = Sink(url)
+    sink.open()
     start = time.monotonic()
     for step in range(20):
-        log.write(chunk_at(step))
+        sink.take(chunk_at(step), [])
     assert time.monotonic() - start < 0.4
-    log.finish()
+    sink.finish()
 
 
 # Packages that are missing.
@@ -264,7 +267,7 @@ def test_without_fsspec_a_url_is_refused_with_what_to_install(without: Any) -> N
         "`log_dir` must be the path of a local directory where fsspec is not installed. "
         "Received: log_dir='gs://bucket/runs'. Run `pip install 'keras-initkit[fsspec]'`."
     )
-    for use in (checked_log_dir, read_log, LogWriter):
+    for use in (check_log_dir, read_log, LogWriter):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
             use("gs://bucket/runs")
 
@@ -278,7 +281,7 @@ def test_the_package_of_a_protocol_that_is_missing_is_named(
     without(package)
     message = rf"^`log_dir` must be of a protocol whose package is .*{url}.*nstall {package}"
     with pytest.raises(ImportError, match=message):
-        checked_log_dir(url)
+        check_log_dir(url)
 
 
 def test_a_protocol_that_does_not_exist_is_refused() -> None:
@@ -287,14 +290,14 @@ def test_a_protocol_that_does_not_exist_is_refused() -> None:
         "Write a local path, or a URL as gs://bucket/runs."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        checked_log_dir("gss://bucket/runs")
+        check_log_dir("gss://bucket/runs")
 
 
 def test_local_paths_need_no_fsspec(without: Any, tmp_path: Path) -> None:
     without("fsspec")
     LogWriter(tmp_path).write(chunk_at(0))
     assert steps_of(tmp_path) == [0]
-    assert checked_log_dir(str(tmp_path)) == tmp_path
+    assert check_log_dir(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize(

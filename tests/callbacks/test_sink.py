@@ -1,0 +1,101 @@
+"""The log holds what the history holds, whatever becomes of it."""
+
+import copy
+import errno
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks.sink import Sink
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json
+from tensorboard_plugin_initkit.log import event_file
+from tensorboard_plugin_initkit.log.gradient_log import read_findings
+from tensorboard_plugin_initkit.record.history import read_log
+from tensorboard_plugin_initkit.record.schema import RECORDED, Chunk, Layout, Variable
+
+LAYOUT = Layout((Variable("dense/kernel", "dense", (3, 2)),))
+SAMPLES = [np.ones((1, 6), np.float32)]
+FAULTS = [Finding("vanishing", "dense", step, f"at {step}") for step in (3, 40)]
+
+
+def chunk_at(*steps):
+    table = np.ones((len(steps), 1), np.float32)
+    return Chunk(LAYOUT, np.array(steps), dict.fromkeys(RECORDED, table))
+
+
+def train(sink, steps, findings=()):
+    sink.open()
+    for step in steps:
+        sink.take(chunk_at(step), SAMPLES)
+    sink.report(findings)
+    sink.finish()
+
+
+def tags(log_dir):
+    (path,) = event_file.event_files(log_dir / "gradients")
+    return [v.tag for event in event_file.read_events(path) for v in event.summary.value]
+
+
+@pytest.mark.parametrize("histograms", [0, 1])
+def test_the_log_is_the_history_at_the_end_of_every_training(tmp_path, histograms):
+    sink = Sink(tmp_path, histograms=histograms)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i, steps in enumerate((range(40), range(40, 60))):
+            train(sink, steps, FAULTS[i : i + 1])
+            for history in (sink.history, read_log(tmp_path)):
+                assert history.steps.tolist() == list(range(steps.stop))
+            assert tags(tmp_path).count("initkit/end") == i + 1
+            assert tags(tmp_path)[-1] == "initkit/end"
+    assert sink.findings == FAULTS
+    assert [from_json(text) for text in read_findings(tmp_path)] == [FAULTS[:1], FAULTS]
+    (path,) = event_file.event_files(tmp_path / "gradients")
+    assert (b"log10_gradient/dense" in path.read_bytes()) == bool(histograms)
+
+
+def test_nothing_is_written_without_a_log_or_without_records(tmp_path):
+    train(Sink(), range(3), FAULTS)
+    train(Sink(tmp_path / "log"), [])
+    unopened = Sink(tmp_path / "log")
+    unopened.take(chunk_at(0), SAMPLES)
+    unopened.finish()
+    assert not (tmp_path / "log").exists()
+    assert len(unopened.history) == 1
+
+
+def test_a_full_disk_is_one_warning_and_what_was_written_stays(tmp_path, monkeypatch):
+    def write_half(file, data):
+        file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink = Sink(tmp_path)
+    train(sink, range(3))
+    monkeypatch.setattr(event_file, "_write_all", write_half)
+    with pytest.warns(UserWarning, match=r"can no longer write to .*No space left") as caught:
+        train(sink, range(3, 9))
+    train(sink, range(9, 12), FAULTS)
+    assert len(caught) == 1
+    assert read_log(tmp_path).steps.tolist() == [0, 1, 2]
+    assert len(sink.history) == 12
+
+
+@pytest.mark.parametrize("place", ["file/log", "/proc/initkit/log", "/dev/full/log"])
+def test_a_path_that_cannot_be_written_is_one_warning(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    sink = Sink(tmp_path / place)
+    with pytest.warns(UserWarning, match="Training goes on; what is recorded is kept") as caught:
+        train(sink, range(5))
+    train(sink, range(5, 9))
+    assert len(caught) == 1
+
+
+def test_a_copy_has_the_history_and_a_log_of_its_own(tmp_path):
+    sink = Sink(tmp_path)
+    train(sink, range(3), FAULTS)
+    for copied in (copy.deepcopy(sink), pickle.loads(pickle.dumps(sink))):
+        assert copied.findings == FAULTS
+        train(copied, range(3, 4))
+        assert copied.history.steps.tolist() == [0, 1, 2, 3]
+    assert len(event_file.event_files(tmp_path / "gradients")) == 3
