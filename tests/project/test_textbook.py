@@ -1,7 +1,12 @@
 """The demonstration on a smaller scale: every claim of its tables."""
 
+import contextlib
+import io
 import math
 import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,14 +20,44 @@ pytestmark = pytest.mark.slow
 SMALL = textbook.Setting(depth=20, width=96, epochs=6)
 
 
-@pytest.fixture(scope="module")
-def log_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("textbook")
+class Demonstration(NamedTuple):
+    log_dir: Path
+    outcomes: dict[str, textbook.Outcome]
+    output: str
 
 
 @pytest.fixture(scope="module")
-def outcomes(log_dir):
-    return textbook.run_all(SMALL, log_dir)
+def demonstration(tmp_path_factory):
+    """The demonstration as `make demo` runs it, with smaller networks."""
+    log_dir, output, outcomes = tmp_path_factory.mktemp("textbook") / "runs", io.StringIO(), {}
+    run_all = textbook.run_all
+
+    def run_small(setting, *args):
+        outcomes.update(run_all(SMALL, *args))
+        return outcomes
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.setattr(textbook, "run_all", run_small)
+        patch.setattr(sys, "argv", ["textbook.py", "--log-dir", str(log_dir)])
+        textbook.main()
+    return Demonstration(log_dir, outcomes, output.getvalue())
+
+
+@pytest.fixture(scope="module")
+def outcomes(demonstration):
+    return demonstration.outcomes
+
+
+@pytest.fixture(scope="module")
+def log_dir(demonstration):
+    return demonstration.log_dir
+
+
+def test_it_says_how_to_look_at_what_it_has_trained(demonstration):
+    assert all(f"Training: {name}" in demonstration.output for name in demonstration.outcomes)
+    assert "Where training ended" in demonstration.output
+    flat = "".join(demonstration.output.split())
+    assert f"tensorboard--logdir{demonstration.log_dir}" in flat
 
 
 # What the textbooks say that is not so, and the demonstration says it.
