@@ -50,7 +50,7 @@ wheel-test: .venv/ready .venv-jax/ready .venv-torch/ready
 
 # The documentation as a site, in build/site; the tutorials are run for it.
 docs: .venv/ready
-	JUPYTER_PLATFORM_DIRS=1 .venv/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 JUPYTER_PLATFORM_DIRS=1 .venv/bin/mkdocs build --quiet
 
 clean:
 	rm -rf .venv .venv-* build dist runs *.egg-info
