@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.record.schema import (
     Chunk,
     Layout,
     Variable,
+    append_chunk,
     join,
     per_layer,
     per_optimizer,
@@ -89,21 +90,11 @@ class GradientHistory:
         """Add recorded steps."""
         if not len(chunk.steps):
             return
-        first = chunk.steps[0]
         if not self._length:
             self._chunks = []
-        while self._chunks and self._chunks[-1].steps[-1] >= first:
-            last = self._chunks.pop()
-            self._length -= len(last.steps)
-            self._add(last.select(last.steps < first))
-        self._add(chunk)
+        self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
         if self._max_steps is not None and self._length > self._limit:
             self._thin(self._max_steps)
-
-    def _add(self, chunk: Chunk) -> None:
-        if len(chunk.steps):
-            self._chunks.append(chunk)
-            self._length += len(chunk.steps)
 
     def _thin(self, max_steps: int) -> None:
         whole = self._joined()

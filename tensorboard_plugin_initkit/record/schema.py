@@ -245,11 +245,29 @@ class _Rows(LazyArrays):
         return len(self._arrays)
 
 
+def append_chunk(chunks: list[Chunk], chunk: Chunk) -> int:
+    """Append a chunk to others; it replaces the records from its first step on.
+
+    Returns:
+        The number of records that were replaced.
+    """
+    first, replaced = chunk.steps[0], 0
+    while chunks and chunks[-1].steps[-1] >= first:
+        last = chunks.pop()
+        kept = last.select(last.steps < first)
+        replaced += len(last.steps) - len(kept.steps)
+        if len(kept.steps):
+            chunks.append(kept)
+    chunks.append(chunk)
+    return replaced
+
+
 def join(chunks: Sequence[Chunk]) -> Chunk:
     """One chunk of all the steps, on the union of the columns."""
     layout = chunks[0].layout
     for chunk in chunks[1:]:
-        layout = layout.union(chunk.layout)
+        if chunk.layout != layout:
+            layout = layout.union(chunk.layout)
     spread = [chunk.spread(layout) for chunk in chunks]
     return Chunk(
         layout,

@@ -1,4 +1,4 @@
-"""What was computed is kept, as long as there is room."""
+"""A cache limited by the size of its values."""
 
 import threading
 from collections import OrderedDict
@@ -10,9 +10,9 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Key, Value]):
-    """Values by key, of which the least recently used are dropped first. Any thread may ask.
+    """Values by key; the least recently used are dropped first. Any thread may ask.
 
-    One value is made at a time: whoever asks for the same one meanwhile gets it, too.
+    One value is made at a time: other threads wait for it, and get the same one.
 
     Args:
         limit: Largest sum of the sizes of the values. A larger value is not kept.
@@ -25,12 +25,12 @@ class Cache(Generic[Key, Value]):
         self._lock, self._making = threading.Lock(), threading.RLock()
 
     def get(self, key: Key, make: Callable[[], Value], expected: int = 0) -> Value:
-        """The value of a key; made if it is not there.
+        """Return the value of a key; make it if it is missing.
 
         Args:
             key: Any key.
             make: Makes the value.
-            expected: Its size as far as it is known: room is made before the value is.
+            expected: Its size, if known: others are dropped before the value is made.
         """
         found = self._find(key)
         if found is None:
@@ -46,7 +46,7 @@ class Cache(Generic[Key, Value]):
         return found
 
     def keep(self, wanted: Callable[[Key], bool]) -> None:
-        """Drop what is of no use any more."""
+        """Drop the values of all other keys."""
         with self._lock:
             for key in [key for key in self._values if not wanted(key)]:
                 del self._values[key]

@@ -1,4 +1,4 @@
-"""What TensorBoard finds at its start: it imports nothing that could be missing or slow."""
+"""The entry point for TensorBoard's start: it imports nothing that is slow or may fail."""
 
 import argparse
 
@@ -8,12 +8,12 @@ from tensorboard_plugin_initkit import PLUGIN_NAME
 
 
 class InitkitLoader(base_plugin.TBLoader):
-    """Loads the plugin; where that fails, one that says why."""
+    """Loader of the plugin, or of one that says why the plugin cannot be loaded."""
 
     def fix_flags(self, flags: argparse.Namespace) -> None:
-        """Have TensorBoard keep every record, unless the user has said how many.
+        """Have TensorBoard keep every record, unless the user has set a number.
 
-        By default it keeps a random sample, in which the spike of a single step is lost.
+        By default it keeps a random sample: the spike of a single step would be lost.
         """
         samples = getattr(flags, "samples_per_plugin", None)
         if isinstance(samples, dict):

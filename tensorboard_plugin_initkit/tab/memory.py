@@ -1,11 +1,11 @@
-"""Memory that was freed, and that the C library keeps for later."""
+"""Memory that was freed in Python, but is still held by the C library."""
 
 import contextlib
 import ctypes
 
 
 def give_back_memory() -> None:
-    """Return to the system what was freed, of which each thread would keep a lot for itself.
+    """Return freed memory to the system; each thread would keep a lot for itself.
 
     Where the C library is not glibc, this does nothing.
     """

@@ -1,4 +1,4 @@
-"""What the page may ask for: every parameter of a request is checked here, and nowhere else."""
+"""The parameters of requests; they are checked here, and nowhere else."""
 
 import dataclasses
 import math
@@ -19,14 +19,14 @@ _MOST_STEPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class RunParameters:
-    """Which run."""
+    """A run."""
 
     run: str
 
 
 @dataclasses.dataclass(frozen=True)
 class CsvParameters:
-    """Which numbers, as text."""
+    """A table of numbers."""
 
     run: str
     statistic: str = "signal"
@@ -37,20 +37,20 @@ class CsvParameters:
 
 @dataclasses.dataclass(frozen=True)
 class ChartParameters:
-    """Which picture.
+    """A chart.
 
     Attributes:
         view: `"map"`, `"difference"`, `"depth"` or `"lines"`.
         run: TensorBoard's names of the runs.
         statistic: One of `SCALES`.
-        how: What is shown of several records: `"max"`, `"min"` or `"mean"`.
+        how: `"max"`, `"min"` or `"mean"` of several records.
         columns: Largest number of columns.
-        first, last: The steps that are seen, if not all.
+        first, last: First and last step, if not all.
         low, high: Ends of the colour scale, if not its own.
-        filter: Words that must be in a layer's path or type.
-        layer: Paths of the layers that are drawn as lines, if not some of all.
+        filter: Words in the path or type of a layer.
+        layer: Paths of layers drawn as lines; by default some of all.
         smoothing: Of lines.
-        step: Steps over which the profile is drawn, if it has no slider.
+        step: Steps of a profile over depth without a slider.
         theme: `"light"` or `"dark"`.
     """
 
@@ -90,40 +90,40 @@ class Query(Protocol):
     """The parameters of a URL, each with its values."""
 
     def keys(self) -> Iterable[str]:
-        """Their names."""
+        """Return the names."""
 
     def getlist(self, key: str) -> list[str]:
-        """The values of one."""
+        """Return the values of one."""
 
 
 def run_parameters(query: Query) -> RunParameters:
-    """Parameters of `./run`.
+    """Read the parameters of `./run`.
 
     Raises:
         ValueError: If one is not as described, missing or unknown.
     """
-    return _parsed(query, RunParameters)
+    return _parse(query, RunParameters)
 
 
 def csv_parameters(query: Query) -> CsvParameters:
-    """Parameters of `./csv`.
+    """Read the parameters of `./csv`.
 
     Raises:
         ValueError: If one is not as described, missing or unknown.
     """
-    parameters = _parsed(query, CsvParameters)
+    parameters = _parse(query, CsvParameters)
     _check_order("first", parameters.first, "last", parameters.last)
     return parameters
 
 
 def chart_parameters(query: Query) -> ChartParameters:
-    """Parameters of `./chart`.
+    """Read the parameters of `./chart`.
 
     Raises:
         ValueError: If one is not as described, missing or unknown.
     """
     view = _one_of(tuple(_RUNS))("view", _single("view", query.getlist("view")))
-    parameters = _parsed(query, ChartParameters)
+    parameters = _parse(query, ChartParameters)
     least, most = _RUNS[view]
     if not least <= len(parameters.run) <= most:
         count = f"{least}" if least == most else f"{least} to {most}"
@@ -146,7 +146,7 @@ Parameters = TypeVar("Parameters", RunParameters, CsvParameters, ChartParameters
 Reader = Callable[[str, str], Any]
 
 
-def _parsed(query: Query, kind: type[Parameters]) -> Parameters:
+def _parse(query: Query, kind: type[Parameters]) -> Parameters:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in query.keys():  # noqa: SIM118 - it is no mapping
         if name not in fields:

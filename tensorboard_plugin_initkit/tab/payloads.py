@@ -28,14 +28,14 @@ _MOST_PIXELS, _FEWEST_COLUMNS = 2_000_000, 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """All that a log holds.
+class Log:
+    """All content of a log.
 
     Attributes:
-        run: Where it is.
-        history: What was recorded.
-        findings: What was found wrong.
-        notes: What must be known to read it rightly.
+        run: Its run in TensorBoard.
+        history: Its records.
+        findings: Its findings.
+        notes: Sentences on what it lacks.
     """
 
     run: Run
@@ -44,14 +44,14 @@ class Record:
     notes: Sequence[str]
 
 
-def overview(record: Record) -> dict[str, Any]:
+def overview(log: Log) -> dict[str, Any]:
     """Describe a run: its steps, layers, statistics and findings."""
-    history = record.history
+    history = log.history
     types = zip(history.layers, history.layer_types, strict=True)
     return {
-        "name": record.run.name,
-        "title": record.run.title,
-        "state": record.run.state,
+        "name": log.run.name,
+        "title": log.run.title,
+        "state": log.run.state,
         "records": len(history),
         "first": int(history.steps[0]),
         "last": int(history.steps[-1]),
@@ -59,8 +59,8 @@ def overview(record: Record) -> dict[str, Any]:
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
         "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _drawable(history)],
-        "findings": [_describe(finding) for finding in record.findings],
-        "notes": list(record.notes),
+        "findings": [_describe(finding) for finding in log.findings],
+        "notes": list(log.notes),
     }
 
 
@@ -74,15 +74,15 @@ def _describe(finding: Finding) -> dict[str, Any]:
     return dataclasses.asdict(finding) | {"evidence": evidence}
 
 
-def chart(parameters: ChartParameters, records: Sequence[Record]) -> bytes:
+def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
     """Draw a chart; return it as compressed JSON.
 
     Args:
-        parameters: What is to be drawn.
-        records: Of its runs.
+        parameters: Of the request.
+        logs: Of its runs, in this order.
 
     Raises:
-        ValueError: If nothing can be drawn of that.
+        ValueError: If no layer passes the filter, or the runs cannot be compared.
     """
     # Bokeh takes half a second to import: TensorBoard's start does not wait for it.
     from bokeh.embed import json_item
@@ -90,15 +90,15 @@ def chart(parameters: ChartParameters, records: Sequence[Record]) -> bytes:
 
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
-    notes = [note for record in records for note in record.notes]
-    notes += _missing(parameters.statistic, records)
-    layers = _choose_layers(parameters, records, notes)
-    view = _view(parameters, records, layers)
-    figure = CHARTS[parameters.kind](_by_title(records), view, parameters.theme)
+    notes = [note for log in logs for note in log.notes]
+    notes += _missing(parameters.statistic, logs)
+    layers = _choose_layers(parameters, logs, notes)
+    view = _view(parameters, logs, layers)
+    figure = CHARTS[parameters.kind](_by_title(logs), view, parameters.theme)
     sources = list(figure.select({"type": ColumnDataSource}))
     changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
-    structure = repr((whole, [record.run.state for record in records], layers, changing))
+    structure = repr((whole, [log.run.state for log in logs], layers, changing))
     item = json_item(figure)
     for source in sources:  # models refer to each other: they wait for the garbage collector
         source.data = {}
@@ -111,53 +111,53 @@ def chart(parameters: ChartParameters, records: Sequence[Record]) -> bytes:
     return gzip.compress(text.encode("ascii"), 1, mtime=0)
 
 
-def _by_title(records: Sequence[Record]) -> dict[str, GradientHistory]:
+def _by_title(logs: Sequence[Log]) -> dict[str, GradientHistory]:
     """Return the histories by their titles, or by the names of their runs if two are the same."""
-    titles = [record.run.title for record in records]
-    names = titles if len(set(titles)) == len(titles) else [r.run.name for r in records]
-    return {name: record.history for name, record in zip(names, records, strict=True)}
+    titles = [log.run.title for log in logs]
+    names = titles if len(set(titles)) == len(titles) else [r.run.name for r in logs]
+    return {name: log.history for name, log in zip(names, logs, strict=True)}
 
 
-def _view(parameters: ChartParameters, records: Sequence[Record], layers: list[str] | None) -> View:
-    shown = max(len(layers or record.history.layers) for record in records)
+def _view(parameters: ChartParameters, logs: Sequence[Log], layers: list[str] | None) -> View:
+    shown = max(len(layers or log.history.layers) for log in logs)
     return View(
         parameters.statistic,
         layers,
-        _steps(parameters, records),
+        _steps(parameters, logs),
         parameters.step,
         parameters.how,
         min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
         parameters.limits,
         parameters.smoothing,
-        records[0].findings,
+        logs[0].findings,
     )
 
 
-def _steps(parameters: ChartParameters, records: Sequence[Record]) -> tuple[int, int] | None:
-    """Return the steps that are seen, of which a request may say only one end."""
+def _steps(parameters: ChartParameters, logs: Sequence[Log]) -> tuple[int, int] | None:
+    """Return the first and last step; a request may give only one of them."""
     first, last = parameters.first, parameters.last
     if first is None and last is None:
         return None
-    ends = [int(step) for record in records for step in record.history.steps[[0, -1]]]
+    ends = [int(step) for log in logs for step in log.history.steps[[0, -1]]]
     return (
         min(min(ends), last or 0) if first is None else first,
         max(max(ends), first or 0) if last is None else last,
     )
 
 
-def _missing(statistic: str, records: Sequence[Record]) -> list[str]:
+def _missing(statistic: str, logs: Sequence[Log]) -> list[str]:
     return [
-        f"{SCALES[statistic].title!r} was not recorded in {display_name(record.run.title)!r}."
-        for record in records
-        if statistic not in _drawable(record.history)
+        f"{SCALES[statistic].title!r} was not recorded in {display_name(log.run.title)!r}."
+        for log in logs
+        if statistic not in _drawable(log.history)
     ]
 
 
 def _choose_layers(
-    parameters: ChartParameters, records: Sequence[Record], notes: list[str]
+    parameters: ChartParameters, logs: Sequence[Log], notes: list[str]
 ) -> list[str] | None:
-    """Return the paths of the layers to be drawn; None for what the chart draws by itself."""
-    histories = [record.history for record in records]
+    """Return the paths of the layers to be drawn, or None for the default of the chart."""
+    histories = [log.history for log in logs]
     known = find_layers(histories)
     if parameters.view == "lines" and parameters.layer:
         gone = [layer for layer in parameters.layer if layer not in known]
@@ -176,7 +176,7 @@ def _choose_layers(
 
 
 def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[str]:
-    """Return the paths of the layers in whose path or type all words are found, in any case.
+    """Return the paths of the layers with all words in their path or type, in any case.
 
     Raises:
         ValueError: If no layer has them.

@@ -1,4 +1,4 @@
-"""The tab "Gradient Flow" of TensorBoard: what its page asks for, and where that comes from."""
+"""The tab "Gradient Flow" of TensorBoard: the routes of its page."""
 
 import contextlib
 import importlib
@@ -41,7 +41,7 @@ class InitkitPlugin(TabPlugin):
     """The tab.
 
     Args:
-        context: What TensorBoard gives its plugins.
+        context: TensorBoard's, for its plugins.
     """
 
     def __init__(self, context: base_plugin.TBContext) -> None:
@@ -59,7 +59,7 @@ class InitkitPlugin(TabPlugin):
         warm.start()
 
     def handlers(self) -> dict[str, Handler]:
-        """Routes besides those of static files."""
+        """Return the routes besides those of static files."""
         return {
             "/runs": self._runs,
             "/run": self._run,
@@ -68,7 +68,7 @@ class InitkitPlugin(TabPlugin):
         }
 
     def _runs(self, request: Request) -> Response:
-        with _explained():
+        with _answering_errors():
             runs = self._experiment.runs()
         states = {run.state for run in runs}
         self._drawn.keep(lambda key: states.issuperset(key[1]))
@@ -86,7 +86,7 @@ class InitkitPlugin(TabPlugin):
         return respond_json(request, content)
 
     def _why(self) -> str:
-        """Why there is nothing to show."""
+        """Say why there is nothing to show."""
         others = self._experiment.runs_of_all_plugins()
         found = "1 run" if others == 1 else f"{others} runs"
         return (
@@ -95,14 +95,14 @@ class InitkitPlugin(TabPlugin):
         )
 
     def _run(self, request: Request) -> Response:
-        with _explained():
-            record = self._record(self._found(run_parameters(request.args).run))
-            return respond_json(request, payloads.overview(record))
+        with _answering_errors():
+            run = self._find(run_parameters(request.args).run)
+            return respond_json(request, payloads.overview(self._load(run)))
 
     def _chart(self, request: Request) -> Response:
-        with _explained():
+        with _answering_errors():
             parameters = chart_parameters(request.args)
-            runs = [self._found(name) for name in parameters.run]
+            runs = [self._find(name) for name in parameters.run]
             key = (parameters, tuple(run.state for run in runs))
             content = self._drawn.get(
                 key, lambda: self._worker.submit(self._draw, parameters, runs).result()
@@ -111,15 +111,14 @@ class InitkitPlugin(TabPlugin):
 
     def _draw(self, parameters: ChartParameters, runs: list[Run]) -> bytes:
         try:
-            records = [self._record(run) for run in runs]
-            return payloads.chart(parameters, records)
+            return payloads.chart(parameters, [self._load(run) for run in runs])
         finally:
             give_back_memory()
 
     def _csv(self, request: Request) -> Response:
-        with _explained():
+        with _answering_errors():
             parameters = csv_parameters(request.args)
-            run = self._found(parameters.run)
+            run = self._find(parameters.run)
             lines = payloads.csv_lines(parameters, self._experiment.history(run))
         name = re.sub("[^A-Za-z0-9.]+", "-", f"{run.title}-{parameters.statistic}")[-80:]
         response = Response(lines, content_type="text/csv; charset=utf-8")
@@ -128,24 +127,24 @@ class InitkitPlugin(TabPlugin):
         response.headers["Cache-Control"] = "no-cache, must-revalidate"
         return response
 
-    def _found(self, name: str) -> Run:
+    def _find(self, name: str) -> Run:
         run = self._experiment.run(name)
         if run is None:
             shown = name if len(name) <= 80 else f"{name[:79]}…"
             raise HttpError(404, f"TensorBoard has no such run any more: {shown!r}.")
         return run
 
-    def _record(self, run: Run) -> payloads.Record:
+    def _load(self, run: Run) -> payloads.Log:
         history, notes = self._experiment.history(run), self._experiment.notes(run)
         try:
             findings = self._experiment.findings(run)
-        except LogError as error:  # the record can be looked at without
+        except LogError as error:  # the history can be looked at without
             findings, notes = [], [*notes, str(error)]
-        return payloads.Record(run, history, findings, notes)
+        return payloads.Log(run, history, findings, notes)
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _answering_errors() -> Iterator[None]:
     """Answer with the sentence of an error."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Answers to the requests of the tab: GET only, JSON with a sentence where something is wrong."""
+"""Answers to the requests of the tab: GET only; an error is JSON with a sentence."""
 
 import functools
 import gzip
@@ -36,11 +36,11 @@ _YEAR = 365 * 24 * 3600
 
 
 class HttpError(Exception):
-    """A request that cannot be answered, with the sentence that the tab shows.
+    """A request that cannot be answered; the tab shows the sentence.
 
     Args:
         code: HTTP status.
-        sentence: What is wrong, and what to do.
+        sentence: The fault, and the fix.
     """
 
     def __init__(self, code: int, sentence: str) -> None:
@@ -54,30 +54,30 @@ class TabPlugin(base_plugin.TBPlugin):
     plugin_name = PLUGIN_NAME
 
     def is_active(self) -> bool:
-        """Whether there is something to show: TensorBoard itself asks the data for that."""
+        """Leave it to TensorBoard, which asks its data for runs of this plugin."""
         return False
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """Name and page of the tab."""
+        """Return the name and the page of the tab."""
         return base_plugin.FrontendMetadata(
             es_module_path="/static/index.js", tab_name="Gradient Flow"
         )
 
     def get_plugin_apps(self) -> Apps:
-        """The routes, each a WSGI application."""
+        """Return the routes, each a WSGI application."""
         handlers = {"/static/*": serve_static, **self.handlers()}
         return {route: _application(handler) for route, handler in handlers.items()}
 
     def handlers(self) -> dict[str, Handler]:
-        """Routes besides those of static files."""
+        """Return the routes besides those of static files."""
         raise NotImplementedError
 
 
 class BrokenPlugin(TabPlugin):
-    """A tab that says why there is no other.
+    """A tab that only says why the real one cannot be loaded.
 
     Args:
-        error: What has happened.
+        error: The reason.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -89,7 +89,7 @@ class BrokenPlugin(TabPlugin):
         )
 
     def handlers(self) -> dict[str, Handler]:
-        """The one route that the page asks first."""
+        """Return the one route that the page asks first."""
         content: dict[str, Any] = {
             "version": "",
             "bokeh": None,
@@ -107,12 +107,12 @@ def respond_json(request: Request, content: dict[str, Any], code: int = 200) -> 
 
 
 def respond_gzipped(request: Request, content: bytes) -> Response:
-    """Answer with JSON that is compressed already."""
+    """Answer with compressed JSON."""
     return Respond(request, content, "application/json", content_encoding="gzip")
 
 
 def serve_static(request: Request) -> Response:
-    """A file of the page. Its name is looked up in a list, and is no part of any path."""
+    """Answer with a file of the page; its name is looked up in a list, and is no part of a path."""
     name = request.path.rpartition("/static/")[2]
     if name in OWN_FILES:
         return Respond(request, _own(name), OWN_FILES[name])
@@ -131,7 +131,7 @@ def _own(name: str) -> bytes:
 
 @functools.cache
 def bokeh_file(name: str) -> bytes:
-    """Read a JavaScript file of the Bokeh that is installed, compressed."""
+    """Read a JavaScript file of the installed Bokeh, compressed."""
     # Bokeh is found, not imported: that takes half a second.
     path = distribution("bokeh").locate_file(f"bokeh/server/static/js/{name}")
     return gzip.compress(Path(str(path)).read_bytes(), 6, mtime=0)
