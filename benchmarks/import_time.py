@@ -1,4 +1,4 @@
-"""What `import keras_initkit` adds to `import keras`.
+"""Time to `import keras_initkit` beside `import keras`.
 
     python benchmarks/import_time.py
 

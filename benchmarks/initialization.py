@@ -1,4 +1,4 @@
-"""What initializing whole models costs: with our initializers, relative to Keras's own.
+"""Cost of initializing whole models with our initializers, relative to Keras's own.
 
     python benchmarks/initialization.py
     python benchmarks/initialization.py --models bert --rounds 9

@@ -1,4 +1,4 @@
-"""What a log costs: CPU time and bytes for each recorded step, off the training thread.
+"""Cost of a log: CPU time and bytes for each recorded step, off the training thread.
 
     python benchmarks/log_writing.py                     # 200 layers of a kernel and a bias
     python benchmarks/log_writing.py --layers 50 --chunk 1

@@ -1,4 +1,4 @@
-"""What GradientMonitor costs, and what its peers cost: step time with each, relative to without.
+"""Cost of GradientMonitor and of its peers: step time with each, relative to without.
 
     python benchmarks/monitor_overhead.py                      # every model, graph and XLA
     python benchmarks/monitor_overhead.py --models mlp cnn --modes graph --peers
@@ -111,14 +111,14 @@ class RecomputedGradients(keras.callbacks.Callback):
 
 
 class Measured(NamedTuple):
-    """What is measured: a callback, or none, and every how many steps it does something in them."""
+    """A measured variant: a callback, or none, and every how many steps it works."""
 
     callback: keras.callbacks.Callback | None
     every_n_steps: int | None = None
 
 
 class Step(NamedTuple):
-    """A step that was timed."""
+    """A timed step."""
 
     part: int
     is_recorded: bool
@@ -148,7 +148,7 @@ class TakingTurns(keras.callbacks.Callback):
 
     @property
     def name(self) -> str:
-        """Whose turn it is."""
+        """The variant on turn."""
         return self.order[min(self.step, len(self.order) - 1)]
 
     def pass_on(self, hook: str, *args: Any, seconds: dict[str, float], name: str = "") -> None:
@@ -229,7 +229,7 @@ class TakingTurns(keras.callbacks.Callback):
 
 
 def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[str, Measured]:
-    """What is measured, by the heading of its column."""
+    """Return the measured variants by the heading of their column."""
     free = ["max_abs", "zeros", "dead_units"]
     every_step = GradientMonitor(log_dir / "free", every_n_steps=1, statistics=free)
     measured = {

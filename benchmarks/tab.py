@@ -255,7 +255,7 @@ def reload(server: str, arguments: argparse.Namespace) -> Iterator[Line]:
 
 
 def state(board: TensorBoard) -> str:
-    """What changes when the log has new data."""
+    """Measure how long new data take to be drawn."""
     return str(board.get(f"{PLUGIN}/runs")["runs"][0]["state"])
 
 
@@ -265,7 +265,7 @@ def shows(tab: Tab, step: int) -> None:
 
 
 def memory(server: str, log_dir: Path) -> Iterator[Line]:
-    """What looking at everything takes in the Python process."""
+    """Measure the memory of the Python process after all views."""
     with scratch_board(log_dir, FLAGS[server], with_tab=False) as (_, board):
         wait_until_steady(board)
         without = rss(board)

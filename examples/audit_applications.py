@@ -1,4 +1,4 @@
-"""What `keras_initkit.audit` finds in models of keras.applications as they are shipped.
+"""Findings of `keras_initkit.audit` in models of keras.applications as they are shipped.
 
 Prints, for each model, a table of its weights with the problems first, and what to do. Then it
 counts the batch normalizations that do not normalize, since their epsilon is not small against

@@ -1,4 +1,4 @@
-"""Initializers in a model: for the activation that follows, by name, slope or function.
+"""Initializers in a model, each for its activation: by name, slope or function.
 
 Each initializer is passed to a layer as Keras's own are; `model.compile` and everything after
 it stay as they were.
@@ -25,7 +25,7 @@ def swish(x):  # type: ignore[no-untyped-def]
 
 
 def build_model(x: np.ndarray) -> keras.Model:
-    """Layers of different activations, each with the initializer that suits it."""
+    """Build layers of different activations, each with its initializer."""
     dense = keras.layers.Dense
     normalization = keras_initkit.layers.Normalization()
     normalization.adapt(x)

@@ -1,4 +1,4 @@
-"""One line in a pipeline that exists: see the gradients of its training.
+"""One line in an existing pipeline: see the gradients of its training.
 
 The pipeline has what pipelines have: tf.data, validation, a checkpoint, early stopping and
 Keras's own TensorBoard callback. The monitor is the one line marked below.

@@ -33,12 +33,12 @@ SeparableConv2D = keras.layers.SeparableConv2D
 
 
 class Outcome(NamedTuple):
-    """What a training came to.
+    """Outcome of a training.
 
     Attributes:
         signal: Mean square behind the last block, before the training.
         loss: Mean of the last epoch.
-        accuracy: On images that were not trained with.
+        accuracy: On held-out images.
     """
 
     signal: float

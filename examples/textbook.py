@@ -58,7 +58,7 @@ class Data(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A network to train, and what is known of it beforehand."""
+    """A network to train, with the theory of its weights."""
 
     data: Data
     layers: list[keras.Layer]
@@ -70,7 +70,7 @@ class Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a training came to. Gradients are those of the first step."""
+    """Outcome of a training, with the gradients of its first step."""
 
     loss: float
     accuracy: float
@@ -231,12 +231,12 @@ class Rule(NamedTuple):
 
 
 def learns(outcome: Outcome) -> bool:
-    """Whether a network has learned anything: chance is 10 %."""
+    """Check that a network has learned something: chance is 10 %."""
     return math.isfinite(outcome.loss) and outcome.accuracy > 0.5
 
 
 def as_predicted(outcome: Outcome) -> bool:
-    """Whether the factor per layer is within 10 % of the prediction."""
+    """Check that the factor per layer is within 10 % of the prediction."""
     return abs(math.log(outcome.factor / outcome.expected_factor)) < 0.1
 
 
@@ -353,7 +353,7 @@ def rule_table(outcomes: Mapping[str, Outcome]) -> Table:
 
 
 def finding_table(outcomes: Mapping[str, Outcome]) -> Table:
-    """What the monitors warned of while the networks trained."""
+    """List the warnings of the monitors while the networks trained."""
     table = Table(title="What the monitor said", box=box.SIMPLE_HEAD)
     for title in ("run", "finding"):
         table.add_column(title)
