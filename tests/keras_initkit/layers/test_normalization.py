@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,66 +38,23 @@ def adapted(data: Any, **kwargs: Any) -> Any:
     return layer
 
 
-class Batches(keras.utils.PyDataset):
-    def __init__(self, x: Array, *rest: Array) -> None:
-        super().__init__()
-        self.x, self.rest = x, rest
-
-    def __len__(self) -> int:
-        return -(-len(self.x) // 100)
-
-    def __getitem__(self, index: int) -> Any:
-        part = slice(100 * index, 100 * index + 100)
-        return tuple(a[part] for a in (self.x, *self.rest)) if self.rest else self.x[part]
-
-
-class Endless(keras.utils.PyDataset):
-    def __getitem__(self, index: int) -> Any:
-        return np.zeros((1, 1))
-
-
-def reused_buffer(x: Array) -> Iterator[Array]:
-    buffer = np.empty((70, x.shape[1]), x.dtype)
-    for start in range(0, len(x), 70):
-        buffer[:] = x[start : start + 70]
-        yield buffer
-
-
-def memory_map(x: Array, folder: Path) -> Array:
-    np.save(folder / "x.npy", x)
-    return np.asanyarray(np.load(folder / "x.npy", mmap_mode="r"))
-
-
 y = np.zeros(700)
 dataset = tf.data.Dataset.from_tensor_slices
-SOURCES: dict[str, Callable[[Array, Path], Any]] = {
-    "array": lambda x, _: x,
-    "Fortran order": lambda x, _: np.asfortranarray(x),
-    "memory map": memory_map,
-    "tensor": lambda x, _: keras.ops.convert_to_tensor(x),
-    "tf.data": lambda x, _: dataset(x).batch(64),
-    "tf.data of x, y": lambda x, _: dataset((x, y)).batch(64),
-    "tf.data of x, y, w": lambda x, _: dataset((x, y, y + 1)).batch(64),
-    "tf.data unbatched": lambda x, _: dataset(x),
-    "tf.data of unknown rank": lambda x, _: (
-        dataset(x).batch(64).map(lambda a: tf.py_function(lambda b: b, [a], tf.float32))
-    ),
-    "tf.data repeated twice": lambda x, _: dataset(x).batch(64).repeat(2),
-    "PyDataset": lambda x, _: Batches(x),
-    "PyDataset of x, y": lambda x, _: Batches(x, y),
-    "list": lambda x, _: [x[:1], x[1:300], x[300:]],
-    "list of x, y": lambda x, _: [(x[:300], y[:300]), (x[300:], y[300:])],
-    "generator": lambda x, _: (x[i : i + 64] for i in range(0, 700, 64)),
-    "generator of x, y": lambda x, _: ((x[i : i + 64], y) for i in range(0, 700, 64)),
-    "generator of tensors": lambda x, _: (tf.constant(x[i : i + 64]) for i in range(0, 700, 64)),
-    "generator of one buffer": lambda x, _: reused_buffer(x),
+# tests/keras_initkit/adapt reads all others.
+SOURCES: dict[str, Callable[[Array], Any]] = {
+    "array": lambda x: x,
+    "tensor": lambda x: keras.ops.convert_to_tensor(x),
+    "tf.data of x, y, w": lambda x: dataset((x, y, y + 1)).batch(64),
+    "tf.data repeated twice": lambda x: dataset(x).batch(64).repeat(2),
+    "list of x, y": lambda x: [(x[:300], y[:300]), (x[300:], y[300:])],
+    "generator": lambda x: (x[i : i + 64] for i in range(0, 700, 64)),
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_source_gives_the_same_statistics(source: str, tmp_path: Path) -> None:
+def test_every_source_gives_the_same_statistics(source: str) -> None:
     x = table()
-    mean, variance = statistics(adapted(SOURCES[source](x, tmp_path)))
+    mean, variance = statistics(adapted(SOURCES[source](x)))
     wide = x.astype(np.float64)
     np.testing.assert_allclose(mean, wide.mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(variance, wide.var(axis=0), rtol=1e-7)
@@ -250,21 +207,13 @@ def nan_at(*places: tuple[int, int]) -> Array:
 
 ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: {"a": table()}, TypeError, r"structure 'a'. Use `keras_initkit.with_normalization"),
-    (lambda: [{"a": table()}], TypeError, r"structure 'a'. Use `keras_initkit.with_normalization"),
-    (lambda: dataset({"a": table()}), TypeError, r"structure 'a'. Use .*with_normalization"),
-    (lambda: "x.csv", ValueError, r"Received: the path 'x.csv', which does not exist"),
-    (lambda: 3, ValueError, r"a batch axis. Received: a scalar. Pass an array"),
-    (lambda: table().astype(object), TypeError, r"Received: dtype=object. Convert"),
-    (lambda: keras.Input((3,)), TypeError, r"a symbolic tensor"),
+    (
+        lambda: dataset({"a": table()}).batch(9),
+        TypeError,
+        r"structure 'a'. Use .*with_normalization",
+    ),
     (lambda: tf.ragged.constant([[1.0], []]), ValueError, r"a known size along axis=\(-1,\)"),
-    (lambda: dataset(table()).batch(9).repeat(), ValueError, r"`steps=`.*`dataset.take"),
-    (Endless, ValueError, r"`PyDataset` without a length"),
-    (list, ValueError, r"at least one row. Received: no rows, of an object of type list"),
-    (lambda: iter(()), ValueError, r"at least one row.*create a new one"),
-    (lambda: np.zeros((0, 5)), ValueError, r"at least one row. Received: no rows"),
     (lambda: np.zeros((5, 0)), ValueError, r"at least one feature.*Check what dropped"),
-    (lambda: dataset(table()).take(0).batch(9), ValueError, r"Received: no rows"),
-    (lambda: np.array(3.0), ValueError, r"a batch axis. Received: a scalar"),
     (lambda: np.arange(9.0), ValueError, r"must not be the batch axis.*`axis=None`"),
     (lambda: [table(), table(features=4)], ValueError, r"an incompatible shape, \(700, 4\)"),
     (lambda: [table(), np.zeros(5)], ValueError, r"an incompatible shape, \(5,\)"),
@@ -273,12 +222,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"Received: nan at row 3, feature 1, the first of 3 NaN and 0 infinite values in rows 0",
     ),
-    (lambda: np.full((9, 8), -np.inf), ValueError, r"-inf at row 0, feature 0.* 72 infinite"),
-    (
-        lambda: np.array([[1e30], [-1e30]]),
-        ValueError,
-        r"that float32 can hold.*dtype='float64'",
-    ),
+    (lambda: np.array([[1e30], [-1e30]]), ValueError, r"that float32 can hold.*dtype='float64'"),
 ]
 
 

@@ -19,7 +19,7 @@ from tests.keras_initkit.models.normalize.houses import (
     two_outputs,
 )
 
-pytestmark = pytest.mark.backends("tensorflow", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
 def loss(model: Any, y: Any, predicted: Any) -> float:
