@@ -14,8 +14,8 @@ from keras_initkit.layers.normalization import Normalization
 class NormalizedModel(keras.Model):
     """A functional model with losses on the scale of normalized targets.
 
-    Outputs that are made by a `Normalization(invert=True)` are compared with their targets on
-    the scale before it; others as they are. `with_normalization` makes it.
+    Outputs of a `Normalization(invert=True)` are compared with their targets on the scale before
+    it; others as they are. `with_normalization` makes it.
 
     Args:
         inputs: Symbolic inputs.
@@ -31,23 +31,10 @@ class NormalizedModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Compute the losses of normalized predictions and targets.
-
-        Args:
-            x: Inputs.
-            y: Targets in raw units.
-            y_pred: Predictions in raw units.
-            sample_weight: Optional weights.
-            training: Whether the model is in training.
-
-        Returns:
-            The total loss, a scalar.
-        """
+        """Compute the losses of normalized targets and predictions, given in raw units."""
         layers = [self.get_layer(name) for name in self.output_names]
         predictions = keras.tree.flatten(y_pred)
-        normalized = [
-            _normalize(layer, value) for layer, value in zip(layers, predictions, strict=True)
-        ]
+        normalized = [_normalize(*pair) for pair in zip(layers, predictions, strict=True)]
         return super().compute_loss(
             x=x,
             y=self._normalize_targets(y, layers),
@@ -57,7 +44,7 @@ class NormalizedModel(keras.Model):
         )
 
     def _normalize_targets(self, y: Any, layers: list[Any]) -> Any:
-        """Normalize targets in all the forms in which Keras takes them; it checks them later."""
+        """Normalize targets in all the forms known to Keras, which checks them later."""
         if isinstance(y, Mapping):
             by_name = dict(zip(self.output_names, layers, strict=True))
             if isinstance(self.output, Mapping):
@@ -67,10 +54,8 @@ class NormalizedModel(keras.Model):
         if not isinstance(y, (tuple, list)):
             return _normalize(layers[0], y) if len(layers) == 1 else y
         if len(y) != len(layers):  # those of outputs without a loss may be left out
-            losses = keras.tree.flatten(self.loss)
-            layers = [
-                layer for layer, loss in zip(layers, losses, strict=False) if loss is not None
-            ]
+            losses = zip(layers, keras.tree.flatten(self.loss), strict=False)
+            layers = [layer for layer, loss in losses if loss is not None]
         if len(y) != len(layers):
             return y
         return type(y)([_normalize(layer, v) for layer, v in zip(layers, y, strict=True)])

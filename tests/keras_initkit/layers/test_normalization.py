@@ -257,13 +257,6 @@ def test_axis_out_of_range() -> None:
         adapted(table(), axis=3)
 
 
-def test_a_second_adapt_starts_anew() -> None:
-    x = table()
-    layer = adapted(x)
-    layer.adapt(x[:100] * 3)
-    np.testing.assert_allclose(statistics(layer)[0], 3 * x[:100].mean(axis=0), rtol=1e-5)
-
-
 def test_under_a_distribution_strategy() -> None:
     x = table()
     strategy = two_devices()

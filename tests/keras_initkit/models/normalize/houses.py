@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +12,6 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 layers = keras.layers
 ROWS = 700
-
-
-def exactly(text: str) -> str:
-    return f"^{re.escape(text)}$"
 
 
 def columns(rows: int = ROWS) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import pytest
 from keras_initkit.models.normalize.choice import choose_inputs
 from keras_initkit.models.normalize.ports import read_ports
 from keras_initkit.models.normalize.with_normalization import with_normalization
-from tests.keras_initkit.models.normalize.houses import columns, exactly, layers, regression
+from tests.keras_initkit.models.normalize.houses import columns, layers, regression
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -106,44 +106,32 @@ def masked() -> Any:
     return keras.Model(inputs, layers.LSTM(2)(layers.Masking(0.0, name="padding")(inputs)))
 
 
-ERRORS = {
-    "unknown name in only": (
+NO_FLOAT = (
+    r"^`only` must select inputs of a floating point dtype, which .* 'job', which is of dtype i"
+)
+ERRORS = [
+    (
         lambda: choose(regression(), only=["age", "wage"]),
-        "`only` must select inputs of the model. Received: 'wage', which selects none. The inputs "
-        "are 'age', 'blood', 'job'.",
+        r"^`only` must select inputs of the model. Received: 'wage', which selects none. The "
+        r"inputs are 'age', 'blood', 'job'.$",
     ),
-    "unknown name in exclude": (
-        lambda: choose(regression(), exclude="wage"),
-        "`exclude` must select inputs of the model. Received: 'wage', which selects none. The "
-        "inputs are 'age', 'blood', 'job'.",
-    ),
-    "integers by name": (
-        lambda: choose(regression(), only="job"),
-        "`only` must select inputs of a floating point dtype, which can hold normalized values. "
-        "Received: 'job', which is of dtype int32. Declare it with `keras.Input(..., "
-        "dtype='float32')`.",
-    ),
-    "Masking": (
+    (lambda: choose(regression(), exclude="wage"), r"^`exclude` must select .* Received: 'wage'"),
+    (lambda: choose(regression(), only=3), r"^`only` must select layers: by a class of layers, a"),
+    (lambda: choose(regression(), only="job"), NO_FLOAT + r"nt32. Declare it with `keras.Input"),
+    (
         lambda: choose(masked()),
-        "`model` must not look for masked steps in normalized values. Received: input 'x', which "
-        "feeds the Masking layer 'padding'. Put a `Normalization` after that layer, adapt it with "
-        "`mask_value=0.0`, and pass `exclude='x'`.",
+        r"Received: input 'x', which feeds the Masking layer 'padding'. Put a `Normalization` "
+        r"after that layer, adapt it with `mask_value=0.0`, and pass `exclude='x'`.$",
     ),
-    "nothing to normalize": (
+    (
         lambda: with_normalization(LEFT_ALONE["Embedding"](), {}, exclude="z"),
-        "`model` must have an input to normalize. Received: a model of which 'x' feeds the "
-        "Embedding layer 'embedding'. Name continuous inputs with `only=`.",
+        r"^`model` must have an input to normalize. Received: a model of which 'x' feeds the "
+        r"Embedding layer 'embedding'. Name continuous inputs with `only=`.$",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_what_to_do(case):
-    make, message = ERRORS[case]
-    with pytest.raises(ValueError, match=exactly(message)):
+@pytest.mark.parametrize(("make", "message"), ERRORS)
+def test_errors_say_what_to_do(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_what_is_no_selector():
-    with pytest.raises(ValueError, match=r"^`only` must select layers: by a class of layers, a na"):
-        choose(regression(), only=3)

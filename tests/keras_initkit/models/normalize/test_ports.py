@@ -7,30 +7,27 @@ import numpy as np
 import pytest
 
 from keras_initkit.models.normalize.ports import Ports, read_ports
-from tests.keras_initkit.models.normalize.houses import Subclassed, exactly, layers, stack
+from tests.keras_initkit.models.normalize.houses import Subclassed, layers, stack
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
-ERRORS = {
-    "no model": (lambda: "model", "`model` must be a `keras.Model`. Received: model='model'."),
-    "subclassed": (
+ERRORS = [
+    (lambda: "model", r"^`model` must be a `keras.Model`. Received: model='model'.$"),
+    (
         Subclassed,
-        "`model` must have symbolic inputs. Received: 'own' of type Subclassed, which has none. "
-        "Give it inputs first: `x = keras.Input(shape); model = keras.Model(x, model(x))`. Or put "
-        "a `keras_initkit.layers.Normalization` at the beginning of its `call()`, and adapt it.",
+        r"^`model` must have symbolic inputs. Received: 'own' of type Subclassed, which has none. "
+        r"Give it inputs first: `x = keras.Input\(shape\); model = keras.Model\(x, model\(x\)\)`. ",
     ),
-    "Sequential without inputs": (
+    (
         lambda: keras.Sequential([layers.Dense(1)], name="stack"),
-        "`model` must have symbolic inputs. Received: 'stack' of type Sequential, which has none. "
-        "Begin it with `keras.Input(shape)`, or call `model.build(shape)` first.",
+        r"Received: 'stack' of type Sequential, .* Begin it with `keras.Input\(shape\)`, or call",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("case", ERRORS)
-def test_models_without_inputs(case):
-    make, message = ERRORS[case]
-    with pytest.raises(ValueError, match=exactly(message)):
+@pytest.mark.parametrize(("make", "message"), ERRORS)
+def test_models_without_inputs(make, message):
+    with pytest.raises(ValueError, match=message):
         read_ports(make())
 
 
