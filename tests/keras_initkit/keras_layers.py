@@ -45,7 +45,7 @@ KINDS = list(_SHAPES)
 
 
 def built(kind: type) -> Any:
-    """A layer of a class, new and built."""
+    """Return a layer of a class, new and built."""
     layer, shapes = _SHAPES[kind]
     layer = type(layer).from_config(layer.get_config())
     layer.build(*shapes)

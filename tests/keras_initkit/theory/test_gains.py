@@ -156,39 +156,6 @@ def test_a_gain_keeps_a_variance_above_zero() -> None:
         forward_gain("sigmoid", 0.0)
 
 
-# E f, E f², E f'² and 1/sqrt(E f²) at variance 1, to six digits.
-KNOWN = {
-    "relu": (0.398942, 0.5, 0.5, 1.414214),
-    "leaky_relu": (0.319154, 0.52, 0.52, 1.386750),
-    "elu": (0.160521, 0.644945, 0.6681, 1.245198),
-    "selu": (0, 1, 1.071555, 1),
-    "gelu": (0.282095, 0.425221, 0.455851, 1.533530),
-    "silu": (0.206621, 0.355776, 0.379482, 1.676532),
-    "mish": (0.240404, 0.452342, 0.479084, 1.486848),
-    "softplus": (0.806059, 0.921246, 0.293379, 1.041867),
-    "softsign": (0, 0.183014, 0.227671, 2.337533),
-    "tanh": (0, 0.394294, 0.464403, 1.592537),
-    "sigmoid": (0.5, 0.293379, 0.044836, 1.846229),
-    "hard_sigmoid": (0.5, 0.277639, 0.027703, 1.897840),
-    "hard_silu": (0.166217, 0.331567, 0.358531, 1.736657),
-    "hard_tanh": (0, 0.516059, 0.682689, 1.392036),
-    "exponential": (1.648721, 7.389056, 7.389056, 0.367879),
-    "squareplus": (1.109306, 1.5, 0.289315, 0.816497),
-    "sparse_plus": (0.462330, 0.524844, 0.379015, 1.380337),
-    "tanh_shrink": (0, 0.182883, 0.252992, 2.338368),
-    "soft_shrink": (0, 0.419279, 0.617075, 1.544361),
-    "hard_shrink": (0, 0.969140, 0.617075, 1.015796),
-}
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_moments_and_gain_agree_with_known_figures(name: str) -> None:
-    got = (*gaussian_moments(name), forward_gain(name))
-    # selu and elu are known to fewer digits: their derivative has a jump at 0.
-    tolerance = 2e-5 if name in ("elu", "selu") else 1.5e-6 if IN_FLOAT64 else 1e-5
-    assert got == pytest.approx(KNOWN[name], abs=tolerance)
-
-
 @pytest.mark.parametrize("variance", [1e-20, 1e-6, 1.0, 4.0, 9.0])
 def test_exponential_has_the_moments_of_a_lognormal(variance: float) -> None:
     moments = gaussian_moments("exponential", variance)
