@@ -3,7 +3,7 @@
 import time
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.verdicts import judge, news
+from tensorboard_plugin_initkit.diagnosis.judge import judge, news
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.schema import Chunk
 

@@ -15,12 +15,13 @@ from tensorboard_plugin_initkit.charts.theme import (
     hover,
     palette_of,
 )
-from tensorboard_plugin_initkit.diagnosis.verdicts import THRESHOLDS, depth_bands
+from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 _VANISHING, _EXPLODING = 1, 2
-_MOST_RECORDS = 1000
-_MOST_VALUES = 500_000
+# Columns x variables that are judged, each with a window of at most 31 records.
+_MOST_VALUES = 50_000
 # In pixels, with the gap below it.
 _HEIGHT, ROOM = 9, 12
 _SAID = """
@@ -32,21 +33,19 @@ return mark == 0 ? `${none} at step ${last[i]}` : (mark == 1 ? vanishing : explo
 
 
 def judged(history: GradientHistory, bins: Bins) -> npt.NDArray[np.uint8]:
-    """What the callback's rules say at the last record that each column shows: (columns,).
+    """Judge the last record that each column shows by the rule over depth: (columns,).
 
-    Of a long record they are given a part: evenly of the steps that are seen, and of those before.
+    Where columns and layers are many, some of the columns are judged, evenly chosen: the others
+    have the mark of the one before.
     """
-    stop = int(np.searchsorted(history.steps, bins.last[-1], "right"))
-    start = int(np.searchsorted(history.steps, bins.first[0]))
-    most = max(20, min(_MOST_RECORDS, _MOST_VALUES // len(history.variables)))
-    seen = min(most, stop - start)
-    before, inside = np.linspace(0, start, most - seen + 1), np.linspace(start, stop - 1, seen)
-    rows = np.unique(np.concatenate([before, inside]).astype(np.int64))
-    # A slice of what is in memory costs nothing.
-    bands = depth_bands(history.select(slice(0, stop) if len(rows) == stop else rows))
+    last = np.searchsorted(history.steps, bins.last, "right") - 1
+    count = min(len(last), max(20, _MOST_VALUES // len(history.variables)))
+    columns = np.linspace(0, len(last) - 1, count).astype(np.int64)
+    rows, place = np.unique(last[columns], return_inverse=True)
+    bands = depth_bands(history, rows)
     marks = np.where(bands.vanishing, _VANISHING, np.where(bands.exploding, _EXPLODING, 0))
-    last = np.searchsorted(bands.steps, bins.last, "right") - 1
-    return marks[last].astype(np.uint8)
+    nearest = np.searchsorted(columns, np.arange(len(last)), "right") - 1
+    return marks[place][nearest].astype(np.uint8)
 
 
 def room_for(rows: int, height: int) -> float:

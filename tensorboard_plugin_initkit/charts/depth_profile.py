@@ -1,4 +1,4 @@
-"""A statistic over the depth of the model at one step, with the slope that is fitted to it."""
+"""A statistic over the depth of the model at one step, with the slope and word of the rule."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from bokeh.models import (
     CustomJS,
     Legend,
     LegendItem,
-    Line,
+    MultiLine,
     Scatter,
     Slider,
     Toggle,
@@ -32,7 +32,7 @@ from tensorboard_plugin_initkit.charts.theme import (
 )
 from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View
-from tensorboard_plugin_initkit.diagnosis.depth import Slope, slope
+from tensorboard_plugin_initkit.diagnosis.depth import Slope, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
@@ -71,24 +71,27 @@ class _Curve(NamedTuple):
     step: int
     points: dict[str, list[Any]]
     zeros: dict[str, list[Any]]
-    fit: dict[str, list[float]]
+    fit: dict[str, list[list[float]]]
     label: str
 
 
 class _Record(NamedTuple):
-    """A record as the profile needs it: some of its steps; NaN where a layer is not shown.
+    """A history as the profile needs it: some of its steps; NaN where a layer is not shown.
 
-    It is infinite where the gradient was not finite.
+    It is infinite where the gradient was not finite. Slopes are those of all layers, by step.
     """
 
     name: str
     steps: npt.NDArray[Any]
     values: npt.NDArray[Any]
     layers: list[str]
+    slopes: Mapping[int, list[Slope]]
 
 
 def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
-    """Draw a statistic of histories against depth, with its slope per layer in words.
+    """Draw a statistic of histories against depth, with its slope per layer.
+
+    The signal has the line of the callback's rule over all layers, and the rule's word at the step.
 
     Returns:
         A Bokeh figure.
@@ -101,7 +104,7 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
     steps = [int(step) for step in view.at] or [_last(shown)]
     # The axis is that of the player.
     frames = [*_some_steps(shown, _FRAMES), *steps]
-    records = _records(shown, view, frames)
+    records = _records(shown, view, frames, steps)
     low = _limits(records, scale)[0]
     curves = [_curve(record, s, scale, low) for s in steps for record in records]
     heading = display_name(view.title or (f"step {steps[0]}" if len(steps) == 1 else ""))
@@ -120,7 +123,7 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     """
     by_name, scale = _shown(histories), scale_of(view.statistic)
     steps = _some_steps(by_name, _FRAMES)
-    records = _records(by_name, view, steps)
+    records = _records(by_name, view, steps, steps)
     low = _limits(records, scale)[0]
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
     heading = display_name(view.title)
@@ -162,9 +165,12 @@ def _shown(histories: Histories) -> dict[str, GradientHistory]:
 
 
 def _records(
-    by_name: Mapping[str, GradientHistory], view: View, steps: Sequence[int]
+    by_name: Mapping[str, GradientHistory],
+    view: View,
+    steps: Sequence[int],
+    judged: Sequence[int],
 ) -> list[_Record]:
-    """Read what each history shows at some steps."""
+    """Read each history at some steps, and its slopes at those that are judged."""
     known = {layer for history in by_name.values() for layer in history.layers}
     wanted = known if view.layers is None else set(view.layers)
     if known and not known & wanted:
@@ -179,8 +185,24 @@ def _records(
         values, broken = values_of(part, view.statistic)
         values = np.where(broken, np.inf, values)
         values[:, [layer not in wanted for layer in history.layers]] = np.nan
-        records.append(_Record(name, part.steps, values, display_names(history.layers)))
+        slopes = _slopes(history, view.statistic, judged)
+        records.append(_Record(name, part.steps, values, display_names(history.layers), slopes))
     return records
+
+
+def _slopes(
+    history: GradientHistory, statistic: str, steps: Sequence[int]
+) -> dict[int, list[Slope]]:
+    """Read the slopes of all layers, by step."""
+    if not scale_of(statistic).log:
+        return {}
+    rows = np.unique([_row(history.steps, step) for step in steps]).astype(np.int64)
+    if statistic == "signal":
+        slopes = depth_slopes(history, rows)
+    else:
+        values, broken = values_of(history.select(rows), statistic)
+        slopes = [[slope] for slope in line_slopes(np.where(broken, np.inf, values))]
+    return dict(zip(history.steps[rows].tolist(), slopes, strict=True))
 
 
 def _row(recorded: npt.NDArray[Any], step: int) -> int:
@@ -218,18 +240,22 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
     at = int(record.steps[row])
     there = np.isfinite(values) & ((values > 0) | (not scale.log))
     zero = (values == 0) & scale.log
-    fitted = slope(values) if scale.log else None
+    slopes = record.slopes.get(at, [])
 
     def dots(mask: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, list[Any]]:
         return {"depth": np.flatnonzero(mask).tolist(), "value": y[mask].tolist()}
 
     at_bottom = np.full(len(depth), low)
-    label = f"step {at}: {fitted}" if fitted else f"step {at}"
+    several = len(slopes) > 1
+    said = [
+        f"{display_name(slope.optimizer)} {slope}" if several else str(slope) for slope in slopes
+    ]
+    label = f"step {at}: {'; '.join(said)}" if said else f"step {at}"
     return _Curve(
         at,
         dots(there, values),
         dots(zero, at_bottom),
-        _line(fitted, values),
+        _lines(slopes),
         f"{record.name}, {label}" if record.name else label,
     )
 
@@ -245,14 +271,13 @@ def _named(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
     return ColumnDataSource(dots | said)
 
 
-def _line(fitted: Slope | None, values: npt.NDArray[Any]) -> dict[str, Any]:
-    """The fitted line over the layers that it was fitted to: the output layer is none of them."""
-    if fitted is None or np.isnan(fitted.factor):
-        return {"depth": [], "value": []}
-    depth = np.flatnonzero(values[:-1] > 0)[[0, -1]]
-    with np.errstate(over="ignore", under="ignore"):
-        value = fitted.at_output * fitted.factor ** (len(values) - 1.0 - depth)
-    return {"depth": depth.tolist(), "value": np.clip(value, 5e-324, 1e308).tolist()}
+def _lines(slopes: Sequence[Slope]) -> dict[str, list[list[float]]]:
+    """Draw a line for each slope that there is, from its first layer to its last."""
+    there = [slope for slope in slopes if not np.isnan(slope.factor)]
+    return {
+        "depth": [[float(layer) for layer in slope.layers] for slope in there],
+        "value": [np.clip(slope.ends, 5e-324, 1e308).tolist() for slope in there],
+    }
 
 
 def _draw(
@@ -293,7 +318,9 @@ def _draw(
             marker=_MARKERS[(i + i // 7) % 7],
         )
         own = colour if len(curves) > 1 else theme.text
-        dashes = Line(**at, line_dash="dashed", line_color=own, line_width=1.5)
+        dashes = MultiLine(
+            xs="depth", ys="value", line_dash="dashed", line_color=own, line_width=1.5
+        )
         nothing = Scatter(**at, size=9, line_color=colour, marker="y", line_width=2)
         dot, line = figure.add_glyph(points, marker), figure.add_glyph(fit, dashes)
         none = figure.add_glyph(zeros, nothing)

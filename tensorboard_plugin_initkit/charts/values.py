@@ -9,7 +9,6 @@ import numpy.typing as npt
 from tensorboard_plugin_initkit.charts.binning import Bins, bin_blocks
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.view import View
-from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # Lines of a chart whose layers nobody has chosen.
@@ -27,7 +26,7 @@ def values_of(
         KeyError: If there is no such statistic of layers.
         ValueError: If the statistic is one of optimizers.
     """
-    values = signal(history) if statistic == "signal" else history[statistic]
+    values = history[statistic]
     if statistic not in SCALES:
         names = ", ".join(f'"{name}"' for name in SCALES)
         raise ValueError(

@@ -1,99 +1,315 @@
-"""The gradient over the depth of a model: the signal that comes back, and its slope."""
+"""The gradient over the depth of a model: its slope, and the word for it.
 
+This is the one place that says "vanishing" and "exploding" over depth: the callback's findings,
+the strip on the map and the depth profile all ask here.
+"""
+
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tensorboard_plugin_initkit.diagnosis.verdicts import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Bools,
+    Floats,
+    Ints,
+    find_windows,
+    persists,
+    rows_in_windows,
+)
 from tensorboard_plugin_initkit.record.history import GradientHistory
-
-Floats = npt.NDArray[np.float64]
 
 
 class Slope(NamedTuple):
-    """How a gradient changes over depth, on its way from the output to the input.
+    """The line through a profile at one record, and the word for it.
 
     Attributes:
-        factor: By which it changes per layer; NaN if there are too few layers.
-        total: By which it changes over all of them.
-        at_output: Where the fitted line begins, at the last layer.
-        reading: `"vanishing"` or `"exploding"` if that is more than the verdicts let pass,
-            `"falling"` or `"rising"` from its square root on, `"healthy"` below; or why there is
-            no slope.
+        word: `"vanishing"` or `"exploding"` where the rule holds; else `"falling"` or `"rising"`
+            from the square root of its threshold on, `"healthy"` below; or why there is no slope.
+        factor: Change per layer towards the input; NaN where there is no slope.
+        total: Change over all of the depth.
+        ends: The line's values at the first and last layer.
+        layers: Positions of these in `history.layers`.
+        optimizer: Name of the optimizer; "" for a model's only one.
     """
 
-    factor: float
-    total: float
-    at_output: float
-    reading: str
+    word: str
+    factor: float = np.nan
+    total: float = np.nan
+    ends: tuple[float, float] = (np.nan, np.nan)
+    layers: tuple[int, int] = (0, 0)
+    optimizer: str = ""
 
     def __str__(self) -> str:
         if np.isnan(self.factor):
-            return self.reading
+            return self.word
         factors = f"×{self.factor:.3g} per layer towards the input, ×{self.total:.2g} in all"
-        return f"{factors}: {self.reading}"
+        return f"{factors}: {self.word}" if self.word else factors
 
 
-def signal(history: GradientHistory) -> Floats:
-    """The signal that comes back to the units of each layer, averaged over a batch: (n, layers).
+class Trend(NamedTuple):
+    """A statistic over depth: the medians of its ends, at n records.
 
-    That is the RMS of the gradient of the layer's biases, or of its kernel if it has none, over
-    the elements that are not zero. A kernel's gradient is the product of this signal and of the
-    layer's inputs: in a ReLU network of badly scaled weights, where one falls over depth as the
-    other grows, it is the same in all layers. NaN for a layer that has neither, or no gradient.
+    Attributes:
+        profile: Values of the layers, input first, (n, depth).
+        filled: The same, each the largest of itself and its neighbours.
+        front, back: Logarithms of the medians of the first and the last third, (n,).
+        is_whole: Mask of the records in which all layers have a value, (n,).
     """
-    rms, zeros = history.per_variable("rms"), np.nan_to_num(history.per_variable("zeros"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rms = np.where(zeros == 1, 0.0, rms / np.sqrt(1 - zeros))
-    result = np.full((len(history), len(history.layers)), np.nan)
-    for i, columns in enumerate(_unit_columns(history)):
-        if columns:
-            result[:, i] = np.fmax.reduce(rms[:, columns], axis=1)
-    return result
+
+    profile: Floats
+    filled: Floats
+    front: Floats
+    back: Floats
+    is_whole: Bools
+
+    @property
+    def third(self) -> int:
+        """Number of layers in each of the thirds."""
+        return _third(self.filled.shape[1])
+
+    @property
+    def total(self) -> Floats:
+        """Logarithm of the change over all of the depth, towards the input, (n,)."""
+        depth = self.filled.shape[1]
+        with np.errstate(invalid="ignore"):
+            return (self.front - self.back) * (depth - 1) / max(1, depth - self.third)
+
+    def line_at(self, row: int) -> Slope:
+        """Return the line at a record, without a word; or a word that says why there is none."""
+        depth, total = self.filled.shape[1], self.total[row]
+        if depth + 1 < THRESHOLDS["depth_layers"].value or not self.is_whole[row]:
+            return Slope(_say_why_none(self.filled[row]))
+        if not np.isfinite(total):
+            return Slope("too large for a slope")
+        # Filled values are too high: half of the layers themselves lie above the line.
+        there = np.flatnonzero(self.profile[row] > 0)
+        level = np.log(self.profile[row, there]) - total * (1 - there / (depth - 1))
+        logs = total / (depth - 1), total, total + np.median(level), np.median(level)
+        with np.errstate(over="ignore", under="ignore"):
+            factor, whole, first, last = np.exp(logs).tolist()
+        return Slope("", factor, whole, (first, last))
 
 
-def _unit_columns(history: GradientHistory) -> list[list[int]]:
-    """For each layer the columns of its variables with one element a unit, or its kernels."""
-    reached = ~np.isnan(history.per_variable("dead_units")).all(axis=0)
-    columns: list[list[int]] = [[] for _ in history.layers]
-    for i, (path, layer) in enumerate(zip(history.variables, history.layer_of, strict=True)):
-        if reached[i] or path.endswith(("/bias", "/beta")):
-            columns[layer].append(i)
-    return columns
+class Judgement(NamedTuple):
+    """The rule over depth, at n records, for the layers of one optimizer.
+
+    Attributes:
+        optimizer: Its name; that of a model's only one is "".
+        variables: For each layer the column of a variable that shows its units, (depth,).
+        trend: The signal over depth, without the output layer.
+        broken: Number of layers with numbers that are not finite, (n,).
+        falls, grows: Masks of the records at which the signal vanishes or explodes towards the
+            input, and has for a window, (n,).
+        known: For each record the last one up to it that is whole, (n,); -1 if there is none.
+    """
+
+    optimizer: str
+    variables: Ints
+    trend: Trend
+    broken: Ints
+    falls: Bools
+    grows: Bools
+    known: Ints
+
+    def line_at(self, row: int) -> Slope:
+        """Return the line at a record, or the last whole one where the rule holds, and its word."""
+        falls, grows = self.falls[row], self.grows[row]
+        if broken := _not_finite(self.broken[row]):
+            return broken
+        line = self.trend.line_at(int(self.known[row]) if falls or grows else row)
+        if np.isnan(line.factor):
+            return line
+        word = "vanishing" if falls else "exploding" if grows else _name(self.trend.total[row])
+        return line._replace(word=word)
 
 
-def slope(values: npt.ArrayLike) -> Slope:
-    """Fit a line to the logarithm of a statistic of the layers, input first.
+class Bands(NamedTuple):
+    """Steps of a history at which gradients vanish or explode over depth.
 
-    The output layer is left out, as its gradient comes through no weights, and so are layers
-    without a gradient or with one of exactly zero. What is read into it is what the callback's
-    verdicts begin with; they look besides at whether it lasts, and at the loss.
+    Attributes:
+        steps: Recorded steps, (n,).
+        vanishing, exploding: Masks of these, (n,). False from the first record with numbers that
+            are not finite on.
+    """
+
+    steps: Ints
+    vanishing: Bools
+    exploding: Bools
+
+
+def fit_trend(profile: Floats) -> Trend:
+    """Fill single gaps of a profile, and take the medians of its first and last third.
+
+    A single layer without a gradient, or with hardly any, is filled from its neighbours: such are
+    the biases of attention's keys (zero in theory: a softmax does not change with them) and those
+    in front of a normalization.
 
     Args:
-        values: One number a layer.
+        profile: Array (n, depth), input first.
     """
-    values = np.asarray(values, np.float64)[:-1]
-    broken = int(np.isinf(values).sum())
-    if broken:
-        return Slope(np.nan, np.nan, np.nan, f"not finite in {broken} layers")
-    depth = np.flatnonzero(np.nan_to_num(values) > 0)
-    if len(depth) + 1 < THRESHOLDS["depth_layers"].value:
-        zero = len(values) > 0 and not np.nan_to_num(values).any() and not np.isnan(values).all()
-        text = "zero" if zero else "too few layers for a slope"
-        return Slope(np.nan, np.nan, np.nan, text)
-    gradient, offset = np.polyfit(depth, np.log(values[depth]), 1)
-    change = -gradient * (depth[-1] - depth[0])
-    with np.errstate(over="ignore", under="ignore"):
-        factor, total, at_output = np.exp([-gradient, change, offset + gradient * len(values)])
-    return Slope(float(factor), float(total), float(at_output), _reading(change))
+    filled, third = profile.copy(), _third(profile.shape[1])
+    filled[:, 1:] = np.fmax(filled[:, 1:], profile[:, :-1])
+    filled[:, :-1] = np.fmax(filled[:, :-1], profile[:, 1:])
+    if not filled.shape[1]:
+        nothing = np.full(len(filled), np.nan)
+        return Trend(profile, filled, nothing, nothing, np.zeros(len(filled), bool))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = np.log(filled)
+        front, back = (np.median(level[:, part], axis=1) for part in _ends(third))
+        return Trend(profile, filled, front, back, np.all(filled > 0, axis=1))
 
 
-def _reading(change: float) -> str:
-    """The words for a change of the logarithm over all layers."""
-    steepness = change / abs(np.log(THRESHOLDS["depth_ratio"].value))
+def judge_depth(facts: Facts) -> Iterator[Judgement]:
+    """Apply the rule: the gradient at one end of the depth relative to the other.
+
+    The slope is that between the medians of the first and the last third, extrapolated to all of
+    the depth. Besides, no layer of the small end may come near the large one: a stem or a branch
+    with a gradient of its own makes up for others.
+
+    The output layer is left out, since its gradient does not come through weights: a small one in
+    front of it (zeros, at first) makes a step there, not a slope.
+
+    A falling loss is no excuse for exploding gradients: theirs begins so large that any training
+    at all makes it fall.
+    """
+    shown = np.where(facts.units, facts.per_variable("signal"), np.nan)
+    signal = facts.by_layer(np.fmax, shown)
+    bad = facts.find_nonfinite()
+    is_sound = ~np.logical_or.accumulate(bad.any(axis=1))
+    broken = facts.by_layer(np.logical_or, bad)
+    for position, name in enumerate(facts.optimizers):
+        first = {facts.layer_of[i]: i for i in np.flatnonzero(facts.units)[::-1]}
+        own = [i for i in sorted(first) if facts.optimizer_of[i] == position][:-1]
+        trend = fit_trend(signal[:, own])
+        known = np.maximum.accumulate(np.where(trend.is_whole, np.arange(len(signal)), -1))
+        falls, grows = _judge(trend, signal[:, own], facts)
+        # Of a window in which nothing at all comes back, another rule speaks.
+        seen = is_sound & (known >= facts.start)
+        variables = np.array([first[i] for i in own], np.int64)
+        count = broken[:, own].sum(axis=1)
+        yield Judgement(name, variables, trend, count, falls & seen, grows & seen, known)
+
+
+def _judge(trend: Trend, signal: Floats, facts: Facts) -> tuple[Bools, Bools]:
+    """Find where the signal falls, and where it grows, too steeply and for a window."""
+    if signal.shape[1] + 1 < THRESHOLDS["depth_layers"].value:
+        return np.zeros(len(signal), bool), np.zeros(len(signal), bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = np.log(signal)
+        front_most, back_most = (
+            np.fmax.reduce(level[:, part], axis=1) for part in _ends(trend.third)
+        )
+        falls = _is_steep(facts, trend.total, front_most - trend.back)
+        grows = _is_steep(facts, -trend.total, back_most - trend.front)
+    return falls & ~facts.loss.good, grows
+
+
+def _is_steep(facts: Facts, total: Floats, nearest: Floats) -> Bools:
+    """Find where the logarithm of one end relative to the other is steep, and stays so."""
+    limit = np.log(THRESHOLDS["depth_ratio"].value)
+    start, ready = find_windows(facts.steps, THRESHOLDS["depth_window_steps"].value)
+    mending = total - total[start] > np.log(THRESHOLDS["depth_mending"].value)
+    steep = persists((total < limit) & (nearest < limit / 2), start, ready) & ~mending
+    hopeless = (total < 2 * limit) & (nearest < limit)
+    return steep | persists(hopeless, facts.start, facts.ready)
+
+
+def depth_bands(history: GradientHistory, rows: Ints | None = None) -> Bands:
+    """Say at which records, and not only if, gradients vanish or explode over depth.
+
+    Args:
+        history: The history.
+        rows: Positions of the records that are judged, each once and sorted; by default all. Only
+            these are read, with their windows.
+    """
+    chosen = np.arange(len(history)) if rows is None else rows
+    vanishing, exploding = np.zeros((2, len(chosen)), bool)
+    if len(chosen) and history.variables:
+        facts, places = _read_windows(history, chosen)
+        for judgement in judge_depth(facts):
+            vanishing |= judgement.falls[places]
+            exploding |= judgement.grows[places]
+    return Bands(history.steps[chosen], vanishing, exploding)
+
+
+def depth_slopes(history: GradientHistory, rows: Ints) -> list[list[Slope]]:
+    """Return the line of the rule and its word at some records, for each optimizer.
+
+    Args:
+        history: The history.
+        rows: Positions of the records, each once and sorted. Only these are read, with their
+            windows.
+    """
+    if not len(rows) or not history.variables:
+        return [[] for _ in rows]
+    facts, places = _read_windows(history, rows)
+    position = {layer: i for i, layer in enumerate(history.layers)}
+    shown = np.array([position[variable.layer] for variable in history.layout.variables])
+    slopes: list[list[Slope]] = [[] for _ in rows]
+    for judgement in judge_depth(facts):
+        layers = shown[judgement.variables]
+        ends = (int(layers[0]), int(layers[-1])) if len(layers) else (0, 0)
+        for found, row in zip(slopes, places, strict=True):
+            found.append(
+                judgement.line_at(row)._replace(layers=ends, optimizer=judgement.optimizer)
+            )
+    return slopes
+
+
+def line_slopes(values: Floats) -> list[Slope]:
+    """Return the line through another statistic than the signal at each record, without a word.
+
+    The last layer is left out, and so are layers without a value at any record.
+
+    Args:
+        values: Array (n, layers), input first.
+    """
+    layers = np.flatnonzero((np.nan_to_num(values) > 0).any(axis=0))[:-1]
+    trend = fit_trend(values[:, layers])
+    ends = (int(layers[0]), int(layers[-1])) if len(layers) else (0, 0)
+    broken = np.isinf(values).sum(axis=1)
+    return [
+        (_not_finite(broken[row]) or trend.line_at(row))._replace(layers=ends)
+        for row in range(len(values))
+    ]
+
+
+def _read_windows(history: GradientHistory, rows: Ints) -> tuple[Facts, Ints]:
+    """Read some records and their windows; return also where the records are among them."""
+    read = rows_in_windows(history.steps, rows)
+    everything = len(read) == len(history)  # a slice of what is in memory costs nothing
+    facts = Facts(history, slice(None) if everything else read)
+    return facts, np.searchsorted(read, rows)
+
+
+def _not_finite(count: int) -> Slope | None:
+    return Slope(f"not finite in {count} layers") if count else None
+
+
+def _say_why_none(values: Floats) -> str:
+    """Say why there is no slope over a filled profile."""
+    known = ~np.isnan(values)
+    if known.any() and not values[known].any():
+        return "zero"
+    if not known.any() or len(values) + 1 < THRESHOLDS["depth_layers"].value:
+        return "too few layers for a slope"
+    return f"no gradient in {int((~(values > 0)).sum())} layers"
+
+
+def _name(total: np.floating) -> str:
+    """Name the logarithm of a change over all layers, at which the rule does not hold."""
+    steepness = total / np.log(THRESHOLDS["depth_ratio"].value)
     if abs(steepness) < 0.5:
         return "healthy"
-    if abs(steepness) <= 1:
-        return "falling" if change < 0 else "rising"
-    return "vanishing" if change < 0 else "exploding"
+    return "falling" if steepness > 0 else "rising"
+
+
+def _third(depth: int) -> int:
+    return max(2, depth // 3)
+
+
+def _ends(third: int) -> tuple[slice, slice]:
+    return slice(None, third), slice(-third, None)

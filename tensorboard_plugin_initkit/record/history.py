@@ -28,6 +28,8 @@ class GradientHistory:
 
     - `"norm"`: L2 norm of the gradient that was applied, all the layer's variables together;
     - `"rms"`: root mean square of its elements, which does not grow with the layer's size;
+    - `"signal"`: RMS of the gradient at the layer's units: of its bias, or of its kernel if it has
+      no bias, over the elements that are not zero. Layers are compared by it;
     - `"mean_abs"`, `"max_abs"`: mean and maximum of |g|;
     - `"zeros"`: fraction of its elements that are exactly zero, in [0, 1];
     - `"nonfinite"`: number of its elements that are NaN or infinite;
@@ -161,6 +163,11 @@ class GradientHistory:
         """int64 array (variables,): position in `layers` of each variable's layer."""
         position = {layer: i for i, layer in enumerate(self.layers)}
         return np.array([position[variable.layer] for variable in self._variables], np.int64)
+
+    @property
+    def layout(self) -> Layout:
+        """Columns of the record: variables with their layers and optimizers."""
+        return self._joined().layout
 
     @property
     def _variables(self) -> tuple[Variable, ...]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from tensorboard_plugin_initkit.record.signal import shows_units, signal_of
+
 SCHEMA_VERSION = 3
 
 # One number a variable, as measured on the device where its gradient is applied.
@@ -31,6 +33,7 @@ RECORDED = MEASURED + SAMPLED
 STATISTICS = (
     "norm",
     "rms",
+    "signal",
     "mean_abs",
     "max_abs",
     "zeros",
@@ -288,6 +291,7 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
 # What a statistic is computed from, where that is not its own record.
 _SOURCES = {
     "rms": {"norm"},
+    "signal": {"norm"},
     "raw_norm": {"clip_ratio"},
     "update_ratio": {"update_norm", "weight_norm"},
 }
@@ -302,6 +306,10 @@ def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:
     """A statistic of `STATISTICS` for every variable: float64 array (n, variables)."""
     if statistic == "rms":
         return _ratio(per_variable(chunk, "norm"), np.sqrt(chunk.layout.sizes))
+    if statistic == "signal":
+        paths = [variable.path for variable in chunk.layout.variables]
+        values = signal_of(per_variable(chunk, "rms"), _recorded(chunk, "zeros"))
+        return np.where(shows_units(paths, _recorded(chunk, "dead_units")), values, np.nan)
     if statistic == "raw_norm":
         return _ratio(per_variable(chunk, "norm"), per_variable(chunk, "clip_ratio"))
     if statistic == "update_ratio":
@@ -321,6 +329,8 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
     if statistic == "update_ratio":
         return _ratio(per_layer(chunk, "update_norm"), per_layer(chunk, "weight_norm"))
     order, starts = chunk.layout.columns_by_layer
+    if statistic == "signal":
+        return np.fmax.reduceat(per_variable(chunk, "signal")[:, order], starts, axis=1)
     present, values, weights = (
         np.take(array, order, axis=1)
         for array in (

@@ -15,7 +15,6 @@ from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.values import MOST_LINES, spread_evenly
 from tensorboard_plugin_initkit.charts.view import View
-from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.tab.experiment import Run
@@ -65,7 +64,7 @@ def overview(log: Log) -> dict[str, Any]:
 
 
 def _drawable(history: GradientHistory) -> list[str]:
-    recorded = {*history.recorded, *(["signal"] if "rms" in history.recorded else [])}
+    recorded = set(history.recorded)
     return [name for name in SCALES if name in recorded]
 
 
@@ -233,7 +232,7 @@ def _csv_lines(statistic: str, history: GradientHistory, layers: list[str]) -> I
 
 
 def _values(history: GradientHistory, statistic: str) -> np.ndarray:
-    return signal(history) if statistic == "signal" else history[statistic]
+    return history[statistic]
 
 
 def _csv(rows: Any) -> bytes:

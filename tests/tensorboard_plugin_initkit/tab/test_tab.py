@@ -19,7 +19,6 @@ from bokeh.palettes import Viridis256
 from keras_initkit import read_log
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
-from tensorboard_plugin_initkit.diagnosis.depth import signal
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tests.tensorboard_plugin_initkit.support.application import served
@@ -197,7 +196,7 @@ def test_the_tab_is_found_without_flags_and_drawn_in_tensorboard(tab, board, log
     tab.picture(f"tensorboard-{loader_of(board)}")
     assert tab.charts() == [chart("vanishing")]
     assert "30 layers, 400 recorded steps from 0 to 399" in tab.said(chart("vanishing"))
-    expected = signal(read_log(logs.path / "vanishing"))
+    expected = read_log(logs.path / "vanishing")["signal"]
     np.testing.assert_allclose(tab.values(chart("vanishing")), expected.T, rtol=1e-6)
     # Its dark mode is TensorBoard's.
     assert background(tab) == "#ffffff"
@@ -239,7 +238,7 @@ def test_the_page_shows_what_is_new_and_what_is_gone_when_tensorboard_reloads(ta
     assert (box.start, box.end) == (10, 20)  # where one has zoomed to
     with tab.drawn():
         tab.click("button", "show all")
-    expected = signal(read_log(logs.path / growing))[64:]
+    expected = read_log(logs.path / growing)["signal"][64:]
     np.testing.assert_allclose(tab.values(chart(growing))[:, 64:], expected.T, rtol=1e-6)
     with tab.drawn():
         tab.run_box("vanishing").click()
@@ -297,7 +296,7 @@ def test_maps_show_the_values_of_the_logs(tab, rust, logs):
     assert sorted(tab.charts()) == sorted(map(chart, names))
     for name in names:
         history = read_log(logs.path / name)
-        expected, broken = signal(history).T, history["nonfinite"].T > 0
+        expected, broken = history["signal"].T, history["nonfinite"].T > 0
         values = tab.values(chart(name))
         np.testing.assert_allclose(np.where(broken, 0, values), np.where(broken, 0, expected), 1e-6)
         assert not np.isfinite(values[broken]).any()
@@ -385,7 +384,7 @@ def test_runs_move_together_side_by_side_with_their_difference(tab, rust, logs):
     first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
     assert first.top == second.top
     assert first.left + first.width < second.left
-    a, b = (signal(read_log(logs.path / name)) for name in ("healthy", "vanishing"))
+    a, b = (read_log(logs.path / name)["signal"] for name in ("healthy", "vanishing"))
     np.testing.assert_allclose(tab.values("difference"), np.log10(b / a).T, atol=1e-4)
     assert tab.said("difference").split("\n")[0].startswith("vanishing")
     assert "log10(vanishing / healthy)" in tab.title("difference")
@@ -406,7 +405,7 @@ def test_the_mouse_is_told_exact_values_and_what_is_marked(tab, rust, logs):
         lines = dict(re.findall(r"(\w+):\s+(.*)", said))
         assert lines["step"] == str(step)
         assert lines["layer"] == f"dense_{layer}, Dense"
-        assert float(lines["value"]) == pytest.approx(signal(history)[step, layer], rel=1e-3)
+        assert float(lines["value"]) == pytest.approx(history["signal"][step, layer], rel=1e-3)
         assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
     assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
     assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
@@ -457,7 +456,7 @@ def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
             tab.run_box(layer).click()
     assert len(lines()) == 2
     plain = tab.data(name, "data-line-0")["value"]
-    expected = signal(read_log(logs.path / "healthy"))[:, 2]
+    expected = read_log(logs.path / "healthy")["signal"][:, 2]
     np.testing.assert_allclose(plain, expected, rtol=1e-6)
     with tab.drawn():
         tab.js(

@@ -1,0 +1,91 @@
+"""`Facts`: what the rules read of a history, put together once for all of them."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Bools,
+    Floats,
+    Ints,
+    Loss,
+    find_windows,
+    mean_of_known,
+    read_loss,
+)
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.signal import shows_units
+
+
+class Facts:
+    """Some records of a history: statistics of variables, by layer, in windows.
+
+    Layers are those of the variables' paths, not `history.layers`: there, each variable may be a
+    layer of its own.
+
+    Args:
+        history: The history.
+        rows: Slice or sorted positions of the records, with the first record and all of the windows
+            that are judged. The loss is read of all records, always.
+
+    Attributes:
+        steps: Recorded steps, (n,).
+        layers: Paths.
+        layer_of: Position of each variable's layer.
+        optimizers: Their names.
+        optimizer_of: Position of each layer's optimizer.
+        units: Mask of the variables that show the units of their layers.
+        start: For each record, the first one of the window that ends with it, (n,).
+        ready: For each record, if that window is long enough to judge by, (n,).
+        loss: Course of the loss.
+    """
+
+    def __init__(self, history: GradientHistory, rows: slice | Ints = slice(None)) -> None:
+        self._part = history.select(rows)
+        self._cache: dict[str, Floats] = {}
+        self.steps: Ints = self._part.steps
+        variables = history.layout.variables
+        paths = [variable.path.rpartition("/")[0] or variable.path for variable in variables]
+        self.layers = list(dict.fromkeys(paths))
+        position = {layer: i for i, layer in enumerate(self.layers)}
+        self.layer_of: Ints = np.array([position[path] for path in paths], np.int64)
+        # The columns of each layer side by side, for `by_layer`.
+        self._order = np.argsort(self.layer_of, kind="stable")
+        self._begins = np.searchsorted(self.layer_of[self._order], np.arange(len(self.layers)))
+        self.optimizers = history.optimizers
+        optimizers = [self.optimizers.index(variable.optimizer) for variable in variables]
+        self.optimizer_of: Ints = np.array(optimizers, np.int64)[self._order[self._begins]]
+        self.units: Bools = shows_units(history.variables, self.per_variable("dead_units"))
+        self.start, self.ready = find_windows(self.steps, THRESHOLDS["window_steps"].value)
+        start, _ = find_windows(history.steps, THRESHOLDS["window_steps"].value)
+        self.loss: Loss = read_loss(mean_of_known(history["loss"]), start).at(rows)
+
+    def per_variable(self, statistic: str) -> Floats:
+        """Return a statistic of every variable, (n, variables)."""
+        if statistic not in self._cache:
+            self._cache[statistic] = self._part.per_variable(statistic)
+        return self._cache[statistic]
+
+    def total(self, statistic: str) -> Floats:
+        """Return a statistic of optimizers: the mean of those that are known, (n,)."""
+        return mean_of_known(self._part[statistic])
+
+    def by_layer(self, combine: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Combine the columns of each layer's variables: (n, variables) to (n, layers)."""
+        return combine.reduceat(values[:, self._order], self._begins, axis=1)
+
+    @property
+    def first_rows(self) -> slice:
+        """Rows of the first steps of the training, in which updates are judged."""
+        last = self.steps[0] + THRESHOLDS["first_steps"].value
+        return slice(0, int(np.searchsorted(self.steps, last, side="right")))
+
+    def find_nonfinite(self) -> Bools:
+        """Find the variables with NaN or infinite gradients or weights, (n, variables)."""
+        count = self.per_variable("nonfinite")
+        weights = self.per_variable("weight_norm")
+        # Where the first are not known, they are not recorded.
+        lost = ~np.isnan(count) & ~np.isfinite(weights) & np.isfinite(weights[:1])
+        return (count > 0) | lost

@@ -1,0 +1,19 @@
+"""The rules: each is a function from `Facts` to findings, in a file of its own.
+
+To add one, write such a function, give its numbers and their reasons in `thresholds.py`, and add
+it to `RULES` in `judge.py`.
+
+A rule looks, at every recorded step, only at that step and at those before it, and speaks at the
+first one at which it holds: a finding in a history stays when the training goes on. What the rules
+have in common:
+
+- **Persistence.** Apart from numbers that are not finite, nothing is judged by one step: a
+  condition must hold at all records of a window. Zero-initialised heads and residual branches give
+  everything below them a gradient of exactly zero, for one update.
+- **Scale.** Losses have units, and adaptive optimizers divide the scale of a gradient out: no
+  magnitude is judged by itself. Gradients are compared between the layers of one model, or with
+  those of the past.
+- **Depth.** Layers are compared by their signal, see `record/signal.py`.
+- **A good loss speaks for the training.** Where the loss is falling or has halved, mere signs of
+  trouble are not reported.
+"""

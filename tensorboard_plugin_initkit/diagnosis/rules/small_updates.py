@@ -1,0 +1,46 @@
+"""Updates that are too small to change a weight."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists, quotient
+
+
+def find_small_updates(facts: Facts) -> Iterator[Finding]:
+    """Find updates that float32 rounds away in all layers, with a learning rate that is not rising.
+
+    Only the layers that began with weights are looked at.
+    """
+    rows = facts.first_rows
+    ratios = facts.per_variable("update_ratio")[rows]
+    if np.isnan(ratios).all():  # Not recorded.
+        return
+    squares = np.square(np.nan_to_num(facts.per_variable("weight_norm")[rows]))
+    weights = np.sqrt(facts.by_layer(np.add, squares))
+    began = weights[0] > 0
+    if not began.any():
+        return
+    ratios = np.nan_to_num(ratios, posinf=0.0)
+    updates = np.sqrt(facts.by_layer(np.add, np.square(ratios) * squares))
+    ratio = quotient(updates, weights)[:, began].max(axis=1)
+    start, rate = facts.start[rows], facts.total("learning_rate")
+    moved = (facts.per_variable("norm")[rows] > 0).any(axis=1)
+    small = (ratio < THRESHOLDS["update_small"].value) & moved
+    warming = rate[rows] > rate[start]
+    row = find_first(persists(small, start, facts.ready[rows]) & ~warming)
+    if row is None:
+        return
+    step, value = int(facts.steps[row]), float(ratio[row])
+    yield Finding(
+        "small_updates",
+        "",
+        step,
+        f"Small updates: from step {facts.steps[facts.start[row]]} to {step} an update changes "
+        f"the weights of no layer by more than {value:.2g} of their norm, which float32 rounds "
+        "away.",
+        {"update_ratio": value},
+    )

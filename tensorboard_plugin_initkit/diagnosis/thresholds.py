@@ -1,0 +1,72 @@
+"""The numbers of the rules, and why they are these; docs/explanations/rules.md has the trials."""
+
+from typing import NamedTuple
+
+
+class Threshold(NamedTuple):
+    """A number of a rule, and the reason for it."""
+
+    value: float
+    reason: str
+
+
+THRESHOLDS: dict[str, Threshold] = {
+    "window_steps": Threshold(
+        10,
+        "Zero-initialised heads and branches need one or two updates to pass a gradient on, and "
+        "the momentum of an optimizer lasts about ten.",
+    ),
+    "window_records": Threshold(
+        3, "Two can be alike by chance. At the default of every 10th step, three are 20 steps."
+    ),
+    "depth_window_steps": Threshold(
+        30,
+        "Adam moves all layers alike, by about 0.003 of their weights a step: it mends a mild "
+        "slope over depth within 30 steps, or not at all. For the square of `depth_ratio`, which "
+        "nothing mends, `window_steps` is enough.",
+    ),
+    "depth_layers": Threshold(
+        5, "Two layers at each end, and the output layer: fewer have no trend over depth."
+    ),
+    "depth_ratio": Threshold(
+        1e-4,
+        "With plain gradient descent the layers at one end move 10,000 times less than those at "
+        "the other: no training is so long. With Adam, gradients of 0.001 at the output come near "
+        "its epsilon of 1e-7. Networks that learned stayed above 2.5e-4 or mended; those that "
+        "failed were below 4e-5.",
+    ),
+    "depth_mending": Threshold(
+        10, "A slope that has become ten times less steep within its window is about to be gone."
+    ),
+    "dead_share": Threshold(
+        0.9,
+        "Of a layer's ReLUs about half are inactive for one sample and hardly any for a whole "
+        "batch. Narrow layers learn with 0.8 of theirs dead for good.",
+    ),
+    "weight_growth": Threshold(
+        10,
+        "What is left of the initial weights is a tenth. Working learning rates change weights by "
+        "0.001 to 0.01 a step, which is at most a doubling in 100 steps.",
+    ),
+    "update_small": Threshold(
+        2.0**-24, "Half the resolution of float32: a weight is rounded to what it was."
+    ),
+    "first_steps": Threshold(
+        100,
+        "Later on, small updates may be those of a training that has converged, and weights may "
+        "have grown for good.",
+    ),
+    "norm_growth": Threshold(
+        1e3, "Gradients grow by 10 to 100 when a healthy network leaves its first plateau."
+    ),
+    "loss_halved": Threshold(
+        0.5, "More than is won by fitting the output's bias to targets that are nearly balanced."
+    ),
+    "loss_falling": Threshold(
+        0.1, "From one window to the next: more than what differs between batches."
+    ),
+    "loss_risen": Threshold(1, "Doubled: the noise of batches is less."),
+    "loss_gone": Threshold(
+        1e-3, "Of the first loss: all is learned, and gradients may well be exactly zero."
+    ),
+}

@@ -1,0 +1,116 @@
+"""Windows of records: a condition must last, and a loss is read from its means over windows."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+def find_windows(steps: Ints, span: float) -> tuple[Ints, Bools]:
+    """Find the first record of the window that ends with each record, and if it is long enough.
+
+    A window has at least so many steps, and `window_records` records.
+    """
+    records = int(THRESHOLDS["window_records"].value)
+    start = np.minimum(np.searchsorted(steps, steps - span), np.arange(len(steps)) - records + 1)
+    ready = (start >= 0) & (steps - steps[:1] >= span)
+    return np.maximum(start, 0), ready
+
+
+def rows_in_windows(steps: Ints, rows: Ints) -> Ints:
+    """Return the rows of the longest windows that end with some rows, and the first row."""
+    start, _ = find_windows(steps, THRESHOLDS["depth_window_steps"].value)
+    edges = np.zeros(len(steps) + 1, np.int64)
+    np.add.at(edges, start[rows], 1)
+    np.add.at(edges, rows + 1, -1)
+    inside = np.cumsum(edges[:-1]) > 0
+    inside[:1] = True
+    return np.flatnonzero(inside)
+
+
+def persists(condition: Bools, start: Ints, ready: Bools) -> Bools:
+    """Find where a condition, (n,) or (n, …), has held at all records of the window."""
+    shape = (-1, *[1] * (condition.ndim - 1))
+    index = np.arange(len(condition)).reshape(shape)
+    last_miss = np.maximum.accumulate(np.where(condition, -1, index), axis=0)
+    return (last_miss < start.reshape(shape)) & ready.reshape(shape)
+
+
+def window_mean(values: Floats, start: Ints) -> Floats:
+    """Average over the window that ends at each record, without unknown values, (n,)."""
+    known = np.isfinite(values)
+    # Not by differences of cumulative sums: a first loss of 1e20 would drown all others.
+    edges = np.stack([start, np.arange(len(values)) + 1], axis=1).ravel()
+    sums, counts = (
+        np.add.reduceat(np.append(array, 0.0), edges)[::2]
+        for array in (np.where(known, values, 0.0), known)
+    )
+    return quotient(sums, counts)
+
+
+class Loss(NamedTuple):
+    """Course of the loss at each record, (n,). Where it is not known, all are False."""
+
+    halved: Bools
+    falling: Bools
+    gone: Bools
+    risen: Bools
+
+    @property
+    def good(self) -> Bools:
+        """Records at which the loss speaks for the training."""
+        return self.halved | self.falling
+
+    def at(self, rows: Any) -> "Loss":
+        """Select rows."""
+        return Loss(*(mask[rows] for mask in self))
+
+
+def read_loss(loss: Floats, start: Ints) -> Loss:
+    """Compare the mean loss of each window with the first loss and with the window before.
+
+    Args:
+        loss: One number a record, NaN where it is unknown, (n,).
+        start: First record of the window that ends with each record, (n,).
+    """
+    known = loss[np.isfinite(loss)]
+    first = known[0] if len(known) else np.nan
+    recent = window_mean(loss, start)
+    # The window before; at the beginning there is none, and the first loss stands for it.
+    previous = np.where(start > 0, recent[np.maximum(start - 1, 0)], first)
+    with np.errstate(invalid="ignore"):
+        return Loss(
+            halved=first - recent >= THRESHOLDS["loss_halved"].value * abs(first),
+            falling=previous - recent >= THRESHOLDS["loss_falling"].value * np.abs(previous),
+            gone=np.abs(recent) <= THRESHOLDS["loss_gone"].value * abs(first),
+            risen=recent - first >= THRESHOLDS["loss_risen"].value * abs(first),
+        )
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """Average over the columns that are known, (n, columns) to (n,)."""
+    known = ~np.isnan(values)
+    return quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
+
+
+def quotient(part: Any, whole: Any) -> Floats:
+    """Divide, 0 / 0 to NaN, without a warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(part, whole)
+
+
+def find_first(condition: Any) -> int | None:
+    """Return the position of the first True, if there is one."""
+    return int(condition.argmax()) if condition.any() else None
+
+
+def find_runs(mask: Bools) -> list[tuple[int, int]]:
+    """Return the first and last position of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]

@@ -1,0 +1,322 @@
+"""The slope over depth and its word: one answer, whoever asks."""
+
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.charts.bands import judged
+from tensorboard_plugin_initkit.charts.report import report_html
+from tensorboard_plugin_initkit.charts.values import binned
+from tensorboard_plugin_initkit.charts.view import View
+from tensorboard_plugin_initkit.diagnosis.depth import depth_bands, depth_slopes, line_slopes
+from tensorboard_plugin_initkit.diagnosis.judge import judge
+from tensorboard_plugin_initkit.plotting import plot
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tests.tensorboard_plugin_initkit.diagnosis.made import (
+    EVERY_10,
+    EVERY_STEP,
+    HEALTHY,
+    falls,
+    made,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+WORDS = ("vanishing", "exploding", "falling", "rising", "healthy")
+# Profiles of which two views once said different words.
+PROFILES = {
+    "a stem of small gradients": [1e-9, 1e-7, *[1.0] * 10],
+    "three large layers at the output": [*[1e-5] * 10, 0.01, 1.0, 1.0],
+    "one layer at the input stands out": [1.0, *np.logspace(-6, 0, 11)],
+    "an even fall": [*np.logspace(-7, 0, 12)],
+    "a fall in the middle": [*[1e-6] * 6, *[1.0] * 6],
+    "an even growth": [*np.logspace(7, 0, 12)],
+    "flat": [1.0] * 12,
+    "a mild fall": [*np.logspace(-3, 0, 12)],
+    "a mild growth": [*np.logspace(3, 0, 12)],
+    "too few": [1e-9, 1.0, 1.0],
+}
+
+
+def steady(profile, steps=EVERY_10):
+    """Make a history of layers with a bias each, alike at all records; its loss is flat."""
+    rms = np.tile(np.asarray(profile, np.float32), (len(steps), 1))
+    layers = [f"layer_{i}" for i in range(rms.shape[1])]
+    layout = Layout(tuple(Variable(f"{layer}/bias", layer, (4,)) for layer in layers))
+    missing = np.where(np.isnan(rms), np.nan, 0)
+    values = {"norm": 2 * rms, "nonfinite": missing, "zeros": np.where(rms == 0, 1, missing)}
+    totals = {"loss": np.full((len(steps), 1), 2.3, np.float32)}
+    history = GradientHistory(None)
+    values = {name: np.asarray(array, np.float32) for name, array in values.items()}
+    history.append(Chunk(layout, steps, values, totals))
+    return history
+
+
+def random_profile(seed):
+    """Draw a profile: a slope, steps, noise, and some layers without a gradient."""
+    rng = np.random.default_rng(seed)
+    depth = int(rng.integers(3, 40))
+    level = rng.normal(0, 8) * np.linspace(1, 0, depth) + rng.normal(
+        0, rng.choice([0, 1, 3]), depth
+    )
+    for _ in range(rng.integers(0, 3)):
+        level[: rng.integers(0, depth)] += rng.normal(0, 10)
+    profile = np.exp(level)
+    if rng.random() < 0.3:
+        profile[rng.random(depth) < 0.1] = np.nan
+    if rng.random() < 0.2:
+        profile[rng.random(depth) < 0.1] = 0
+    return profile
+
+
+def expected_word(profile):
+    """Return the word of a steady profile with a flat loss: the rule, written out."""
+    signal = [float(np.float32(value)) for value in profile][:-1]  # without the output layer
+    depth = len(signal)
+    filled = [
+        max((v for v in signal[max(0, i - 1) : i + 2] if v == v), default=0) for i in range(depth)
+    ]
+    if not any(value == value for value in signal):
+        return "too few layers for a slope"
+    if not any(filled):
+        return "zero"
+    if depth < 4:
+        return "too few layers for a slope"
+    if not all(filled):
+        return f"no gradient in {filled.count(0)} layers"
+    third = max(2, depth // 3)
+    ends = filled[:third], filled[-third:]
+    front, back = (statistics.median(math.log(value) for value in end) for end in ends)
+    total = (front - back) * (depth - 1) / (depth - third)
+    ends = [v for v in signal[:third] if v > 0], [v for v in signal[-third:] if v > 0]
+    front_most, back_most = (max(map(math.log, end), default=math.nan) for end in ends)
+    limit = math.log(1e-4)
+    if total < limit and front_most - back < limit / 2:
+        return "vanishing"
+    if -total < limit and back_most - front < limit / 2:
+        return "exploding"
+    return "healthy" if abs(total) < -limit / 2 else "falling" if total < 0 else "rising"
+
+
+def callbacks_word(history):
+    """Return the word of the callback's findings over depth, if there is one."""
+    said = [f.kind for f in judge(history) if f.kind in WORDS]
+    return said[0] if said else ""
+
+
+def map_word(history):
+    """Return the word of the map's strip at its last column."""
+    bins = binned(history, View(columns=5), range(len(history.layers)))
+    return ["", "vanishing", "exploding"][judged(history, bins)[-1]]
+
+
+def labels_of_depth_view(histories):
+    chart = plot({str(i): history for i, history in enumerate(histories)}, "depth")
+    return [item.label.value for item in chart.legend[0].items]
+
+
+def test_every_view_says_the_same_word_of_any_profile():
+    profiles = [*PROFILES.values(), *(random_profile(seed) for seed in range(1000))]
+    histories = [steady(profile) for profile in profiles]
+    texts = [str(depth_slopes(history, np.array([12]))[0][0]) for history in histories]
+    labels = labels_of_depth_view(histories[:40])  # to draw them all would take a minute
+    assert [label.partition(": ")[2] for label in labels] == texts[:40]
+    seen = set()
+    for profile, history, text in zip(profiles, histories, texts, strict=True):
+        word = expected_word(profile)
+        seen.add(word)
+        assert text.rpartition(": ")[2] == word
+        loud = word if word in ("vanishing", "exploding") else ""
+        assert map_word(history) == loud
+        # Of layers from the input on without any gradient the callback may have spoken before.
+        if (np.asarray(profile) == 0).any() and word == "vanishing":
+            assert callbacks_word(history) in ("vanishing", "")
+        else:
+            assert callbacks_word(history) == loud
+    assert set(WORDS) < seen
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_report_says_the_same_word_in_its_map_profile_and_findings(name):
+    profile = PROFILES[name]
+    history = steady(profile)
+    found = judge(history)
+    html = report_html({"run": history}, {"run": found}, "signal", "Title", [], "light")
+    word = expected_word(profile)
+    cells = re.findall(r"<td>(vanishing|exploding)</td>", html)
+    assert cells == [word] * len(found)
+    last = history.steps[-1]
+    assert re.search(rf"step {last}: [^\"]*{word}\\*\"", html)
+    for finding in found:  # and the same numbers
+        (slope,) = depth_slopes(history, np.array([3]))[0]
+        assert (finding.step, finding.kind) == (30, slope.word)
+        assert finding.evidence["factor"] == slope.factor
+        assert finding.evidence["ratio"] == slope.total
+
+
+def test_the_line_has_the_slope_of_the_medians_and_half_of_the_layers_above_it():
+    profile = np.exp(np.random.default_rng(0).normal(0, 0.3, 19)) * np.logspace(-5, 0, 19)
+    ((slope,),) = depth_slopes(steady(profile), np.array([3]))
+    x = np.arange(18)
+    filled = np.fmax(np.fmax(profile[:18], np.r_[0, profile[:17]]), np.r_[profile[1:18], 0])
+    level = np.log(filled)
+    inner = np.median(level[:6]), np.median(level[12:])
+    line = inner[0] + (x - 2.5) * (inner[1] - inner[0]) / 12
+    line += np.median(np.log(profile[:18]) - line)
+    np.testing.assert_allclose(slope.ends, np.exp(line[[0, 17]]), rtol=1e-5)
+    np.testing.assert_allclose(slope.total, np.exp(line[0] - line[-1]), rtol=1e-5)
+    np.testing.assert_allclose(slope.factor**17, slope.total, rtol=1e-9)
+    assert slope.layers == (0, 17)
+    assert str(slope) == (
+        f"×{slope.factor:.3g} per layer towards the input, ×{slope.total:.2g} in all: vanishing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        (np.zeros(9), "zero"),
+        (np.full(9, np.nan), "too few layers for a slope"),
+        ([1, np.nan, np.nan, np.nan, 1, 1, 1, 1], "no gradient in 1 layers"),
+        ([1], "too few layers for a slope"),
+    ],
+)
+def test_where_there_is_no_slope_it_says_why(values, word):
+    ((slope,),) = depth_slopes(steady(values), np.array([5]))
+    assert str(slope) == slope.word == word
+    assert math.isnan(slope.factor)
+
+
+def test_where_numbers_are_not_finite_there_is_no_slope():
+    record = made()
+    record.nonfinite[20:, 3:5] = 7
+    record.nonfinite[8:, 3:5] = 7
+    ((before,), (slope,)) = depth_slopes(record.history(), np.array([7, 8]))
+    assert before.word == "healthy"
+    assert str(slope) == "not finite in 2 layers"
+
+
+def test_the_word_is_that_of_the_step():
+    record = made()
+    falls_between(record, 0.2, 30, 100)
+    slopes = [slope.word for (slope,) in depth_slopes(record.history(), np.arange(13))]
+    assert slopes == ["healthy"] * 3 + ["falling"] * 3 + ["vanishing"] * 4 + ["healthy"] * 3
+
+
+def test_other_statistics_have_a_line_and_no_word():
+    values = np.array([[1e-9, 1e-6, 1e-3, 1e0, np.nan, 1e3, 1.0], [1, 1, np.inf, 1, 1, 1, 1]])
+    line, broken = line_slopes(values)
+    assert line.word == ""
+    assert line.layers == (0, 5)
+    assert re.fullmatch(r"×[\d.e-]+ per layer towards the input, ×[\d.e-]+ in all", str(line))
+    assert str(broken) == "not finite in 1 layers"
+    assert [slope.word for slope in line_slopes(np.ones((1, 2)))] == ["too few layers for a slope"]
+
+
+def test_each_optimizer_has_a_slope_of_its_own():
+    profile = np.r_[np.full(8, 1.0), np.logspace(-8, 0, 8)]
+    chunk = steady(profile).select(slice(None))._joined()
+    variables = tuple(
+        Variable(f"{o}/{v.path}", f"{o}/{v.layer}", v.shape, o)
+        for v, o in zip(chunk.layout.variables, "a" * 8 + "b" * 8, strict=True)
+    )
+    history = GradientHistory()
+    history.append(Chunk(Layout(variables, ("a", "b")), chunk.steps, chunk.values))
+    ((first, second),) = depth_slopes(history, np.array([12]))
+    assert (first.optimizer, first.word, first.layers) == ("a", "healthy", (0, 6))
+    assert (second.optimizer, second.word, second.layers) == ("b", "vanishing", (8, 14))
+    (label,) = labels_of_depth_view([history])
+    assert "a ×1 per" in label
+    assert label.endswith("vanishing")
+    assert [f.layer for f in judge(history)] == ["b/layer_8"]
+
+
+@pytest.mark.parametrize("steps", [EVERY_10, EVERY_STEP, np.array([0, 1, 2, 50, 51, 90, 91, 200])])
+def test_some_records_are_judged_as_among_all(steps):
+    record = made(steps, 12)
+    falls_between(record, 0.2, 30, 100)
+    history = record.history()
+    whole = depth_bands(history)
+    for row in range(len(steps)):
+        part = depth_bands(history, np.array([row]))
+        assert [values.tolist() for values in part] == [[values[row]] for values in whole]
+        assert depth_slopes(history, np.array([row])) == [
+            depth_slopes(history, np.arange(row + 1))[-1]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"), [(0.2, "vanishing"), (5.0, "exploding"), (0.7, ""), (1.4, "")]
+)
+def test_bands_are_where_the_rule_holds(factor, name):
+    record = made(EVERY_10, 12)
+    whole = falls_between(record, factor, 30, 100)
+    bands = depth_bands(whole)
+    np.testing.assert_array_equal(bands.steps, record.steps)
+    for band in ("vanishing", "exploding"):
+        judged = record.steps[getattr(bands, band)]
+        if band != name:
+            assert not len(judged)
+            continue
+        # It must have lasted for 30 steps: from step 60 to the last one.
+        assert judged.tolist() == [60, 70, 80, 90]
+        first = next(f for f in judge(whole) if f.kind == band)
+        assert first.step == judged[0]
+
+
+def falls_between(record, factor, begin, end):
+    """Gradients that fall by a factor a layer at the steps from `begin` to `end`."""
+    rows = (record.steps >= begin) & (record.steps < end)
+    change = factor ** np.arange(record.bias.shape[1] - 1, -1, -1)
+    record.bias[rows] *= change
+    record.kernel[rows] *= change
+    return record.history()
+
+
+@pytest.mark.parametrize("layer", [0, 4, 10])
+@pytest.mark.parametrize(("factor", "kind"), [(0.2, "vanishing"), (5.0, "exploding")])
+def test_a_layer_without_gradient_hides_no_slope(layer, factor, kind):
+    record = made()
+    falls(record, factor)
+    for values in (record.bias, record.kernel, record.dead, record.nonfinite):
+        values[:, layer] = np.nan
+    history = record.history()
+    assert {kind, "no_gradient"} <= {finding.kind for finding in judge(history)}
+    assert getattr(depth_bands(history), kind).any()
+
+
+def test_bands_are_not_of_layers_without_any_gradient():
+    record = made()
+    for values in (record.bias, record.kernel):
+        values[5:, :4] = 0
+    bands = depth_bands(record.history())
+    assert not bands.vanishing.any()
+    assert "dead_units" in {finding.kind for finding in judge(record.history())}
+
+
+def test_bands_end_where_numbers_are_not_finite():
+    record = made(EVERY_10, 12)
+    falls(record, 0.2)
+    record.nonfinite[20:, 3] = 7
+    bands = depth_bands(record.history())
+    assert bands.vanishing[:20].any()
+    assert not bands.vanishing[20:].any()
+
+
+@pytest.mark.parametrize("change", HEALTHY, ids=lambda change: change.__name__)
+def test_bands_of_healthy_networks_are_empty(change):
+    record = made()
+    change(record)
+    bands = depth_bands(record.history())
+    assert not bands.vanishing.any()
+    assert not bands.exploding.any()
+
+
+def test_an_empty_history_has_no_bands_and_no_slopes():
+    nothing = np.zeros(0, np.int64)
+    assert [len(part) for part in depth_bands(GradientHistory())] == [0, 0, 0]
+    assert depth_slopes(GradientHistory(), nothing) == depth_slopes(made().history(), nothing) == []

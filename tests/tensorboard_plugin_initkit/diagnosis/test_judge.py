@@ -1,0 +1,225 @@
+"""Findings in histories that are made up."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.judge import judge, news
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.schema import Chunk, Layout
+from tests import ROOT
+from tests.tensorboard_plugin_initkit.diagnosis.made import (
+    EVERY_10,
+    EVERY_STEP,
+    FAULTY,
+    HEALTHY,
+    Made,
+    dead_layer,
+    faulty_record,
+    made,
+    mild_slope,
+    mostly_dead_layer,
+    scale,
+    scales_like_a_deep_residual_network,
+    small_steps,
+    vanishes,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+healthy = pytest.mark.parametrize("change", HEALTHY, ids=lambda change: change.__name__)
+faulty = pytest.mark.parametrize(
+    ("change", "expected", "by"), FAULTY, ids=[change.__name__ for change, *_ in FAULTY]
+)
+
+
+def kinds(history: GradientHistory) -> list[tuple[str, str]]:
+    return [(finding.kind, finding.layer) for finding in judge(history)]
+
+
+@healthy
+def test_nothing_is_said_of_healthy_networks(change):
+    for steps in (EVERY_10, EVERY_STEP, EVERY_10 + 5000):
+        for layers in (2, 6, 12, 40):
+            if layers == 40 and change in (mild_slope, scales_like_a_deep_residual_network):
+                continue  # with 40 layers these are not healthy
+            record = made(steps, layers)
+            change(record)
+            assert judge(record.history()) == []
+
+
+@faulty
+def test_a_fault_is_said_once_with_its_layer_the_step_and_the_numbers(change, expected, by):
+    (finding,) = judge(faulty_record(change).history())
+    assert [finding.key] == expected
+    assert finding.step <= by
+    assert finding.severity == ("error" if finding.kind == "nonfinite" else "warning")
+    assert finding.message.startswith(finding.message[0].upper())
+    assert finding.message.endswith(".")
+    assert finding.message.count("\n") == 0
+    assert str(finding.step) in finding.message
+    assert f"`{finding.layer}`" in finding.message or not finding.layer
+    assert finding.evidence
+    assert all(isinstance(value, float) for value in finding.evidence.values())
+
+
+@faulty
+def test_the_scale_of_gradients_changes_nothing(change, expected, by):
+    before = judge(faulty_record(change).history())
+    for factor in (1e-10, 1e10):
+        record = faulty_record(change)
+        scale(factor)(record)
+        after = judge(record.history())
+        assert [(*f.key, f.step) for f in after] == [(*f.key, f.step) for f in before]
+
+
+@faulty
+def test_a_finding_stays_at_any_schedule(change, expected, by):
+    for steps in (EVERY_10, EVERY_STEP):
+        record = faulty_record(change, steps)
+        whole = judge(record.history())
+        assert [finding.key for finding in whole][:1] == expected
+        for end in range(1, len(steps) + 1, max(1, len(steps) // 20)):
+            so_far = judge(record.history(slice(0, end)))
+            assert so_far == [f for f in whole if f.step <= steps[end - 1]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_found_stays_found_in_any_record(seed):
+    """Records that make no sense, in which everything happens."""
+    rng = np.random.default_rng(seed)
+    steps = np.cumsum(rng.integers(1, 12, 60))
+    record = made(steps, int(rng.integers(1, 9)), seed)
+    for array in (record.bias, record.kernel, record.weight, record.update):
+        array *= np.exp(np.cumsum(rng.normal(0, 2, array.shape), axis=0))
+        array[rng.random(array.shape) < rng.choice([0, 0.02, 0.5])] = 0
+    record.dead = rng.random(record.dead.shape) ** 0.2
+    record.nonfinite[40:] += rng.random(record.nonfinite[40:].shape) < 0.05
+    record.loss = np.exp(np.cumsum(rng.normal(0, 0.5, len(steps))))
+    record.loss[rng.random(len(steps)) < 0.2] = np.nan
+    whole = judge(record.history())
+    for end in range(1, len(steps) + 1):
+        so_far = judge(record.history(slice(0, end)))
+        assert so_far == [f for f in whole if f.step <= steps[end - 1]]
+
+
+def test_findings_are_in_order_of_step_and_each_said_once():
+    record = made(np.arange(0, 400, 10))
+    small_steps(record)
+    record.bias[20:, :5] = record.kernel[20:, :5] = 0
+    record.nonfinite[30:] = 1
+    found = judge(record.history())
+    assert [f.kind for f in found] == ["small_updates", "dead_units", "nonfinite"]
+    assert [f.step for f in found] == [20, 220, 300]
+
+
+@pytest.mark.parametrize("change", [c for c, *_ in FAULTY] + HEALTHY, ids=lambda c: c.__name__)
+def test_a_history_that_thins_itself_says_nothing_new(change):
+    steps = np.arange(0, 1500)
+    record = made(steps, 8)
+    change(record)
+    thinned: list[Finding] = []
+    for end in range(64, len(steps), 64 * 5):
+        history = record.history(slice(0, end), max_steps=256)
+        thinned += news(thinned, judge(history))
+    whole = judge(record.history())
+    assert {f.kind for f in thinned} == {f.kind for f in whole}
+    assert len(thinned) == len(whole)
+
+
+def test_news_are_what_was_not_said_before():
+    def finding(kind: str, layer: str, **evidence: float) -> Finding:
+        return Finding(kind, layer, 1, "", evidence)
+
+    vanishing = finding("vanishing", "a")
+    dead = finding("dead_units", "c", share=1.0, from_input=1.0)
+    partly = finding("dead_units", "b", share=0.95)
+    lost = finding("nonfinite", "d")
+    assert news([], [vanishing, vanishing]) == [vanishing]
+    assert news([vanishing], [dead, partly]) == []
+    assert news([dead], [partly]) == []
+    assert news([partly], [vanishing, dead]) == [vanishing]
+    assert news([dead], [finding("dead_units", "d", share=1.0, from_input=1.0)]) == []
+    assert news([dead], [finding("dead_units", "f", share=1.0, from_input=0.0)]) != []
+    assert news([partly], [finding("dead_units", "c", share=0.95)]) == []
+    assert news([lost], [finding("exploding", "")]) == []
+    assert news([vanishing], [lost]) == [lost]
+
+
+def test_an_empty_history_has_no_findings():
+    assert judge(GradientHistory()) == []
+    assert judge(made().history(slice(0, 1))) == []
+
+
+def test_layers_that_are_named_by_variable_are_put_together():
+    """`GradientMonitor` can count each variable as a layer."""
+    record = made()
+    mostly_dead_layer(record)
+    history = record.history()
+    chunk = history._joined()
+    layout = Layout(tuple(v._replace(layer=v.path) for v in chunk.layout.variables))
+    renamed = GradientHistory()
+    renamed.append(dataclasses.replace(chunk, layout=layout))
+    assert judge(renamed) == judge(history)
+
+
+@pytest.mark.parametrize(
+    "left_out", ["mean_abs", "max_abs", "zeros", "dead_units", "weight_norm", "update_norm"]
+)
+def test_statistics_that_are_not_recorded_say_nothing(left_out):
+    def without(record: Made) -> GradientHistory:
+        chunk = record.history()._joined()
+        values = {name: array for name, array in chunk.values.items() if name != left_out}
+        history = GradientHistory()
+        history.append(dataclasses.replace(chunk, values=values))
+        return history
+
+    assert judge(without(made())) == []
+    assert kinds(without(faulty_record(vanishes))) == [("vanishing", "net/dense_0")]
+    assert kinds(without(faulty_record(dead_layer))) == [("dead_units", "net/dense_4")]
+
+
+def test_an_optimizer_that_waits_for_others_is_not_blamed():
+    chunk = made(EVERY_STEP, 12).history()._joined()
+    variables = tuple(
+        v._replace(path=f"{o}/{v.path}", layer=f"{o}/{v.layer}", optimizer=o)
+        for v, o in zip(chunk.layout.variables, "a" * 12 + "b" * 12, strict=True)
+    )
+    layout = Layout(variables, optimizers=("a", "b"))
+    waits = {name: np.array(values) for name, values in chunk.values.items()}
+    for values in waits.values():
+        values[:50, 12:] = np.nan
+    totals = {name: np.repeat(array, 2, axis=1) for name, array in chunk.totals.items()}
+    history = GradientHistory()
+    history.append(Chunk(layout, chunk.steps, waits, totals))
+    assert judge(history) == []
+    waits["norm"][:, 12:] *= 1e-9  # another loss
+    history.append(Chunk(layout, chunk.steps, waits, totals))
+    assert judge(history) == []
+    for values in waits.values():
+        values[:, 2:4] = np.nan
+    history.append(Chunk(layout, chunk.steps, waits, totals))
+    assert kinds(history) == [("no_gradient", "a/net/dense_1")]
+
+
+def test_it_is_fast_enough_to_be_asked_while_training():
+    history = made(np.arange(300), 200).history()
+    judge(history)
+    times = []
+    for _ in range(5):
+        begin = time.process_time()
+        judge(history)
+        times.append(time.process_time() - begin)
+    assert min(times) < 0.05  # 5 ms, on a machine that has nothing else to do
+
+
+def test_every_threshold_has_a_reason_and_is_in_the_documentation():
+    text = (ROOT / "docs" / "explanations" / "rules.md").read_text()
+    for name, threshold in THRESHOLDS.items():
+        assert threshold.value > 0
+        assert threshold.reason.endswith(".")
+        assert f"`{name}`" in text
