@@ -530,10 +530,10 @@ def test_only_what_is_asked_for_is_read(rows: Any) -> None:
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        (["norm", "nonfinite"], ["norm", "rms", "nonfinite"]),
+        (["norm", "nonfinite"], ["norm", "rms", "signal", "nonfinite"]),
         (
             ["norm", "nonfinite", "clip_ratio"],
-            ["norm", "rms", "nonfinite", "raw_norm", "clip_ratio"],
+            ["norm", "rms", "signal", "nonfinite", "raw_norm", "clip_ratio"],
         ),
         (["update_norm"], []),
         (["update_norm", "weight_norm"], ["weight_norm", "update_ratio"]),
