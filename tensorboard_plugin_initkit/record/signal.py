@@ -34,7 +34,7 @@ def shows_units(paths: Sequence[str], dead_units: Floats) -> npt.NDArray[np.bool
     return named | ~np.isnan(dead_units).all(axis=0)
 
 
-def signal_of(rms: Floats, zeros: Floats) -> npt.NDArray[np.float64]:
+def signal_of(rms: npt.ArrayLike, zeros: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the RMS over the elements of a gradient that are not zero.
 
     Of an embedding most rows are in no sample, and of a ReLU layer some units are inactive for a
@@ -46,4 +46,4 @@ def signal_of(rms: Floats, zeros: Floats) -> npt.NDArray[np.float64]:
     """
     zeros = np.nan_to_num(np.asarray(zeros, np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(zeros == 1, 0.0, rms / np.sqrt(1 - zeros))
+        return np.where(zeros == 1, 0.0, np.asarray(rms) / np.sqrt(1 - zeros))
