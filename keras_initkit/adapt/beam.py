@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import pickle
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -19,7 +18,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
-from keras_initkit.adapt.engines import Engine, State, at_least_one, place_of
+from keras_initkit.adapt.shards import Engine, Reduce, list_shards, merge_states, reduce_shard
 from keras_initkit.statistics.moments import Moments
 
 # Runners whose workers see this machine's temporary files.
@@ -54,32 +53,32 @@ class MomentsFn(beam.CombineFn):
         self.shape = tuple(shape)
 
     def create_accumulator(self) -> Any:
-        """Returns moments of no rows."""
+        """Return moments of no rows."""
         return Moments(self.shape)
 
     def add_input(self, mutable_accumulator: Any, element: Any) -> Any:
-        """Takes in a batch of rows."""
+        """Take in a batch of rows."""
         return mutable_accumulator.update(element)
 
     def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        """Merges moments into the first of them."""
+        """Merge moments into the first of them."""
         return functools.reduce(Moments.merge, accumulators)
 
     def extract_output(self, accumulator: Any) -> Any:
-        """Returns the moments."""
+        """Return the moments."""
         return accumulator
 
 
 def beam_engine(options: PipelineOptions | None = None, directory: str | None = None) -> Engine:
-    """Makes an engine of a Beam runner.
+    """Make an engine of a Beam runner.
 
-    The state comes back through a file, which any runner can write.
+    The state comes back through a file: any runner can write one.
 
     Args:
-        options: Options of the pipeline, with the runner and all that it needs. Defaults to
+        options: Options of the pipeline, with the runner and its own. Defaults to
             Beam's FnApiRunner: one process on this machine.
-        directory: Where the file is written and read, and then deleted: a path or URL that both
-            the workers and this process have access to, such as `gs://bucket/tmp`. Defaults to
+        directory: Where the file is written and read, and then deleted: a path or URL within
+            reach of both the workers and this process, such as `gs://bucket/tmp`. Defaults to
             the `temp_location` of the options, and to a temporary directory for a runner on
             this machine.
 
@@ -107,80 +106,64 @@ def beam_engine(options: PipelineOptions | None = None, directory: str | None = 
             f"Received: directory=None and runner={runner!r}. Pass a path or URL that both can "
             "reach, such as directory='gs://bucket/tmp'."
         )
-    return functools.partial(_run, options, directory)
+    return functools.partial(_run_pipeline, options, directory)
 
 
-def _run(
-    options: PipelineOptions,
-    directory: str | None,
-    shards: Sequence[Any],
-    reduce: Callable[[Any], State],
-    merge: Callable[[State, State], State],
-) -> State:
-    """Runs a pipeline to its end and reads the file that it wrote."""
+def run(shards: Sequence[Any], reduce: Reduce) -> Any:
+    """Reduce shards in a Beam pipeline on this machine, as `beam_engine()` does."""
+    return beam_engine()(shards, reduce)
+
+
+def _run_pipeline(
+    options: PipelineOptions, directory: str | None, shards: Sequence[Any], reduce: Reduce
+) -> Any:
+    """Run a pipeline to its end and read the file with the state.
+
+    Raises:
+        RuntimeError: If a shard can't be reduced; the message holds the error and the shard.
+        TypeError: If the shards are a PCollection.
+        ValueError: If there is no shard.
+    """
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="keras-initkit-") as here:
-            return _run(options, here, shards, reduce, merge)
+            return _run_pipeline(options, here, shards, reduce)
     if isinstance(shards, beam.PCollection):
         raise TypeError(
             "`shards` must be a sequence. Received: a PCollection. Combine it in its own pipeline: "
             "`pcollection | beam.CombineGlobally(MomentsFn(shape))`."
         )
-    parts = at_least_one(shards)
+    parts = list_shards(shards)
     # Beam's coder of Python objects can't encode functions that have no module.
-    coder = CloudpickleCoder()
+    encode = CloudpickleCoder().encode
     path = FileSystems.join(directory, f"keras-initkit-{uuid.uuid4().hex}.pickle")
+    write = beam.io.WriteToText(
+        path, shard_name_template="", append_trailing_newlines=False, coder=BytesCoder()
+    )
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
-            | "Shards" >> beam.Create([(i, coder.encode(part)) for i, part in enumerate(parts)])
-            | "Reduce" >> beam.Map(functools.partial(_reduce_encoded, reduce, len(parts)))
-            | "Merge" >> beam.CombineGlobally(_MergeFn(merge))
+            | "Shards" >> beam.Create([(place, encode(part)) for place, part in enumerate(parts)])
+            | "Reduce" >> beam.MapTuple(functools.partial(_reduce_encoded, reduce, len(parts)))
+            | "Merge" >> beam.CombineGlobally(_merge_if_any)
             | "Encode" >> beam.Map(pickle.dumps)
-            | "Write"
-            >> beam.io.WriteToText(
-                path,
-                shard_name_template="",
-                append_trailing_newlines=False,
-                coder=BytesCoder(),
-            )
+            | "Write" >> write
         )
     with FileSystems.open(path) as file:
-        state: State = pickle.loads(file.read())
+        state = pickle.loads(file.read())
     FileSystems.delete([path])
     return state
 
 
-def _reduce_encoded(
-    reduce: Callable[[Any], State], count: int, numbered: tuple[int, bytes]
-) -> State:
-    place, encoded = numbered
-    shard = CloudpickleCoder().decode(encoded)
+def _reduce_encoded(reduce: Reduce, count: int, place: int, encoded: bytes) -> Any:
     try:
-        return reduce(shard)
+        return reduce_shard(reduce, count, place, CloudpickleCoder().decode(encoded))
     except Exception as error:
         # Of an exception Beam keeps the message at most: no notes, and elsewhere no type.
-        message = f"{type(error).__name__}: {error}\n{place_of(place, count, shard)}"
-        raise RuntimeError(message) from error
+        notes = "\n".join(error.__notes__)
+        raise RuntimeError(f"{type(error).__name__}: {error}\n{notes}") from error
 
 
-class _MergeFn(beam.CombineFn):
-    """Merges states of any type; `None` is that of no shards."""
-
-    def __init__(self, merge: Callable[[Any, Any], Any]) -> None:
-        self.merge = merge
-
-    def create_accumulator(self) -> Any:
-        return None
-
-    def add_input(self, mutable_accumulator: Any, element: Any) -> Any:
-        if mutable_accumulator is None:
-            return copy.deepcopy(element)  # Beam forbids to change an element
-        return self.merge(mutable_accumulator, element)
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        states = [state for state in accumulators if state is not None]
-        return functools.reduce(self.merge, states) if states else None
-
-    def extract_output(self, accumulator: Any) -> Any:
-        return accumulator
+def _merge_if_any(states: Iterable[Any]) -> Any:
+    """Merge states; `None` is that of no shards."""
+    some = [state for state in states if state is not None]
+    return merge_states(some) if some else None

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_initkit.adapt.accumulate import (
-    Reading,
-    Result,
-    feature_names,
-    kept_axes,
-    statistics_of,
-)
-from keras_initkit.adapt.engines import Engine
+from keras_initkit.adapt.intake import Result, kept_axes
+from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.reading import read_statistics
+from keras_initkit.adapt.shards import Engine
 from keras_initkit.anatomy.tf_data import is_in_tf_data
 from keras_initkit.layers.scaling import (
     METHODS,
@@ -26,7 +21,6 @@ from keras_initkit.layers.scaling import (
     find_rest,
     spread_shape,
 )
-from keras_initkit.statistics.moments import Moments
 from keras_initkit.user_warnings import warn_user
 
 
@@ -193,7 +187,7 @@ class Normalization(keras.layers.Normalization):
                 "without them. Take those of a layer of the same method, or "
                 "`keras_initkit.Moments(…)`."
             )
-        result = statistics_of(
+        result = read_statistics(
             data,
             Reading(
                 mask=mask,
@@ -205,7 +199,7 @@ class Normalization(keras.layers.Normalization):
                 verbose=verbose,
             ),
             self.axis,
-            functools.partial(_make_moments, extremes=self.method == "min_max"),
+            extremes=self.method == "min_max",
             check=self._check_shape,
             initial=initial,
             engine=engine,
@@ -213,22 +207,21 @@ class Normalization(keras.layers.Normalization):
         self.take_statistics(result)
 
     def take_statistics(self, result: Result) -> None:
-        """Take over the statistics of a pass, with the accumulator that belongs to `method`."""
-        accumulator, dtype = result.accumulator, self.variable_dtype
-        scaling = compute_scaling(accumulator, dtype, self.method, self.feature_range)
+        """Take over the statistics of a pass, with extremes if `method` needs them."""
+        moments, dtype = result.moments, self.variable_dtype
+        scaling = compute_scaling(moments, dtype, self.method, self.feature_range)
         # Only now: a failed adapt must leave an unbuilt layer unbuilt.
         if not self.built:
             self.build(result.shape)
         shape = self.adapt_mean.shape
-        names = functools.partial(feature_names, shape=shape, names=result.names)
-        for problem in describe_problems(scaling, dtype, self.method, names):
+        for problem in describe_problems(scaling, dtype, self.method, result.name_features):
             warn_user(f"Layer {self.name!r}: {problem}")
         self.adapt_mean.assign(scaling.location.reshape(shape))
         self.adapt_variance.assign(np.square(scaling.scale).reshape(shape))
         held = np.asarray(keras.ops.convert_to_numpy(self._live_statistics()[0]), np.float64)
         rest = find_rest(scaling, held.ravel())
         self._rest = None if rest is None else (held.reshape(shape), rest.reshape(shape))
-        self._moments = accumulator
+        self._moments = moments
         self.finalize_state()
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
@@ -345,10 +338,6 @@ class Normalization(keras.layers.Normalization):
                 f"`data` must have the shape {(None, *built[1:])} of the built layer. "
                 f"Received: an incompatible shape, {shape}. Reshape the data, or adapt a new layer."
             )
-
-
-def _make_moments(features: int, extremes: bool) -> Moments:
-    return Moments((features,), extremes)
 
 
 def _spread(statistic: Any, axis: Sequence[int], input_shape: Sequence[int | None]) -> Any:

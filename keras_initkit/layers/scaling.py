@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.adapt.accumulate import kept_axes
+from keras_initkit.adapt.intake import kept_axes
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -10,19 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.adapt.accumulate import Intake, Reading, Result, run
-from keras_initkit.adapt.elements import Element, Elements
+from keras_initkit.adapt.intake import Intake, Result
+from keras_initkit.adapt.open import open_data
+from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.reader import Batch, OpenData
+from keras_initkit.adapt.reading import run
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.models.normalize.targets import Source
-from keras_initkit.statistics.moments import Moments, is_real
+from keras_initkit.statistics.moments import is_real
 from keras_initkit.wording import list_few
 
-Take = Callable[[Element], Any]
+Take = Callable[[Batch], Any]
 Arrays = dict[Port, NDArray[Any]]
 
 
 class Column(NamedTuple):
-    """The values of an input or output: `take` returns those of an element, of the port's rank."""
+    """The values of an input or output: `take` returns those of a batch, of the port's rank."""
 
     port: Port
     intake: Intake
@@ -30,7 +33,7 @@ class Column(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Targets of an element: y of the data, and the same rows of given arrays."""
+    """Targets of a batch: y of the data, and the same rows of given arrays."""
 
     y: Any
     arrays: Arrays
@@ -52,41 +55,40 @@ def read_statistics(
     arrays = {port: source for port, source in sources.items() if isinstance(source, np.ndarray)}
     if chosen or len(arrays) < len(sources):
         by_column = inputs.are_named or any(isinstance(s, str) for s in sources.values())
-        elements = reading.open(_name_arrays(data, inputs), "columns" if by_column else "matrix")
+        opened = open_data(_name_arrays(data, inputs), reading, by_column)
     else:  # nothing of the data is needed
-        elements = Elements(iter([Element(None)]), None, None, None)
+        opened = OpenData(iter([Batch(None)]), None)
     columns = [
-        *_input_columns(elements, inputs, chosen, reading),
-        *_target_columns(elements, outputs, sources, reading),
+        *_input_columns(opened, inputs, chosen, reading),
+        *_target_columns(opened, outputs, sources, reading),
     ]
     in_data = [column.take for column in columns if column.port not in arrays]
 
-    def count_rows(element: Element) -> int:
-        return len(in_data[0](element)) if in_data else max(map(len, arrays.values()))
+    def count_rows(batch: Batch) -> int:
+        return len(in_data[0](batch)) if in_data else max(map(len, arrays.values()))
 
-    elements = elements._replace(items=zip_targets(elements, arrays, reading, count_rows))
-    run(elements, reading, {column.intake: column.take for column in columns})
+    opened = opened._replace(batches=zip_targets(opened, arrays, reading, count_rows))
+    run(opened, reading, {column.intake: column.take for column in columns})
     return {column.port: column.intake.result() for column in columns}
 
 
 def zip_targets(
-    elements: Elements, arrays: Arrays, reading: Reading, count_rows: Callable[[Element], int]
-) -> Iterator[Element]:
-    """Yield elements with `Targets` in place of y, the rows of arrays beside those of the data.
+    opened: OpenData, arrays: Arrays, reading: Reading, count_rows: Callable[[Batch], int]
+) -> Iterator[Batch]:
+    """Yield batches with `Targets` in place of y, the rows of arrays beside those of the data.
 
     Raises:
         ValueError: If an array has fewer rows than are read, or more than the data.
     """
-    limited = reading.steps is not None or reading.max_rows is not None
-    if elements.rows is not None and not limited:
-        _check_rows(arrays, str(elements.rows), elements.rows, elements.rows)
+    if opened.rows is not None and not reading.is_limited:
+        _check_rows(arrays, str(opened.rows), opened.rows, opened.rows)
     start = 0
-    for element in elements.items:
-        stop = start + count_rows(element._replace(y=Targets(element.y, {})))
+    for batch in opened.batches:
+        stop = start + count_rows(batch._replace(y=Targets(batch.y, {})))
         needed = stop if reading.max_rows is None else min(stop, reading.max_rows)
         _check_rows(arrays, f"{stop} or more", needed)
         parts = {port: array[start:stop] for port, array in arrays.items()}
-        yield element._replace(y=Targets(element.y, parts))
+        yield batch._replace(y=Targets(batch.y, parts))
         start = stop
     _check_rows(arrays, str(start), most=start)
 
@@ -116,24 +118,21 @@ def _make_column(
         names = (port.name,) if features == 1 else None
     kept = () if port.axis is None else (port.axis,)
 
-    def make(size: int) -> Moments:
-        return Moments((size,), extremes=False)
-
-    intake = Intake(port.shape, kept, make, reading.nan, label, names)
-    return Column(port, intake, lambda element: fit_rank(values(element), port.shape, label))
+    intake = Intake(port.shape, kept, nan=reading.nan, label=label, names=names)
+    return Column(port, intake, lambda batch: fit_rank(values(batch), port.shape, label))
 
 
 def _input_columns(
-    elements: Elements, inputs: Ports, chosen: list[Port], reading: Reading
+    opened: OpenData, inputs: Ports, chosen: list[Port], reading: Reading
 ) -> Iterator[Column]:
-    keys = find_keys(elements.shape, inputs, chosen) if chosen else []
+    keys = find_keys(opened.shape, inputs, chosen) if chosen else []
 
-    def find(key: Any, element: Element) -> Any:
-        return element.x if key is None else element.x[key]
+    def find(key: Any, batch: Batch) -> Any:
+        return batch.x if key is None else batch.x[key]
 
     for port, key in zip(chosen, keys, strict=True):
         values = functools.partial(find, key)
-        yield _make_column(port, inputs.label("data", port), values, reading, elements.names)
+        yield _make_column(port, inputs.label("data", port), values, reading, opened.names)
 
 
 def find_keys(shape: Any, inputs: Ports, chosen: list[Port]) -> list[Any]:
@@ -166,14 +165,14 @@ def find_keys(shape: Any, inputs: Ports, chosen: list[Port]) -> list[Any]:
 
 
 def _target_columns(
-    elements: Elements, outputs: Ports, sources: dict[Port, Source], reading: Reading
+    opened: OpenData, outputs: Ports, sources: dict[Port, Source], reading: Reading
 ) -> Iterator[Column]:
-    def find(port: Port, source: Source, element: Element) -> Any:
+    def find(port: Port, source: Source, batch: Batch) -> Any:
         if isinstance(source, str):
-            return element.x[source]
-        return pick(element.y.y, port, outputs) if source is True else element.y.arrays[port]
+            return batch.x[source]
+        return pick(batch.y.y, port, outputs) if source is True else batch.y.arrays[port]
 
-    known = elements.shape if isinstance(elements.shape, Mapping) else {}
+    known = opened.shape if isinstance(opened.shape, Mapping) else {}
     for port, source in sources.items():
         if isinstance(source, str) and source not in known:
             raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import pickle
 import re
 from collections.abc import Callable
@@ -17,50 +15,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that
 from numpy.typing import NDArray
 
-from keras_initkit.adapt import engines
-from keras_initkit.adapt.beam import MomentsFn, beam_engine
+from keras_initkit.adapt.beam import MomentsFn, beam_engine, run
+from keras_initkit.adapt.engines import find_engine
 from keras_initkit.statistics.moments import Moments
-
-FEATURES = 3
-TOLERANCE = 1e-12
-CUTS = [0, 0, 1, 2, 1000, 1000, 1300, 4000, 4321, 4321]
-
-
-def moments_of(shard: Any) -> Moments:
-    if callable(shard):
-        shard = shard()
-    if isinstance(shard, str):
-        shard = np.load(shard)
-    if np.isnan(shard).any():
-        raise ValueError("`data` must be finite. Received: NaN.")
-    return Moments((FEATURES,)).update(shard)
-
-
-def merged(first: Moments, second: Moments) -> Moments:
-    return first.merge(second)
-
-
-def table(offset: float = 1e6) -> NDArray[Any]:
-    rows = np.random.default_rng(0).normal(offset, 1.0, (4321, FEATURES))
-    return rows * np.array([1.0, 1e-3, 1e3])
-
-
-def shards_of(rows: NDArray[Any]) -> list[NDArray[Any]]:
-    return [rows[start:end] for start, end in itertools.pairwise(CUTS)]
-
-
-def check(moments: Moments, rows: NDArray[Any]) -> None:
-    single = Moments((FEATURES,)).update(rows)
-    np.testing.assert_array_equal(moments.count, len(rows))
-    for column in range(FEATURES):
-        values = rows[:, column]
-        mean = values[0] + math.fsum(values - values[0]) / len(values)
-        squares = math.fsum((values - mean) ** 2) - math.fsum(values - mean) ** 2 / len(values)
-        assert moments.mean[column] == pytest.approx(mean, rel=TOLERANCE, abs=0)
-        assert moments.m2[column] == pytest.approx(squares, rel=TOLERANCE, abs=0)
-    np.testing.assert_allclose(moments.variance, single.variance, rtol=TOLERANCE, atol=0)
-    np.testing.assert_array_equal(moments.min, single.min)
-    np.testing.assert_array_equal(moments.max, single.max)
+from tests.keras_initkit.adapt.sharded import (
+    FEATURES,
+    Joined,
+    check,
+    cut,
+    reduce_to_moments,
+    table,
+)
 
 
 def checked(rows: NDArray[Any]) -> Callable[[list[Moments]], None]:
@@ -80,18 +45,18 @@ def local_pipeline() -> beam.Pipeline:
 @pytest.mark.parametrize("offset", [0.0, -3.0, 1e6])
 def test_the_engine_gives_the_moments_of_one_pass(offset: float) -> None:
     rows = table(offset)
-    check(engines.beam(shards_of(rows), moments_of, merged), rows)
+    check(find_engine("beam")(cut(rows), reduce_to_moments), rows)
 
 
 def test_workers_open_paths_and_call_functions(tmp_path: Path) -> None:
     rows = table()
-    first, second, *rest = shards_of(rows)
+    first, second, *rest = cut(rows)
     shards: list[Any] = [first, lambda: second]
     for number, shard in enumerate(rest):
         path = str(tmp_path / f"{number}.npy")
         np.save(path, shard)
         shards.append(path)
-    check(engines.beam(shards, lambda shard: moments_of(shard), merged), rows)
+    check(run(shards, lambda shard: reduce_to_moments(shard)), rows)
 
 
 def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
@@ -99,7 +64,7 @@ def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
         [], runner="FnApiRunner", direct_running_mode="multi_processing", direct_num_workers=2
     )
     rows = table()
-    check(beam_engine(options, str(tmp_path))(shards_of(rows), moments_of, merged), rows)
+    check(beam_engine(options, str(tmp_path))(cut(rows), reduce_to_moments), rows)
     assert not list(tmp_path.iterdir())
 
 
@@ -115,24 +80,16 @@ def test_the_result_is_written_to_the_temp_location(
 
     monkeypatch.setattr(beam.io, "WriteToText", noted)
     options = PipelineOptions([], runner="FnApiRunner", temp_location=str(tmp_path))
-    assert beam_engine(options)([1, 2], float, max) == 2.0
+    assert beam_engine(options)([1, 2], Joined).items in ([1, 2], [2, 1])
     (path,) = written
     assert Path(path).parent == tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_combine_globally() -> None:
-    rows = table()
-    with local_pipeline() as pipeline:
-        batches = pipeline | beam.Create(shards_of(rows))
-        moments = batches | beam.CombineGlobally(MomentsFn((FEATURES,)))
-        assert_that(moments, checked(rows))
-
-
 def test_combine_globally_in_a_tree() -> None:
     rows = table()
     with local_pipeline() as pipeline:
-        batches = pipeline | beam.Create(shards_of(rows))
+        batches = pipeline | beam.Create(cut(rows))
         moments = batches | beam.CombineGlobally(MomentsFn((FEATURES,))).with_fanout(3)
         assert_that(moments, checked(rows))
 
@@ -147,8 +104,7 @@ def test_combine_per_key() -> None:
 
     with local_pipeline() as pipeline:
         batches = pipeline | beam.Create(
-            [("first", part) for part in shards_of(rows)]
-            + [("second", -part) for part in shards_of(rows)]
+            [("first", part) for part in cut(rows)] + [("second", -part) for part in cut(rows)]
         )
         assert_that(batches | beam.CombinePerKey(MomentsFn((FEATURES,))), check_keys)
 
@@ -167,29 +123,27 @@ def test_combine_nothing() -> None:
 def test_the_combine_fn_by_hand() -> None:
     rows = table()
     combine = pickle.loads(pickle.dumps(MomentsFn((FEATURES,))))
-    accumulators = [
-        combine.add_input(combine.create_accumulator(), part) for part in shards_of(rows)
-    ]
+    accumulators = [combine.add_input(combine.create_accumulator(), part) for part in cut(rows)]
     accumulators = [pickle.loads(pickle.dumps(each)) for each in accumulators]
     check(combine.extract_output(combine.merge_accumulators(iter(accumulators))), rows)
 
 
 def test_an_error_says_which_shard_it_was() -> None:
-    shards = shards_of(table())
+    shards = cut(table())
     shards[6] = np.full((2, 3), np.nan)
     with pytest.raises(RuntimeError) as error:
-        engines.beam(shards, moments_of, merged)
+        run(shards, reduce_to_moments)
     assert str(error.value).startswith(
         "ValueError: `data` must be finite. Received: NaN.\nThis was in shards[6] of 9: array([[nan"
     )
 
 
 def test_an_error_without_a_message_says_it_too() -> None:
-    def missing(shard: int) -> int:
+    def missing(shard: int) -> Any:
         raise FileNotFoundError(2, "No such file", f"part-{shard}.npy")
 
     with pytest.raises(RuntimeError) as error:
-        engines.beam([7], missing, max)
+        run([7], missing)
     assert str(error.value).startswith(
         "FileNotFoundError: [Errno 2] No such file: 'part-7.npy'\nThis was in shards[0] of 1: 7"
     )
@@ -197,13 +151,13 @@ def test_an_error_without_a_message_says_it_too() -> None:
 
 def test_no_shards() -> None:
     with pytest.raises(ValueError, match=r"^`shards` must hold at least one shard\. Received: no"):
-        engines.beam([], moments_of, merged)
+        run([], reduce_to_moments)
 
 
 def test_a_pcollection() -> None:
     batches = beam.Pipeline(options=PipelineOptions([])) | beam.Create([1])
     with pytest.raises(TypeError) as error:
-        engines.beam(batches, moments_of, merged)
+        run(batches, reduce_to_moments)
     assert str(error.value) == (
         "`shards` must be a sequence. Received: a PCollection. Combine it in its own pipeline: "
         "`pcollection | beam.CombineGlobally(MomentsFn(shape))`."

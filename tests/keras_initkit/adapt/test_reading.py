@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit import Moments
-from keras_initkit.adapt import accumulate
-from keras_initkit.adapt.accumulate import Intake, feature_tables
+from keras_initkit.adapt import progress
+from keras_initkit.adapt.intake import Intake, feature_tables
 from keras_initkit.layers import Normalization
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -210,7 +210,7 @@ def test_progress_is_shown_on_request_and_when_it_takes_long(
     assert capsys.readouterr().out == ""
     adapted(batches, {"verbose": 1})
     assert "700/" in capsys.readouterr().out
-    monkeypatch.setattr(accumulate, "_SECONDS_WITHOUT_PROGRESS", 0.0)
+    monkeypatch.setattr(progress, "_SECONDS_WITHOUT_PROGRESS", 0.0)
     adapted(table())
     assert "700/700" in capsys.readouterr().out
 
@@ -289,10 +289,10 @@ def test_a_pass_by_extremes_goes_on_from_such_only() -> None:
 def test_an_engine_gives_the_same() -> None:
     x = table()
 
-    def engine(parts: Any, reduce: Any, merge: Any) -> Any:
-        states = [reduce(part) for part in parts]
+    def engine(shards: Any, reduce: Any) -> Any:
+        states = [reduce(shard) for shard in shards]
         while len(states) > 1:
-            states.append(merge(states.pop(0), states.pop(0)))
+            states.append(states.pop(0).merge(states.pop(0)))
         return states[0]
 
     parts = [x[:5], lambda: x[5:400], [x[400:500], x[500:]]]
@@ -454,19 +454,14 @@ def test_a_pass_takes_little_memory() -> None:
 # Intake.
 
 
-def test_small_batches_are_joined_in_order() -> None:
+def test_small_batches_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Array] = []
-
-    class Kept(Moments):
-        def update(self, batch: Array, mask: Any = None, sample_weight: Any = None) -> Any:
-            seen.append(batch.copy())
-            return super().update(batch, mask, sample_weight)
-
+    monkeypatch.setattr(Moments, "update", lambda self, batch, *_: seen.append(batch.copy()))
     generator = np.random.default_rng(6)
     sizes = [1, 3, 0, 70_000, 2, 30_000, 30_000, 5]
     batches = [generator.random((size, 7)).astype("float32") for size in sizes]
     batches.append(np.ones((2, 7)))
-    intake = Intake((None, 7), (-1,), lambda features: Kept((features,)))
+    intake = Intake((None, 7), (-1,))
     for batch in batches:
         intake.push(batch)
     intake.flush()

@@ -1,0 +1,53 @@
+"""How data are read: the options that `adapt()` and functions on models share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+NAN_POLICIES = ("error", "ignore", "propagate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Options of a pass over data.
+
+    Attributes:
+        mask: Booleans of the leading axes of the data, true where values count. For data that
+            are given whole.
+        mask_value: Steps all of whose features (along the last axis) have this value do not
+            count, as for `keras.layers.Masking`.
+        sample_weight: Weights of the leading axes of the data. For data that are given whole; in
+            streams, weights are the third item of a batch.
+        nan: Meaning of NaN: one of `NAN_POLICIES`.
+        steps: Number of batches after which to stop.
+        max_rows: Number of rows after which to stop.
+        verbose: Whether to show progress: 0, 1 or "auto", for passes that take some seconds.
+    """
+
+    mask: Any = None
+    mask_value: float | None = None
+    sample_weight: Any = None
+    nan: str = "error"
+    steps: int | None = None
+    max_rows: int | None = None
+    verbose: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.nan not in NAN_POLICIES:
+            raise ValueError(
+                f"`nan` must be one of {', '.join(map(repr, NAN_POLICIES))}. Received: "
+                f"nan={self.nan!r}."
+            )
+        for name in ("steps", "max_rows"):
+            limit = getattr(self, name)
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise ValueError(
+                    f"`{name}` must be a positive integer, or None for all there is. Received: "
+                    f"{name}={limit!r}."
+                )
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the pass stops by itself, so that data may be endless."""
+        return self.steps is not None or self.max_rows is not None

@@ -1,0 +1,119 @@
+"""One pass over data: batches go in, the statistics of features come out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_initkit.adapt.engines import find_engine
+from keras_initkit.adapt.intake import Intake, Result, Shape
+from keras_initkit.adapt.open import open_data
+from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.progress import Progress, note_interrupt
+from keras_initkit.adapt.reader import Batch, OpenData
+from keras_initkit.adapt.shards import Engine
+from keras_initkit.statistics.moments import Moments
+from keras_initkit.user_warnings import warn_user
+from keras_initkit.wording import list_few
+
+
+def read_statistics(
+    data: Any,
+    reading: Reading,
+    axis: Sequence[int],
+    *,
+    extremes: bool = False,
+    check: Callable[[Shape], None] = lambda shape: None,
+    initial: Moments | None = None,
+    engine: str | Engine | None = None,
+) -> Result:
+    """Read data in one pass and return the statistics of their features.
+
+    Args:
+        data: One array a batch, of any kind that `open_data` accepts; with an engine, a list of
+            shards: such data each, or functions that return such.
+        reading: Options.
+        axis: The axes along which each index is a feature.
+        extremes: Whether minima and maxima are wanted.
+        check: Is called with the data's shape, before anything is read if there is no engine.
+        initial: Moments to go on from; they are left as they are.
+        engine: Reader of shards: see `find_engine`.
+
+    Raises:
+        TypeError: If the data are of a type that can't be read.
+        ValueError: If they are empty, endless, or do not fit `reading` and `axis`.
+    """
+    if engine is None:
+        result = _read_array(reading, tuple(axis), extremes, check, data)
+    else:
+        read_shard = functools.partial(_read_shard, reading, tuple(axis), extremes)
+        result = find_engine(engine)(data, read_shard)
+        check(result.shape)
+    if initial is not None:
+        result = result.merge(result._replace(moments=initial))
+    return result
+
+
+def run(data: OpenData, reading: Reading, intakes: Mapping[Intake, Callable[[Batch], Any]]) -> None:
+    """Read batches until there are no more, a limit is reached, or Ctrl-C is pressed.
+
+    Args:
+        data: The data.
+        reading: Options: limits, progress.
+        intakes: Functions that pick from a batch the array for an intake.
+    """
+    limits = [rows for rows in (data.rows, reading.max_rows) if rows is not None]
+    progress = Progress(
+        min(limits, default=None) if reading.steps is None else None, reading.verbose
+    )
+    rows = steps = 0
+    with note_interrupt() as stop:
+        for batch in data.batches:
+            count = 0
+            for intake, pick in intakes.items():
+                array, weight = pick(batch), batch.sample_weight
+                if reading.max_rows is not None:
+                    array = array[: reading.max_rows - rows]
+                    weight = weight if weight is None else weight[: len(array)]
+                intake.push(array, weight)
+                count = len(array)
+            rows, steps = rows + count, steps + 1
+            progress.update(rows)
+            if stop or steps == reading.steps or rows == reading.max_rows:
+                break
+        for intake in intakes:
+            intake.flush()
+    progress.close(rows)
+    if stop:
+        warn_user(f"Interrupted: the statistics are those of the {rows} rows that were read.")
+
+
+def _read_array(
+    reading: Reading,
+    axis: tuple[int, ...],
+    extremes: bool,
+    check: Callable[[Shape], None],
+    data: Any,
+) -> Result:
+    source = open_data(data, reading)
+    if not isinstance(source.shape, tuple) or not all(
+        size is None or isinstance(size, int) for size in source.shape
+    ):
+        is_dict = isinstance(source.shape, Mapping)
+        keys = source.shape if is_dict else range(len(source.shape))
+        raise TypeError(
+            "`data` must be one array a batch, for one layer. Received: inputs of the structure "
+            f"{list_few(keys)}. Use `keras_initkit.with_normalization(model, data)`, or "
+            "adapt one layer for each input."
+        )
+    check(source.shape)
+    intake = Intake(source.shape, axis, extremes=extremes, nan=reading.nan, names=source.names)
+    run(source, reading, {intake: lambda batch: batch.x})
+    return intake.result()
+
+
+def _read_shard(reading: Reading, axis: tuple[int, ...], extremes: bool, shard: Any) -> Result:
+    """Read a shard, which may be a function that returns it."""
+    data = shard() if callable(shard) else shard
+    return _read_array(reading, axis, extremes, lambda shape: None, data)

@@ -1,0 +1,132 @@
+"""Statistics over shards by Dask: those of a single pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import dask.bag
+import dask.dataframe
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+import pytest
+from dask import delayed
+from dask.distributed import Client, LocalCluster
+
+from keras_initkit.adapt.dask import run
+from keras_initkit.layers import Normalization
+from tests.keras_initkit.adapt.sharded import (
+    Joined,
+    check,
+    cut,
+    reduce_to_moments,
+    reduce_to_process,
+    table,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.parametrize("offset", [0.0, -3.0, 1e6])
+def test_it_gives_the_moments_of_one_pass(offset: float) -> None:
+    check(run(cut(table(offset)), reduce_to_moments), table(offset))
+
+
+def test_the_workers_of_the_current_client_open_paths_and_call_functions(
+    client: Client, tmp_path: Path
+) -> None:
+    first, second, *rest = cut(table())
+    shards: list[Any] = [first, lambda: second]
+    for number, shard in enumerate(rest):
+        path = str(tmp_path / f"{number}.npy")
+        np.save(path, shard)
+        shards.append(path)
+    check(run(shards, reduce_to_moments), table())
+    workers = set(client.run(os.getpid).values())
+    assert len(workers) == 2
+    assert set(run(range(20), reduce_to_process).items) <= workers
+
+
+def test_one_shard() -> None:
+    check(run([table()], reduce_to_moments), table())
+
+
+@pytest.mark.parametrize(
+    ("collection", "partitions"),
+    [
+        (lambda rows: dask.array.from_array(rows, chunks=((1000, 3321), (3,))), 2),
+        (lambda rows: dask.array.from_array(rows, chunks=((1, 0, 4320), (1, 2))), 3),
+        (lambda rows: dask.dataframe.from_pandas(pd.DataFrame(rows), npartitions=5), 5),
+        (lambda rows: dask.bag.from_sequence(rows.tolist(), partition_size=1200).map(tuple), 4),
+        (lambda rows: delayed(np.copy)(rows), 1),
+        (lambda rows: [delayed(np.copy)(part) for part in cut(rows)], 9),
+    ],
+    ids=["array", "array cut both ways", "data frame", "bag", "delayed", "list of delayed"],
+)
+def test_dask_collections_are_cut_as_they_are(collection: Any, partitions: int) -> None:
+    check(run(collection(table()), reduce_to_moments), table())
+    assert len(run(collection(table()), Joined).items) == partitions
+
+
+def test_a_layer_adapts_on_a_cluster_of_processes(client: Client, tmp_path: Path) -> None:
+    rows = table(1e3)
+    paths = [tmp_path / f"{place}.parquet" for place in range(3)]
+    for path, part in zip(paths, np.array_split(rows, 3), strict=True):
+        columns = dict(zip("abcdefgh", part.T, strict=False))
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    alone, layer = Normalization(), Normalization()
+    alone.adapt(rows)
+    for data in ([str(path) for path in paths], dask.array.from_array(rows, chunks=(50, 1))):
+        layer.adapt(data, engine="dask")
+        np.testing.assert_allclose(layer.moments.mean, alone.moments.mean, rtol=1e-12)
+        np.testing.assert_allclose(layer.moments.m2, alone.moments.m2, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"an incompatible shape|the same features"):
+        layer.adapt([rows, rows[:, :1]], engine="dask")
+
+
+def test_states_are_merged_in_the_order_of_the_shards() -> None:
+    assert run(list(range(100)), Joined).items == list(range(100))
+
+
+@pytest.mark.parametrize("where", ["threads", "cluster"])
+def test_an_error_says_which_shard_it_was(request: pytest.FixtureRequest, where: str) -> None:
+    if where == "cluster":
+        request.getfixturevalue("client")
+    shards = cut(table())
+    shards[6] = np.full((2, 3), np.nan)
+    with pytest.raises(ValueError, match=r"^`data` must be finite. Received: NaN.") as error:
+        run(shards, reduce_to_moments)
+    (note,) = error.value.__notes__
+    assert note.startswith("This was in shards[6] of 9: array([[nan")
+
+
+def test_a_dask_collection_without_partitions() -> None:
+    class Labelled:
+        def __dask_graph__(self) -> dict[str, int]:
+            return {"x": 1}
+
+    with pytest.raises(TypeError) as error:
+        run(Labelled(), reduce_to_moments)  # type: ignore[arg-type]
+    assert str(error.value) == (
+        "`shards` must be a sequence, or a Dask array, data frame, bag or Delayed. Received: "
+        "Labelled. Pass what it is made of, e.g. the `.data` of an xarray.DataArray."
+    )
