@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.adapt.accumulate import Reading
+from keras_initkit.adapt.options import Reading
 from keras_initkit.models.normalize.choice import choose_inputs
 from keras_initkit.models.normalize.columns import fit_rank, read_statistics
 from keras_initkit.models.normalize.ports import read_ports
@@ -37,7 +37,7 @@ def read(model: Any, data: Any, targets: Any = None, **options: Any) -> dict[str
     chosen, _ = choose_inputs(model, inputs, None, None)
     sources = find_sources(targets, outputs)
     results = read_statistics(data, Reading(**options), inputs, chosen, outputs, sources)
-    return {port.name: result.accumulator for port, result in results.items()}
+    return {port.name: result.moments for port, result in results.items()}
 
 
 def check(moments: Any, values: Array) -> None:
