@@ -28,17 +28,17 @@ layers = keras.layers
 
 
 def resnet50() -> keras.Model:
-    """ResNet50: 26 million parameters."""
+    """Build ResNet50: 26 million parameters."""
     return keras.applications.ResNet50(weights=None)
 
 
 def xception() -> keras.Model:
-    """Xception: 23 million parameters."""
+    """Build Xception: 23 million parameters."""
     return keras.applications.Xception(weights=None)
 
 
 def bert() -> keras.Model:
-    """Twelve encoder blocks of width 768: 85 million parameters."""
+    """Build twelve encoder blocks of width 768: 85 million parameters."""
     inputs = keras.Input((128, 768))
     x = inputs
     for _ in range(12):
@@ -54,23 +54,23 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 
 
 def ways(model: keras.Model) -> dict[str, Callable[[], object]]:
-    """What is timed, by the heading of its column."""
+    """Return the functions to time, by the headings of their columns."""
     kernels = [(tuple(w.shape), w.dtype) for w in model.weights if "kernel" in w.name]
     theirs, ours = keras.initializers.HeNormal(), HeNormal()
 
-    def drawn_by(initializer: Callable[..., object]) -> None:
+    def draw_by(initializer: Callable[..., object]) -> None:
         for shape, dtype in kernels:
             keras.ops.convert_to_numpy(initializer(shape, dtype=dtype))
 
-    def redrawn_by(initializer: object) -> None:
+    def redraw_by(initializer: object) -> None:
         rules = {keras.Layer: initializer}
         keras_initkit.reinitialize(model, rules, seed=0, only=re.compile("kernel[^/]*$"))
 
     return {
-        "Keras's": lambda: drawn_by(theirs),
-        "ours": lambda: drawn_by(ours),
-        "reinitialize, Keras's": lambda: redrawn_by(theirs),
-        "reinitialize, ours": lambda: redrawn_by(ours),
+        "Keras's": lambda: draw_by(theirs),
+        "ours": lambda: draw_by(ours),
+        "reinitialize, Keras's": lambda: redraw_by(theirs),
+        "reinitialize, ours": lambda: redraw_by(ours),
     }
 
 

@@ -1,15 +1,15 @@
-"""Variance that He initialization leads to in Keras, PyTorch, JAX and with ours, layer by layer.
+"""Variance after He initialization in Keras, PyTorch, JAX and with ours, layer by layer.
 
     pip install '.[jax,torch]'
     python benchmarks/initializers_table.py            # prints the tables, in some minutes
     python benchmarks/initializers_table.py --write    # replaces those of the docs
 
 Each weight is drawn as a user of the library draws it: by Keras for a Keras layer, by
-`torch.nn.init` for the module of PyTorch, by `jax.nn.initializers` for the shape that Flax's layer
-gives it, and by `keras_initkit.reinitialize` for the Keras layer. Then it is put into the Keras
-layer, and what the layer makes of independent normal numbers of mean square 1 is measured: forward
+`torch.nn.init` for the module of PyTorch, by `jax.nn.initializers` for the shape in Flax's
+layer, and by `keras_initkit.reinitialize` for the Keras layer. Then it is put into the Keras
+layer, and independent normal numbers of mean square 1 are sent through the layer: forward for
 its outputs, for fans in; backward the gradient of its inputs, for fans out. A figure is their mean
-square relative to the intended one: 2 for He's, which suits ReLU, 1 for orthogonal kernels.
+square relative to the intended one: 2 for He's, for ReLU, 1 for orthogonal kernels.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Way(NamedTuple):
     """A way to initialize, in each library.
 
     Attributes:
-        intended: Mean square that it is to lead to.
+        intended: Mean square after it, as intended.
         keras: Initializer of a seed.
         torch: Fills a tensor.
         jax: Draws for a key and a shape.
@@ -92,7 +92,7 @@ ORTHOGONAL = Way(
 
 
 def call(layer: Any, x: Any) -> Any:
-    """What a layer makes of its inputs."""
+    """Return the outputs of a layer."""
     return layer(x)
 
 
@@ -100,17 +100,18 @@ class Case(NamedTuple):
     """A kernel of a layer.
 
     Attributes:
-        name: What it is called in the table.
-        make: Makes the Keras layer that draws it with an initializer.
+        name: Its name in the table.
+        make: Makes the Keras layer from the initializer of the kernel.
         inputs: Shape of the inputs, with a batch.
-        torch: Draws it as PyTorch does, in the layout of Keras, given what draws a parameter.
-        jax: The same for JAX, given what draws an array of a shape.
+        torch: Draws it as PyTorch does, in the layout of Keras, with a function that fills a
+            parameter.
+        jax: The same for JAX, with a function that draws an array of a shape.
         path: End of the weight's path.
-        forward: What is linear in the inputs of that weight.
+        forward: A function of layer and inputs, linear in the inputs of that weight.
         is_orthogonal: Whether it is to be orthogonal. Otherwise it is He's.
-        is_indexed: Whether inputs are indices, which have no gradient.
-        gates: How many maps the kernel holds, of which one is looked at.
-        inputs_built: Shape that the layer is built with, if it is not that of the inputs.
+        is_indexed: Whether inputs are indices, without a gradient.
+        gates: Number of maps in the kernel; the first is looked at.
+        inputs_built: Shape to build the layer with, if it is not that of the inputs.
     """
 
     name: str
@@ -127,7 +128,7 @@ class Case(NamedTuple):
 
 
 def convolution(name: str, groups: int = 1, **kwargs: Any) -> Case:
-    """The case of a convolution of 64 channels."""
+    """Return the case of a convolution of 64 channels."""
     return Case(
         name,
         lambda kernel: layers.Conv2D(64, 3, kernel_initializer=kernel, groups=groups, **kwargs),
@@ -138,7 +139,7 @@ def convolution(name: str, groups: int = 1, **kwargs: Any) -> Case:
 
 
 def depthwise(name: str, multiplier: int, **kwargs: Any) -> Case:
-    """The case of a depthwise convolution of 64 channels."""
+    """Return the case of a depthwise convolution of 64 channels."""
     return Case(
         name,
         lambda kernel: layers.DepthwiseConv2D(
@@ -155,7 +156,7 @@ def depthwise(name: str, multiplier: int, **kwargs: Any) -> Case:
 
 
 def separable(part: str) -> Case:
-    """The case of a kernel of a separable convolution, in which the other one is an identity."""
+    """Return the case of a kernel of a separable convolution; the other one is an identity."""
     other = {"depthwise": "pointwise", "pointwise": "depthwise"}[part]
     identity = Dirac() if other == "pointwise" else DepthwiseIdentity()
     return Case(
@@ -169,7 +170,7 @@ def separable(part: str) -> Case:
 
 
 class DepthwiseIdentity(keras.initializers.Initializer):
-    """A depthwise kernel that is 1 at its centre, and 0 elsewhere."""
+    """A depthwise kernel of 1 at its centre, and 0 elsewhere."""
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         """Return a kernel (rows, columns, channels, 1)."""
@@ -178,8 +179,8 @@ class DepthwiseIdentity(keras.initializers.Initializer):
         return keras.ops.convert_to_tensor(kernel)
 
 
-def transposed(name: str, outputs: int, size: int, strides: int = 1) -> Case:
-    """The case of a transposed convolution of 64 channels."""
+def transposed_convolution(name: str, outputs: int, size: int, strides: int = 1) -> Case:
+    """Return the case of a transposed convolution of 64 channels."""
     return Case(
         name,
         lambda kernel: layers.Conv2DTranspose(outputs, size, strides, kernel_initializer=kernel),
@@ -192,7 +193,7 @@ def transposed(name: str, outputs: int, size: int, strides: int = 1) -> Case:
 
 
 def recurrent(cls: Any, module: Any, gates: int, path: str) -> Case:
-    """The case of a kernel of a gated layer: of inputs or, orthogonal, of the state."""
+    """Return the case of a kernel of a gated layer: of inputs or, orthogonal, of the state."""
     is_state = path == "recurrent_kernel"
     argument = "recurrent_initializer" if is_state else "kernel_initializer"
     parameter = "weight_hh_l0" if is_state else "weight_ih_l0"
@@ -220,7 +221,7 @@ def recurrent(cls: Any, module: Any, gates: int, path: str) -> Case:
 
 
 def first_gate(cell: Any, x: Any, is_state: bool) -> Any:
-    """What a cell hands to the activation of its first gate, of its inputs or its state alone."""
+    """Return the input of the activation of a cell's first gate, from its inputs or state alone."""
     seen = []
 
     def watched(z: Any) -> Any:
@@ -235,7 +236,7 @@ def first_gate(cell: Any, x: Any, is_state: bool) -> Any:
 
 
 def attention(part: str) -> Case:
-    """The case of a projection of an attention layer with 8 heads of 16 units."""
+    """Return the case of a projection of an attention layer with 8 heads of 16 units."""
     is_output = part == "output"
 
     def of_torch(draw: Draw) -> Array:
@@ -279,8 +280,8 @@ CASES = (
     depthwise("… stride 2", 1, strides=2),
     separable("depthwise"),
     separable("pointwise"),
-    transposed("Conv2DTranspose 3x3, 64 → 16", 16, 3),
-    transposed("Conv2DTranspose 4x4, stride 2, 64 → 3", 3, 4, strides=2),
+    transposed_convolution("Conv2DTranspose 3x3, 64 → 16", 16, 3),
+    transposed_convolution("Conv2DTranspose 4x4, stride 2, 64 → 3", 3, 4, strides=2),
     recurrent(layers.LSTM, nn.LSTM, 4, "kernel"),
     recurrent(layers.LSTM, nn.LSTM, 4, "recurrent_kernel"),
     recurrent(layers.GRU, nn.GRU, 3, "kernel"),
@@ -305,8 +306,8 @@ CASES = (
 )
 
 
-def built(case: Case, kernel: Any) -> Any:
-    """The Keras layer of a case, with an initializer."""
+def build(case: Case, kernel: Any) -> Any:
+    """Build the Keras layer of a case, with an initializer."""
     layer = case.make(kernel)
     shape = (None, *(case.inputs_built or case.inputs)[1:])
     if isinstance(layer, layers.MultiHeadAttention):
@@ -317,16 +318,16 @@ def built(case: Case, kernel: Any) -> Any:
 
 
 def weight(case: Case, layer: Any) -> Any:
-    """The weight that a case is about."""
+    """Find the weight of a case."""
     return next(w for w in layer.weights if f"/{w.path}".endswith("/" + case.path))
 
 
 def drawers(case: Case, way: Way) -> dict[str, Callable[[int], Array] | None]:
-    """What draws the weight from a seed, for each library; `None` if it has no such layer."""
-    reused = built(case, "zeros")
+    """Return a function of a seed that draws the weight, for each library; `None` without one."""
+    reused = build(case, "zeros")
 
     def by_keras(seed: int) -> Array:
-        return keras.ops.convert_to_numpy(weight(case, built(case, way.keras(seed))))
+        return keras.ops.convert_to_numpy(weight(case, build(case, way.keras(seed))))
 
     def by_torch(seed: int) -> Array:
         def draw(parameter: Any) -> Array:
@@ -357,8 +358,8 @@ def drawers(case: Case, way: Way) -> dict[str, Callable[[int], Array] | None]:
 
 
 def factors(case: Case, way: Way) -> list[float | None]:
-    """Mean square relative to the intended one, for each library."""
-    layer = built(case, "zeros")
+    """Measure the mean square relative to the intended one, for each library."""
+    layer = build(case, "zeros")
     variable = weight(case, layer)
     draws = max(4, math.ceil(NUMBERS * case.gates / math.prod(variable.shape)))
     result: list[float | None] = []
@@ -376,7 +377,7 @@ def factors(case: Case, way: Way) -> list[float | None]:
 
 
 def mean_square(case: Case, layer: Any, backward: bool, rng: np.random.Generator) -> float:
-    """Mean square of outputs for random inputs; or of their gradient for one of the outputs."""
+    """Measure the mean square of outputs of random inputs; or of the gradient of the inputs."""
     if case.is_indexed:
         x = rng.integers(0, layer.input_dim, case.inputs)
         return float(np.mean(np.square(case.forward(layer, x))))
@@ -391,12 +392,12 @@ def mean_square(case: Case, layer: Any, backward: bool, rng: np.random.Generator
 
 
 def normal(rng: np.random.Generator, shape: Sequence[int]) -> Any:
-    """Independent normal numbers."""
+    """Draw independent normal numbers."""
     return keras.ops.convert_to_tensor(rng.standard_normal(shape, dtype=np.float32))
 
 
 def interior_mean_square(tensor: Any, has_borders: bool) -> float:
-    """Mean square; of maps (batch, rows, columns, channels) without their borders."""
+    """Return the mean square; of maps (batch, rows, columns, channels) without their borders."""
     array = np.asarray(tensor, np.float64)
     if has_borders:
         array = array[:, BORDER:-BORDER, BORDER:-BORDER]
@@ -404,31 +405,31 @@ def interior_mean_square(tensor: Any, has_borders: bool) -> float:
 
 
 def table(backward: bool) -> Iterable[str]:
-    """The lines of a table."""
+    """Yield the lines of a table."""
     fan = "fan_out" if backward else "fan_in"
     yield f"| kernel | shape | {fan} | {' | '.join(LIBRARIES)} |"
     yield "|---|---|" + "---:|" * (1 + len(LIBRARIES))
     for case in CASES:
         if backward and (case.is_indexed or case.is_orthogonal):
             continue
-        layer = built(case, "zeros")
+        layer = build(case, "zeros")
         variable = weight(case, layer)
         way = ORTHOGONAL if case.is_orthogonal else HE_OUT if backward else HE_IN
         true = getattr(keras_initkit.fans(layer, variable), fan)
-        cells = " | ".join(map(shown, factors(case, way)))
+        cells = " | ".join(map(format_factor, factors(case, way)))
         yield f"| {case.name} | {tuple(variable.shape)} | {true:g} | {cells} |"
 
 
-def shown(factor: float | None) -> str:
-    """A figure in the table; in bold if it is not 1."""
+def format_factor(factor: float | None) -> str:
+    """Format a figure in the table; in bold if it is not 1."""
     if factor is None:
         return "–"
     number = f"{factor:.2f}" if factor > 0.095 else f"{factor:.2g}"
     return number if abs(factor - 1.0) < 0.03 else f"**{number}**"
 
 
-def replaced(page: str, name: str, lines: Iterable[str]) -> str:
-    """A page with other lines between the marks of a name."""
+def replace_lines(page: str, name: str, lines: Iterable[str]) -> str:
+    """Return a page with other lines between the marks of a name."""
     first, last = (f"<!-- {name}: {edge} -->" for edge in ("begin", "end"))
     pattern = re.compile(f"(?<={re.escape(first)}\n).*?(?={re.escape(last)})", re.DOTALL)
     if not pattern.search(page):
@@ -440,7 +441,7 @@ def replaced(page: str, name: str, lines: Iterable[str]) -> str:
 def main() -> None:
     """Print the tables, or write them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"into docs/{PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="into the docs")
     write = parser.parse_args().write
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name).partition('+')[0]}"
@@ -453,7 +454,7 @@ def main() -> None:
             lines.append(line)
         print()
         if write:
-            PAGE.write_text(replaced(PAGE.read_text(), name, lines))
+            PAGE.write_text(replace_lines(PAGE.read_text(), name, lines))
 
 
 if __name__ == "__main__":

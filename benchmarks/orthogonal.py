@@ -1,10 +1,10 @@
-"""Time that a large orthogonal matrix takes: ours, Keras's and PyTorch's.
+"""Time to draw a large orthogonal matrix: ours, Keras's and PyTorch's.
 
     python benchmarks/orthogonal.py [--size N] [--repeats N]
 
 Each time is that of a whole call, with its random numbers, until the weights are there; a call
-each alternates, and times are medians of wall-clock seconds. Keras's is left out where a first
-call on a matrix of half the size shows that it would take minutes. The backend is that of
+each alternates, and times are medians of wall-clock seconds. Keras's is left out where it would
+take minutes, by a first call on a matrix of half the size. The backend is from
 `KERAS_BACKEND`; PyTorch is timed where it can be imported. Errors are the largest deviation of
 the products of columns from those of orthonormal ones.
 """

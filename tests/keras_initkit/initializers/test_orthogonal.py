@@ -118,6 +118,7 @@ CASES = [
 ]
 
 
+@pytest.mark.backends("tensorflow")
 @pytest.mark.parametrize(
     ("initializer", "make", "shape"),
     [(initializer, make, shape) for initializer, _, make, shape in CASES],
@@ -136,6 +137,7 @@ def test_layers_keep_the_variance_of_their_inputs(rng, initializer, make, shape)
     assert (y**2).mean() == pytest.approx(1, rel=0.05)
 
 
+@pytest.mark.backends("tensorflow")
 def test_keras_own_does_not_in_a_depthwise_convolution(rng):
     layer = layers.DepthwiseConv2D(3, depthwise_initializer=keras.initializers.Orthogonal(seed=0))
     y = array(layer(rng.standard_normal((24, 18, 18, 16)).astype("float32")))

@@ -1,0 +1,79 @@
+"""Views of weights: the linear maps that layers make of them, and back."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.anatomy.weights import weights_of
+from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
+from tests.keras_initkit import keras_layers
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+layers = keras.layers
+
+
+def views(layer):
+    """The views of a layer's weights, by the ends of their paths."""
+    known = [weight for weight in weights_of(layer, has_rule) if has_rule(weight.owner)]
+    return {
+        "/".join(weight.path.split("/")[-2:]): (
+            weight.variable,
+            view_of_weight(weight.owner, weight.variable),
+        )
+        for weight in known
+    }
+
+
+def built(layer, *shapes):
+    layer.build(*shapes)
+    return layer
+
+
+@pytest.mark.parametrize("kind", keras_layers.KINDS, ids=lambda kind: kind.__name__)
+def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
+    for variable, view in views(keras_layers.built(kind)).values():
+        if view is None:
+            continue
+        weight = rng.normal(size=variable.shape).astype("float32")
+        maps = view.to_maps(weight)
+        assert tuple(maps.shape) == view.maps_shape
+        back = keras.ops.convert_to_numpy(view.to_weight(maps))
+        np.testing.assert_array_equal(back, weight)
+        _, inputs, _ = view.matrix_shape
+        # What a unit has weights of is what feeds it; an embedding's inputs are one-hot.
+        if "embedding" not in kind.__name__.lower():
+            assert view.fans.fan_in == inputs
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "name", "maps"),
+    [
+        (layers.LSTM(5), [(None, 3, 2)], "lstm_cell/recurrent_kernel", (4, 5, 5)),
+        (layers.Conv2D(6, 3, groups=2), [(None, 8, 8, 4)], "kernel", (2, 3, 3, 2, 3)),
+        (layers.DepthwiseConv2D(3), [(None, 8, 8, 4)], "kernel", (4, 3, 3, 1, 1)),
+        # The phases of a transposed convolution, if all have as many taps.
+        (layers.Conv2DTranspose(3, 4, strides=2), [(None, 8, 8, 5)], "kernel", (4, 2, 2, 5, 3)),
+        (layers.Conv2DTranspose(3, 3, strides=2), [(None, 8, 8, 5)], "kernel", (1, 3, 3, 5, 3)),
+        (layers.MultiHeadAttention(2, 4), [(None, 3, 8)] * 2, "query/kernel", (2, 8, 4)),
+        (layers.MultiHeadAttention(2, 4), [(None, 3, 8)] * 2, "output/kernel", (1, 8, 8)),
+    ],
+)
+def test_views_separate_what_does_not_touch(layer, shapes, name, maps):
+    found = views(built(type(layer).from_config(layer.get_config()), *shapes))
+    (shape,) = [view.maps_shape for path, (_, view) in found.items() if path.endswith(name)]
+    assert shape == maps
+
+
+def test_phases_of_a_transposed_convolution_do_not_touch():
+    layer = built(
+        layers.Conv1DTranspose(1, 4, strides=2, padding="same", use_bias=False), (None, 8, 1)
+    )
+    ((_, view),) = views(layer).values()
+    maps = np.zeros(view.maps_shape, "float32")
+    maps[0] = 1
+    layer.kernel.assign(view.to_weight(maps))
+    outputs = keras.ops.convert_to_numpy(layer(np.ones((1, 8, 1), "float32")))
+    reached = outputs[0, 2:-2, 0] != 0
+    assert reached[::2].all() != reached[1::2].all()
+    assert reached[::2].any() != reached[1::2].any()
