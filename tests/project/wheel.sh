@@ -20,19 +20,19 @@ for pair in "$@"; do
   if "$other" -c 'import tensorflow' 2>/dev/null; then
     echo "The environment of $backend must not contain TensorFlow." && exit 1
   fi
-  mkdir "$work/$backend" && cd "$work/$backend"
+  mkdir "$work/on-$backend" && cd "$work/on-$backend"
   KERAS_BACKEND=$backend PYTHONPATH="$work/site-packages" "$other" ../smoke.py
 done
 
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet "$wheel"
-mkdir "$work/none" && cd "$work/none"
+mkdir "$work/on-none" && cd "$work/on-none"
 if KERAS_BACKEND=tensorflow "$work/venv/bin/python" -c 'import keras_initkit' 2>error.txt; then
   echo "Without a backend, importing must fail." && exit 1
 fi
 grep -q "No module named 'tensorflow'" error.txt || { cat error.txt; exit 1; }
-"$work/venv/bin/keras-initkit" report "$work/jax" -o report.html  # of a log that JAX has written
+"$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html  # of a log that JAX has written
 
 "$work/venv/bin/python" -m pip install --quiet "$wheel[tensorflow]"
-mkdir "$work/tensorflow" && cd "$work/tensorflow"
+mkdir "$work/on-tensorflow" && cd "$work/on-tensorflow"
 "$work/venv/bin/python" -W error::ResourceWarning ../smoke.py
