@@ -1,7 +1,7 @@
 """Normalization inside the model: one file to save, and raw inputs to the server.
 
 Trains on a table of raw measurements, saves one `.keras` file, and starts `serve.py` on it in a
-fresh process, which knows nothing of the training or of its statistics.
+fresh process, without the training data or their statistics.
 
     python examples/save_and_serve.py
 """

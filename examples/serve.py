@@ -2,7 +2,7 @@
 
     python examples/serve.py MODEL.keras
 
-Prints its address once it is ready. Importing keras_initkit is all that loading needs.
+Prints its address once it is ready. To load the model, import keras_initkit: no more is needed.
 """
 
 import json

@@ -2,9 +2,8 @@
 
 Trains on 442 patients of a diabetes study (age, sex, body mass index, blood pressure and six
 blood values, in their units) to predict the progression of the disease. The network is wrapped by
-`keras_initkit.with_normalization`, so that the saved model takes raw rows and predicts raw values;
-a fresh process, which knows nothing of the training or of its statistics, then predicts from a CSV
-file.
+`keras_initkit.with_normalization`: the saved model takes raw rows and predicts raw values. A fresh
+process, without the training data or their statistics, then predicts from a CSV file.
 
     python examples/tabular.py
     python examples/tabular.py --predict runs/diabetes.keras runs/diabetes.csv
@@ -57,13 +56,13 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def inputs_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns that the model takes."""
+def select_inputs(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the inputs of the model."""
     return {name: columns[name] for name in (*NUMERIC, *CATEGORICAL)}
 
 
 def build_model() -> keras.Model:
-    """A network of named inputs, of which it normalizes none."""
+    """Build a network of named inputs, all of them raw."""
     inputs = {name: keras.Input((1,), name=name) for name in NUMERIC}
     inputs |= {name: keras.Input((), dtype="int32", name=name) for name in CATEGORICAL}
     features = [inputs[name] for name in NUMERIC]
@@ -79,15 +78,15 @@ def train(
 ) -> float:
     """Train a model on raw values; return its mean absolute error on others."""
     model.compile(keras.optimizers.Adam(0.005), "mse", metrics=["mae"])
-    model.fit(inputs_of(train), train[TARGET], epochs=epochs, verbose=0)
-    scores = model.evaluate(inputs_of(test), test[TARGET], verbose=0, return_dict=True)
+    model.fit(select_inputs(train), train[TARGET], epochs=epochs, verbose=0)
+    scores = model.evaluate(select_inputs(test), test[TARGET], verbose=0, return_dict=True)
     return float(scores["mae"])
 
 
 def predict(model_path: Path, csv_path: Path) -> None:
     """Print a saved model's prediction for each row of a CSV file."""
     model = keras.saving.load_model(model_path)
-    for value in model.predict(inputs_of(read_csv(csv_path)), verbose=0).ravel():
+    for value in model.predict(select_inputs(read_csv(csv_path)), verbose=0).ravel():
         print(f"{value:.3f}")
 
 
@@ -122,7 +121,7 @@ def main() -> None:
     command = [sys.executable, __file__, "--predict", arguments.model, csv_path]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     served = np.array(output.split(), float)
-    here = model.predict(inputs_of(columns), verbose=0).ravel()
+    here = model.predict(select_inputs(columns), verbose=0).ravel()
     print(f"Predicted by a fresh process: {served[:5]}")
     print(f"Predicted here:               {here[:5].astype(float).round(3)}")
     if not np.allclose(served, here, atol=2e-3):

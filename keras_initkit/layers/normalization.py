@@ -38,15 +38,15 @@ class Normalization(keras.layers.Normalization):
     - `adapt()` reads the data once and accumulates in float64, whatever their type, size and
       offset, with the same result for an array and for a stream of batches. It reads everything
       Keras trains on, and tables; it minds masks and weights.
-    - Data to spoil the statistics (NaN, unless it is to be left out, infinite values, a variance
-      too large for the type) are an error. After an error the layer is as it was before.
+    - NaN (unless it is to be left out), infinite values and a variance too large for the type are
+      an error. After an error the layer is as it was before.
     - A constant feature comes out as exactly 0, and where the variance is 0 the scale is 1
       (Keras divides by ε: the least deviation later becomes huge). Deviations below ε are scaled
       as all others.
     - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
       (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
     - Under a mixed precision policy the statistics stay float32, and the rest of a large mean,
-      beside its float32, is subtracted as well; only the result is cast.
+      lost by rounding, is subtracted as well; only the result is cast.
 
     Args:
         axis: Integer, tuple of integers or `None`. The axis or axes along which each index has

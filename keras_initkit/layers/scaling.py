@@ -93,7 +93,7 @@ def measure_steps(scaling: Scaling, dtype: str) -> FloatArray:
 def describe_problems(
     scaling: Scaling, dtype: str, method: str, names: Callable[[BoolArray], str]
 ) -> Iterator[str]:
-    """Yield a warning for each kind of features that can't be normalized well.
+    """Yield a warning for each group of features with a problem: constant, flat, or too coarse.
 
     `names` lists the features for which an array is true.
     """
@@ -121,7 +121,7 @@ def describe_problems(
 
 
 def find_rest(scaling: Scaling, rounded: FloatArray) -> FloatArray | None:
-    """Return what is left of the locations beside rounded ones; `None` where it does not show."""
+    """Return what rounding left of the locations; `None` if it does not show in any feature."""
     # A constant must come out as exactly 0.
     rest = np.where(scaling.scale > 0, scaling.location - rounded, 0.0)
     return rest if (np.abs(rest) > _REST_THAT_SHOWS * scaling.scale).any() else None
