@@ -45,8 +45,8 @@ bench: .venv/ready
 	.venv/bin/python -m benchmarks.tab
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
-wheel-test: .venv/ready .venv-jax/ready .venv-torch/ready
-	tests/project/wheel.sh .venv/bin/python jax=.venv-jax/bin/python torch=.venv-torch/bin/python
+wheel-test: .venv/ready .venv-torch/ready
+	tests/project/wheel.sh .venv/bin/python tensorflow=.venv/bin/python torch=.venv-torch/bin/python
 
 # The documentation as a site, in build/site; the tutorials are run for it.
 docs: .venv/ready

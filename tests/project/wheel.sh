@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the wheel, install it in a fresh environment, and use it from outside the checkout: without
-# a backend, with TensorFlow, and with each backend in whose environment TensorFlow is missing.
+# Build the wheel and use it from outside the checkout: in a fresh environment, first without a
+# backend, then with JAX alone; and in the environments of other backends.
 #   tests/project/wheel.sh PYTHON [BACKEND=PYTHON ...]    the first has `build`
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -9,30 +9,30 @@ shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$python" -m build --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+"$python" -m build --wheel --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 wheel=$(echo "$work"/dist/*.whl)
 cp "$root/tests/project/smoke.py" "$work"
 
-for pair in "$@"; do
-  backend=${pair%%=*}
-  other=$(cd "$root/$(dirname "${pair#*=}")" && pwd)/$(basename "$pair")
-  "$other" -m pip install --quiet --no-deps --target "$work/site-packages" --upgrade "$wheel"
-  if "$other" -c 'import tensorflow' 2>/dev/null; then
-    echo "The environment of $backend must not contain TensorFlow." && exit 1
-  fi
-  mkdir "$work/on-$backend" && cd "$work/on-$backend"
-  KERAS_BACKEND=$backend PYTHONPATH="$work/site-packages" "$other" ../smoke.py
-done
+use() { # BACKEND PYTHON
+  mkdir "$work/on-$1" && cd "$work/on-$1"
+  KERAS_BACKEND=$1 "$2" -W error::ResourceWarning ../smoke.py
+}
 
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet "$wheel"
-mkdir "$work/on-none" && cd "$work/on-none"
+cd "$work"
 if KERAS_BACKEND=tensorflow "$work/venv/bin/python" -c 'import keras_initkit' 2>error.txt; then
   echo "Without a backend, importing must fail." && exit 1
 fi
 grep -q "No module named 'tensorflow'" error.txt || { cat error.txt; exit 1; }
-"$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html  # of a log that JAX has written
 
-"$work/venv/bin/python" -m pip install --quiet "$wheel[tensorflow]"
-mkdir "$work/on-tensorflow" && cd "$work/on-tensorflow"
-"$work/venv/bin/python" -W error::ResourceWarning ../smoke.py
+"$work/venv/bin/python" -m pip install --quiet "$wheel[jax]"
+use jax "$work/venv/bin/python"
+"$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html
+
+export PYTHONPATH="$work/site-packages"
+for pair in "$@"; do
+  other=$root/${pair#*=}
+  "$other" -m pip install --quiet --no-deps --target "$work/site-packages" --upgrade "$wheel"
+  use "${pair%%=*}" "$other"
+done
