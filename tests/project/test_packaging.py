@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import importlib.util
 import subprocess
 import sys
 
@@ -138,3 +139,8 @@ def test_the_version_is_one():
 
     assert version("keras-initkit") == keras_initkit.__version__
     assert f"## [{keras_initkit.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.backends("jax", "torch")
+def test_the_other_backends_are_tested_without_tensorflow():
+    assert importlib.util.find_spec("tensorflow") is None
