@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 
-def derived_seed(seed: int, *path: str | int) -> int:
+def derive_seed(seed: int, *path: str | int) -> int:
     """Return a seed for a part of something with a seed, the same on every machine.
 
     Args:

@@ -9,7 +9,7 @@ import keras
 
 from keras_initkit.anatomy.initializers import own_initializer
 from keras_initkit.anatomy.layers_inside import set_value
-from keras_initkit.anatomy.seeds import derived_seed, with_seed
+from keras_initkit.anatomy.seeds import derive_seed, with_seed
 from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of
 from keras_initkit.connectivity.kernel_view import KernelView
@@ -176,10 +176,10 @@ def derive_seeds(weights: Sequence[Weight], seed: int) -> dict[str, int]:
     """Derive a seed for each weight of a model, by its stream; no two are the same."""
     seeds: dict[int, str] = {}
     for stream in sorted(weight.stream for weight in weights):
-        own, tries = derived_seed(seed, stream), 0
+        own, tries = derive_seed(seed, stream), 0
         while own in seeds:
             tries += 1
-            own = derived_seed(seed, stream, tries)
+            own = derive_seed(seed, stream, tries)
         seeds[own] = stream
     return {stream: own for own, stream in seeds.items()}
 

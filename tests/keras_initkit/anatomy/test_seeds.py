@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.anatomy.seeds import derived_seed, with_seed
+from keras_initkit.anatomy.seeds import derive_seed, with_seed
 from tests.keras_initkit.initializers.helpers import array
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -28,14 +28,14 @@ def test_with_seed_does_for_keras_initializers_what_their_constructor_does(name)
 
 
 def test_derived_seeds_are_of_the_whole_path():
-    seeds = [derived_seed(1), derived_seed(1, 1), derived_seed(1, "1"), derived_seed(1, 1, 1)]
-    seeds += [derived_seed(11), derived_seed(1, "a", "b"), derived_seed(1, "ab")]
+    seeds = [derive_seed(1), derive_seed(1, 1), derive_seed(1, "1"), derive_seed(1, 1, 1)]
+    seeds += [derive_seed(11), derive_seed(1, "a", "b"), derive_seed(1, "ab")]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)
     # The same in every process, and on every machine.
     one: Any = np.int64(1)
-    assert derived_seed(one, "a", one) == derived_seed(1, "a", 1)
-    assert derived_seed(0, "kernel", 1) == 337841690
+    assert derive_seed(one, "a", one) == derive_seed(1, "a", 1)
+    assert derive_seed(0, "kernel", 1) == 337841690
     values = keras.initializers.RandomNormal(seed=2**32 - 1)((2,))
     assert array(values).any()
 

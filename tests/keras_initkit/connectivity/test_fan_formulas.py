@@ -45,15 +45,6 @@ def test_axes_are_multiplied(
     assert fans_from_shape(shape, input_axes, output_axes) == fans
 
 
-@given(windows, sizes, sizes, st.integers(2, 5))
-def test_more_inputs_are_more_fan_in_only(
-    window: list[int], inputs: int, outputs: int, factor: int
-) -> None:
-    fan_in, fan_out = fans_from_shape((*window, inputs, outputs))
-    assert fans_from_shape((*window, factor * inputs, outputs)) == (factor * fan_in, fan_out)
-    assert fans_from_shape((*window, inputs, factor * outputs)) == (fan_in, factor * fan_out)
-
-
 @given(windows, sizes, sizes)
 def test_a_convolution_multiplies_the_fans_of_its_taps(
     window: list[int], inputs: int, outputs: int

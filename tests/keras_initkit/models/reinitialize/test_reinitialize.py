@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import keras_initkit
 from keras_initkit import fans, initializers, reinitialize
-from keras_initkit.anatomy.seeds import derived_seed, with_seed
+from keras_initkit.anatomy.seeds import derive_seed, with_seed
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.models.reinitialize import reinitialize as reinitialization
 from tests.callbacks.training import compiled, data
@@ -137,7 +137,7 @@ def test_no_two_weights_share_a_stream_though_they_share_an_initializer():
 def test_streams_differ_even_where_seeds_collide(seed, kinds):
     weights = [Weight(None, (), None, "", f"dense#{i}/kernel") for i in range(8)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reinitialization, "derived_seed", lambda *path: derived_seed(*path) % kinds)
+        patch.setattr(reinitialization, "derive_seed", lambda *path: derive_seed(*path) % kinds)
         seeds = reinitialization.derive_seeds(weights, seed)
     assert len(seeds) == len(set(seeds.values())) == 8
 
