@@ -1,1 +1,1 @@
-"""The anatomy of a Keras model: layers, weights, graph. The one room that reads layers' insides."""
+"""The anatomy of a Keras model: layers, weights, graph. Only this room reads layers' insides."""

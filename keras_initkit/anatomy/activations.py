@@ -1,4 +1,4 @@
-"""Activations: name and function of a layer's own one, or of a layer or operation that is one."""
+"""Activations: of a layer's own one, and of layers and operations, the name and the function."""
 
 import functools
 import re
@@ -22,7 +22,7 @@ class Activation(NamedTuple):
 
 
 def own_activation(layer: Any) -> Activation | None:
-    """Return the activation that a layer applies itself; `None` if it is linear."""
+    """Return the activation applied inside a layer; `None` if it is linear."""
     activation = getattr(layer, "activation", None)
     if not callable(activation) or activation is keras.activations.linear:
         return None
@@ -32,7 +32,7 @@ def own_activation(layer: Any) -> Activation | None:
 
 
 def layer_as_activation(layer: Any) -> Activation | None:
-    """Return the activation that a layer is; `None` if it is another layer, or linear."""
+    """Return an activation layer as an activation; `None` for other layers, or if linear."""
     functions = keras.activations
     match layer:
         case keras.layers.Activation():
@@ -54,7 +54,7 @@ def layer_as_activation(layer: Any) -> Activation | None:
 
 
 def operation_as_activation(operation: Any) -> Activation | None:
-    """Return the activation that an operation of `keras.ops` is; `None` if it is another one."""
+    """Return an operation of `keras.ops` as an activation; `None` if it is no elementwise one."""
     try:
         shape = operation.compute_output_spec(keras.KerasTensor((3, 5))).shape
     except Exception:  # an operation on more than one tensor may raise anything

@@ -57,7 +57,7 @@ class Unknown(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """A call that leaves a signal nearly as it is.
+    """A call with hardly an effect on a signal.
 
     Attributes:
         adds: Whether it adds the signal to others.
@@ -115,7 +115,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
 
     Args:
         graph: The model's graph.
-        layers: The layers around a weight, from the model to the one that holds it.
+        layers: The layers around a weight, from the model to its holder.
         has_rule: Tells of a layer if there is a rule for its kernels.
     """
     holder = layers[-1]
@@ -133,7 +133,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
 
 
 def classify(call: Call, has_rule: HasRule) -> Activation | Normalization | Kernel | Unknown | Pass:
-    """Say what a call does with a signal that it takes."""
+    """Classify a call by its effect on a signal."""
     operation = call.operation
     if operation is None:
         return Pass()
@@ -185,16 +185,10 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
 
 def _is_last(graph: Graph, tensors: Sequence[int], has_rule: HasRule) -> bool:
     """Check if a way leads from tensors to the model's output, and none to a kernel."""
-    queue, seen, reached = list(tensors), set(tensors), False
-    while queue:
-        tensor = queue.pop()
-        reached |= tensor in graph.outputs
-        for call in graph.takers.get(tensor, []):
-            if _has_kernel(call.operation, has_rule):
-                return False
-            queue += [output for output in call.outputs if output not in seen]
-            seen |= set(call.outputs)
-    return reached
+    reached = graph.reach(tensors)
+    return not graph.outputs.isdisjoint(reached) and not any(
+        _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
+    )
 
 
 def _is_inside(layers: Sequence[Any]) -> bool:
@@ -207,7 +201,7 @@ def _is_inside(layers: Sequence[Any]) -> bool:
 
 
 def _makes_output_of(holder: Any, operation: Any) -> bool:
-    """Check if the output of a layer in the graph is that of a layer inside it."""
+    """Check if the output of a layer in the graph is the output of a layer inside it."""
     if isinstance(operation, keras.layers.Wrapper):
         return holder is operation or _makes_output_of(holder, operation.layer)
     return holder is operation or isinstance(operation, _HEADS)

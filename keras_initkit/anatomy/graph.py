@@ -1,12 +1,12 @@
-"""The graph of a model: its calls of layers and operations, by the tensors that they take.
+"""The graph of a model: its calls of layers and operations, by the tensors they take.
 
-Keras internals: `KerasTensor._keras_history` and `Operation._inbound_nodes`, for the call that made
-a tensor: `model.layers` and `model.operations` list the calls in no order, and a layer's public
+Keras internals: `KerasTensor._keras_history` and `Operation._inbound_nodes`, for the call behind a
+tensor: `model.layers` and `model.operations` list the calls in no order, and a layer's public
 `input` and `output` know one call only. Of a call, a node, the attributes `input_tensors` and
 `output_tensors` are public. tests/keras_initkit/anatomy/test_graph.py fails where these change.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -19,8 +19,8 @@ class Call(NamedTuple):
 
     Attributes:
         operation: The layer or operation.
-        inputs: The `id`s of the tensors that it takes.
-        outputs: The `id`s of the tensors that it makes.
+        inputs: The `id`s of its input tensors.
+        outputs: The `id`s of its output tensors.
     """
 
     operation: Any
@@ -31,11 +31,11 @@ class Call(NamedTuple):
 class Graph:
     """The calls in a model and in all models inside it.
 
-    A model without a graph, as one that is subclassed, has no calls.
+    A model without a graph, as a subclassed one, has no calls.
 
     Attributes:
-        takers: For the `id` of a tensor, the calls that take it.
-        made: For the `id` of a layer or operation, the `id`s of the tensors that it makes.
+        takers: For the `id` of a tensor, the calls on it.
+        made: For the `id` of a layer or operation, the `id`s of its output tensors.
         outputs: The `id`s of the model's outputs.
 
     Args:
@@ -55,8 +55,26 @@ class Graph:
         self.outputs = set(map(id, ends[1])) if ends else set()
 
     def calls_on(self, tensors: Iterable[int]) -> list[Call]:
-        """List the calls that take any of some tensors."""
+        """List the calls on any of some tensors."""
         return [call for tensor in tensors for call in self.takers.get(tensor, [])]
+
+    def reach(
+        self, tensors: Iterable[int], passes: Callable[[Any], bool] = lambda operation: True
+    ) -> list[int]:
+        """List tensors and those made from them, breadth first.
+
+        Args:
+            tensors: The `id`s of tensors.
+            passes: Tells of a layer or operation, or `None`, if the way leads through it.
+        """
+        reached = list(dict.fromkeys(tensors))
+        seen = set(reached)
+        for tensor in reached:  # which grows
+            for call in self.takers.get(tensor, []):
+                if passes(call.operation):
+                    reached += [output for output in call.outputs if output not in seen]
+                    seen.update(call.outputs)
+        return reached
 
     def is_gate(self, tensors: Iterable[int]) -> bool:
         """Check if tensors are multiplied by others, and nothing else is done with them."""

@@ -20,7 +20,7 @@ _FIXED: dict[tuple[type, str], type[keras.initializers.Initializer]] = {
 
 
 def own_initializer(layer: Any, variable: Any) -> Any | None:
-    """Return the initializer that a layer uses for a weight.
+    """Return the initializer used by a layer for a weight.
 
     Args:
         layer: The layer that holds the weight itself.
@@ -52,7 +52,7 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
 
 
 def argument_names(name: str) -> list[str]:
-    """List the arguments and attributes of layers that may have a weight's initializer."""
+    """List the arguments and attributes of layers for a weight's initializer."""
     names = [f"{name}_initializer"]
     if name.endswith("_kernel"):  # as a recurrent one
         names.append(f"{name.removesuffix('_kernel')}_initializer")
@@ -68,7 +68,7 @@ def argument_names(name: str) -> list[str]:
 
 
 def format_initializer(initializer: Any) -> str:
-    """Write an initializer in one line, with the arguments that are not its defaults."""
+    """Write an initializer in one line, without the arguments at their defaults."""
     if isinstance(initializer, _Modified):
         initializer = initializer.initializer
     if initializer is None:

@@ -1,9 +1,9 @@
-"""Layers inside layers, and the weights that each holds itself.
+"""Layers inside layers, and the weights held by each itself.
 
 Keras internals: `Layer._flatten_layers()`, for the layers inside a layer, listed by no public
-attribute; `Layer._trainable_variables`, for those that a frozen layer would train; and
-`Variable._value` and `Variable._initializer`, for the value of a variable made while a model is
-traced, which has none before the trace ends.
+attribute; `Layer._trainable_variables`, for the variables of a frozen layer; and `Variable._value`
+and `Variable._initializer`, for the value of a variable made while a model is traced: it has none
+before the trace ends.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ def layers_inside(layer: Any, include_self: bool = True) -> Iterator[Any]:
 
 
 def children(layer: Any) -> list[Any]:
-    """List the layers that a layer holds itself, in the order in which it was given them."""
+    """List the layers held by a layer itself, in the order of their assignment."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
@@ -39,19 +39,19 @@ def chains(model: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def trainable_weights(layer: Any) -> list[Any]:
-    """List the weights that a layer holds itself and trains unless it is frozen."""
+    """List the weights held by a layer itself, and trained unless it is frozen."""
     return list(layer._trainable_variables)
 
 
 def own_weights(layer: Any) -> list[Any]:
-    """List the weights that a layer holds itself, not in a layer inside it."""
+    """List the weights held by a layer itself, not by a layer inside it."""
     inside = layers_inside(layer, include_self=False)
     others = {id(weight) for inner in inside for weight in inner.weights}
     return [weight for weight in layer.weights if id(weight) not in others]
 
 
 def path_inside(model: Any, path: str) -> str:
-    """Return a path without the model's own name, which Keras leaves out of some models' paths."""
+    """Return a path without the model's own name, left out by Keras for some models."""
     return path.removeprefix(f"{model.name}/")
 
 

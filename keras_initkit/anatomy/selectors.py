@@ -1,4 +1,4 @@
-"""Selectors: one language for "which layers", used by the monitor, the probe and whole models.
+"""Selectors: the language to choose layers, for the monitor, the probe and whole models.
 
 A selector is one of:
 
@@ -110,7 +110,7 @@ def _match_name(name: str, path: str, weight: str) -> Match:
 
 
 def _are_called(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Compare names with parts of a path, whose numbers a name may leave out."""
+    """Compare names with parts of a path; a name may leave out the number of a part."""
     return len(names) == len(parts) and all(
         name in (part, _NUMBER.sub("", part)) for name, part in zip(names, parts, strict=True)
     )

@@ -5,7 +5,6 @@ nothing public tells; and the class names of operations, of which those behind `
 public class.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from keras_initkit.anatomy.graph import Graph
@@ -19,16 +18,14 @@ def find_maker(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
-def find_takers(graph: Graph, tensor: Any) -> Iterator[Any]:
-    """Yield the layers and operations that take a tensor's values, in inner models too.
+def find_takers(graph: Graph, tensor: Any) -> list[Any]:
+    """List the layers and operations that take a tensor's values, in inner models too.
 
     Casts, reshapes and selections are looked through.
     """
-    queue, seen = [id(tensor)], {id(tensor)}
-    while queue:
-        for call in graph.takers.get(queue.pop(), []):
-            if call.operation is None or type(call.operation).__name__ in _MOVING:
-                queue += [output for output in call.outputs if output not in seen]
-                seen |= set(call.outputs)
-            else:
-                yield call.operation
+    calls = graph.calls_on(graph.reach([id(tensor)], _moves))
+    return [call.operation for call in calls if not _moves(call.operation)]
+
+
+def _moves(operation: Any) -> bool:
+    return operation is None or type(operation).__name__ in _MOVING

@@ -15,12 +15,12 @@ class Weight(NamedTuple):
 
     Attributes:
         variable: The `keras.Variable`.
-        layers: The layers around it, from the model to the one that holds it.
-        owner: The outermost of them with a rule for its kernels, or the one that holds it.
-        path: Its path in the model, as Keras writes it, without the model's own name. Where layers
+        layers: The layers around it, from the model to its holder.
+        owner: The outermost of them with a rule for its kernels, or the holder.
+        path: Path in the model, as Keras writes it, without the model's own name. Where layers
             share a path, the second is called `<path>#2`; so are weights of one name in a layer.
-        stream: Its name for random numbers, the same each time the model is built: layers named
-            by Keras, which counts all layers of a process, are counted anew.
+        stream: Name for random numbers, the same each time the model is built: it leaves out the
+            numbers in Keras's names of layers, a count of all layers of a process.
     """
 
     variable: Any
@@ -36,12 +36,12 @@ class Weight(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """The path of that layer."""
+        """The path of the holder."""
         return self.path.rpartition("/")[0]
 
     @property
     def name(self) -> str:
-        """Its name in that layer."""
+        """Its name in the holder."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -69,43 +69,28 @@ def check_built(model: Any) -> None:
         )
 
 
-def weights_of(model: Any, has_rule: Callable[[Any], bool] | None = None) -> list[Weight]:
+def weights_of(model: Any, has_rule: Callable[[Any], bool] = lambda layer: False) -> list[Weight]:
     """List the weights of a model or layer, in Keras's order; a shared one once.
 
     Args:
         model: A model or layer.
         has_rule: Tells of a layer if there is a rule for its kernels, for `Weight.owner`.
     """
-    seen: set[int] = set()
-    weights = []
-    number = _Numbers(model)
+    weights: dict[int, Weight] = {}
+    holders: dict[str, dict[int, int]] = {}
+    paths: Counter[str] = Counter()
     for variable, layers, stream in _walk(model, (model,), ""):
-        if id(variable) not in seen:
-            seen.add(id(variable))
-            owners = filter(has_rule, layers) if has_rule else iter(())
-            owner = next(owners, layers[-1])
-            path = number.path(variable, layers[-1])
-            weights.append(Weight(variable, layers, owner, path, stream))
-    return weights
-
-
-class _Numbers:
-    """The numbers that tell weights apart where Keras has one path for several."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._holders: dict[str, list[int]] = {}
-        self._paths: Counter[str] = Counter()
-
-    def path(self, variable: Any, holder: Any) -> str:
-        """Return the path of a weight, the next of its layer."""
-        layer, separator, name = path_inside(self._model, variable.path).rpartition("/")
-        holders = self._holders.setdefault(layer, [])
-        if id(holder) not in holders:
-            holders.append(id(holder))
-        if index := holders.index(id(holder)):
-            layer = f"{layer}#{index + 1}"
-        return _number(f"{layer}{separator}{name}", self._paths)
+        if id(variable) in weights:
+            continue
+        layer, separator, name = path_inside(model, variable.path).rpartition("/")
+        numbers = holders.setdefault(layer, {})
+        number = numbers.setdefault(id(layers[-1]), len(numbers) + 1)
+        if number > 1:
+            layer = f"{layer}#{number}"
+        path = _number(f"{layer}{separator}{name}", paths)
+        owner = next(filter(has_rule, layers), layers[-1])
+        weights[id(variable)] = Weight(variable, layers, owner, path, stream)
+    return list(weights.values())
 
 
 def _walk(
@@ -118,7 +103,7 @@ def _walk(
     for child in children(layer):
         if child is layer:
             continue
-        # Counted whether it has weights or not: names of others are not to change when it is built.
+        # Layers without weights count too: the names of others do not change when they are built.
         name = _number(_strip_number(child), names)
         yield from _walk(child, (*layers, child), f"{prefix}{name}/")
 

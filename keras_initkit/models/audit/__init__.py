@@ -1,1 +1,1 @@
-"""Audit: what is wrong with the weights that a model starts from, and what to write instead."""
+"""Audit: the faults of the weights from which a model starts, and their fixes."""

@@ -1,6 +1,7 @@
-"""`audit`: the weights of a model, if they start as they should, and fixes for the others."""
+"""`audit`: faults of the weights from which a model starts."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from keras_initkit.anatomy.following import Following
@@ -10,27 +11,25 @@ from keras_initkit.models.audit.fixes import intended_variance
 from keras_initkit.models.audit.parts import Part, parts_of
 from keras_initkit.models.audit.problems import find_problems, find_shared_numbers
 from keras_initkit.models.audit.report import Audit, WeightAudit
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
 
 def audit(model: Any) -> Audit:
     """Check if each weight of a built model starts as it should, and say what to do if not.
 
-    The audit looks at the values of the weights, and at what follows each layer in the model's
-    graph: it is meant for models before training. It changes nothing and calls no layer. For each
-    kernel it tells
+    The audit looks at the values of the weights, and at the graph behind each layer: it is meant
+    for models before training. It changes nothing and calls no layer. It finds
 
-    - the variance to which it leads at the layer's output, for independent inputs of mean square
-      1, and the one to keep signals at mean square 1 through the activation that really follows,
-      be it the layer's own or one behind normalization, sums and reshapes. A factor of 1.7 counts
-      as off, and more for kernels of few numbers. It is a note only for the last kernels, and
-      where a small signal is added to others or opens a gate: small is a choice;
-    - where a normalization follows, only whether its epsilon takes more than a tenth of the
-      variance: then it does not normalize. Inputs smaller than of mean square 1, as half of
-      that behind normalization and ReLU, are swallowed earlier;
-    - whether Keras read other fans from the shape than the layer has;
-    - whether the units of a layer start all alike, so that they learn the same;
-    - whether other weights have the same or correlated random numbers.
+    - kernels that lead to another variance at the layer's output than intended. For independent
+      inputs of mean square 1, the intended one keeps signals at mean square 1 through the next
+      activation, the layer's own or one behind normalization, sums and reshapes. A factor of 1.7
+      counts as off, and more for kernels of few numbers. It is a note only for the last kernels,
+      and where a small signal is added to others or opens a gate: small is a choice;
+    - normalizations with an epsilon of more than a tenth of the variance: they do not normalize.
+      Inputs smaller than of mean square 1, such as half of it behind normalization and ReLU, are
+      swallowed earlier. The variance of the kernel before is free otherwise;
+    - kernels of which Keras reads other fans from the shape than the layer has;
+    - layers with units that start all alike: they learn the same;
+    - weights with the same or correlated random numbers.
 
     Where several ways lead on from a layer, the nearest activation on any of them counts. In
     models without a graph, as subclassed ones, only a layer's own activation is known: otherwise
@@ -56,53 +55,43 @@ def audit(model: Any) -> Audit:
     """
     check_built(model)
     parts = parts_of(model)
-    intentions = _Intentions()
     shared = find_shared_numbers(parts)
-    return Audit(model.name, [_row(part, parts, intentions, shared) for part in parts])
+    compute_variance = functools.cache(intended_variance)
+    rows = []
+    for part in parts:
+        row = _describe(part)
+        if part.view is not None and part.role == "kernel":
+            row = row._replace(intended=_intended(part.following, compute_variance))
+        if part.role in ("kernel", "scale"):
+            findings = find_problems(part, parts, row.intended)
+            findings += shared.get(id(part.weight.variable), [])
+            row = row._replace(findings=tuple(findings))
+        rows.append(row)
+    return Audit(model.name, rows)
 
 
-class _Intentions:
-    """The variances that activations intend, each computed once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, float] = {}
-
-    def variance(self, following: Following) -> float | None:
-        """Return the variance to aim at before what follows; `None` for any, or if unknown."""
-        if following.activation is None or following.normalization is not None:
-            return None
-        if following.function is None or following.is_last or following.is_gate:
-            return 1.0
-        # A layer's arguments are in the name, shared by two functions of the same kind.
-        is_named = following.activation.endswith(")")
-        key = following.activation if is_named else following.function
-        if key not in self._known:
-            self._known[key] = intended_variance(following.function)
-        return self._known[key]
-
-
-def _row(
-    part: Part, parts: Sequence[Part], intentions: _Intentions, shared: dict[int, Finding]
-) -> WeightAudit:
-    variable = part.weight.variable
+def _describe(part: Part) -> WeightAudit:
     row = WeightAudit(
         path=part.weight.path,
         layer=type(part.weight.holder).__name__,
-        shape=tuple(int(size) for size in variable.shape),
+        shape=tuple(int(size) for size in part.weight.variable.shape),
         role=part.role,
         initializer=format_initializer(part.initializer),
     )
-    if part.role not in ("kernel", "scale"):
+    if part.role != "kernel":
         return row
-    if part.role == "kernel":
-        row = row._replace(
-            keras_fans=part.keras_fans,
-            true_fans=part.true_fans,
-            variance=part.variance,
-            intended=None if part.view is None else intentions.variance(part.following),
-            follows=part.following.text,
-        )
-    findings = find_problems(part, parts, row.intended)
-    if id(variable) in shared:
-        findings.append(shared[id(variable)])
-    return row._replace(findings=tuple(findings))
+    return row._replace(
+        keras_fans=part.keras_fans,
+        true_fans=part.true_fans,
+        variance=part.variance,
+        follows=part.following.text,
+    )
+
+
+def _intended(following: Following, compute_variance: Callable[[Any], float]) -> float | None:
+    """Return the variance to aim at on the way to an activation; `None` for any, or if unknown."""
+    if following.activation is None or following.normalization is not None:
+        return None
+    if following.function is None or following.is_last or following.is_gate:
+        return 1.0
+    return compute_variance(following.function)

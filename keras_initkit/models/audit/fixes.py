@@ -1,4 +1,4 @@
-"""Fixes: code to write for a weight that does not start as it should."""
+"""Fixes: code for weights with a wrong start."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from keras_initkit.theory.gains import forward_gain
 
 
 def intended_variance(function: Any) -> float:
-    """Return the variance before an activation that leads to outputs of mean square 1."""
+    """Return the variance before an activation for outputs of mean square 1."""
     try:
         return forward_gain(function) ** 2
     except (ValueError, TypeError):  # softmax and the like, which have no gain of their own
@@ -21,7 +21,7 @@ def intended_variance(function: Any) -> float:
 
 
 def suggest_initializer(following: Following) -> str:
-    """Write the initializer that leads to the intended variance."""
+    """Write an initializer for the intended variance."""
     function = following.function
     if function is None or following.is_last or following.is_gate:
         return "LecunNormal()"
@@ -42,7 +42,7 @@ def suggest_initializer(following: Following) -> str:
 
 
 def suggest_code(part: Part) -> str:
-    """Write, in one line, how to draw a kernel so that it suits what follows."""
+    """Write the code for a kernel with the intended variance, in one line."""
     assert part.view is not None
     weight = part.weight
     initializer = suggest_initializer(part.following)

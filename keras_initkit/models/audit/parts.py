@@ -1,4 +1,4 @@
-"""Parts: the weights of a model, each with all that the audit's rules need."""
+"""Parts: the weights of a model, each with all data for the audit's rules."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,14 +21,14 @@ _SCALES, _BIASES = ("gamma", "scale", "alpha"), ("bias", "beta")
 
 
 class Part(NamedTuple):
-    """A weight with all that the rules need.
+    """A weight with all data for the rules.
 
     Attributes:
         weight: The weight.
         role: As in `WeightAudit`.
-        view: The linear maps that it holds, if they are known.
+        view: Its linear maps, if known.
         values: Its values.
-        initializer: Its initializer, if that is known.
+        initializer: Its initializer, if known.
         following: The way from its layer to the next activation.
     """
 
@@ -50,14 +50,14 @@ class Part(NamedTuple):
 
     @property
     def true_fans(self) -> tuple[float, float] | None:
-        """The fans of `keras_initkit.fans`; `None` if they are not known."""
+        """The fans of `keras_initkit.fans`; `None` if unknown."""
         if self.view is None:
             return None
         return float(self.view.fans.fan_in), float(self.view.fans.fan_out)
 
     @property
     def variance(self) -> float | None:
-        """The variance at the layer's output to which it leads; `None` if that is not known."""
+        """The variance at the layer's output, for inputs of mean square 1; `None` if unknown."""
         return None if self.view is None else mean_square(self.values) * self.view.fans.fan_in
 
 
@@ -68,7 +68,7 @@ def parts_of(model: Any) -> list[Part]:
 
 
 def variance_between(part: Part, parts: Sequence[Part]) -> float:
-    """Return the variance of the kernel between a kernel and what follows; 1 if there is none."""
+    """Return the variance of the second kernel behind the first of two; 1 for other kernels."""
     if not _is_first_of_two(part.weight):
         return 1.0
     return next(
@@ -110,5 +110,5 @@ def _role(weight: Weight, view: KernelView | None, is_known: bool) -> str:
 
 
 def _is_first_of_two(weight: Weight) -> bool:
-    """Check if the same layer has another kernel between a kernel and what follows."""
+    """Check if the same layer has another kernel behind a kernel."""
     return isinstance(weight.holder, _SEPARABLE) and weight.variable.name == "depthwise_kernel"

@@ -17,8 +17,7 @@ def find_problems(part: Part, parts: Sequence[Part], intended: float | None) -> 
     Args:
         part: The kernel or scale.
         parts: All of the model.
-        intended: The variance at the layer's output that it should lead to; `None` if any will do,
-            or it is not known.
+        intended: The intended variance at the layer's output; `None` for any, or if unknown.
     """
     if part.role == "scale":
         return _scale_findings(part)
@@ -30,22 +29,27 @@ def find_problems(part: Part, parts: Sequence[Part], intended: float | None) -> 
     found = _unit_findings(part)
     if found or _is_of_lora(part):
         return found
-    return _variance_findings(part, parts, intended)
+    if part.following.normalization is None:
+        found = _variance_findings(part, intended)
+    else:
+        found = _swallowed_findings(part, parts)
+    return [*found, *(_fans_finding(part, finding) for finding in found if _misleads(part))]
 
 
-def find_shared_numbers(parts: Sequence[Part]) -> dict[int, Finding]:
+def find_shared_numbers(parts: Sequence[Part]) -> dict[int, list[Finding]]:
     """Find kernels with the numbers of another one.
 
     Returns:
         For each such kernel, by the `id` of its variable, a finding with the first other one.
     """
     kernels = [part for part in parts if part.role == "kernel"]
-    found: dict[int, Finding] = {}
+    found: dict[int, list[Finding]] = {}
     for likeness in rules.likenesses([part.values for part in kernels]):
         pair = kernels[likeness.first], kernels[likeness.second]
         for part, other in (pair, pair[::-1]):
-            kind = "same" if likeness.is_same else "correlated"
-            relation = "same values as" if likeness.is_same else "correlated with"
+            kind, relation = ("correlated", "correlated with")
+            if likeness.is_same:
+                kind, relation = ("same", "same values as")
             why = _explain_shared(part.initializer, other.initializer)
             fix = (
                 f"{relation} {other.weight.path}{why}: give each layer an initializer of its own "
@@ -55,26 +59,20 @@ def find_shared_numbers(parts: Sequence[Part]) -> dict[int, Finding]:
                 f"The random numbers of `{part.weight.path}` and `{other.weight.path}` have "
                 f"correlation {likeness.correlation:.3g}{why}."
             )
-            evidence = {"correlation": likeness.correlation}
-            finding = _finding(kind, part, message, rules.WARNING, fix, evidence)
-            found.setdefault(id(part.weight.variable), finding)
+            numbers = {"correlation": likeness.correlation}
+            finding = _finding(kind, part, message, rules.WARNING, fix, **numbers)
+            found.setdefault(id(part.weight.variable), [finding])
     return found
 
 
 def _finding(
-    kind: str,
-    part: Part,
-    message: str,
-    severity: Severity,
-    fix: str = "",
-    evidence: dict[str, float] | None = None,
+    kind: str, part: Part, message: str, severity: Severity, fix: str = "", **evidence: float
 ) -> Finding:
-    layer = part.weight.layer
-    return Finding(kind, layer, None, message, evidence or {}, severity=severity, fix=fix)
+    return Finding(kind, part.weight.layer, None, message, evidence, severity=severity, fix=fix)
 
 
 def _scale_findings(part: Part) -> list[Finding]:
-    """Find a normalization's scale that is all zeros."""
+    """Find a normalization's scale of zeros."""
     name = part.weight.variable.name
     if name not in ("gamma", "scale") or part.values.any():
         return []
@@ -88,7 +86,7 @@ def _scale_findings(part: Part) -> list[Finding]:
 
 
 def _unit_findings(part: Part) -> list[Finding]:
-    """Find units of a layer that cannot be told apart."""
+    """Find units of a layer with the same weights."""
     is_zero = not part.values.any()
     # A single unit, or the kernel that a channel has for itself, is like no other.
     if not is_zero and not rules.has_like_units(_maps(part)):
@@ -112,30 +110,11 @@ def _is_of_lora(part: Part) -> bool:
     return bool(part.weight.variable.name.startswith("lora_"))
 
 
-def _variance_findings(part: Part, parts: Sequence[Part], intended: float | None) -> list[Finding]:
-    """Find a kernel that does not lead to the intended variance."""
-    if part.following.normalization is None:
-        finding = _scale_finding(part, intended)
-    else:
-        finding = _swallowed_finding(part, parts)
-    if finding is None:
-        return []
-    if not _reads_other_fans(part):
-        return [finding]
-    seen, true = part.keras_fans, part.true_fans or (0.0, 0.0)
-    message = (
-        f"Keras reads fans {seen[0]:g}/{seen[1]:g} from the shape of `{part.weight.path}`; the "
-        f"layer has {true[0]:g}/{true[1]:g}."
-    )
-    evidence = dict(zip(("keras_fan_in", "keras_fan_out"), seen, strict=True))
-    evidence |= dict(zip(("fan_in", "fan_out"), true, strict=True))
-    return [finding, _finding("fans", part, message, finding.severity, evidence=evidence)]
-
-
-def _scale_finding(part: Part, intended: float | None) -> Finding | None:
+def _variance_findings(part: Part, intended: float | None) -> list[Finding]:
+    """Find a kernel with another variance than the intended one."""
     following, variance = part.following, part.variance or 0.0
     if not rules.is_off(variance, intended, part.values.size):
-        return None
+        return []
     is_small = variance < (intended or 1.0)
     is_choice = following.is_last or (is_small and (following.adds or following.is_gate))
     wanted = "suited to no usual activation" if intended is None else f"not {intended:.3g}"
@@ -145,26 +124,39 @@ def _scale_finding(part: Part, intended: float | None) -> Finding | None:
     )
     severity = rules.NOTE if is_choice else rules.WARNING
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
-    return _finding("scale", part, message, severity, suggest_code(part), evidence)
+    return [_finding("scale", part, message, severity, suggest_code(part), **evidence)]
 
 
-def _swallowed_finding(part: Part, parts: Sequence[Part]) -> Finding | None:
+def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
+    """Find a variance that is small against the epsilon of the next normalization."""
     normalization = part.following.normalization
     epsilon = float(getattr(normalization, "epsilon", None) or 0.0)
     signal = (part.variance or 0.0) * variance_between(part, parts)
     # Of a sum, the other signals are normalized as well. If the kernels in between swallow the
     # signal, the finding is theirs.
     if part.following.is_sum_normalized or not rules.is_swallowed(signal, epsilon):
-        return None
+        return []
     message = (
         f"Behind `{part.weight.path}` the variance is {signal:.3g}, not large against epsilon "
         f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
     )
-    evidence = {"variance": signal, "epsilon": epsilon}
-    return _finding("swallowed", part, message, rules.WARNING, suggest_code(part), evidence)
+    numbers = {"variance": signal, "epsilon": epsilon}
+    return [_finding("swallowed", part, message, rules.WARNING, suggest_code(part), **numbers)]
 
 
-def _reads_other_fans(part: Part) -> bool:
+def _fans_finding(part: Part, finding: Finding) -> Finding:
+    """Explain a finding by the fans of the shape."""
+    (fan_in, fan_out), (true_in, true_out) = part.keras_fans, part.true_fans or (0.0, 0.0)
+    message = (
+        f"Keras reads fans {fan_in:g}/{fan_out:g} from the shape of `{part.weight.path}`; the "
+        f"layer has {true_in:g}/{true_out:g}."
+    )
+    numbers = {"keras_fan_in": fan_in, "keras_fan_out": fan_out}
+    numbers |= {"fan_in": true_in, "fan_out": true_out}
+    return _finding("fans", part, message, finding.severity, **numbers)
+
+
+def _misleads(part: Part) -> bool:
     """Check if the shape misleads the initializer."""
     mode = getattr(part.initializer, "mode", None)
     if not isinstance(part.initializer, keras.initializers.VarianceScaling) or not part.true_fans:

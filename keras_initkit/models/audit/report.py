@@ -17,7 +17,7 @@ class WeightAudit(NamedTuple):
 
     Attributes:
         path: Path in the model.
-        layer: Class of the layer that holds it.
+        layer: Class of its holder.
         shape: Shape.
         role: "kernel" if it multiplies inputs for a sum, "scale" if it multiplies element by
             element, "bias" if it is added, "state" if it is not trained.
@@ -26,9 +26,9 @@ class WeightAudit(NamedTuple):
         true_fans: As `keras_initkit.fans` has them; `None` but for kernels of known layers.
         variance: Of a kernel, the mean square of its values times the true fan_in: the variance
             at the layer's output for independent inputs of mean square 1, without bias.
-        intended: The variance that keeps the mean square of signals at 1: 1/E f(z)² for an
-            activation f that follows, 1 where none does. `None` if unknown what follows, or before
-            a normalization: any variance will do if it is large against its epsilon.
+        intended: The variance to keep the mean square of signals at 1: 1/E f(z)² before an
+            activation f, 1 without one. `None` if unknown, or before a normalization: any variance
+            will do if it is large against its epsilon.
         follows: The way to the next activation, such as "BatchNormalization, relu".
         findings: `Finding`s of the kinds "scale" (the variance is not the intended one), "fans"
             (because Keras reads other fans from the shape), "swallowed" (a normalization's

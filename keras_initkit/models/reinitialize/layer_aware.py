@@ -1,4 +1,4 @@
-"""`layer_aware`: initializers that know their layer from the moment when it is built."""
+"""`layer_aware`: initializers with knowledge of their layer from its build on."""
 
 import functools
 from typing import Any
@@ -16,8 +16,8 @@ def layer_aware(layer: Any, seed: int | None = None) -> Any:
 
     As soon as the layer is built its weights are drawn with its own initializers, as
     `reinitialize` does: with the true fans, and gates, heads, groups and channels each for
-    itself. So are those of layers inside it that are built later, at their first call. Afterwards
-    nothing is left on the layers. A layer made from the config of this one, as by
+    itself. So are those of layers inside it, even if they are built later, at their first call.
+    Afterwards nothing is left on the layers. A layer made from the config of this one, as by
     `keras.models.clone_model`, is not layer-aware.
 
     Examples:
@@ -46,7 +46,7 @@ def layer_aware(layer: Any, seed: int | None = None) -> Any:
 
 
 class _Drawer:
-    """Draws the weights of a layer: those that it has now, and others as soon as it has them.
+    """Draws the weights of a layer: the present ones, and others as soon as they are made.
 
     Args:
         layer: The layer.
@@ -61,7 +61,7 @@ class _Drawer:
         self._builds: dict[int, Any] = {}
 
     def draw(self) -> None:
-        """Draw weights not drawn yet, and await those of layers that are not built."""
+        """Draw weights not drawn yet, and await those of unbuilt layers."""
         weights = weights_of(self._layer, has_rule)
         new = [weight for weight in weights if id(weight.variable) not in self._drawn]
         self._drawn.update(id(weight.variable) for weight in new)

@@ -28,7 +28,7 @@ class Drawing(NamedTuple):
     Attributes:
         weight: The weight.
         initializer: Its initializer, with the weight's own seed.
-        view: The linear maps that the weight holds, if they are known.
+        view: Its linear maps, if known.
     """
 
     weight: Weight
@@ -54,7 +54,7 @@ def reinitialize(
     """Draw the weights of a built model anew, in place.
 
     The model stays the same object, compiled and traced. Each weight is drawn with the initializer
-    of the first rule that selects it, otherwise with its layer's own one. Initializers of this
+    of the first rule to select it, otherwise with its layer's own one. Initializers of this
     package know the layer: they take its true fans, and draw gates, heads, groups and channels
     each for itself. Others see the shape, as at construction; and so do ours in layers of unknown
     classes, unless `register_fans` tells of them.
@@ -85,20 +85,20 @@ def reinitialize(
 
     Args:
         model: A built `keras.Model`, or a layer.
-        rules: Mapping of selectors to initializers, or sequence of such pairs; of several that
-            select a weight, the first holds. A selector is
+        rules: Mapping of selectors to initializers, or sequence of such pairs; the first rule to
+            select a weight holds. A selector is
 
             - a class of layers: their weights and those of the layers inside them;
-            - a string: a layer's name or a part of its path; or that of a weight;
+            - a string: the name of a layer or a weight, or a part of its path;
             - a compiled regular expression, searched for in the path;
-            - a function of the layer that holds the weight itself, to a bool;
-            - a list of selectors, of which any may hold, or a tuple, of which all must.
+            - a function of the layer with the weight, to a bool;
+            - a list of selectors (any may hold), or a tuple (all must).
 
-            A selector of layers alone is for their kernels: the weights that multiply inputs,
-            without scales. Anything that `keras.initializers.get` takes is an initializer; `None`
-            leaves the weights as they are.
-        seed: Integer, or `None` for one drawn at random, which `keras.utils.set_random_seed`
-            determines.
+            A selector of layers alone is for their kernels: the weights for the inputs, without
+            scales. An initializer is anything for `keras.initializers.get`; `None` leaves the
+            weights as they are.
+        seed: Integer, or `None` for one drawn at random, determined by
+            `keras.utils.set_random_seed`.
         only: A selector of the weights to draw. `None` for all.
         trainable_only: Whether to leave weights alone if they are not trained: those of frozen
             layers, and moving averages.
@@ -136,7 +136,7 @@ def plan(
     """Choose the initializer of each weight.
 
     Args:
-        weights: The weights of a model that may be drawn.
+        weights: The weights of a model to draw from.
         rules: Pairs of a selector and an initializer, or `None` to leave weights alone.
         seeds: The seed of each weight, by its stream.
     """
@@ -194,7 +194,7 @@ def check_seed(seed: int | None) -> int:
 
 
 def _view_of(weight: Weight) -> KernelView | None:
-    """View a weight as its layer uses it; `None` if that is not known, or it is a bias."""
+    """View a weight as its layer uses it; `None` for a bias, or if unknown."""
     return view_of_weight(weight.owner, weight.variable) if has_rule(weight.owner) else None
 
 
