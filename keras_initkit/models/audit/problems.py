@@ -60,15 +60,21 @@ def find_shared_numbers(parts: Sequence[Part]) -> dict[int, list[Finding]]:
                 f"correlation {likeness.correlation:.3g}{why}."
             )
             numbers = {"correlation": likeness.correlation}
-            finding = _finding(kind, part, message, rules.WARNING, fix, **numbers)
+            finding = _finding(kind, part, message, rules.WARNING, fix, numbers)
             found.setdefault(id(part.weight.variable), [finding])
     return found
 
 
 def _finding(
-    kind: str, part: Part, message: str, severity: Severity, fix: str = "", **evidence: float
+    kind: str,
+    part: Part,
+    message: str,
+    severity: Severity,
+    fix: str = "",
+    evidence: dict[str, float] | None = None,
 ) -> Finding:
-    return Finding(kind, part.weight.layer, None, message, evidence, severity=severity, fix=fix)
+    layer = part.weight.layer
+    return Finding(kind, layer, None, message, evidence or {}, severity=severity, fix=fix)
 
 
 def _scale_findings(part: Part) -> list[Finding]:
@@ -124,7 +130,7 @@ def _variance_findings(part: Part, intended: float | None) -> list[Finding]:
     )
     severity = rules.NOTE if is_choice else rules.WARNING
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
-    return [_finding("scale", part, message, severity, suggest_code(part), **evidence)]
+    return [_finding("scale", part, message, severity, suggest_code(part), evidence)]
 
 
 def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
@@ -141,7 +147,7 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
         f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
     )
     numbers = {"variance": signal, "epsilon": epsilon}
-    return [_finding("swallowed", part, message, rules.WARNING, suggest_code(part), **numbers)]
+    return [_finding("swallowed", part, message, rules.WARNING, suggest_code(part), numbers)]
 
 
 def _fans_finding(part: Part, finding: Finding) -> Finding:
@@ -153,7 +159,7 @@ def _fans_finding(part: Part, finding: Finding) -> Finding:
     )
     numbers = {"keras_fan_in": fan_in, "keras_fan_out": fan_out}
     numbers |= {"fan_in": true_in, "fan_out": true_out}
-    return _finding("fans", part, message, finding.severity, **numbers)
+    return _finding("fans", part, message, finding.severity, evidence=numbers)
 
 
 def _misleads(part: Part) -> bool:
