@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 
 def is_instance(value: Any, module: str, *names: str) -> bool:
-    """Check for a class of a library, which need not be installed."""
+    """Check for a class of a library; it need not be installed."""
     package = sys.modules.get(module)
     if package is None:
         return False
@@ -71,7 +71,7 @@ def is_numbers(values: list[Any]) -> bool:
 
 
 def find_converter(value: Any) -> Callable[[Any], Any]:
-    """Find the function that turns arrays of this type into NumPy arrays.
+    """Find the function from arrays of this type to NumPy arrays.
 
     Raises:
         TypeError: If it is no array.
@@ -104,7 +104,7 @@ def to_numpy(value: Any) -> Any:
 
 
 def to_rows(value: Any) -> Any:
-    """Return an array of which rows can be cut; on a device or on disk it stays there.
+    """Prepare an array for cutting rows; on a device or on disk it stays there.
 
     Raises:
         TypeError: If it is no array.
@@ -174,7 +174,7 @@ def repeat_rows(rows: Any, tensor: Any) -> Any:
 
 
 def _is_on_host(value: Any) -> bool:
-    """Check for a tensor that can be seen as an array without a copy."""
+    """Check for a tensor in host memory, an array without a copy."""
     if is_instance(value, "torch", "Tensor"):  # a sparse one can't be cut
         return value.device.type == "cpu" or value.layout is not sys.modules["torch"].strided
     if is_instance(value, "jax", "Array"):

@@ -15,25 +15,14 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
-    StandardOptions,
 )
 
 from keras_initkit.adapt.shards import Engine, Reduce, list_shards, merge_states, reduce_shard
 from keras_initkit.statistics.moments import Moments
 
-# Runners whose workers see this machine's temporary files.
-_LOCAL_RUNNERS = {
-    "BundleBasedDirectRunner",
-    "DirectRunner",
-    "FnApiRunner",
-    "InteractiveRunner",
-    "PrismRunner",
-    "SwitchingDirectRunner",
-}
-
 
 class MomentsFn(beam.CombineFn):
-    """Combines batches of rows into their `keras_initkit.Moments`.
+    """Combiner of batches of rows into their `keras_initkit.Moments`.
 
     For pipelines of one's own: of the whole PCollection, of each key or of each window. Each
     element is an array of shape `(rows, *shape)`, best of thousands of rows
@@ -79,14 +68,13 @@ def beam_engine(options: PipelineOptions | None = None, directory: str | None = 
             Beam's FnApiRunner: one process on this machine.
         directory: Where the file is written and read, and then deleted: a path or URL within
             reach of both the workers and this process, such as `gs://bucket/tmp`. Defaults to
-            the `temp_location` of the options, and to a temporary directory for a runner on
-            this machine.
+            the `temp_location` of the options, and without options to a temporary directory.
 
     Returns:
         A function for `adapt(shards, engine=…)`.
 
     Raises:
-        ValueError: If the runner is not known to work on this machine, and there is no directory.
+        ValueError: If there are options, but no directory.
 
     Example:
     ```python
@@ -97,14 +85,13 @@ def beam_engine(options: PipelineOptions | None = None, directory: str | None = 
     if options is None:
         # Without flags, or they would be taken from this program's command line. The
         # DirectRunner would download Prism, a program, where it can.
-        options = PipelineOptions([], runner="FnApiRunner")
+        return functools.partial(_run_pipeline, PipelineOptions([], runner="FnApiRunner"), None)
     directory = directory or options.view_as(GoogleCloudOptions).temp_location
-    runner = (options.view_as(StandardOptions).runner or "DirectRunner").rpartition(".")[2]
-    if directory is None and runner not in _LOCAL_RUNNERS:
+    if directory is None:
         raise ValueError(
             "`directory` must be a place that the workers write to and this process reads from. "
-            f"Received: directory=None and runner={runner!r}. Pass a path or URL that both can "
-            "reach, such as directory='gs://bucket/tmp'."
+            "Received: directory=None, and options without a `temp_location`. Pass a path or URL "
+            "that both can reach, such as directory='gs://bucket/tmp'."
         )
     return functools.partial(_run_pipeline, options, directory)
 
@@ -164,6 +151,6 @@ def _reduce_encoded(reduce: Reduce, count: int, place: int, encoded: bytes) -> A
 
 
 def _merge_if_any(states: Iterable[Any]) -> Any:
-    """Merge states; `None` is that of no shards."""
+    """Merge states; `None` is the state of no shards."""
     some = [state for state in states if state is not None]
     return merge_states(some) if some else None

@@ -19,13 +19,13 @@ def run(shards: Sequence[Any], reduce: Reduce) -> Any:
     """Reduce each shard in a Dask task of its own, and merge the states in a tree.
 
     It runs on the current `dask.distributed.Client` if there is one, else on Dask's default
-    scheduler: threads, or that of `dask.config.set(scheduler=…)`.
+    scheduler: threads, or by `dask.config.set(scheduler=…)`.
 
     Args:
         shards: Shards, `Delayed` ones too, or a Dask collection: of an array, data frame or bag
-            each partition is a shard, reduced by the task that computes it. Blocks of an
-            array that are cut along other axes than the first are joined into whole rows.
-        reduce: Function of a shard that returns its state.
+            each partition is a shard, reduced where it is computed. Blocks of an array cut
+            along other axes than the first are joined into whole rows.
+        reduce: Function from a shard to its state.
 
     Raises:
         TypeError: If a Dask collection has no partitions.

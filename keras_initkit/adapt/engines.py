@@ -15,8 +15,8 @@ def find_engine(engine: str | Engine) -> Engine:
     """Find an engine.
 
     Args:
-        engine: `"dask"`, `"beam"`, or a function `engine(shards, reduce)`, which is returned as
-            it is.
+        engine: `"dask"`, `"beam"`, or a function `engine(shards, reduce)`, returned
+            unchanged.
 
     Raises:
         ValueError: If the name is not known.

@@ -1,4 +1,4 @@
-"""Errors about data that can't be read."""
+"""Errors about unreadable data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ACCEPTED = (
 
 
 def refuse_type(data: Any, *_: Any) -> NoReturn:
-    """Refuse data of a type that is not known."""
+    """Refuse data of an unknown type."""
     raise TypeError(
         f"`data` must be {ACCEPTED}. Received: data={data!r} of type {type(data).__name__}. "
         "Convert it to an array first, e.g. with `np.asarray(data)`."
@@ -20,7 +20,7 @@ def refuse_type(data: Any, *_: Any) -> NoReturn:
 
 
 def refuse_batch(value: Any) -> NoReturn:
-    """Refuse a batch that is no array."""
+    """Refuse a batch of another type than an array."""
     raise TypeError(
         f"`data` must be {ACCEPTED}, and batches must be arrays or tensors, with a `.shape`. "
         f"Received: a batch of type {type(value).__name__}. Convert it first, e.g. with "

@@ -1,4 +1,4 @@
-"""Tables that are read in parts: files and folders, Arrow datasets, lazy frames."""
+"""Tables read in parts: files and folders, Arrow datasets, lazy frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of an array become the `Moments` of its features."""
+"""Collecting of batches: the `Moments` of the features of an array."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Result(NamedTuple):
 
 
 class Intake:
-    """Takes in the batches of one array: joins small ones, refuses values that are not finite.
+    """Collector of the batches of one array: joins small ones, refuses infinite values and NaN.
 
     Args:
         shape: Shape of the data, the batch axis first.
-        axis: The axes along which each index is a feature.
+        axis: The axes of the features.
         extremes: Whether minima and maxima are wanted.
         nan: Meaning of NaN: one of `NAN_POLICIES`.
         label: Name of the data in errors.
@@ -121,7 +121,7 @@ class Intake:
             self._take_in(batch, sample_weight)
 
     def flush(self) -> None:
-        """Take in the batches that were only joined so far."""
+        """Take in the batches only joined so far."""
         if self._joined:
             joined, self._joined = self._joined, 0
             self._take_in(self._buffer[:joined])
@@ -244,7 +244,7 @@ def feature_tables(
 
     Args:
         batch: Array of shape `(rows, ...)`.
-        kept: The axes that make up the features, ascending, without axis 0.
+        kept: The axes of the features, ascending, without axis 0.
         *beside: Arrays of the same shape, or `None`, to be cut alike.
 
     Yields:

@@ -40,8 +40,8 @@ def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData
     framework, dense, sparse or ragged, lists of numbers, tables, paths of tables, dicts of
     these, and tuples of these: a tuple is `(x, y[, sample_weight])`, as for `fit()`.
     Everything else is a stream of batches, as for `fit()` too: `tf.data.Dataset`,
-    `DistributedDataset`, `PyDataset`, `DataLoader`, generators and other iterables. Batches
-    that are tuples are `(x, y[, sample_weight])` too.
+    `DistributedDataset`, `PyDataset`, `DataLoader`, generators and other iterables; tuples are
+    batches `(x, y[, sample_weight])`.
 
     No framework is imported: data can be its only where it already is. Paths need pyarrow.
 

@@ -1,4 +1,4 @@
-"""How data are read: the options that `adapt()` and functions on models share."""
+"""Options of reading, shared by `adapt()` and functions on models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ class Reading:
     """Options of a pass over data.
 
     Attributes:
-        mask: Booleans of the leading axes of the data, true where values count. For data that
-            are given whole.
+        mask: Booleans of the leading axes of the data, true where values count. For data
+            given whole.
         mask_value: Steps all of whose features (along the last axis) have this value do not
             count, as for `keras.layers.Masking`.
-        sample_weight: Weights of the leading axes of the data. For data that are given whole; in
+        sample_weight: Weights of the leading axes of the data. For data given whole; in
             streams, weights are the third item of a batch.
         nan: Meaning of NaN: one of `NAN_POLICIES`.
-        steps: Number of batches after which to stop.
-        max_rows: Number of rows after which to stop.
-        verbose: Whether to show progress: 0, 1 or "auto", for passes that take some seconds.
+        steps: Number of batches to read at most.
+        max_rows: Number of rows to read at most.
+        verbose: Whether to show progress: 0, 1 or "auto", for passes of more than 5 s.
     """
 
     mask: Any = None

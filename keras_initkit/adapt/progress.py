@@ -45,7 +45,7 @@ class Progress:
 
 @contextlib.contextmanager
 def note_interrupt() -> Iterator[list[bool]]:
-    """Note a first Ctrl-C in a list, which is then no longer empty; a second one interrupts.
+    """Note a first Ctrl-C in a list, no longer empty then; a second one interrupts.
 
     So an update is never cut in two.
     """

@@ -1,4 +1,4 @@
-"""What every source of data is turned into: a stream of batches of NumPy arrays."""
+"""The reader: items of any source become batches of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class OpenData(NamedTuple):
 
 
 class Reader:
-    """Makes batches of the items of a source, and keeps the names of columns.
+    """Maker of batches from the items of a source; it keeps the names of columns.
 
     Args:
         reading: Options of the pass.
@@ -86,12 +86,12 @@ class Reader:
         """Open an iterable as a source of batches.
 
         Args:
-            items: What becomes the batches.
-            source: What they come from, for errors.
-            split: Function of an item that returns the arguments of `read`. Defaults to
+            items: One for each batch.
+            source: Their origin, for errors.
+            split: Function from an item to the arguments of `read`. Defaults to
                 `split_batch`.
             rows: Number of rows, if it is known.
-            shape: Shape as in `OpenData`. Defaults to that of the first batch.
+            shape: Shape as in `OpenData`. Defaults to the first batch's.
         """
         batches = self._read_all(items, split or split_batch, source)
         if shape is None:
@@ -176,7 +176,7 @@ class Reader:
         return columns if self._by_columns else stack_columns(columns)
 
     def _mask_steps(self, array: Any) -> Any:
-        """Mask the steps that have the mask value in all features."""
+        """Mask the steps with the mask value in all features."""
         if not is_real(array.dtype):
             return array
         values, ignored = np.ma.getdata(array), self.reading.mask_value

@@ -31,17 +31,17 @@ def read_statistics(
     """Read data in one pass and return the statistics of their features.
 
     Args:
-        data: One array a batch, of any kind that `open_data` accepts; with an engine, a list of
-            shards: such data each, or functions that return such.
+        data: Data of any kind accepted by `open_data`, one array a batch; with an engine, a list
+            of shards: data each, or functions returning data.
         reading: Options.
-        axis: The axes along which each index is a feature.
+        axis: The axes of the features.
         extremes: Whether minima and maxima are wanted.
         check: Is called with the data's shape, before anything is read if there is no engine.
         initial: Moments to go on from; they are left as they are.
         engine: Reader of shards: see `find_engine`.
 
     Raises:
-        TypeError: If the data are of a type that can't be read.
+        TypeError: If data of this type can't be read.
         ValueError: If they are empty, endless, or do not fit `reading` and `axis`.
     """
     if engine is None:
@@ -61,7 +61,7 @@ def run(data: OpenData, reading: Reading, intakes: Mapping[Intake, Callable[[Bat
     Args:
         data: The data.
         reading: Options: limits, progress.
-        intakes: Functions that pick from a batch the array for an intake.
+        intakes: For each intake the function to pick its array from a batch.
     """
     limits = [rows for rows in (data.rows, reading.max_rows) if rows is not None]
     progress = Progress(
@@ -114,6 +114,6 @@ def _read_array(
 
 
 def _read_shard(reading: Reading, axis: tuple[int, ...], extremes: bool, shard: Any) -> Result:
-    """Read a shard, which may be a function that returns it."""
+    """Read a shard: data, or a function returning data."""
     data = shard() if callable(shard) else shard
     return _read_array(reading, axis, extremes, lambda shape: None, data)

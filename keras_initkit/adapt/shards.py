@@ -1,4 +1,4 @@
-"""What engines share: the state of a shard, and how states are merged."""
+"""Shared by all engines: reducing a shard to its state, and merging states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Reduce = Callable[[Any], State]
 
 
 class Engine(Protocol):
-    """A function that reduces shards, on workers as a rule, and merges the states.
+    """A function to reduce shards, on workers as a rule, and merge the states.
 
     Shards, states and `reduce` are picklable. The order of the merges matters only to rounding.
     """

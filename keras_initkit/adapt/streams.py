@@ -64,7 +64,7 @@ def open_py_dataset(data: Any, reader: Reader) -> OpenData:
 
 
 def open_data_loader(data: Any, reader: Reader) -> OpenData:
-    """Open a PyTorch `DataLoader`; a batch that is a list is `[x, y, ...]`."""
+    """Open a PyTorch `DataLoader`; a list is a batch `[x, y, ...]`."""
     _check_alone(reader)
     batches = (tuple(batch) if isinstance(batch, list) else batch for batch in data)
     return reader.open(batches, "a `DataLoader`")

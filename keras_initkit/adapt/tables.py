@@ -19,7 +19,7 @@ def wrap_table(value: Any) -> Any:
     """Wrap a table, or a column, as a data frame or series of narwhals.
 
     Returns:
-        The wrapped table, of which rows can be cut; any other value as it is.
+        The wrapped table, for cutting rows; any other value unchanged.
 
     Raises:
         ValueError: If columns have the same name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ class Summary:
     """Statistics of some rows, one number for each feature; the arrays are never changed.
 
     Attributes:
-        count: Number of values that count.
+        count: Number of values neither masked nor of weight 0.
         weight: Sum of their weights.
         mean: Mean, rounded to float64.
         mean_rest: Rest of the mean after rounding.
@@ -172,13 +171,6 @@ def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     total = np.asarray(a + b)
     b_part = total - a
     return total, np.asarray((a - (total - b_part)) + (b - b_part))
-
-
-def copy_pieces(batch: NDArray[Any], features: int) -> Iterator[NDArray[Any]]:
-    """Yield contiguous copies of a strided batch, a few chunks of rows at a time."""
-    step = max(1, 4 * CHUNK_ELEMENTS // features)
-    for start in range(0, len(batch), step):
-        yield np.ascontiguousarray(batch[start : start + step])
 
 
 def _reduce(block: NDArray[Any], shift: FloatArray, extremes: bool, buffer: FloatArray) -> _Sums:

@@ -17,7 +17,6 @@ from keras_initkit.statistics.kernel import (
     Summary,
     average_carefully,
     choose_shift,
-    copy_pieces,
     merge_summaries,
     summarize_block,
     summarize_nothing,
@@ -33,7 +32,7 @@ class Moments:
         s1 = sum(x - s),   s2 = sum((x - s)²),
         mean_b = s + s1 / n,   M2_b = s2 - s1² / n,
 
-    and merged into what was seen before (N rows) by the pairwise update
+    and merged into the N rows seen before by the pairwise update
 
         δ = mean_b - mean,   mean += δ n / (N + n),   M2 += M2_b + δ² N n / (N + n).
 
@@ -90,7 +89,7 @@ class Moments:
 
     @property
     def count(self) -> IntArray:
-        """Number of values that are neither masked nor of weight 0, int64 of shape `shape`."""
+        """Number of values neither masked nor of weight 0, int64 of shape `shape`."""
         return self._summary.count.reshape(self.shape)
 
     @property
@@ -180,15 +179,16 @@ class Moments:
                     part = summarize_weighted(chunk, valid, weights, self.extremes)
                     self._add(len(chunk), part)
             return self
-        # A reshape of strided rows would copy them all.
-        pieces = [batch] if batch.flags.c_contiguous else copy_pieces(batch, features)
+        # A reshape of strided rows would copy them all: a few chunks are copied at a time.
+        step = len(batch) if batch.flags.c_contiguous else max(1, 4 * CHUNK_ELEMENTS // features)
         with np.errstate(all="ignore"):
-            for piece in pieces:
-                self._update_table(piece.reshape(-1, features))
+            for start in range(0, len(batch), step):
+                rows = np.ascontiguousarray(batch[start : start + step])
+                self._update_table(rows.reshape(-1, features))
         return self
 
     def merge(self, other: Moments) -> Self:
-        """Take in all the rows that another accumulator has seen.
+        """Take in all rows seen by another accumulator.
 
         Args:
             other: Moments of the same shape; it is left as it is. If it was made without
@@ -214,7 +214,7 @@ class Moments:
         """Return the state as plain arrays, to be saved or sent to another process.
 
         Returns:
-            A dictionary of arrays that `from_state()` takes. `mean_rest` is the rest of the
+            A dictionary of arrays for `from_state()`. `mean_rest` is the rest of the
             mean after its rounding to float64.
         """
         arrays = vars(self._summary).items()
