@@ -35,14 +35,14 @@ from tensorboard_plugin_initkit.record.schema import (
     RECORDED,
     STATISTICS,
     TOTAL_STATISTICS,
-    TOTALS,
     Chunk,
     Layout,
-    Variable,
 )
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
+from tests.tensorboard_plugin_initkit.support import random_logs
 from tests.tensorboard_plugin_initkit.support.application import python_provider
+from tests.tensorboard_plugin_initkit.support.random_logs import layout_of, write
 from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
 
 HOSTILE = [
@@ -55,39 +55,9 @@ HOSTILE = [
 ]
 
 
-def layout_of(*layers: str, optimizers: tuple[str, ...] = ("",)) -> Layout:
-    """Two variables a layer."""
-    return Layout(
-        tuple(
-            Variable(f"{layer}/{name}", layer, shape, optimizers[i % len(optimizers)], "Dense", "x")
-            for i, layer in enumerate(layers)
-            for name, shape in (("kernel", (3, 2)), ("bias", (2,)))
-        ),
-        optimizers,
-    )
-
-
-def chunk_of(
-    layout: Layout, steps: Any, seed: int = 0, statistics: tuple[str, ...] = RECORDED
-) -> Chunk:
+def chunk_of(layout: Layout, steps: Any, seed: int = 0, statistics: Any = RECORDED) -> Chunk:
     """Random values, among them missing gradients and those that are not finite."""
-    rng = np.random.default_rng(seed)
-    shape = (len(steps), len(layout.variables))
-    values = {name: rng.lognormal(sigma=9, size=shape).astype(np.float32) for name in statistics}
-    for array in values.values():
-        for special in (0, np.nan, np.inf):
-            array[rng.random(shape) < 0.1] = special
-    shape = (len(steps), len(layout.optimizers))
-    totals = {name: rng.lognormal(size=shape).astype(np.float32) for name in TOTALS}
-    return Chunk(layout, np.asarray(steps, np.int64), values, totals)
-
-
-def write(log_dir: Path, *chunks: Chunk) -> None:
-    """By a process of its own."""
-    writer = LogWriter(log_dir, scalars=1)
-    for chunk in chunks:
-        writer.write(chunk)
-    writer.end()
+    return random_logs.chunk_of(layout, steps, seed, statistics, (0, np.nan, np.inf))
 
 
 def chunks_of(layout: Layout, first: int, last: int, size: int, seed: int = 0) -> list[Chunk]:
@@ -365,7 +335,7 @@ sizes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25), st.booleans()
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sizes)
 def test_any_order_of_chunks_is_read_as_from_the_log(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int, bool]]
