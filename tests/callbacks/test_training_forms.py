@@ -16,6 +16,7 @@ from tests.callbacks.training import (
     compiled,
     data,
     fit,
+    label,
     layers,
     mlp,
     norms,
@@ -42,7 +43,7 @@ class CustomStep(keras.Model):
         with tf.GradientTape() as tape:
             loss = self.compute_loss(y=y, y_pred=self(x, training=True))
         grads = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(grads, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(grads, self.trainable_variables, strict=True))
         return {"loss": loss}
 
     def _torch_step(self, data):
@@ -77,16 +78,19 @@ def custom():
     return CustomStep(plain.inputs, plain.outputs)
 
 
-def test_a_custom_train_step():
-    reference = recorded()
+@pytest.fixture(scope="module")
+def reference():
+    return recorded()
+
+
+def test_a_custom_train_step(reference):
     history = recorded(custom)
     np.testing.assert_array_equal(history.steps, np.arange(STEPS))
     for statistic in ("norm", "mean_abs", "max_abs", "update_ratio"):
         np.testing.assert_allclose(history[statistic], reference[statistic], rtol=1e-5)
 
 
-def test_train_on_batch():
-    reference = recorded()
+def test_train_on_batch(reference):
     model, (x, y) = compiled(mlp), data()
     monitor = GradientMonitor(every_n_steps=1)
     callbacks = keras.callbacks.CallbackList([monitor], model=model)
@@ -185,11 +189,14 @@ def test_the_device_is_read_once_a_chunk(monkeypatch):
     x, y = np.tile(x, (25, 1)), np.tile(y, 25)
     compiled(mlp).fit(x, y, BATCH, verbose=0, callbacks=[monitor])
     assert len(reads) <= 25 * STEPS // 64 + 2
-    assert len(monitor.history) == 25 * STEPS
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(25 * STEPS))
+    assert np.isfinite(monitor.history["norm"]).all()
 
 
-@pytest.mark.parametrize("every_n_steps", [1, 3])
-def test_dropout_draws_the_same_numbers_with_and_without_the_monitor(every_n_steps):
+@pytest.mark.parametrize(
+    "compile_args", [{}, {"jit_compile": True}] if BACKEND == "tensorflow" else [{}], ids=label
+)
+def test_dropout_draws_the_same_numbers_with_and_without_the_monitor(compile_args):
     def make():
         return keras.Sequential(
             [keras.Input((8,)), layers.Dense(32, "relu"), layers.Dropout(0.5), layers.Dense(4)]
@@ -197,9 +204,9 @@ def test_dropout_draws_the_same_numbers_with_and_without_the_monitor(every_n_ste
 
     def trained(*callbacks):
         keras.utils.set_random_seed(0)
-        model = compiled(make)
+        model = compiled(make, **compile_args)
         fit(model, *callbacks, epochs=2)
         return model.get_weights()
 
-    for a, b in zip(trained(), trained(GradientMonitor(every_n_steps=every_n_steps)), strict=True):
+    for a, b in zip(trained(), trained(GradientMonitor(every_n_steps=2)), strict=True):
         np.testing.assert_array_equal(a, b)
