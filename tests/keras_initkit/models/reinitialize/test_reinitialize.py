@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import keras_initkit
 from keras_initkit import fans, initializers, reinitialize
-from keras_initkit.anatomy.seeds import derive_seed, with_seed
+from keras_initkit.anatomy.seeds import derive_seed
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.models.reinitialize import reinitialize as reinitialization
 from tests.callbacks.training import compiled, data
@@ -140,13 +140,6 @@ def test_streams_differ_even_where_seeds_collide(seed, kinds):
         patch.setattr(reinitialization, "derive_seed", lambda *path: derive_seed(*path) % kinds)
         seeds = reinitialization.derive_seeds(weights, seed)
     assert len(seeds) == len(set(seeds.values())) == 8
-
-
-def test_a_seed_generator_gives_way_to_the_weights_own_seed():
-    initializer = HE(seed=keras.random.SeedGenerator(1))
-    other = with_seed(initializer, 2)
-    assert (other.seed, initializer.seed != 2) == (2, True)
-    assert np.any(numpy(other((8,))) != numpy(with_seed(initializer, 3)((8,))))
 
 
 def test_without_a_seed_weights_are_new_each_time_unless_the_random_seed_is_set(shared):
@@ -309,14 +302,6 @@ def test_bfloat16_weights():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3), layers.BatchNormalization()])
     reinitialize(model, {layers.Dense: HE()}, seed=0)
     assert all(str(w.dtype) == "bfloat16" for w in model.trainable_weights)
-
-
-def test_shared_layers_and_weights_are_drawn_once():
-    shared = layers.Dense(8, name="shared")
-    inputs = keras.Input((8,))
-    inner = keras.Model(inputs, shared(inputs), name="inner")
-    outer = keras.Model(inputs, shared(inner(inputs)))
-    assert len(reinitialize(outer, seed=0)) == 2
 
 
 def orthonormal(matrices):
