@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record.schema import RECORDED, TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 SIX = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite", "weight_norm")
 SAMPLES = 64

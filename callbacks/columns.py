@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
 from keras_initkit.anatomy.weights import Weight, weights_of
-from tensorboard_plugin_initkit.record.schema import Variable
+from tensorboard_plugin_initkit.record.layout import Variable
 
 _BIASES = ("bias", "beta")
 

@@ -4,8 +4,8 @@ import time
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge, news
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk
 
 # The largest share of the time that is spent on judging, and the records that are judged.
 _TIME_SHARE = 0.002

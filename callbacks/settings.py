@@ -32,7 +32,7 @@ class Settings:
         schedule: Tells for a step whether it is to be recorded.
         layers: Tells for the path of a layer, and the layers around it, whether to record it.
         per: "layer" or "variable".
-        statistics: The names of `schema.MEASURED` that are wanted.
+        statistics: The names of `MEASURED` that are wanted.
         sample_size: Number of elements of each gradient to keep.
         scalars: Of every how many recorded steps to write scalars; 0 for none.
         histograms: Of every how many recorded steps to write histograms; 0 for none.

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_initkit.callbacks.background_log import BackgroundLog
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk
 
 
 class Sink:

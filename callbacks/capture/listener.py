@@ -34,7 +34,8 @@ from keras_initkit.callbacks.columns import unit_sources, variables_of
 from keras_initkit.callbacks.measures.directions import DirectionTracker
 from keras_initkit.callbacks.measures.gradients import as_float32, gradient_statistics, norms
 from keras_initkit.callbacks.measures.reductions import Reductions
-from tensorboard_plugin_initkit.record.schema import MEASURED, Chunk, Layout
+from tensorboard_plugin_initkit.record.chunk import MEASURED, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout
 
 # Tensors of one shape are measured together up to this size, so that many small layers cost few
 # operations, and big ones are not copied.
@@ -48,7 +49,7 @@ class Watch(NamedTuple):
 
     Attributes:
         select: Returns those to measure of a list of `keras.Variable`s.
-        statistics: Names of `schema.MEASURED` that are wanted.
+        statistics: Names of `MEASURED` that are wanted.
         sample_size: Number of elements of each gradient to keep.
         per: "layer", or "variable" to count every variable as a layer.
         is_due: Tells for a step whether it is to be recorded.

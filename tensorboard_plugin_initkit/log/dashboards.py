@@ -11,11 +11,10 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
-from tensorboard_plugin_initkit.record.schema import (
+from tensorboard_plugin_initkit.record.chunk import Chunk, join
+from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.statistics import (
     TOTAL_STATISTICS,
-    Chunk,
-    Layout,
-    join,
     per_layer,
     per_optimizer,
     recorded_statistics,

@@ -38,13 +38,9 @@ from tensorboard_plugin_initkit.log.event_file import (
     read_events,
 )
 from tensorboard_plugin_initkit.log.uploaded_event_file import UploadedEventFile
-from tensorboard_plugin_initkit.record.schema import (
-    SCHEMA_VERSION,
-    TOTALS,
-    Chunk,
-    Layout,
-    per_optimizer,
-)
+from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
+from tensorboard_plugin_initkit.record.statistics import per_optimizer
 
 RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"

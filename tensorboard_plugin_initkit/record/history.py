@@ -5,14 +5,11 @@ from numbers import Integral
 
 import numpy as np
 
-from tensorboard_plugin_initkit.record.schema import (
+from tensorboard_plugin_initkit.record.chunk import Chunk, append_chunk, join
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
-    Chunk,
-    Layout,
-    Variable,
-    append_chunk,
-    join,
     per_layer,
     per_optimizer,
     per_variable,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tensorboard_plugin_initkit.record.schema import Chunk, per_layer
+from tensorboard_plugin_initkit.record.chunk import Chunk
+from tensorboard_plugin_initkit.record.statistics import per_layer
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:

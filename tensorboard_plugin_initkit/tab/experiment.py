@@ -22,16 +22,16 @@ from tensorboard_plugin_initkit.log.gradient_log import (
     split_table,
     split_totals,
 )
-from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import (
+from tensorboard_plugin_initkit.record.chunk import (
     RECORDED,
     TOTALS,
     Chunk,
-    Layout,
     LazyArrays,
     append_chunk,
     join,
 )
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.memory import give_back_memory
 

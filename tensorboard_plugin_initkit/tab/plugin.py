@@ -13,7 +13,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.record.schema import SCHEMA_VERSION
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
 from tensorboard_plugin_initkit.tab import payloads
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run

@@ -14,7 +14,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWarning
-from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import assert_same_record
 from tests.callbacks.training import (
     BATCH,

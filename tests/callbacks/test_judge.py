@@ -6,7 +6,8 @@ import pytest
 from keras_initkit.callbacks import judge as judge_module
 from keras_initkit.callbacks.judge import Judge
 from tensorboard_plugin_initkit.diagnosis.judge import judge as diagnose
-from tensorboard_plugin_initkit.record.schema import RECORDED, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 pytestmark = pytest.mark.numpy_alone
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor, GradientWarning
-from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.training import (
     BACKEND,
     BATCH,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.training import STEPS, compiled, convolutional, fit, mlp
 
 pytestmark = pytest.mark.backends("jax")

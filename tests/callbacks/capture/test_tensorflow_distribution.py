@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests import ROOT
 from tests.callbacks import training
 from tests.callbacks.training import (

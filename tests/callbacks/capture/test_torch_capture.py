@@ -10,7 +10,7 @@ import torch
 from keras_initkit.callbacks import GradientMonitor
 from keras_initkit.callbacks.capture import Watch, open_capture
 from keras_initkit.callbacks.capture import torch as capture
-from tensorboard_plugin_initkit.record.schema import STATISTICS
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.training import (
     STEPS,
     compiled,

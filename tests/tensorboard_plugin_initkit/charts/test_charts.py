@@ -18,8 +18,9 @@ from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 pytestmark = pytest.mark.numpy_alone
 

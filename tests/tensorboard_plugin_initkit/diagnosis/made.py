@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 EVERY_10 = np.arange(0, 130, 10)
 EVERY_STEP = np.arange(0, 130)

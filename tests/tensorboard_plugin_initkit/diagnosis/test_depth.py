@@ -14,8 +14,9 @@ from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.diagnosis.judge import judge
 from tensorboard_plugin_initkit.plotting import plot
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,
     EVERY_STEP,

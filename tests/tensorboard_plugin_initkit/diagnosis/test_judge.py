@@ -9,8 +9,9 @@ import pytest
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge, news
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout
+from tensorboard_plugin_initkit.record.layout import Layout
 from tests import ROOT
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,

@@ -26,16 +26,12 @@ from tensorboard_plugin_initkit.log.gradient_log import (
     read_chunks,
     read_findings,
 )
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
 from tensorboard_plugin_initkit.record.history import read_log
-from tensorboard_plugin_initkit.record.schema import (
-    RECORDED,
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
-    TOTALS,
-    Chunk,
-    Layout,
-    Variable,
-    join,
     per_layer,
     per_optimizer,
 )

@@ -12,15 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import (
-    RECORDED,
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
-    TOTALS,
-    Chunk,
-    Layout,
-    Variable,
     per_layer,
     per_optimizer,
     per_variable,

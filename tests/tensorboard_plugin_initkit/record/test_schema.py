@@ -12,17 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.record.schema import (
-    RECORDED,
-    SCHEMA_VERSION,
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, LazyArrays, join
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
-    TOTALS,
-    Chunk,
-    Layout,
-    LazyArrays,
-    Variable,
-    join,
     per_layer,
     per_optimizer,
     per_variable,

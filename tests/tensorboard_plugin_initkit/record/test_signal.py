@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.schema import Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.signal import is_bias, shows_units, signal_of
 
 pytestmark = pytest.mark.numpy_alone

@@ -10,7 +10,8 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record.schema import TOTALS, Chunk, Layout, Variable
+from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 ALL = (
     "norm",

@@ -29,15 +29,11 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record import layout
 from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
-from tensorboard_plugin_initkit.record.schema import (
-    RECORDED,
-    STATISTICS,
-    TOTAL_STATISTICS,
-    Chunk,
-    Layout,
-)
+from tensorboard_plugin_initkit.record.chunk import Chunk, RECORDED
+from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.tensorboard_plugin_initkit.support import random_logs
@@ -146,7 +142,7 @@ LOGS = {
 
 def another_version(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 99)
+        patch.setattr(layout, "SCHEMA_VERSION", 99)
         patch.setattr(log, "SCHEMA_VERSION", 99)
         plain(log_dir)
 
@@ -302,7 +298,7 @@ def test_a_log_in_the_log_directory_itself_has_a_title(tmp_path: Path) -> None:
 def test_a_log_of_another_version_is_refused_with_the_reason(experiment: Experiment) -> None:
     expected = (
         r"The log 'another_version' cannot be read: The log must have schema version "
-        rf"{schema.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that"
+        rf"{layout.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that"
     )
     with pytest.raises(LogError, match=expected):
         eventually_loaded(experiment, "another_version")

@@ -35,7 +35,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record import schema
+from tensorboard_plugin_initkit.record import layout
 from tensorboard_plugin_initkit.record.history import read_log
 from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
@@ -146,7 +146,7 @@ def test_runs_are_listed(client: Client) -> None:
     assert [run["name"] for run in answer["runs"]] == [f"{name}/gradients" for name in names]
     assert len({run["state"] for run in answer["runs"]}) == len(names)
     assert answer["bokeh"] == bokeh.__version__
-    assert answer["version"].endswith(f", schema {schema.SCHEMA_VERSION}")
+    assert answer["version"].endswith(f", schema {layout.SCHEMA_VERSION}")
     assert set(answer) == {"version", "bokeh", "runs", "notes"}
     found = [run["title"] for run in answer["runs"] if run["has_findings"]]
     assert found == ["bad_findings", "empty", "first"]
@@ -493,14 +493,14 @@ def test_a_log_of_another_version_is_an_error_and_others_work(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "SCHEMA_VERSION", 99)
+        patch.setattr(layout, "SCHEMA_VERSION", 99)
         LogWriter(tmp_path / "other").write(chunk_of(layout_of("a"), range(5)))
     write(tmp_path / "mine", chunk_of(layout_of("a"), range(5)))
     client = application(tmp_path)
     assert [run["title"] for run in get(client, "/runs")["runs"]] == ["mine", "other"]
     sentence = (
         f"The log 'other' cannot be read: The log must have schema version "
-        f"{schema.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that "
+        f"{layout.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that "
         "wrote it."
     )
     for route in ("/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&run=mine/gradients&"):

@@ -101,7 +101,7 @@ def logs(boards) -> Logs:
     write_log(path / "spike", spiky(), statistics=SIX, biases=False)
     hostile = [finding("vanishing", HOSTILE[0], 10), finding(HOSTILE[1], HOSTILE[4], 20)]
     write_log(path / HOSTILE_RUN, depth_profile(len(HOSTILE), 50, 0.9), HOSTILE, findings=hostile)
-    with mock.patch("tensorboard_plugin_initkit.record.schema.SCHEMA_VERSION", 99):
+    with mock.patch("tensorboard_plugin_initkit.record.layout.SCHEMA_VERSION", 99):
         write_log(path / "foreign", depth_profile(4, 50, 0.9))
     write_log(path / "corrupt", depth_profile(4, 500, 0.9))
     damage(event_file(path / "corrupt"))

@@ -16,15 +16,9 @@ from bokeh.document import Document
 from keras_initkit import GradientHistory, read_log
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record.schema import (
-    RECORDED,
-    STATISTICS,
-    TOTAL_STATISTICS,
-    TOTALS,
-    Chunk,
-    Layout,
-    Variable,
-)
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
 from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 

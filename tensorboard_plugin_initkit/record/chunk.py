@@ -1,0 +1,165 @@
+"""Chunks: several records as they travel, from the device to the history and the log."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tensorboard_plugin_initkit.record.layout import Layout, positions
+
+# One number a variable, as measured on the device where its gradient is applied.
+MEASURED = (
+    "norm",
+    "mean_abs",
+    "max_abs",
+    "zeros",
+    "nonfinite",
+    "dead_units",
+    "clip_ratio",
+    "local_norm",
+    "weight_norm",
+    "update_norm",
+)
+# One number a variable, from a sample of its gradient's elements.
+SAMPLED = ("cosine", "snr")
+RECORDED = MEASURED + SAMPLED
+# One number an optimizer.
+TOTALS = ("loss", "learning_rate", "loss_scale", "skipped")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Some recorded steps of one layout.
+
+    Attributes:
+        layout: The columns.
+        steps: int64 array (n,), strictly increasing: `optimizer.iterations` before the update.
+        values: For each statistic of `RECORDED` that was recorded, a float32 array
+            (n, variables). A column is NaN in all of them where the variable received no
+            gradient. `LazyArrays` are read when they are asked for.
+        totals: For each of `TOTALS` that is known, a float32 array (n, optimizers).
+    """
+
+    layout: Layout
+    steps: np.ndarray
+    values: Mapping[str, np.ndarray]
+    totals: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def values_of(self, name: str) -> np.ndarray:
+        """Return one of `RECORDED`, NaN where it was not recorded: float32 array (n, variables)."""
+        if name in self.values:
+            return self.values[name]
+        missing = np.full((len(self.steps), len(self.layout.variables)), np.nan, np.float32)
+        if name == "clip_ratio":  # nothing was clipped
+            missing[~np.isnan(self.values_of("nonfinite"))] = 1.0
+        return missing
+
+    def totals_of(self, name: str) -> np.ndarray:
+        """Return one of `TOTALS`, NaN where it is not known: float32 array (n, optimizers)."""
+        if name in self.totals:
+            return self.totals[name]
+        return np.full((len(self.steps), len(self.layout.optimizers)), np.nan, np.float32)
+
+    def select(self, rows: np.ndarray | slice) -> "Chunk":
+        """The rows of an index, mask or slice; what was not read yet is not read now."""
+        return Chunk(
+            self.layout, self.steps[rows], _select(self.values, rows), _select(self.totals, rows)
+        )
+
+    def spread(self, layout: Layout) -> "Chunk":
+        """The same steps on the columns of a larger layout; new columns are NaN."""
+        if layout == self.layout:
+            return self
+        variables = layout.columns_of(self.layout)
+        optimizers = positions(layout.optimizers, self.layout.optimizers)
+        return Chunk(
+            layout,
+            self.steps,
+            {
+                name: _widened(array, variables, len(layout.variables))
+                for name, array in self.values.items()
+            },
+            {
+                name: _widened(array, optimizers, len(layout.optimizers))
+                for name, array in self.totals.items()
+            },
+        )
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name, each read when it is asked for; `in` and `keys()` read nothing."""
+
+    def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
+        """Rows of an array, of which no more is needed."""
+        return self[name][rows]
+
+
+def _select(arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
+    if isinstance(arrays, LazyArrays):
+        return _Rows(arrays, rows)
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+class _Rows(LazyArrays):
+    """Rows of arrays that are read when they are asked for."""
+
+    def __init__(self, arrays: LazyArrays, rows: np.ndarray | slice) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays.take(name, self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def append_chunk(chunks: list[Chunk], chunk: Chunk) -> int:
+    """Append a chunk to others; it replaces the records from its first step on.
+
+    Returns:
+        The number of records that were replaced.
+    """
+    first, replaced = chunk.steps[0], 0
+    while chunks and chunks[-1].steps[-1] >= first:
+        last = chunks.pop()
+        kept = last.select(last.steps < first)
+        replaced += len(last.steps) - len(kept.steps)
+        if len(kept.steps):
+            chunks.append(kept)
+    chunks.append(chunk)
+    return replaced
+
+
+def join(chunks: Sequence[Chunk]) -> Chunk:
+    """One chunk of all the steps, on the union of the columns."""
+    layout = chunks[0].layout
+    for chunk in chunks[1:]:
+        if chunk.layout != layout:
+            layout = layout.union(chunk.layout)
+    spread = [chunk.spread(layout) for chunk in chunks]
+    return Chunk(
+        layout,
+        np.concatenate([chunk.steps for chunk in spread]),
+        {
+            name: np.concatenate([chunk.values_of(name) for chunk in spread])
+            for name in RECORDED
+            if any(name in chunk.values for chunk in spread)
+        },
+        {
+            name: np.concatenate([chunk.totals_of(name) for chunk in spread])
+            for name in TOTALS
+            if any(name in chunk.totals for chunk in spread)
+        },
+    )
+
+
+def _widened(array: np.ndarray, columns: list[int], width: int) -> np.ndarray:
+    wide = np.full((len(array), width), np.nan, array.dtype)
+    wide[:, columns] = array
+    return wide

@@ -1,0 +1,136 @@
+"""The columns of a record: variables, with their layers and optimizers."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+SCHEMA_VERSION = 3
+
+
+class Variable(NamedTuple):
+    """A column of the record: a trainable variable and the layer that it is counted to.
+
+    Attributes:
+        path: Path in the model.
+        layer: Path of the layer.
+        shape: Its shape.
+        optimizer: Name of the optimizer that trains it; a model's only one is called "".
+        layer_type: Class of the layer, "" if it is not known.
+        initializer: What it was drawn by, as it is written in Python; "" if that is not known.
+    """
+
+    path: str
+    layer: str
+    shape: tuple[int, ...]
+    optimizer: str = ""
+    layer_type: str = ""
+    initializer: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, tuple[int, ...], str]:
+        """What makes two columns the same one: not what is only said of it."""
+        return self[:4]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def units(self) -> int:
+        """Number of units that the variable belongs to: of elements along its last axis."""
+        return self.shape[-1] if self.shape else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The columns of a record.
+
+    Attributes:
+        variables: In the model's order (input first).
+        optimizers: Names of the optimizers; a model's only one is called "".
+        frozen: Paths of the layers whose weights are not trained.
+        replicas: Number of replicas that each computed the gradient of a part of the batch.
+    """
+
+    variables: tuple[Variable, ...]
+    optimizers: tuple[str, ...] = ("",)
+    frozen: tuple[str, ...] = ()
+    replicas: int = 1
+
+    @property
+    def layers(self) -> list[str]:
+        """Paths of the layers, each once, in order of first appearance."""
+        return list(dict.fromkeys(variable.layer for variable in self.variables))
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """Number of elements of each variable: float64 array (variables,)."""
+        return np.array([variable.size for variable in self.variables], np.float64)
+
+    @functools.cached_property
+    def columns_by_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Columns sorted by layer, and where in them each layer starts."""
+        layers = self.layers
+        layer_of = np.array(positions(layers, [v.layer for v in self.variables]), np.int64)
+        order = np.argsort(layer_of, kind="stable")
+        return order, np.searchsorted(layer_of[order], np.arange(len(layers)))
+
+    def union(self, later: "Layout") -> "Layout":
+        """All columns of both: in the order of the one that has them all, if one does."""
+        first, second = ({v.key: v for v in layout.variables} for layout in (self, later))
+        order = second | first if first.keys() < second.keys() else first | second
+        newest = first | second
+        return Layout(
+            tuple(newest[key] for key in order),
+            tuple(dict.fromkeys(self.optimizers + later.optimizers)),
+            later.frozen,
+            later.replicas,
+        )
+
+    def columns_of(self, other: "Layout") -> list[int]:
+        """Position here of each column of `other`."""
+        return positions([v.key for v in self.variables], [v.key for v in other.variables])
+
+    def to_json(self) -> str:
+        """Serialise."""
+        content = dataclasses.asdict(self) | {
+            "version": SCHEMA_VERSION,
+            "variables": [variable._asdict() for variable in self.variables],
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: If it was written by another version of the schema.
+        """
+        content = json.loads(text)
+        if content["version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"The log must have schema version {SCHEMA_VERSION}. Received: version "
+                f"{content['version']}. Read it with the keras-initkit that wrote it."
+            )
+        variables = (
+            Variable(**(column | {"shape": tuple(column["shape"])}))
+            for column in content["variables"]
+        )
+        return cls(
+            tuple(variables),
+            tuple(content["optimizers"]),
+            tuple(content["frozen"]),
+            content["replicas"],
+        )
+
+
+def positions(here: Sequence[Any], others: Sequence[Any]) -> list[int]:
+    """Return the position in a list of each item of another."""
+    position = {item: i for i, item in enumerate(here)}
+    return [position[item] for item in others]

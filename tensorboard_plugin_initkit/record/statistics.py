@@ -1,0 +1,208 @@
+"""The statistics that are computed from a chunk: by variable, by layer and by optimizer."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tensorboard_plugin_initkit.record.chunk import SAMPLED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.signal import shows_units, signal_of
+
+# Statistics of variables and layers, and of optimizers.
+STATISTICS = (
+    "norm",
+    "rms",
+    "signal",
+    "mean_abs",
+    "max_abs",
+    "zeros",
+    "nonfinite",
+    "dead_units",
+    "raw_norm",
+    "clip_ratio",
+    "local_norm",
+    "weight_norm",
+    "update_ratio",
+    "cosine",
+    "snr",
+)
+
+TOTAL_STATISTICS = (*TOTALS, "global_norm", "global_raw_norm", "noise_scale")
+
+# What a statistic is computed from, where that is not its own record.
+_SOURCES = {
+    "rms": {"norm"},
+    "signal": {"norm"},
+    "raw_norm": {"clip_ratio"},
+    "update_ratio": {"update_norm", "weight_norm"},
+}
+
+
+def recorded_statistics(values: Mapping[str, np.ndarray]) -> list[str]:
+    """Those of `STATISTICS` that can be computed from the values of a chunk."""
+    return [name for name in STATISTICS if _SOURCES.get(name, {name}) <= values.keys()]
+
+
+def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:
+    """A statistic of `STATISTICS` for every variable: float64 array (n, variables)."""
+    if statistic == "rms":
+        return _ratio(per_variable(chunk, "norm"), np.sqrt(chunk.layout.sizes))
+    if statistic == "signal":
+        paths = [variable.path for variable in chunk.layout.variables]
+        values = signal_of(per_variable(chunk, "rms"), chunk.values_of("zeros"))
+        return np.where(shows_units(paths, chunk.values_of("dead_units")), values, np.nan)
+    if statistic == "raw_norm":
+        return _ratio(per_variable(chunk, "norm"), per_variable(chunk, "clip_ratio"))
+    if statistic == "update_ratio":
+        return _ratio(per_variable(chunk, "update_norm"), per_variable(chunk, "weight_norm"))
+    return chunk.values_of(statistic).astype(np.float64)
+
+
+def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
+    """A statistic of `STATISTICS` for every layer: float64 array (n, layers).
+
+    A layer's variables count as one long vector. Variables that received no gradient are left
+    out; a layer none of whose variables received one is NaN.
+    """
+    if statistic == "clip_ratio":
+        norm, raw = per_layer(chunk, "norm"), per_layer(chunk, "raw_norm")
+        return np.where(raw == 0, 1.0, _ratio(norm, raw))
+    if statistic == "update_ratio":
+        return _ratio(per_layer(chunk, "update_norm"), per_layer(chunk, "weight_norm"))
+    order, starts = chunk.layout.columns_by_layer
+    if statistic == "signal":
+        return np.fmax.reduceat(per_variable(chunk, "signal")[:, order], starts, axis=1)
+    present, values, weights = (
+        np.take(array, order, axis=1)
+        for array in (
+            ~np.isnan(chunk.values_of("nonfinite")),
+            per_variable(chunk, statistic),
+            _weights(chunk, statistic),
+        )
+    )
+    everywhere = present.all()
+    if not everywhere:
+        values, weights = np.where(present, values, 0.0), np.where(present, weights, 0.0)
+    result = _COMBINE[statistic](values, weights, starts)
+    if everywhere:
+        return result
+    return np.where(np.logical_or.reduceat(present, starts, axis=1), result, np.nan)
+
+
+def per_optimizer(chunk: Chunk, statistic: str) -> np.ndarray:
+    """A statistic of `TOTAL_STATISTICS` for every optimizer: float64 array (n, optimizers)."""
+    if statistic == "global_norm":
+        return np.sqrt(_sum_of_squares(chunk, "norm"))
+    if statistic == "global_raw_norm":
+        return np.sqrt(_sum_of_squares(chunk, "raw_norm"))
+    if statistic == "noise_scale":
+        return _noise_scale(chunk)
+    return chunk.totals_of(statistic).astype(np.float64)
+
+
+def _noise_scale(chunk: Chunk) -> np.ndarray:
+    """tr(Σ) / |G|² of McCandlish et al. 2018, appendix A.1, with the global batch as its unit.
+
+    NaN where the noise is so large that the estimate of |G|² is not positive.
+    """
+    replicas = chunk.layout.replicas
+    if replicas == 1:
+        return np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
+    whole, part = _sum_of_squares(chunk, "raw_norm"), _sum_of_squares(chunk, "local_norm")
+    with np.errstate(invalid="ignore"):
+        squared_gradient = (replicas * whole - part) / (replicas - 1)
+        noise = (part - whole) / (replicas - 1)
+    # Each is noisy and unbiased, their ratio is not: it is taken of averages.
+    noise, squared_gradient = _trailing_mean(noise), _trailing_mean(squared_gradient)
+    return _ratio(np.maximum(noise, 0), np.where(squared_gradient > 0, squared_gradient, np.nan))
+
+
+def _trailing_mean(array: np.ndarray, window: int = 50) -> np.ndarray:
+    """Mean over the rows up to each, as far as they are finite."""
+    finite = np.isfinite(array)
+    padding = ((window, 0), (0, 0))
+    values = np.pad(np.where(finite, array, 0.0), padding)
+    counts = np.pad(finite.astype(np.float64), padding)
+    windows = (np.lib.stride_tricks.sliding_window_view(a, window, 0) for a in (values, counts))
+    total, count = (view[1:].sum(axis=-1) for view in windows)
+    return np.where(finite, total / np.maximum(count, 1), np.nan)
+
+
+def _sum_of_squares(chunk: Chunk, statistic: str) -> np.ndarray:
+    """Sum over each optimizer's variables: float64 array (n, optimizers)."""
+    present = ~np.isnan(chunk.values_of("nonfinite"))
+    squares = np.where(present, np.square(per_variable(chunk, statistic)), 0.0)
+    result = np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
+    for i, columns in enumerate(_columns_by_optimizer(chunk.layout)):
+        rows = present[:, columns].any(axis=1)
+        result[rows, i] = squares[rows][:, columns].sum(axis=1)
+    return result
+
+
+def _columns_by_optimizer(layout: Layout) -> list[list[int]]:
+    columns: dict[str, list[int]] = {name: [] for name in layout.optimizers}
+    for i, variable in enumerate(layout.variables):
+        columns[variable.optimizer].append(i)
+    return list(columns.values())
+
+
+def _weights(chunk: Chunk, statistic: str) -> np.ndarray:
+    """What a variable counts in a mean over its layer: float64 array (n, variables)."""
+    if statistic in SAMPLED:
+        return np.square(per_variable(chunk, "norm"))
+    if statistic == "dead_units":
+        weights = np.array([variable.units for variable in chunk.layout.variables], np.float64)
+    else:
+        weights = chunk.layout.sizes
+    return np.broadcast_to(weights, (len(chunk.steps), len(weights)))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(part == 0, np.where(np.isnan(whole), whole, 0.0), part / whole)
+
+
+# Values and weights are arrays (n, variables), sorted by layer; a layer's begin at its start.
+
+
+def _sum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(values, starts, axis=1)
+
+
+def _maximum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.maximum.reduceat(values, starts, axis=1)
+
+
+def _root_sum_of_squares(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.sqrt(_sum(np.square(values), weights, starts))
+
+
+def _root_mean_square(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.sqrt(_mean(np.square(values), weights, starts))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return _sum(values * weights, weights, starts) / _sum(weights, weights, starts)
+
+
+def _mean_of_defined(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    return _mean(np.where(defined, values, 0.0), np.where(defined, weights, 0.0), starts)
+
+
+_COMBINE = {
+    "norm": _root_sum_of_squares,
+    "rms": _root_mean_square,
+    "mean_abs": _mean,
+    "max_abs": _maximum,
+    "zeros": _mean,
+    "nonfinite": _sum,
+    "dead_units": _mean_of_defined,
+    "raw_norm": _root_sum_of_squares,
+    "local_norm": _root_sum_of_squares,
+    "weight_norm": _root_sum_of_squares,
+    "update_norm": _root_sum_of_squares,
+    "cosine": _mean_of_defined,
+    "snr": _mean_of_defined,
+}
