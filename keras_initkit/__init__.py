@@ -12,8 +12,9 @@ from keras_initkit.models.reinitialize.layer_aware import layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.plotting import plot
-from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 __all__ = [
     "Finding",

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
 from tensorboard_plugin_initkit.log import remote
-from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
+from tensorboard_plugin_initkit.log.read_log import read_log
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 
 class _Logs(NamedTuple):
     histories: dict[str, GradientHistory]
-    findings: dict[str, list[Finding]]
     problems: list[str]
 
 
@@ -56,7 +55,7 @@ def _report(options: argparse.Namespace) -> int:
 
     write_report(
         logs.histories,
-        logs.findings,
+        {name: history.findings for name, history in logs.histories.items()},
         options.output,
         statistic=options.statistic,
         title=options.title,
@@ -72,18 +71,17 @@ def _report(options: argparse.Namespace) -> int:
 
 def _read(log_dir: str) -> _Logs:
     """All logs below a directory; one that cannot be read is a problem to be said."""
-    from tensorboard_plugin_initkit.log.gradient_log import RUN, read_findings
+    from tensorboard_plugin_initkit.log.gradient_log import RUN
 
-    logs = _Logs({}, {}, [])
+    logs = _Logs({}, [])
     for name, directory in _runs(log_dir):
         try:
             history = read_log(directory)
-            found = merge_findings(read_findings(directory))
         except (OSError, ValueError, KeyError, TypeError) as error:
             logs.problems.append(f"The log of {name!r} cannot be read: {error}")
             continue
         if len(history) or Path(directory).name == RUN:
-            logs.histories[name], logs.findings[name] = history, found
+            logs.histories[name] = history
     if not logs.histories and not logs.problems:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))
     return logs

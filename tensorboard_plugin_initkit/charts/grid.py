@@ -232,19 +232,17 @@ def _separate(figure: Any, groups: list[Group], theme: Theme) -> None:
 
 def _describe_layers(history: GradientHistory, layers: list[str]) -> dict[str, list[str]]:
     """Return the path, the class and the weights of each layer, as text."""
-    known = history.layers
-    types, weights = dict(zip(known, history.layer_types, strict=True)), [""] * len(known)
-    variables = zip(
-        history.variables, history.layer_of, history.shapes, history.initializers, strict=True
-    )
-    for path, at, shape, initializer in variables:
-        text = f"{path.rpartition('/')[2]} {shape} {initializer}".rstrip()
-        weights[at] += f", {text}" if weights[at] else text
-    weights_of = dict(zip(known, weights, strict=True))
+    types = dict(zip(history.layers, history.layer_types, strict=True))
+    weights_of: dict[str, list[str]] = {layer: [] for layer in types}
+    for variable in history.layout.variables:
+        text = (
+            f"{variable.path.rpartition('/')[2]} {variable.shape} {variable.initializer}".rstrip()
+        )
+        weights_of[variable.layer].append(text)
     return {
         "name": display_names(layers, 90),
         "type": [display_name(types[layer]) for layer in layers],
-        "weights": [display_name(weights_of[layer], 120) for layer in layers],
+        "weights": [display_name(", ".join(weights_of[layer]), 120) for layer in layers],
     }
 
 

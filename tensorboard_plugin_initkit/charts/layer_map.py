@@ -43,7 +43,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
         # Of a fraction or a count, zero is a value as any other.
         zeros=scale.log and view.statistic != "nonfinite",
     )
-    bands = judged(history, bins) if len(history) and "rms" in history.recorded else None
+    bands = judged(history, bins) if len(history) and "signal" in history else None
     figure = draw_grid(grid, look, history, colours, bands)
     _mark(figure, view.findings, history.layers, layers)
     return figure

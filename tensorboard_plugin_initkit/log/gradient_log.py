@@ -128,8 +128,8 @@ def _new_event_file(log_dir: str | os.PathLike[str]) -> EventFileWriter | Upload
     return UploadedEventFile(run) if isinstance(run, str) else EventFileWriter(run)
 
 
-def read_chunks(log_dir: str | os.PathLike[str]) -> Iterator[Chunk]:
-    """Yield the chunks of a log, in the order in which they were written.
+def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
+    """Yield the chunks of a log and the texts of its findings, in the order they were written in.
 
     Args:
         log_dir: The directory or URL given to the monitor, or its run directory.
@@ -141,26 +141,6 @@ def read_chunks(log_dir: str | os.PathLike[str]) -> Iterator[Chunk]:
     """
     for file in _files(log_dir):
         yield from _read_file(file)
-
-
-def read_findings(log_dir: str | os.PathLike[str]) -> list[str]:
-    """Read what `write_findings` wrote, in that order.
-
-    Args:
-        log_dir: The directory or URL given to the monitor, or its run directory.
-
-    Raises:
-        FileNotFoundError: If there is no log.
-        ImportError: If a package for the URL is missing.
-        ValueError: If the log is damaged.
-    """
-    return [
-        value.tensor.string_val[0].decode()
-        for file in _files(log_dir)
-        for event in read_events(file)
-        for value in event.summary.value
-        if value.tag == FINDINGS_TAG
-    ]
 
 
 def _files(log_dir: str | os.PathLike[str]) -> Sequence[str | Path]:
@@ -187,13 +167,16 @@ def _run(log_dir: str | os.PathLike[str]) -> str | Path:
     return Path(log_dir) / RUN
 
 
-def _read_file(path: str | Path) -> Iterator[Chunk]:
+def _read_file(path: str | Path) -> Iterator[Chunk | str]:
     layout = Layout(())
     values: dict[str, np.ndarray] = {}
     for event in read_events(path):
         for value in event.summary.value:
             prefix, _, statistic = value.tag.partition("/")
-            if prefix != PLUGIN_NAME or value.tag in (FINDINGS_TAG, END_TAG):
+            if prefix != PLUGIN_NAME or value.tag == END_TAG:
+                continue
+            if value.tag == FINDINGS_TAG:
+                yield value.tensor.string_val[0].decode()
                 continue
             if value.tag == LAYOUT_TAG:
                 layout = Layout.from_json(value.tensor.string_val[0])

@@ -1,12 +1,13 @@
 """`GradientHistory`: the record of a training, as everyone reads it."""
 
-import os
+from collections.abc import Iterator
 from numbers import Integral
 
 import numpy as np
 
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.chunk import Chunk, append_chunk, join
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -14,6 +15,7 @@ from tensorboard_plugin_initkit.record.statistics import (
     per_optimizer,
     per_variable,
     recorded_statistics,
+    recorded_totals,
 )
 from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 
@@ -57,6 +59,9 @@ class GradientHistory:
     record that goes back in steps replaces what was recorded from its first step on, as in
     TensorBoard.
 
+    `"snr" in history` says if a statistic was recorded, and `list(history)` names all that were;
+    `len(history)` is the number of records.
+
     A long record thins itself. The newest steps all stay, and so do the first one and, for each
     layer, the steps of its largest and smallest norm and the first one that was not finite; of
     the others those stay that stand out most, evenly over the training. A history that is thinned
@@ -73,12 +78,16 @@ class GradientHistory:
     Args:
         max_steps: Number of recorded steps to keep, a positive integer; or `None` to keep all.
 
+    Attributes:
+        findings: List of the `Finding`s in these records, in order of steps.
+
     Raises:
         ValueError: If `max_steps` is neither.
     """
 
     def __init__(self, max_steps: int | None = 4096) -> None:
-        self._max_steps = _checked_max_steps(max_steps)
+        self._max_steps = _check_max_steps(max_steps)
+        self.findings: list[Finding] = []
         self._chunks: list[Chunk] = []
         self._length = 0
         # Thinning is put off until a fifth more has come: it costs little for each step.
@@ -113,6 +122,7 @@ class GradientHistory:
         """The records of an index, mask or slice, as a history of its own."""
         part, chunk = GradientHistory(None), self._joined().select(rows)
         part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
+        part.findings = self.findings
         return part
 
     def __len__(self) -> int:
@@ -132,48 +142,23 @@ class GradientHistory:
     @property
     def layers(self) -> list[str]:
         """Paths of the layers that have trainable variables, in the model's order."""
-        return self._joined().layout.layers
+        return self.layout.layers
 
     @property
     def layer_types(self) -> list[str]:
         """Class of each layer, as `layers`; "" where the log does not say it."""
-        types = {variable.layer: variable.layer_type for variable in self._variables}
+        types = {variable.layer: variable.layer_type for variable in self.layout.variables}
         return [types[layer] for layer in self.layers]
 
     @property
     def variables(self) -> list[str]:
         """Paths of the trainable variables, in the model's order."""
-        return [variable.path for variable in self._variables]
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each variable, as `variables`."""
-        return [variable.shape for variable in self._variables]
-
-    @property
-    def initializers(self) -> list[str]:
-        """What each variable was drawn by, as it is written in Python; "" where unknown."""
-        return [variable.initializer for variable in self._variables]
-
-    @property
-    def layer_of(self) -> np.ndarray:
-        """int64 array (variables,): position in `layers` of each variable's layer."""
-        position = {layer: i for i, layer in enumerate(self.layers)}
-        return np.array([position[variable.layer] for variable in self._variables], np.int64)
+        return [variable.path for variable in self.layout.variables]
 
     @property
     def layout(self) -> Layout:
         """Columns of the record: variables with their layers and optimizers."""
         return self._joined().layout
-
-    @property
-    def _variables(self) -> tuple[Variable, ...]:
-        return self._joined().layout.variables
-
-    @property
-    def recorded(self) -> list[str]:
-        """Names of the statistics of layers that were recorded."""
-        return recorded_statistics(self._joined().values)
 
     @property
     def frozen(self) -> list[str]:
@@ -183,7 +168,17 @@ class GradientHistory:
     @property
     def optimizers(self) -> list[str]:
         """Names of the optimizers; a model's only one is called ""."""
-        return list(self._joined().layout.optimizers)
+        return list(self.layout.optimizers)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the statistics that were recorded."""
+        chunk = self._joined()
+        yield from recorded_statistics(chunk.values)
+        yield from recorded_totals(chunk)
+
+    def __contains__(self, statistic: object) -> bool:
+        """Check that a statistic was recorded."""
+        return statistic in list(self)
 
     def __getitem__(self, statistic: str) -> np.ndarray:
         """A statistic of every layer or optimizer: float64 array (n, layers or optimizers)."""
@@ -206,7 +201,7 @@ class GradientHistory:
         return f"<GradientHistory: {size}{steps}{thinned}>"
 
 
-def _checked_max_steps(max_steps: int | None) -> int | None:
+def _check_max_steps(max_steps: int | None) -> int | None:
     if max_steps is None:
         return None
     if not isinstance(max_steps, Integral) or isinstance(max_steps, bool) or max_steps < 1:
@@ -222,29 +217,3 @@ def _known(statistic: str, known: tuple[str, ...]) -> str:
         names = ", ".join(f'"{name}"' for name in known)
         raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
     return statistic
-
-
-def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> GradientHistory:
-    """Read what a `GradientMonitor` has logged, also while it is still training.
-
-    Args:
-        log_dir: The directory or URL that the monitor was given.
-        max_steps: Number of recorded steps to keep; by default all that were written.
-
-    Returns:
-        A `GradientHistory`, equal to `monitor.history` of the training that wrote it, as long as
-        that is not thinned.
-
-    Raises:
-        FileNotFoundError: If there is no log in `log_dir`.
-        ImportError: If a package for the URL is missing.
-        ValueError: If the log is damaged, or of another schema version, or `max_steps` is not as
-            described.
-    """
-    # TensorBoard's protocol buffers take 70 ms to import: only who reads a log pays for them.
-    from tensorboard_plugin_initkit.log.gradient_log import read_chunks
-
-    history = GradientHistory(max_steps)
-    for chunk in read_chunks(log_dir):
-        history.append(chunk)
-    return history

@@ -39,8 +39,19 @@ _SOURCES = {
 
 
 def recorded_statistics(values: Mapping[str, np.ndarray]) -> list[str]:
-    """Those of `STATISTICS` that can be computed from the values of a chunk."""
+    """Return the names of `STATISTICS` that can be computed from the values of a chunk."""
     return [name for name in STATISTICS if _SOURCES.get(name, {name}) <= values.keys()]
+
+
+def recorded_totals(chunk: Chunk) -> list[str]:
+    """Return the names of `TOTAL_STATISTICS` that can be computed from a chunk."""
+    computed = {"global_norm": {"norm"}, "global_raw_norm": {"norm", "clip_ratio"}}
+    if chunk.layout.replicas > 1:
+        computed["noise_scale"] = {"norm", "local_norm"}
+    return [
+        *(name for name in TOTALS if name in chunk.totals),
+        *(name for name, sources in computed.items() if sources <= chunk.values.keys()),
+    ]
 
 
 def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:

@@ -64,8 +64,7 @@ def overview(log: Log) -> dict[str, Any]:
 
 
 def _drawable(history: GradientHistory) -> list[str]:
-    recorded = set(history.recorded)
-    return [name for name in SCALES if name in recorded]
+    return [name for name in SCALES if name in history]
 
 
 def _describe(finding: Finding) -> dict[str, Any]:

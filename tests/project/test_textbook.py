@@ -13,7 +13,7 @@ import pytest
 import textbook
 from rich.console import Console
 
-from tensorboard_plugin_initkit.record.history import read_log
+from tensorboard_plugin_initkit.log.read_log import read_log
 
 pytestmark = pytest.mark.slow
 

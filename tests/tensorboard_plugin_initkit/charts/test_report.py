@@ -16,7 +16,8 @@ from tensorboard_plugin_initkit.command import main
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
-from tensorboard_plugin_initkit.record.history import GradientHistory, read_log
+from tensorboard_plugin_initkit.log.read_log import read_log
+from tensorboard_plugin_initkit.record.history import GradientHistory
 from tests import ROOT
 from tests.callbacks.training import compiled, fit, mlp
 from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE, history_of

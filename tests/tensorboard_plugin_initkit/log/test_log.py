@@ -23,11 +23,9 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_fil
 from tensorboard_plugin_initkit.log.gradient_log import (
     RUN,
     LogWriter,
-    read_chunks,
-    read_findings,
 )
+from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
-from tensorboard_plugin_initkit.record.history import read_log
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
@@ -36,6 +34,7 @@ from tensorboard_plugin_initkit.record.statistics import (
     per_optimizer,
 )
 from tests.callbacks.training import label
+from tests.tensorboard_plugin_initkit.support.made_logs import read_chunks, read_findings
 
 HOSTILE = [
     "plain",

@@ -18,10 +18,11 @@ import pytest
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.sink import Sink
 from tensorboard_plugin_initkit.log import remote, uploaded_event_file
-from tensorboard_plugin_initkit.log.gradient_log import LogWriter, read_findings
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
-from tensorboard_plugin_initkit.record.history import read_log
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tests.tensorboard_plugin_initkit.support.made_logs import read_findings
 
 LAYOUT = Layout((Variable("dense/kernel", "dense", (3, 2)),))
 

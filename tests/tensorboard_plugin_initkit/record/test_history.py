@@ -403,14 +403,21 @@ def test_columns_say_what_they_are():
     scale = Variable("b/scale", "b", ())
     history = history_of(chunk_of(Layout((kernel, scale, bias)), [0]))
     assert history.layer_types == ["Dense", ""]
-    assert history.shapes == [(2, 3), (), (3,)]
-    assert history.initializers == ["HeNormal", "", "Zeros"]
-    assert history.recorded == list(STATISTICS)
-    assert (
-        GradientHistory().layer_types,
-        GradientHistory().shapes,
-        GradientHistory().recorded,
-    ) == ([], [], [])
+    assert history.layout.variables == (kernel, scale, bias)
+    assert GradientHistory().layer_types == []
+
+
+def test_the_statistics_that_were_recorded_are_its_names():
+    history = history_of(chunk_of(Layout(VARIABLES), [0, 1]))
+    assert list(history) == [*STATISTICS, *TOTALS, "global_norm", "global_raw_norm"]
+    assert all(name in history for name in history)
+    assert all(name not in history for name in ("noise_scale", "nom", 3))
+    assert list(GradientHistory()) == []
+    some = history_of(chunk_of(Layout(VARIABLES, replicas=2), [0]))
+    assert list(some)[-1] == "noise_scale"
+    values = {"norm": np.ones((1, len(VARIABLES)), np.float32)}
+    some = history_of(Chunk(Layout(VARIABLES), np.array([0]), values))
+    assert list(some) == ["norm", "rms", "signal", "global_norm"]
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), np.array([False, True, True, False]), slice(0, 0)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
-from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter, read_records
 from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
@@ -136,6 +136,16 @@ def write_log(
         writer.write_findings(to_json(findings), every * (len(rms) - 1))
     writer.end()
     return writer
+
+
+def read_chunks(log_dir: str | os.PathLike[str]) -> list[Chunk]:
+    """Read the chunks of a log."""
+    return [item for item in read_records(log_dir) if isinstance(item, Chunk)]
+
+
+def read_findings(log_dir: str | os.PathLike[str]) -> list[str]:
+    """Read the texts of the findings of a log."""
+    return [item for item in read_records(log_dir) if isinstance(item, str)]
 
 
 def event_file(log_dir: Path) -> Path:

@@ -35,8 +35,8 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record import layout
-from tensorboard_plugin_initkit.record.history import read_log
 from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
