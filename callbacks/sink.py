@@ -29,7 +29,7 @@ class Sink:
         self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
     ) -> None:
         self.history = GradientHistory()
-        self.findings: list[Finding] = []
+        self.findings = self.history.findings
         self._log_dir = log_dir
         self._scalars = scalars
         self._histograms = histograms

@@ -235,9 +235,8 @@ def _describe_layers(history: GradientHistory, layers: list[str]) -> dict[str, l
     types = dict(zip(history.layers, history.layer_types, strict=True))
     weights_of: dict[str, list[str]] = {layer: [] for layer in types}
     for variable in history.layout.variables:
-        text = (
-            f"{variable.path.rpartition('/')[2]} {variable.shape} {variable.initializer}".rstrip()
-        )
+        name = variable.path.rpartition("/")[2]
+        text = f"{name} {variable.shape} {variable.initializer}".rstrip()
         weights_of[variable.layer].append(text)
     return {
         "name": display_names(layers, 90),

@@ -18,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.util.tensor_util import make_ndarray
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import (
@@ -529,9 +530,20 @@ def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert_equal(read, chunk)
 
 
+def test_a_history_has_the_findings_of_its_log(tmp_path: Path) -> None:
+    early, late = (Finding("vanishing", "a", step, "Far less.") for step in (3, 7))
+    writer = LogWriter(tmp_path)
+    writer.write(chunk_of(layout_of("a"), range(9)))
+    writer.write_findings(to_json([late]), 7)
+    writer.write_findings(to_json([late, early]), 8)
+    assert read_log(tmp_path).findings == [early, late]
+    assert read_log(tmp_path).select(slice(0, 2)).findings == [early, late]
+
+
 def test_a_log_without_findings_has_none(tmp_path: Path) -> None:
     write(tmp_path, chunk_of(layout_of("a"), [0]))
     assert read_findings(tmp_path) == []
+    assert read_log(tmp_path).findings == []
     with pytest.raises(FileNotFoundError, match="holds no such log"):
         read_findings(tmp_path / "missing")
 

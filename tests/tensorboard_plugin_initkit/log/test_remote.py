@@ -17,6 +17,7 @@ import pytest
 
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.sink import Sink
+from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log import remote, uploaded_event_file
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
@@ -80,11 +81,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_log_at_a_url_is_read_like_another(url: str, end: str) -> None:
     writer = LogWriter(url + end)
     writer.write(chunk_at(0, 10))
-    writer.write_findings("[]", 10)
+    writer.write_findings(to_json([]), 10)
     writer.flush()
     for log_dir in (url, url + "/", f"{url}/gradients"):
         assert steps_of(log_dir) == [0, 10]
-        assert read_findings(log_dir) == ["[]"]
+        assert read_findings(log_dir) == [to_json([])]
     later = LogWriter(url)
     later.write(chunk_at(20))
     later.flush()
