@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record.chunk import Chunk, RECORDED, TOTALS
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
 _FRACTIONS = ("zeros", "dead_units", "clip_ratio")

@@ -31,8 +31,8 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_fil
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record import layout
+from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.chunk import Chunk, RECORDED
 from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tensorboard_plugin_initkit.tab.cache import Cache
