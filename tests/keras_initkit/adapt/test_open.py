@@ -344,14 +344,11 @@ def test_steps_of_the_mask_value_do_not_count() -> None:
         got = inputs(data, mask_value=0.0)
         got = got["a"] if isinstance(got, dict) else got
         np.testing.assert_array_equal(np.ma.getmaskarray(got), expected)
+    assert type(read(x, mask_value=99.0)[0].x) is np.ndarray  # nothing is masked
     names = {"name": np.array(["", "x"]), "age": np.array([0.0, 1])}
     got = inputs(names, mask_value=0.0)
     assert got["name"].tolist() == ["", "x"]
     assert got["age"].mask.tolist() == [True, False]
-
-
-def test_an_unmasked_batch_stays_a_plain_array() -> None:
-    assert type(read(X, mask_value=99.0)[0].x) is np.ndarray
 
 
 def test_named_inputs_given_whole() -> None:

@@ -79,7 +79,7 @@ def test_any_cut_any_order_any_offset(
     check(merged, x)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 50, 3000, 3042])
+@pytest.mark.parametrize("chunk", [1, 50, 3042])
 def test_chunk_size_does_not_matter(chunk: int) -> None:
     x = sample(0, 3000, 3, 1e6)
     moments = Moments((3,))
@@ -175,24 +175,9 @@ def test_very_small_and_very_large_values(magnitude: float) -> None:
     )
 
 
+# Codes of NumPy: booleans, integers, halves, floats, doubles.
 @pytest.mark.parametrize(
-    "dtype",
-    [
-        "bool",
-        "int8",
-        "uint8",
-        "int16",
-        "int32",
-        "uint32",
-        "int64",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-        ">f4",
-        ml_dtypes.bfloat16,
-        ml_dtypes.float8_e4m3fn,
-    ],
+    "dtype", [*"?bBhiIqQefd", ">f4", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn]
 )
 def test_every_real_dtype(dtype: Any) -> None:
     x = np.random.default_rng(4).integers(0, 120, (1500, 3)).astype(np.dtype(dtype))
@@ -333,14 +318,6 @@ def test_masks_and_weights(
     np.testing.assert_allclose(moments.m2, squares, rtol=TOLERANCE, atol=1e-10 * (offset == 0))
     np.testing.assert_array_equal(moments.min, np.where(used > 0, x, np.inf).min(axis=0))
     np.testing.assert_array_equal(moments.max, np.where(used > 0, x, -np.inf).max(axis=0))
-
-
-def test_integer_weights_are_repetitions() -> None:
-    x, weights = sample(12, 400, 3, 1e4), np.random.default_rng(0).integers(0, 4, 400)
-    moments = Moments((3,)).update(x, sample_weight=weights)
-    expected = Moments((3,)).update(np.repeat(x, weights, axis=0))
-    np.testing.assert_allclose(moments.mean, expected.mean, rtol=TOLERANCE)
-    np.testing.assert_allclose(moments.variance, expected.variance, rtol=TOLERANCE)
 
 
 def test_a_feature_that_counts_only_later_is_exact() -> None:
