@@ -27,16 +27,15 @@ class ActivationHistory:
     `history[name]` is a float64 array of shape `(n, layers)`, for the names
 
     - `"mean"`, `"variance"`: of all the layer's outputs on the batch;
-    - `"zeros"`: fraction of its outputs that are exactly zero, in [0, 1];
-    - `"dead_units"`: fraction of its units (features, or channels) that are exactly zero for the
-      whole batch, at every position;
+    - `"zeros"`: fraction of exact zeros among its outputs, in [0, 1];
+    - `"dead_units"`: fraction of its units (features, or channels) with exact zeros for the whole
+      batch, at every position;
     - `"saturation"`: fraction of its outputs in the flat part of a bounded activation, where the
       slope is below 1 % of the largest (tanh: |y| > .995; sigmoid: y outside (.0025, .9975)); NaN
       for layers without one, and for LSTM and GRU, whose outputs are no values of it;
-    - `"nonfinite"`: number of its outputs that are NaN or infinite; mean and variance then are,
-      too.
+    - `"nonfinite"`: number of NaN and infinite outputs; mean and variance then are so, too.
 
-    A layer that was not called at a record is NaN there.
+    A layer not called at a record is NaN there.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class ActivationHistory:
 
     @property
     def epochs(self) -> np.ndarray:
-        """int64 array (n,): number of epochs that were trained before each record."""
+        """int64 array (n,): number of epochs trained before each record."""
         return np.array([record.epoch for record in self._records], np.int64)
 
     @property

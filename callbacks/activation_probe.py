@@ -1,4 +1,4 @@
-"""`ActivationProbe`: what every layer makes of a fixed batch, epoch by epoch."""
+"""`ActivationProbe`: the outputs of every layer on a fixed batch, epoch by epoch."""
 
 import os
 from typing import Any
@@ -26,17 +26,17 @@ class ActivationProbe(GuardedCallback):
 
     The model is called once on the batch, eagerly, as in inference: without gradients, and
     without a change of its state, random seeds and metrics included: training goes on as it would
-    have without the probe, bit for bit on CPU. (What a layer draws past Keras's random numbers,
-    as by `torch.randn`, it draws here as well.) Each layer is measured when it is called; no
-    outputs are kept. What fails inside the probe is one warning, and training goes on.
+    have without the probe, bit for bit on CPU. (Layers with random numbers of their own, as by
+    `torch.randn`, draw them here as well.) Each layer is measured when it is called; no outputs
+    are kept. A failure inside the probe is one warning, and training goes on.
 
     All layers are measured, nested ones too, whose output is one floating point tensor; not the
-    model itself, and not what the framework calls inside a compiled loop. A layer that is called
+    model itself, and no layers called by the framework inside a compiled loop. A layer called
     several times has a column for each of its first 4 calls, the second one's `<path>#2`, and so
     have several layers of one path. Padding counts, masked or not.
 
-    For TensorBoard, each row logs for each layer the scalars `activations/<layer>/<statistic>`
-    under the run `<log_dir>/activations`, at the step that `optimizer.iterations` has reached.
+    For TensorBoard, each record logs for each layer the scalars `activations/<layer>/<statistic>`
+    under the run `<log_dir>/activations`, at the current `optimizer.iterations`.
 
     Example:
     ```python
@@ -50,14 +50,10 @@ class ActivationProbe(GuardedCallback):
             as the model takes it. A copy is kept.
         log_dir: Directory to log to, or the URL of one, as of `GradientMonitor`. `None` records
             in memory only.
-        layers: Which layers to record: a class of layers; a name or path, which selects the
-            layers inside as well; a
-            compiled regular expression that is searched for in the path; a function of the layer;
-            a list of these, of which any selects; or a tuple, all of which must. `None` records
-            all.
+        layers: Which layers to record, as of `GradientMonitor`. `None` records all.
 
     Attributes:
-        history: `ActivationHistory` of what was recorded up to now.
+        history: `ActivationHistory` of the training up to now.
 
     Raises:
         ValueError: If an argument is not as described.

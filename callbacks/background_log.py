@@ -17,14 +17,14 @@ class BackgroundLog:
     """Calls the methods of a writer on a thread of its own.
 
     The first failure ends the log, and not more: it is one warning. Training never waits for the
-    log before `finish`. Where the disk is so slow that `_MAX_PENDING` calls wait, further ones
-    are left out until there is room, with one warning.
+    log before `finish`. While `_MAX_PENDING` calls wait for a slow disk, further ones are left
+    out, with one warning.
 
     Args:
         open_writer: Opens the log, on that thread, when there is something to write.
         log_dir: Its place, for the warnings.
-        owner: The callback that writes it, for the warnings.
-        kept_in: The attribute that holds the record, for the warnings.
+        owner: Name of the callback, for the warnings.
+        kept_in: Name of the attribute with the record, for the warnings.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | str | None:
     """Check an argument `log_dir`.
 
     Args:
-        log_dir: Path of a directory, URL of one that fsspec reaches, or `None`.
+        log_dir: Path of a directory, URL of one within fsspec's reach, or `None`.
 
     Returns:
         The path, the URL, or `None`.

@@ -4,16 +4,16 @@ from keras_initkit.callbacks.capture.recorded_step import Call
 
 
 class StepClock:
-    """Counts batches and updates, and the recorded updates that are not yet read.
+    """Counts batches and updates, and recorded updates not yet read.
 
     An optimizer counts in its iterations how often it was given gradients: usually once a batch;
     less often where a loss scale skips some, more often where a train step makes several updates.
-    With gradient accumulation, several iterations make one update. Updates are numbered from 0
-    as `optimizer.iterations` is.
+    With gradient accumulation, several iterations make one update. The number of an update, from
+    0, is `optimizer.iterations` before it.
 
     Attributes:
-        offset: Number to add to the updates of this optimizer, so that they come after those of
-            the optimizers before it.
+        offset: Number to add to this optimizer's updates, to come after those of the optimizers
+            before it.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class StepClock:
         """Correct the count by the optimizer's own.
 
         Args:
-            batch: Number of the batch that comes next.
+            batch: Number of the next batch.
             iterations: Those of the optimizer now.
         """
         last_batch, last_iterations = self._last_look
@@ -78,13 +78,13 @@ class StepClock:
         self._iterations_at_epoch_start = iterations - batch * self._iterations_per_batch
 
     def updates(self, block: range) -> range:
-        """Return the updates that a block of batches completes."""
+        """Return the updates completed by a block of batches."""
         per_update = self._iterations_per_update
         start, stop = map(self._iterations_before, (block.start, block.stop))
         return range(start // per_update, stop // per_update)
 
     def size(self, block: range) -> int:
-        """Return the number of times that the optimizer is given gradients in a block."""
+        """Return how often the optimizer is given gradients in a block."""
         return len(block) * self._iterations_per_batch
 
     def call(self, block: range, may_skip: bool = False) -> Call:
@@ -112,7 +112,7 @@ class StepClock:
 
     @property
     def waiting(self) -> int:
-        """Number of recorded updates that may not be read yet; those of the next call included."""
+        """Number of recorded updates possibly not read yet, those of the next call included."""
         return self._run + self._expected
 
     def read(self) -> None:

@@ -15,10 +15,10 @@ def variables_of(
 ) -> tuple[Variable, ...]:
     """Describe variables, by their paths in the model and their layers' paths.
 
-    Where there are several optimizers, each one's name stands before the layers that it trains.
+    Where there are several optimizers, each one's name stands before the layers it trains.
 
     Args:
-        model: The model whose variables they are.
+        model: Their model.
         variables: `keras.Variable`s, in the order of the record.
         optimizers: Name of the optimizer of each; "" for a model's only one.
         per: "layer", or "variable" to count every variable as a layer.
@@ -58,16 +58,16 @@ def _describe_initializer(weight: Weight) -> str:
 def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str]:
     """Return where dead units show: in the bias's gradient, in the kernel's columns, or nowhere.
 
-    A unit that no sample of a batch has activated passes no gradient on, neither to its bias nor
-    to its column of the kernel; the bias is the cheaper witness.
+    A unit activated by no sample of a batch passes no gradient on, neither to its bias nor to its
+    column of the kernel; the bias is the cheaper witness.
 
     Args:
         variables: `keras.Variable`s.
         kernels: The `id`s of the kernels whose last axis is the units.
 
     Returns:
-        For each, "bias": the zeros of this gradient; "kernel": its columns that are zero, for
-        such kernels of layers without a bias; "": nothing.
+        For each, "bias": in the zeros of this gradient; "kernel": in its zero columns, for such
+        kernels of layers without a bias; "": nowhere.
     """
     places = [variable.path.rpartition("/") for variable in variables]
     have_bias = {layer for layer, _, name in places if name in _BIASES}

@@ -33,20 +33,20 @@ _SECONDS_BETWEEN_EPOCHS, _SECONDS = 1.0, 5.0
 
 
 class GradientMonitor(GuardedCallback):
-    """Logs the magnitude of the gradients that the optimizer applies, per layer and variable.
+    """Logs the magnitude of the gradients applied by the optimizer, per layer and variable.
 
     The gradients are measured inside the compiled training step, at the moment of the update:
     after unscaling (mixed precision), accumulation and clipping. Nothing is computed anew, and
-    steps that are not recorded run the model's own, unchanged training function. What fails
-    inside the monitor is one warning, and training goes on.
+    steps that are not recorded run the model's own, unchanged training function. A failure inside
+    the monitor is one warning, and training goes on.
 
     For TensorBoard, each recorded step logs for each layer the scalars
     `gradients/<layer>/<statistic>` under the run `<log_dir>/gradients`. In Python the same record
     is `monitor.history`, or `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`,
-    which explains the statistics.
+    where the statistics are explained.
 
-    What is wrong with the gradients is one `GradientWarning` each, with the layer, the step and
-    the numbers, and an entry of `monitor.findings`.
+    Each fault found in the gradients is a `GradientWarning` at the line of `fit`, with the layer,
+    the step and the numbers, and an entry of `monitor.findings`.
 
     Example:
     ```python
@@ -56,19 +56,18 @@ class GradientMonitor(GuardedCallback):
     ```
 
     Args:
-        log_dir: Directory to log to, the one that `tensorboard --logdir` is pointed at or a
-            directory below it; or the URL of one (`gs://…`, `s3://…`), for which the extra
-            `fsspec` is needed. `None` records in memory only.
+        log_dir: Directory to log to: the one given to `tensorboard --logdir`, or one below it; or
+            the URL of one (`gs://…`, `s3://…`), for which the extra `fsspec` is needed. `None`
+            records in memory only.
         every_n_steps: A positive integer n, to record the steps 0, n, 2n, … of
-            `optimizer.iterations`, which go on from one `fit` to the next; or a function that
-            says for a step whether to record it. `None` records every 10th of the first 200
-            steps, in which a bad start shows, and every 50th later. Where a model is compiled
-            again, its new optimizer counts from 0: its steps are recorded after those before.
-        layers: Which layers to record: a class of layers; a name or path, which selects the
-            layers inside as well, and all of that name (`"<name>#2"` is the second one alone); a
-            compiled regular expression that is searched for in the path; a function of the layer;
-            a list of these, of which any selects; or a tuple, all of which must. `None` records
-            all.
+            `optimizer.iterations`, which go on from one `fit` to the next; or a function of the
+            step that returns whether to record it. `None` records every 10th of the first 200
+            steps, where a bad start shows, and every 50th later. Where a model is compiled again,
+            its new optimizer counts from 0: its steps are recorded after those before.
+        layers: Which layers to record: a class of layers; a name or path, to select the layers
+            inside as well, and all of that name (`"<name>#2"` is the second one alone); a
+            compiled regular expression, searched for in the path; a function of the layer; a list
+            of these, any of which selects; or a tuple, all of which must. `None` records all.
         per: "layer"; or "variable", to record every variable as a layer of its own.
         statistics: Which of "mean_abs", "max_abs", "zeros", "dead_units", "weight_norm" and
             "update_ratio" to record; `None` for all. The last two take a second pass over the
@@ -76,14 +75,14 @@ class GradientMonitor(GuardedCallback):
         sample_size: Number of elements of each variable's gradient to keep on recorded steps,
             for "cosine", "snr" and histograms. They are moved to the host with each record.
         scalars: Write scalars for TensorBoard's own dashboards at every so many recorded steps,
-            besides the compact record that `read_log` reads; 0 or False for none. Scalars are
-            most of the log's size.
+            besides the compact record for `read_log`; 0 or False for none. Scalars are most of
+            the log's size.
         histograms: Write histograms of log10|g|, of the sampled elements, at every so many
             recorded steps; 0 or False for none.
 
     Attributes:
-        history: `GradientHistory` of what was recorded up to now.
-        findings: List of `Finding`s: what was found wrong up to now.
+        history: `GradientHistory` of the training up to now.
+        findings: List of `Finding`s: the faults found up to now.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -122,7 +121,7 @@ class GradientMonitor(GuardedCallback):
         self._last_read = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy or pickle, without the training that it watches."""
+        """Return the state of a copy or pickle, without the training watched."""
         return self.__dict__ | dict.fromkeys(("_capture", "_watched", "_optimizer", "_model"))
 
     @property
@@ -133,7 +132,7 @@ class GradientMonitor(GuardedCallback):
 
     @property
     def findings(self) -> list[Finding]:
-        """The faults that were found up to now."""
+        """The faults found up to now."""
         return self._sink.findings
 
     def set_model(self, model: Any) -> None:
@@ -234,7 +233,7 @@ class GradientMonitor(GuardedCallback):
             self._sink.finish()
 
     def _open_capture(self) -> Capture | None:
-        """Return a capture for the model: the former one if it still fits; `None` for none."""
+        """Return the capture of the model, the former one if it fits; `None` if nothing trains."""
         model, capture, settings = self._watched, self._capture, self._settings
         if model.optimizer is None or (model.built and not model.trainable_variables):
             return None

@@ -1,4 +1,4 @@
-"""The guard between a callback and the training: what fails in the callback stays there."""
+"""The guard between a callback and the training: a failure in the callback stays there."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from keras_initkit.user_warnings import warn_user
 
 
 class GradientWarning(UserWarning):
-    """A fault that a `GradientMonitor` finds in the gradients of a training."""
+    """A fault in the gradients of a training, found by a `GradientMonitor`."""
 
 
 class GuardedCallback(keras.callbacks.Callback):
@@ -25,10 +25,10 @@ class GuardedCallback(keras.callbacks.Callback):
         self._stopped = False
 
     def _check(self) -> None:
-        """Raise an exception that was kept back during the training step."""
+        """Raise an exception kept back during the training step."""
 
     def _close(self) -> None:
-        """Save what there is, after a failure."""
+        """Save the record up to now, after a failure."""
 
     def _stop(self, error: Exception) -> None:
         self._stopped = True

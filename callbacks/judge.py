@@ -1,4 +1,4 @@
-"""`Judge`: what is new among the faults of a training that goes on."""
+"""`Judge`: the new faults of a training, as it goes on."""
 
 import time
 
@@ -7,7 +7,7 @@ from tensorboard_plugin_initkit.diagnosis.judge import judge, news
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
-# The largest share of the time that is spent on judging, and the records that are judged.
+# The largest share of the time to spend on judging, and the number of records to judge.
 _TIME_SHARE = 0.002
 _MAX_STEPS = 512
 
@@ -26,13 +26,13 @@ class Judge:
         self._is_behind = False
 
     def add(self, chunk: Chunk) -> list[Finding]:
-        """Take records; return what is new, or nothing if it is too early to judge again."""
+        """Take records; return new faults, or none if it is too early to judge again."""
         self._history.append(chunk)
         self._is_behind = True
         return self.finish() if time.monotonic() >= self._next else []
 
     def finish(self) -> list[Finding]:
-        """Return what is new in the records that were not judged yet."""
+        """Return the new faults in records not judged yet."""
         if not self._is_behind:
             return []
         start = time.monotonic()

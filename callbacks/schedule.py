@@ -1,4 +1,4 @@
-"""Schedules: which steps are recorded."""
+"""Schedules: the steps to record."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
 
     Args:
         every_n_steps: A positive integer n, for the steps 0, n, 2n, …; or a schedule; or None for
-            every 10th of the first 200 steps, in which a bad start shows, and every 50th later.
+            every 10th of the first 200 steps, where a bad start shows, and every 50th later.
 
     Raises:
         ValueError: If it is neither.

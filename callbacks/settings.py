@@ -11,7 +11,7 @@ from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 
-# The statistics that can be left out, and the measurements that each takes.
+# Statistics to choose from, and the measurements each of them takes.
 OPTIONAL_STATISTICS = {
     "mean_abs": ("mean_abs",),
     "max_abs": ("max_abs",),
@@ -25,14 +25,14 @@ _ALWAYS = ("norm", "nonfinite", "clip_ratio", "local_norm")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of a `GradientMonitor`; it has the arguments' meaning.
+    """The checked arguments of a `GradientMonitor`.
 
     Attributes:
         log_dir: Directory or URL to log to, or `None`.
         schedule: Tells for a step whether it is to be recorded.
         layers: Tells for the path of a layer, and the layers around it, whether to record it.
         per: "layer" or "variable".
-        statistics: The names of `MEASURED` that are wanted.
+        statistics: The wanted names of `MEASURED`.
         sample_size: Number of elements of each gradient to keep.
         scalars: Of every how many recorded steps to write scalars; 0 for none.
         histograms: Of every how many recorded steps to write histograms; 0 for none.

@@ -22,7 +22,7 @@ class Sink:
 
     Attributes:
         history: The `GradientHistory`.
-        findings: What was found wrong up to now.
+        findings: The faults found up to now.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Sink:
         self._log: BackgroundLog | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy or pickle, which has a log of its own."""
+        """Return the state of a copy or pickle, for a log of its own."""
         return self.__dict__ | {"_log": None}
 
     def open(self) -> None:
