@@ -132,8 +132,8 @@ class GradientMonitor(GuardedCallback):
 
     @property
     def findings(self) -> list[Finding]:
-        """The faults found up to now."""
-        return self._sink.findings
+        """The faults found up to now, as in `history.findings`."""
+        return self._sink.history.findings
 
     def set_model(self, model: Any) -> None:
         """Watch a model (called by Keras)."""

@@ -21,15 +21,13 @@ class Sink:
         histograms: Of every how many recorded steps to write histograms; 0 for none.
 
     Attributes:
-        history: The `GradientHistory`.
-        findings: The faults found up to now.
+        history: The `GradientHistory`, with its findings.
     """
 
     def __init__(
         self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
     ) -> None:
         self.history = GradientHistory()
-        self.findings = self.history.findings
         self._log_dir = log_dir
         self._scalars = scalars
         self._histograms = histograms
@@ -54,9 +52,9 @@ class Sink:
 
     def report(self, findings: Sequence[Finding]) -> None:
         """Keep new findings, and have all written."""
-        self.findings.extend(findings)
+        self.history.findings.extend(findings)
         if findings and self._log is not None:
-            self._log.call("write_findings", to_json(self.findings), findings[-1].rank)
+            self._log.call("write_findings", to_json(self.history.findings), findings[-1].rank)
 
     def finish(self) -> None:
         """Wait until all is written."""

@@ -50,7 +50,7 @@ def test_the_log_is_the_history_at_the_end_of_every_training(tmp_path, histogram
                 assert history.steps.tolist() == list(range(steps.stop))
             assert tags(tmp_path).count("initkit/end") == i + 1
             assert tags(tmp_path)[-1] == "initkit/end"
-    assert sink.findings == FAULTS
+    assert sink.history.findings == read_log(tmp_path).findings == FAULTS
     assert [from_json(text) for text in read_findings(tmp_path)] == [FAULTS[:1], FAULTS]
     (path,) = event_file.event_files(tmp_path / "gradients")
     assert (b"log10_gradient/dense" in path.read_bytes()) == bool(histograms)
@@ -96,7 +96,7 @@ def test_a_copy_has_the_history_and_a_log_of_its_own(tmp_path):
     sink = Sink(tmp_path)
     train(sink, range(3), FAULTS)
     for copied in (copy.deepcopy(sink), pickle.loads(pickle.dumps(sink))):
-        assert copied.findings == FAULTS
+        assert copied.history.findings == FAULTS
         train(copied, range(3, 4))
         assert copied.history.steps.tolist() == [0, 1, 2, 3]
     assert len(event_file.event_files(tmp_path / "gradients")) == 3
