@@ -34,8 +34,9 @@ pytestmark = pytest.mark.numpy_alone
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
+    # One process: to import Keras and its backend there takes most of the time.
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
     ) as cluster:
         yield cluster
 
@@ -62,8 +63,7 @@ def test_the_workers_of_the_current_client_open_paths_and_call_functions(
         shards.append(path)
     check(run(shards, reduce_to_moments), table())
     workers = set(client.run(os.getpid).values())
-    assert len(workers) == 2
-    assert set(run(range(20), reduce_to_process).items) <= workers
+    assert set(run(range(20), reduce_to_process).items) == workers != {os.getpid()}
 
 
 @pytest.mark.parametrize(
