@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import pytest
 
-from keras_initkit import initializers
+from keras_initkit import initializers, read_log
 from tests import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,6 +36,11 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
     for block in code_of(page):
         if not any(name in block for name in _NOT_HERE):
             exec(compile(block, name_of(page), "exec"), namespace)
+    if page.name == "README.md":
+        vanishing, healthy = read_log("runs/keras_defaults"), read_log("runs/he")
+        assert [finding.kind for finding in vanishing.findings] == ["vanishing"]
+        assert vanishing.findings[0].message in " ".join(page.read_text().split())
+        assert not healthy.findings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
