@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable
-from numbers import Integral
+
+from keras_initkit.checks import check_count
 
 Schedule = Callable[[int], bool]
 
@@ -23,14 +24,13 @@ def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
         return _is_multiple_by_age
     if callable(every_n_steps):
         return every_n_steps
-    is_integer = isinstance(every_n_steps, Integral) and not isinstance(every_n_steps, bool)
-    if not is_integer or every_n_steps < 1:
-        raise ValueError(
-            "`every_n_steps` must be a positive integer, a function that says for a step (int) "
-            f"whether to record it, or None. Received: every_n_steps={every_n_steps!r}. Write "
-            "`every_n_steps=1` to record every step."
-        )
-    return functools.partial(_is_multiple, int(every_n_steps))
+    n = check_count(
+        "every_n_steps",
+        every_n_steps,
+        "a function that says for a step (int) whether to record it, or None",
+        fix="Write `every_n_steps=1` to record every step.",
+    )
+    return functools.partial(_is_multiple, n)
 
 
 def _is_multiple(n: int, step: int) -> bool:

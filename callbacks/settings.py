@@ -10,6 +10,7 @@ from typing import Any, Self
 from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
+from keras_initkit.checks import check_choice
 
 # Statistics to choose from, and the measurements each of them takes.
 OPTIONAL_STATISTICS = {
@@ -69,7 +70,7 @@ class Settings:
             check_log_dir(log_dir),
             as_schedule(every_n_steps),
             Selection("layers", layers),
-            _check_per(per),
+            check_choice("per", per, ("layer", "variable"), _FIX_OF_PER),
             _measure_for(statistics),
             _check_count(
                 "sample_size", sample_size, "the number of elements of each gradient to keep"
@@ -86,6 +87,7 @@ class Settings:
         return settings
 
 
+_FIX_OF_PER = 'Write `per="variable"` to count every variable as a layer of its own.'
 _EVERY = "the number of recorded steps from one to the next that is written"
 
 
@@ -100,15 +102,6 @@ def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
             "recorded: write `statistics=[]` for these alone."
         )
     return frozenset(_ALWAYS).union(*(OPTIONAL_STATISTICS[name] for name in names))
-
-
-def _check_per(per: Any) -> str:
-    if per not in ("layer", "variable"):
-        raise ValueError(
-            '`per` must be "layer", or "variable" to count every variable as a layer of its own. '
-            f"Received: per={per!r}."
-        )
-    return per
 
 
 def _check_count(name: str, value: Any, meaning: str) -> int:

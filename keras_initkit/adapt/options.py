@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from keras_initkit.checks import check_choice, check_count
+
 NAN_POLICIES = ("error", "ignore", "propagate")
 
 
@@ -34,18 +36,11 @@ class Reading:
     verbose: int | str = "auto"
 
     def __post_init__(self) -> None:
-        if self.nan not in NAN_POLICIES:
-            raise ValueError(
-                f"`nan` must be one of {', '.join(map(repr, NAN_POLICIES))}. Received: "
-                f"nan={self.nan!r}."
-            )
+        check_choice("nan", self.nan, NAN_POLICIES)
         for name in ("steps", "max_rows"):
             limit = getattr(self, name)
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise ValueError(
-                    f"`{name}` must be a positive integer, or None for all there is. Received: "
-                    f"{name}={limit!r}."
-                )
+            if limit is not None:
+                check_count(name, limit, "or None for all there is")
 
     @property
     def is_limited(self) -> bool:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_initkit.checks import check_choice
+
 
 class Fans(NamedTuple):
     """Fans of a weight; floats, since means over units need not be whole.
@@ -151,18 +153,15 @@ def connections_of_window(
     Raises:
         ValueError: If the window does not fit, or `padding` is none of these.
     """
+    check_choice("padding", padding, ("valid", "same", "causal"))
     extent = (taps - 1) * dilation + 1
     if padding == "valid":
         outputs, before = (size - extent) // stride + 1, 0
     elif padding == "same":
         outputs = -(-size // stride)
         before = max(0, (outputs - 1) * stride + extent - size) // 2
-    elif padding == "causal":
-        outputs, before = (size - 1) // stride + 1, extent - 1
     else:
-        raise ValueError(
-            f'`padding` must be one of "valid", "same", "causal". Received: padding={padding!r}'
-        )
+        outputs, before = (size - 1) // stride + 1, extent - 1
     if outputs < 1 or size < 1:
         raise ValueError(
             f"`size` must be at least {extent}, the extent of the window. Received: size={size}"

@@ -97,9 +97,10 @@ class Dirac(_IdentityMaps):
 class Identity(_IdentityMaps):
     """Makes a matrix hand its inputs through: unit i is `gain` times input i.
 
-    With Keras's argument it is `keras.initializers.Identity`; `gates` is added. A matrix need not
-    be square: units beyond the inputs are zero. A recurrent layer with ReLU keeps its state with
-    it (IRNN). In a layer with gates each gate has its own identity.
+    With Keras's argument it is `keras.initializers.Identity`, except that integer dtypes are
+    refused; `gates` is added. A matrix need not be square: units beyond the inputs are zero. A
+    recurrent layer with ReLU keeps its state with it (IRNN). In a layer with gates each gate has
+    its own identity.
 
     Examples:
     >>> rnn = keras.layers.SimpleRNN(100, "relu", recurrent_initializer=Identity())

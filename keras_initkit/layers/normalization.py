@@ -13,6 +13,7 @@ from keras_initkit.adapt.options import Reading
 from keras_initkit.adapt.reading import read_statistics
 from keras_initkit.adapt.shards import Engine
 from keras_initkit.anatomy.tf_data import is_in_tf_data
+from keras_initkit.checks import check_choice
 from keras_initkit.layers.scaling import (
     METHODS,
     FloatArray,
@@ -100,11 +101,7 @@ class Normalization(keras.layers.Normalization):
         rank = 0 if axis is None else np.size(axis)
         mean, variance = (_drop_leading_ones(x, rank) for x in (mean, variance))
         super().__init__(axis=axis, mean=mean, variance=variance, invert=invert, **kwargs)
-        if method not in METHODS:
-            raise ValueError(
-                f"`method` must be one of {', '.join(map(repr, METHODS))}. Received: "
-                f"method={method!r}."
-            )
+        check_choice("method", method, METHODS)
         low, high = feature_range
         if not low < high:
             raise ValueError(

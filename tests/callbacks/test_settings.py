@@ -93,8 +93,8 @@ def test_counts_are_integers():
         (
             "per",
             ["model", None],
-            '`per` must be "layer", or "variable" to count every variable as a layer of its own. '
-            "Received: per={!r}.",
+            '`per` must be one of "layer", "variable". Received: per={!r}. Write '
+            '`per="variable"` to count every variable as a layer of its own.',
         ),
         (
             "statistics",

@@ -12,6 +12,7 @@ from keras_initkit.anatomy.layers_inside import set_value
 from keras_initkit.anatomy.seeds import derive_seed, with_seed
 from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of
+from keras_initkit.checks import is_integer
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers.base import DrawsForLayers
@@ -188,9 +189,9 @@ def check_seed(seed: int | None) -> int:
     """Return a seed; one drawn at random for `None`."""
     if seed is None:
         return random.randrange(2**32)
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if not is_integer(seed):
         raise ValueError(f"`seed` must be an integer or None. Received: seed={seed!r}")
-    return seed
+    return int(seed)
 
 
 def _view_of(weight: Weight) -> KernelView | None:

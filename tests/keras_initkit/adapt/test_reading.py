@@ -179,7 +179,7 @@ def test_steps_and_rows_limit_the_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"nan": "drop"}, r"`nan` must be one of 'error', 'ignore', 'propagate'. Received: nan='d"),
+        ({"nan": "drop"}, r'`nan` must be one of "error", "ignore", "propagate"\. Received: nan='),
         ({"steps": 0}, r"`steps` must be a positive integer, or None.* Received: steps=0"),
         ({"max_rows": 1.5}, r"`max_rows` must be a positive integer.* Received: max_rows=1.5"),
         ({"engine": "spark"}, r"`engine` must be 'dask', 'beam' or a function"),

@@ -53,7 +53,7 @@ def test_every_method_inverts(method: str) -> None:
 
 
 def test_bad_methods() -> None:
-    with pytest.raises(ValueError, match=r"`method` must be one of 'standard', 'min_max'\."):
+    with pytest.raises(ValueError, match=r'`method` must be one of "standard", "min_max"\.'):
         Normalization(method="minmax")
     with pytest.raises(ValueError, match=r"`feature_range` must be a pair \(low, high\)"):
         Normalization(method="min_max", feature_range=(1, 1))
