@@ -1,4 +1,4 @@
-"""`keras-initkit`: what can be done with a log from a shell, without Keras."""
+"""`keras-initkit`: charts of a log from a shell, without Keras."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ class _Logs(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -70,7 +70,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _read(log_dir: str) -> _Logs:
-    """All logs below a directory; one that cannot be read is a problem to be said."""
+    """Read all logs below a directory; an unreadable one is a problem to report."""
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 
     logs = _Logs({}, [])
@@ -88,7 +88,7 @@ def _read(log_dir: str) -> _Logs:
 
 
 def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
-    """Names and directories of the runs below a directory."""
+    """Yield the names and directories of the runs below a directory."""
     from tensorboard_plugin_initkit.log.event_file import event_files
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 

@@ -1,1 +1,1 @@
-"""Diagnosis: what is wrong with a training, by pure rules on its record."""
+"""Diagnosis: the faults of a training, by pure rules on its history."""

@@ -1,6 +1,6 @@
 """The gradient over the depth of a model: its slope, and the word for it.
 
-This is the one place that says "vanishing" and "exploding" over depth: the callback's findings,
+"Vanishing" and "exploding" over depth are said here alone: the callback's findings,
 the strip on the map and the depth profile all ask here.
 """
 
@@ -56,7 +56,7 @@ class Trend(NamedTuple):
         profile: Values of the layers, input first, (n, depth).
         filled: The same, each the largest of itself and its neighbours.
         front, back: Logarithms of the medians of the first and the last third, (n,).
-        is_whole: Mask of the records in which all layers have a value, (n,).
+        is_whole: Mask of the records with a value in all layers, (n,).
     """
 
     profile: Floats
@@ -78,7 +78,7 @@ class Trend(NamedTuple):
             return (self.front - self.back) * (depth - 1) / max(1, depth - self.third)
 
     def line_at(self, row: int) -> Slope:
-        """Return the line at a record, without a word; or a word that says why there is none."""
+        """Return the line at a record, without a word; or the reason why there is none."""
         depth, total = self.filled.shape[1], self.total[row]
         if depth + 1 < THRESHOLDS["depth_layers"].value or not self.is_whole[row]:
             return Slope(_say_why_none(self.filled[row]))
@@ -97,13 +97,13 @@ class Judgement(NamedTuple):
     """The rule over depth, at n records, for the layers of one optimizer.
 
     Attributes:
-        optimizer: Its name; that of a model's only one is "".
-        variables: For each layer the column of a variable that shows its units, (depth,).
+        optimizer: Its name; a model's only one is called "".
+        variables: For each layer the column of a variable for its units, (depth,).
         trend: The signal over depth, without the output layer.
-        broken: Number of layers with numbers that are not finite, (n,).
-        falls, grows: Masks of the records at which the signal vanishes or explodes towards the
+        broken: Number of layers without finite numbers, (n,).
+        falls, grows: Masks of the records where the signal vanishes or explodes towards the
             input, and has for a window, (n,).
-        known: For each record the last one up to it that is whole, (n,); -1 if there is none.
+        known: For each record the last whole one up to it, (n,); -1 if there is none.
     """
 
     optimizer: str
@@ -127,12 +127,12 @@ class Judgement(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Steps of a history at which gradients vanish or explode over depth.
+    """Steps of a history where gradients vanish or explode over depth.
 
     Attributes:
         steps: Recorded steps, (n,).
-        vanishing, exploding: Masks of these, (n,). False from the first record with numbers that
-            are not finite on.
+        vanishing, exploding: Masks of these, (n,). False from the first record on with NaN or
+            infinite numbers.
     """
 
     steps: Ints
@@ -165,7 +165,7 @@ def fit_trend(profile: Floats) -> Trend:
 def judge_depth(facts: Facts) -> Iterator[Judgement]:
     """Apply the rule: the gradient at one end of the depth relative to the other.
 
-    The slope is that between the medians of the first and the last third, extrapolated to all of
+    The slope is the one between the medians of the first and the last third, extrapolated to all of
     the depth. Besides, no layer of the small end may come near the large one: a stem or a branch
     with a gradient of its own makes up for others.
 
@@ -218,11 +218,11 @@ def _is_steep(facts: Facts, total: Floats, nearest: Floats) -> Bools:
 
 
 def depth_bands(history: GradientHistory, rows: Ints | None = None) -> Bands:
-    """Say at which records, and not only if, gradients vanish or explode over depth.
+    """Find the records where gradients vanish or explode over depth.
 
     Args:
         history: The history.
-        rows: Positions of the records that are judged, each once and sorted; by default all. Only
+        rows: Positions of the records to judge, each once and sorted; by default all. Only
             these are read, with their windows.
     """
     chosen = np.arange(len(history)) if rows is None else rows
@@ -300,7 +300,7 @@ def _say_why_none(values: Floats) -> str:
 
 
 def _name(total: np.floating) -> str:
-    """Name the logarithm of a change over all layers, at which the rule does not hold."""
+    """Name the logarithm of a change over all layers, where the rule does not hold."""
     steepness = total / np.log(THRESHOLDS["depth_ratio"].value)
     if abs(steepness) < 0.5:
         return "healthy"

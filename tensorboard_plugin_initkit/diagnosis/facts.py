@@ -1,4 +1,4 @@
-"""`Facts`: what the rules read of a history, put together once for all of them."""
+"""`Facts`: the input of all rules, read from a history once."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ class Facts:
 
     Args:
         history: The history.
-        rows: Slice or sorted positions of the records, with the first record and all of the windows
-            that are judged. The loss is read of all records, always.
+        rows: Slice or sorted positions of the records, with the first record and whole
+            windows. The loss is read of all records, always.
 
     Attributes:
         steps: Recorded steps, (n,).
@@ -36,9 +36,9 @@ class Facts:
         layer_of: Position of each variable's layer.
         optimizers: Their names.
         optimizer_of: Position of each layer's optimizer.
-        units: Mask of the variables that show the units of their layers.
-        start: For each record, the first one of the window that ends with it, (n,).
-        ready: For each record, if that window is long enough to judge by, (n,).
+        units: Mask of the variables for the units of their layers.
+        start: For each record, the first one of the window ending with it, (n,).
+        ready: For each record, if this window is long enough to judge by, (n,).
         loss: Course of the loss.
     """
 
@@ -69,7 +69,7 @@ class Facts:
         return self._cache[statistic]
 
     def total(self, statistic: str) -> Floats:
-        """Return a statistic of optimizers: the mean of those that are known, (n,)."""
+        """Return a statistic of optimizers: the mean of the known ones, (n,)."""
         return mean_of_known(self._part[statistic])
 
     def by_layer(self, combine: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -78,7 +78,7 @@ class Facts:
 
     @property
     def first_rows(self) -> slice:
-        """Rows of the first steps of the training, in which updates are judged."""
+        """Rows of the first steps of the training: updates are judged there."""
         last = self.steps[0] + THRESHOLDS["first_steps"].value
         return slice(0, int(np.searchsorted(self.steps, last, side="right")))
 

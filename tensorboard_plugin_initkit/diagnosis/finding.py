@@ -18,7 +18,7 @@ class Finding:
     Attributes:
         kind: Name of the fault, one of a few: `"vanishing"`, `"nonfinite"`, …
         layer: Path of the layer where it shows, or "" if it concerns the whole model.
-        step: `optimizer.iterations` at the first record that allowed the finding; `None` for a
+        step: `optimizer.iterations` at the first record with enough evidence; `None` for a
             model before its training.
         message: One sentence for people, with the layer, the step and the numbers.
         evidence: The numbers, by name.
@@ -41,12 +41,12 @@ class Finding:
 
     @property
     def rank(self) -> int:
-        """Place in a list that is sorted by step: -1 for a model before its training."""
+        """Place in a list by step: -1 for a model before its training."""
         return -1 if self.step is None else self.step
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """Serialise; numbers that are not finite become strings, as JSON has none."""
+    """Serialise; NaN and infinity become strings, as JSON has neither."""
     content = [
         dataclasses.asdict(finding)
         | {"evidence": {name: _encode(value) for name, value in finding.evidence.items()}}

@@ -37,8 +37,8 @@ def judge(history: GradientHistory) -> list[Finding]:
         history: Records of a `GradientMonitor` up to now, at any schedule.
 
     Returns:
-        Findings, each at the first record that allows it. While records are only added, those of
-        now are found again later. Ask `news` for the new ones.
+        Findings, each at the first record with enough evidence. While records are only added, they
+        are found again later. Ask `news` for the new ones.
     """
     if not len(history) or not history.variables:
         return []
@@ -51,10 +51,10 @@ def judge(history: GradientHistory) -> list[Finding]:
 
 
 def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that are new, of a history that is judged again and again.
+    """Return the new findings of a history under repeated judgement.
 
-    A history that thins itself loses records, so that later on a finding can come a few records
-    later, and with another layer.
+    A thinned history loses records: later on a finding can come a few records later, and with
+    another layer.
 
     Args:
         known: The findings up to now.
@@ -69,7 +69,7 @@ def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
 
 
 def _echoes(finding: Finding, other: Finding) -> bool:
-    """Check for a finding that follows from another one."""
+    """Check for a finding implied by another one."""
     return (
         finding.key == other.key
         or other.kind == "nonfinite"

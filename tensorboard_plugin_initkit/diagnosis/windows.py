@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def find_windows(steps: Ints, span: float) -> tuple[Ints, Bools]:
-    """Find the first record of the window that ends with each record, and if it is long enough.
+    """Find the first record of the window ending with each record, and if it is long enough.
 
     A window has at least so many steps, and `window_records` records.
     """
@@ -24,7 +24,7 @@ def find_windows(steps: Ints, span: float) -> tuple[Ints, Bools]:
 
 
 def rows_in_windows(steps: Ints, rows: Ints) -> Ints:
-    """Return the rows of the longest windows that end with some rows, and the first row."""
+    """Return the rows of the longest windows ending with some rows, and the first row."""
     start, _ = find_windows(steps, THRESHOLDS["depth_window_steps"].value)
     edges = np.zeros(len(steps) + 1, np.int64)
     np.add.at(edges, start[rows], 1)
@@ -43,7 +43,7 @@ def persists(condition: Bools, start: Ints, ready: Bools) -> Bools:
 
 
 def window_mean(values: Floats, start: Ints) -> Floats:
-    """Average over the window that ends at each record, without unknown values, (n,)."""
+    """Average over the window ending at each record, without unknown values, (n,)."""
     known = np.isfinite(values)
     # Not by differences of cumulative sums: a first loss of 1e20 would drown all others.
     edges = np.stack([start, np.arange(len(values)) + 1], axis=1).ravel()
@@ -64,7 +64,7 @@ class Loss(NamedTuple):
 
     @property
     def good(self) -> Bools:
-        """Records at which the loss speaks for the training."""
+        """Records where the loss speaks for the training."""
         return self.halved | self.falling
 
     def at(self, rows: Any) -> "Loss":
@@ -77,7 +77,7 @@ def read_loss(loss: Floats, start: Ints) -> Loss:
 
     Args:
         loss: One number a record, NaN where it is unknown, (n,).
-        start: First record of the window that ends with each record, (n,).
+        start: First record of the window ending with each record, (n,).
     """
     known = loss[np.isfinite(loss)]
     first = known[0] if len(known) else np.nan
@@ -94,7 +94,7 @@ def read_loss(loss: Floats, start: Ints) -> Loss:
 
 
 def mean_of_known(values: Floats) -> Floats:
-    """Average over the columns that are known, (n, columns) to (n,)."""
+    """Average over the known columns, (n, columns) to (n,)."""
     known = ~np.isnan(values)
     return quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
 

@@ -1,4 +1,4 @@
-"""What a log holds for TensorBoard's own dashboards: scalars, and histograms of log10 |g|."""
+"""Content of a log for TensorBoard's own dashboards: scalars, and histograms of log10 |g|."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,11 +32,11 @@ _NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
 class Scalars:
     """Scalars of every n-th recorded step.
 
-    - `gradients/<layer>/<statistic>`: each of the statistics that were recorded;
+    - `gradients/<layer>/<statistic>`: each of the recorded statistics;
     - `optimizer/<name>`, or `optimizer/<optimizer>/<name>` where there are several: those of
-      `TOTAL_STATISTICS` that say something.
+      `TOTAL_STATISTICS` with something to say.
 
-    What is NaN is left out.
+    NaN is left out.
 
     Args:
         every: n; 0 for none.
@@ -49,7 +49,7 @@ class Scalars:
         self._before: Chunk | None = None
 
     def events(self, chunk: Chunk, wall_time: float) -> Iterator[bytes]:
-        """Yield one serialised event for each step that is due."""
+        """Yield one serialised event for each due step."""
         rows = self._rows.of_next(len(chunk.steps))
         noise = self._noise_scale(chunk)[rows]
         chunk = chunk.select(rows)
@@ -79,7 +79,7 @@ class Histograms:
     """Histograms `log10_gradient/<layer>` of every n-th recorded step.
 
     Bins are half decades. A sampled element counts for as many of its variable's as it stands
-    for, so that the counts of a layer add up to about the number of its elements that are not
+    for, so the counts of a layer add up to about the number of its elements other than
     zero.
 
     Args:
@@ -92,7 +92,7 @@ class Histograms:
     def events(
         self, chunk: Chunk, samples: Sequence[np.ndarray], wall_time: float
     ) -> Iterator[bytes]:
-        """Yield one serialised event for each step that is due.
+        """Yield one serialised event for each due step.
 
         Args:
             chunk: The recorded steps.
@@ -126,14 +126,14 @@ class Histograms:
 
 
 class _EveryNth:
-    """Every n-th of rows that come in pieces."""
+    """Every n-th of rows in pieces."""
 
     def __init__(self, n: int) -> None:
         self._n = n
         self._seen = 0
 
     def of_next(self, length: int) -> slice:
-        """Those among the next `length` rows."""
+        """Select the due rows among the next `length` ones."""
         if not self._n:
             return slice(0, 0)
         first = -self._seen % self._n
@@ -152,7 +152,7 @@ def _tags(layout: Layout, names: Sequence[str]) -> list[str]:
 
 
 def _total(chunk: Chunk, name: str, noise: np.ndarray) -> np.ndarray:
-    """A total, and NaN where it says nothing."""
+    """Return a total, NaN where it says nothing."""
     values = per_optimizer(chunk, name) if name != "noise_scale" else noise
     if name == "noise_scale":
         return np.where(np.isfinite(values), values, np.nan)
@@ -169,7 +169,7 @@ class _Template:
     """The scalars of one step, serialised once; the numbers are then filled in.
 
     A thousand scalars a step cost 15 ms as protocol buffers, and 0.1 ms so: a serialised
-    `Summary.Value` of a tag and a `simple_value` ends in the four bytes of that float.
+    `Summary.Value` of a tag and a `simple_value` ends in the four bytes of the float.
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ class _Template:
         self._slots = np.cumsum(self._lengths)[:, None] + np.arange(-4, 0)
 
     def fill(self, steps: np.ndarray, table: np.ndarray, wall_time: float) -> Iterator[bytes]:
-        """Yield one serialised event a row, without what is NaN."""
+        """Yield one serialised event a row, without NaN."""
         with np.errstate(over="ignore"):  # an exploding layer's norm can exceed float32: inf
             table = table.astype("<f4")
         there = ~np.isnan(table)
@@ -209,7 +209,7 @@ def _varint(number: int) -> bytes:
 def _half_decades(
     magnitude: np.ndarray, layer_of: np.ndarray, weights: np.ndarray, layers: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (layers, bins) of log10 of magnitudes, and the bins + 1 edges."""
+    """Count (layers, bins) of log10 of magnitudes, and the bins + 1 edges."""
     bins = np.floor(2 * np.log10(magnitude.astype(np.float64))).astype(np.int64)
     first, count = bins.min(), np.ptp(bins) + 1
     flat = np.bincount(layer_of * count + bins - first, weights, layers * count)
@@ -217,7 +217,7 @@ def _half_decades(
 
 
 def _histogram(tag: str, counts: np.ndarray, edges: np.ndarray) -> Any:
-    """A summary for the histogram dashboard, of the bins from the first to the last in use."""
+    """Return a summary for the histogram dashboard, from the first bin in use to the last."""
     used = np.flatnonzero(counts)
     bins = slice(used[0], used[-1] + 1)
     table = np.stack([edges[:-1][bins], edges[1:][bins], counts[bins]], axis=1).astype("<f8")

@@ -87,7 +87,7 @@ class EventFileWriter:
         self._size = end + len(data)
 
     def flush(self) -> None:
-        """Do nothing: what is written has been handed to the system already."""
+        """Do nothing: all was handed to the system already."""
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:
@@ -97,23 +97,23 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
 
 
 def event_files(directory: str | os.PathLike[str]) -> list[Path]:
-    """Event files of keras-initkit in a directory, oldest first."""
+    """List the event files of keras-initkit in a directory, oldest first."""
     return sorted(Path(directory).glob(_PATTERN))
 
 
 def event_file_urls(directory: str) -> list[str]:
-    """Event files of keras-initkit in the directory at a URL, oldest first."""
+    """List the event files of keras-initkit in the directory at a URL, oldest first."""
     urls = remote.list_directory(directory)
     return sorted(url for url in urls if PurePosixPath(url).match(_PATTERN))
 
 
 def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Yield the `Event`s of a file, up to the first record that is not whole.
+    """Yield the `Event`s of a file, up to the first incomplete record.
 
-    The last record of a file that is still written, or whose writer was killed, may be cut.
+    The last record may be cut while a file is written, or after its writer was killed.
 
     Raises:
-        ValueError: If a record that is there whole does not match its checksum.
+        ValueError: If a whole record does not match its checksum.
     """
     with remote.open_to_read(str(path)) if remote.is_remote(path) else open(path, "rb") as file:
         start = 0

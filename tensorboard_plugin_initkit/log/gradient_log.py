@@ -1,18 +1,18 @@
 """The record as TensorBoard events: how a chunk is written to a log, and read from it.
 
-A log is a run directory, `<log_dir>/gradients`, that holds
+A log is a run directory, `<log_dir>/gradients`, with
 
 - `initkit/layout`: the columns, as JSON; written before the first chunk and when they change;
 - `initkit/<statistic>`, for each recorded statistic: one float32 tensor (n, 2 + variables) a
-  chunk, logged at its first step. The first two columns are the step, high · 2²⁴ + low, which
-  float32 holds exactly;
-- `initkit/totals`, which ends a chunk: a tensor (n, 2 + statistics · optimizers) of `TOTALS`;
-- `initkit/findings`: what was found wrong with the training, as JSON;
-- `initkit/end`: written when a training ends, so that a log that breaks off can be told;
+  chunk, logged at its first step. The first two columns are the step, high · 2²⁴ + low, exact in
+  float32;
+- `initkit/totals`, the end of a chunk: a tensor (n, 2 + statistics · optimizers) of `TOTALS`;
+- `initkit/findings`: the findings, as JSON;
+- `initkit/end`: written when a training ends; a log without it breaks off;
 - scalars and histograms for TensorBoard's own dashboards: see `dashboards.py`.
 
-The directory is a run of its own, since TensorBoard follows only the newest of several event
-files that grow in one directory.
+The directory is a run of its own, since TensorBoard follows only the newest of several growing
+event files in one directory.
 """
 
 import os
@@ -54,11 +54,11 @@ class LogWriter:
     """Writes chunks to the log of a directory.
 
     Args:
-        log_dir: Directory or URL that TensorBoard is pointed at; the log is its run `gradients`.
+        log_dir: Directory or URL for TensorBoard; the log is its run `gradients`.
         scalars: Write scalars for TensorBoard's own dashboards at every `scalars`-th recorded
             step; 0 for none.
-        histograms: Write histograms of log10 |g| at every `histograms`-th recorded step that
-            comes with samples; 0 for none.
+        histograms: Write histograms of log10 |g| at every `histograms`-th recorded step with
+            samples; 0 for none.
 
     Raises:
         OSError: If the directory or file cannot be written.
@@ -82,7 +82,7 @@ class LogWriter:
                 where there are none; for the histograms.
 
         Raises:
-            OSError: If the file is gone or cannot be written; what it held before stays.
+            OSError: If the file is gone or cannot be written; earlier content stays.
         """
         now = time.time()
         events = []
@@ -97,7 +97,7 @@ class LogWriter:
         self._layout, self._last = chunk.layout, int(chunk.steps[-1])
 
     def write_findings(self, text: str, step: int) -> None:
-        """Append what was found up to a step, as JSON.
+        """Append the findings up to a step, as JSON.
 
         Raises:
             OSError: If the file is gone or cannot be written.
@@ -105,7 +105,7 @@ class LogWriter:
         self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
 
     def end(self) -> None:
-        """Append that nothing is missing up to here, if something was written; more may follow.
+        """Append a mark of completeness, if something was written; more may follow.
 
         Raises:
             OSError: If the file is gone or cannot be written.
@@ -115,7 +115,7 @@ class LogWriter:
             self._last = None
 
     def flush(self) -> None:
-        """Have what was written where readers find it: at a URL, it is uploaded now and then only.
+        """Upload the rest of a log at a URL: until then it is uploaded now and then only.
 
         Raises:
             OSError: If it cannot be uploaded.
@@ -160,7 +160,7 @@ def _files(log_dir: str | os.PathLike[str]) -> Sequence[str | Path]:
 
 
 def _run(log_dir: str | os.PathLike[str]) -> str | Path:
-    """URL or path of the run that holds the log of a directory."""
+    """Return the URL or path of the run with the log of a directory."""
     if remote.is_remote(log_dir):
         remote.require(str(log_dir))
         return remote.child(str(log_dir), RUN)
@@ -195,7 +195,7 @@ def _table(tensor: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the columns that belong to them, of a table of a log.
+    """Split a table of a log into steps and columns.
 
     Args:
         table: float32 array (n, 2 + columns).
@@ -205,7 +205,7 @@ def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_totals(columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Each of `TOTALS`, of the columns of their table."""
+    """Split the columns of a table into `TOTALS`."""
     return dict(zip(TOTALS, np.split(columns, len(TOTALS), axis=1), strict=True))
 
 

@@ -10,12 +10,12 @@ def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> G
     """Read the log of a `GradientMonitor`, also while it is still training.
 
     Args:
-        log_dir: The directory or URL that the monitor was given.
-        max_steps: Number of recorded steps to keep; by default all that were written.
+        log_dir: The directory or URL given to the monitor.
+        max_steps: Number of recorded steps to keep; by default all.
 
     Returns:
-        A `GradientHistory` with its findings, equal to `monitor.history` of the training that wrote
-        it, as long as that is not thinned.
+        A `GradientHistory` with its findings, equal to `monitor.history` of the training, unless
+        that is thinned.
 
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.

@@ -1,16 +1,16 @@
-"""Directories that are not local: `gs://`, `s3://` and whatever else fsspec knows."""
+"""Remote directories: `gs://`, `s3://` and all others known to fsspec."""
 
 import os
 from typing import Any
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names its protocol, as in `gs://bucket/runs`."""
+    """Check for a path with a protocol, as in `gs://bucket/runs`."""
     return "://" in str(path)
 
 
 def require(url: str) -> None:
-    """Check that a URL can be reached as far as packages go; nothing is connected to.
+    """Check for the packages of a URL; nothing is connected to.
 
     Raises:
         ImportError: If fsspec or its package for the protocol is missing.
@@ -39,7 +39,7 @@ def require(url: str) -> None:
 
 
 def child(url: str, name: str) -> str:
-    """URL of what lies in a directory."""
+    """Return the URL of an entry of a directory."""
     protocol, _, path = url.partition("://")
     return f"{protocol}://{path.rstrip('/')}/{name}"
 
@@ -51,7 +51,7 @@ def make_directory(url: str) -> None:
 
 
 def list_directory(url: str) -> list[str]:
-    """URLs of what lies in a directory; none if it does not exist."""
+    """List the URLs in a directory; none if it does not exist."""
     system, path = _connect(url)
     system.invalidate_cache()
     try:
@@ -62,13 +62,13 @@ def list_directory(url: str) -> list[str]:
 
 
 def open_to_read(url: str) -> Any:
-    """A file, opened for reading bytes."""
+    """Open a file for reading bytes."""
     system, path = _connect(url)
     return system.open(path, "rb")
 
 
 def upload(local: str | os.PathLike[str], url: str) -> None:
-    """Put a local file there, in place of what was there before."""
+    """Put a local file there, in place of an older one."""
     system, path = _connect(url)
     system.put_file(os.fspath(local), path)
 

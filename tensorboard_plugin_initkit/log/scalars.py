@@ -18,7 +18,7 @@ class ScalarLog:
     """Appends scalars to a new event file of a run.
 
     Args:
-        log_dir: Directory or URL that TensorBoard is pointed at.
+        log_dir: Directory or URL for TensorBoard.
         run: Name of the run in it.
 
     Raises:
@@ -33,7 +33,7 @@ class ScalarLog:
             self._file = EventFileWriter(Path(log_dir) / run)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Append one number for each tag; what is NaN is left out.
+        """Append one number for each tag; NaN is left out.
 
         Raises:
             OSError: If the file is gone or cannot be written.
@@ -48,7 +48,7 @@ class ScalarLog:
         self._file.write([event.SerializeToString()])
 
     def flush(self) -> None:
-        """Have what was written where readers find it.
+        """Upload the rest, if the run is at a URL.
 
         Raises:
             OSError: If it cannot be uploaded.

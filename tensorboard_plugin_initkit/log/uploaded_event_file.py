@@ -19,18 +19,18 @@ _UPLOADS_SHARE = 1 / 20
 
 
 class UploadedEventFile:
-    """Appends serialised events to a local copy, which is uploaded whole from time to time.
+    """Appends serialised events to a local copy, uploaded whole from time to time.
 
     Object stores replace files, and cannot append to them. The file is uploaded when it is made,
-    so that what stands against it is known at once, at `flush`, and in between at most every 30
-    seconds. An upload in between that fails is made up for by the next one.
+    so that an obstacle shows at once, at `flush`, and in between at most every 30
+    seconds. A failed upload in between is made up for by the next one.
 
     Args:
         directory: URL of the run's directory; made if missing.
 
     Raises:
         ImportError: If a package for the URL is missing.
-        Exception: What the file system raises if the file cannot be uploaded.
+        Exception: The file system's error if the file cannot be uploaded.
     """
 
     def __init__(self, directory: str) -> None:
@@ -58,7 +58,7 @@ class UploadedEventFile:
                 self._upload()
 
     def flush(self) -> None:
-        """Upload what has not been uploaded yet.
+        """Upload the rest.
 
         Raises:
             OSError: If that fails; the local copy is then kept.
@@ -83,13 +83,13 @@ class UploadedEventFile:
 
 @dataclasses.dataclass
 class _State:
-    """Whether all that was written is uploaded."""
+    """True once all is uploaded."""
 
     complete: bool
 
 
 def _leave(path: Path, url: str, state: _State) -> None:
-    """Upload what is missing, and remove the local copy; keep it if that fails."""
+    """Upload the rest, and remove the local copy; keep it if that fails."""
     if not state.complete:
         try:
             remote.upload(path, url)

@@ -1,1 +1,1 @@
-"""What is recorded of a training, and what is wrong with it: NumPy only."""
+"""Records of a training and the statistics in them: NumPy only."""

@@ -34,10 +34,10 @@ class Chunk:
     Attributes:
         layout: The columns.
         steps: int64 array (n,), strictly increasing: `optimizer.iterations` before the update.
-        values: For each statistic of `RECORDED` that was recorded, a float32 array
+        values: For each recorded statistic of `RECORDED`, a float32 array
             (n, variables). A column is NaN in all of them where the variable received no
             gradient. `LazyArrays` are read when they are asked for.
-        totals: For each of `TOTALS` that is known, a float32 array (n, optimizers).
+        totals: For each known one of `TOTALS`, a float32 array (n, optimizers).
     """
 
     layout: Layout
@@ -61,13 +61,13 @@ class Chunk:
         return np.full((len(self.steps), len(self.layout.optimizers)), np.nan, np.float32)
 
     def select(self, rows: np.ndarray | slice) -> "Chunk":
-        """The rows of an index, mask or slice; what was not read yet is not read now."""
+        """Return the rows of an index, mask or slice; nothing is read for it."""
         return Chunk(
             self.layout, self.steps[rows], _select(self.values, rows), _select(self.totals, rows)
         )
 
     def spread(self, layout: Layout) -> "Chunk":
-        """The same steps on the columns of a larger layout; new columns are NaN."""
+        """Return the same steps on the columns of a larger layout; new columns are NaN."""
         if layout == self.layout:
             return self
         variables = layout.columns_of(self.layout)
@@ -90,7 +90,7 @@ class LazyArrays(Mapping[str, np.ndarray]):
     """Arrays by name, each read when it is asked for; `in` and `keys()` read nothing."""
 
     def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
-        """Rows of an array, of which no more is needed."""
+        """Return rows of an array, without reading more than needed."""
         return self[name][rows]
 
 
@@ -101,7 +101,7 @@ def _select(arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mappi
 
 
 class _Rows(LazyArrays):
-    """Rows of arrays that are read when they are asked for."""
+    """Rows of arrays, read when they are asked for."""
 
     def __init__(self, arrays: LazyArrays, rows: np.ndarray | slice) -> None:
         self._arrays, self._rows = arrays, rows
@@ -137,7 +137,7 @@ def append_chunk(chunks: list[Chunk], chunk: Chunk) -> int:
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
-    """One chunk of all the steps, on the union of the columns."""
+    """Return one chunk of all the steps, on the union of the columns."""
     layout = chunks[0].layout
     for chunk in chunks[1:]:
         if chunk.layout != layout:

@@ -21,18 +21,18 @@ from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 
 
 class GradientHistory:
-    """What a `GradientMonitor` recorded: steps x layers x statistic.
+    """Records of a `GradientMonitor`: steps x layers x statistic.
 
     `history[name]` is a float64 array of shape `(n, layers)`, for the names
 
-    - `"norm"`: L2 norm of the gradient that was applied, all the layer's variables together;
-    - `"rms"`: root mean square of its elements, which does not grow with the layer's size;
+    - `"norm"`: L2 norm of the applied gradient, all the layer's variables together;
+    - `"rms"`: root mean square of its elements, independent of the layer's size;
     - `"signal"`: RMS of the gradient at the layer's units: of its bias, or of its kernel if it has
-      no bias, over the elements that are not zero. Layers are compared by it;
+      no bias, over the elements other than zero. Layers are compared by it;
     - `"mean_abs"`, `"max_abs"`: mean and maximum of |g|;
-    - `"zeros"`: fraction of its elements that are exactly zero, in [0, 1];
-    - `"nonfinite"`: number of its elements that are NaN or infinite;
-    - `"dead_units"`: fraction of the layer's units that no sample of the batch reached: the
+    - `"zeros"`: fraction of exact zeros among its elements, in [0, 1];
+    - `"nonfinite"`: number of NaN or infinite elements;
+    - `"dead_units"`: fraction of the layer's units without any gradient in the batch: the
       gradient of their bias (without a bias: of their column of the kernel) is exactly zero;
     - `"raw_norm"`: L2 norm before `clipnorm`, `clipvalue` or `global_clipnorm`;
     - `"clip_ratio"`: `"norm"` relative to `"raw_norm"`, 1 where nothing was clipped; replicas clip
@@ -41,32 +41,31 @@ class GradientHistory:
       part of the batch, before clipping;
     - `"weight_norm"`: L2 norm of the layer's weights before the update;
     - `"update_ratio"`: L2 norm of the update relative to `"weight_norm"`;
-    - `"cosine"`: cosine of the gradient with that of the record before;
+    - `"cosine"`: cosine of the gradient with the one of the record before;
     - `"snr"`: signal-to-noise ratio of the gradient over the last records.
 
     and of shape `(n, optimizers)` for the names
 
     - `"loss"`: mean of the loss over the batches since the record before, in the same epoch;
     - `"learning_rate"`;
-    - `"loss_scale"`: what the loss was multiplied by; gradients are those of the unscaled loss;
-    - `"skipped"`: number of updates that a loss scale has skipped since training began;
+    - `"loss_scale"`: factor of the loss in mixed precision; gradients are of the unscaled loss;
+    - `"skipped"`: number of updates skipped by a loss scale since training began;
     - `"global_norm"`, `"global_raw_norm"`: L2 norm of all the optimizer's gradients together,
       applied and before clipping;
     - `"noise_scale"`: gradient noise scale (McCandlish et al. 2018) in units of the global batch,
       averaged over the last 50 records; needs replicas. Multiply with the batch size.
 
-    A layer that received no gradient at a step is NaN there, and so is what was not recorded. A
-    record that goes back in steps replaces what was recorded from its first step on, as in
-    TensorBoard.
+    A layer without a gradient at a step is NaN there, and so are statistics that were not recorded.
+    A chunk that goes back in steps replaces the records from its first step on, as in TensorBoard.
 
-    `"snr" in history` says if a statistic was recorded, and `list(history)` names all that were;
-    `len(history)` is the number of records.
+    `"snr" in history` says if a statistic was recorded, and `list(history)` names all that
+    were; `len(history)` is the number of records.
 
-    A long record thins itself. The newest steps all stay, and so do the first one and, for each
-    layer, the steps of its largest and smallest norm and the first one that was not finite; of
-    the others those stay that stand out most, evenly over the training. A history that is thinned
+    A long history thins itself. The newest steps all stay, and so do the first one and, for each
+    layer, the steps of its largest and smallest norm and the first one without a finite gradient;
+    of the others the most prominent stay, evenly over the training. A history that is thinned
     keeps no more than `max_steps` and, where layers are many, the steps of their extremes.
-    `noise_scale` is then averaged over the steps that were kept.
+    `noise_scale` is then averaged over the kept steps.
 
     Example:
     ```python
@@ -119,19 +118,19 @@ class GradientHistory:
         return self._chunks[0]
 
     def select(self, rows: np.ndarray | slice) -> "GradientHistory":
-        """The records of an index, mask or slice, as a history of its own."""
+        """Return the records of an index, mask or slice, as a history of its own."""
         part, chunk = GradientHistory(None), self._joined().select(rows)
         part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
         part.findings = self.findings
         return part
 
     def __len__(self) -> int:
-        """Number of recorded steps that are kept."""
+        """Return the number of kept records."""
         return self._length
 
     @property
     def thinned(self) -> bool:
-        """Whether steps were left out because the record is long."""
+        """True if steps were left out because the history is long."""
         return self._thinned
 
     @property
@@ -141,7 +140,7 @@ class GradientHistory:
 
     @property
     def layers(self) -> list[str]:
-        """Paths of the layers that have trainable variables, in the model's order."""
+        """Paths of the layers with trainable variables, in the model's order."""
         return self.layout.layers
 
     @property
@@ -162,7 +161,7 @@ class GradientHistory:
 
     @property
     def frozen(self) -> list[str]:
-        """Paths of the layers that were not trained at the last recorded step."""
+        """Paths of the untrained layers at the last recorded step."""
         return list(self._chunks[-1].layout.frozen) if self._chunks else []
 
     @property
@@ -171,23 +170,23 @@ class GradientHistory:
         return list(self.layout.optimizers)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of the statistics that were recorded."""
+        """Yield the names of the recorded statistics."""
         chunk = self._joined()
         yield from recorded_statistics(chunk.values)
         yield from recorded_totals(chunk)
 
     def __contains__(self, statistic: object) -> bool:
-        """Check that a statistic was recorded."""
+        """Check for a recorded statistic."""
         return statistic in list(self)
 
     def __getitem__(self, statistic: str) -> np.ndarray:
-        """A statistic of every layer or optimizer: float64 array (n, layers or optimizers)."""
+        """Return a statistic of layers or optimizers: float64 array (n, layers or optimizers)."""
         if statistic in TOTAL_STATISTICS:
             return per_optimizer(self._joined(), statistic)
         return per_layer(self._joined(), _known(statistic, STATISTICS + TOTAL_STATISTICS))
 
     def per_variable(self, statistic: str) -> np.ndarray:
-        """A statistic of every variable: float64 array (n, variables), columns as `variables`.
+        """Return a statistic of variables: float64 array (n, variables), columns as `variables`.
 
         Raises:
             KeyError: If there is no such statistic.

@@ -13,15 +13,15 @@ SCHEMA_VERSION = 3
 
 
 class Variable(NamedTuple):
-    """A column of the record: a trainable variable and the layer that it is counted to.
+    """A column of the record: a trainable variable and its layer.
 
     Attributes:
         path: Path in the model.
         layer: Path of the layer.
         shape: Its shape.
-        optimizer: Name of the optimizer that trains it; a model's only one is called "".
+        optimizer: Name of its optimizer; a model's only one is called "".
         layer_type: Class of the layer, "" if it is not known.
-        initializer: What it was drawn by, as it is written in Python; "" if that is not known.
+        initializer: Its initializer as written in Python; "" if it is not known.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Variable(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, tuple[int, ...], str]:
-        """What makes two columns the same one: not what is only said of it."""
+        """Identity of the column, without its descriptions."""
         return self[:4]
 
     @property
@@ -43,7 +43,7 @@ class Variable(NamedTuple):
 
     @property
     def units(self) -> int:
-        """Number of units that the variable belongs to: of elements along its last axis."""
+        """Number of the variable's units: of elements along its last axis."""
         return self.shape[-1] if self.shape else 1
 
 
@@ -54,8 +54,8 @@ class Layout:
     Attributes:
         variables: In the model's order (input first).
         optimizers: Names of the optimizers; a model's only one is called "".
-        frozen: Paths of the layers whose weights are not trained.
-        replicas: Number of replicas that each computed the gradient of a part of the batch.
+        frozen: Paths of the untrained layers.
+        replicas: Number of replicas, each with the gradient of a part of the batch.
     """
 
     variables: tuple[Variable, ...]
@@ -82,7 +82,7 @@ class Layout:
         return order, np.searchsorted(layer_of[order], np.arange(len(layers)))
 
     def union(self, later: "Layout") -> "Layout":
-        """All columns of both: in the order of the one that has them all, if one does."""
+        """Return all columns of both, in the order of the one with all of them, if there is one."""
         first, second = ({v.key: v for v in layout.variables} for layout in (self, later))
         order = second | first if first.keys() < second.keys() else first | second
         newest = first | second
@@ -94,7 +94,7 @@ class Layout:
         )
 
     def columns_of(self, other: "Layout") -> list[int]:
-        """Position here of each column of `other`."""
+        """Return the position here of each column of `other`."""
         return positions([v.key for v in self.variables], [v.key for v in other.variables])
 
     def to_json(self) -> str:
@@ -107,7 +107,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
             ValueError: If it was written by another version of the schema.

@@ -1,4 +1,4 @@
-"""The signal: the RMS gradient at the units of a layer, by which layers are compared.
+"""The signal: the RMS gradient at the units of a layer, the measure to compare layers with.
 
 A kernel's gradient is the product of this signal and of the layer's inputs: in a ReLU network of
 badly scaled weights, where one falls over depth as the other grows, it is the same in all layers.
@@ -18,7 +18,7 @@ def is_bias(path: str) -> bool:
 
 
 def shows_units(paths: Sequence[str], dead_units: Floats) -> npt.NDArray[np.bool_]:
-    """Choose the variables whose gradients show the units of their layers.
+    """Choose the variables with gradients that show the units of their layers.
 
     These are the biases, and the kernels of layers without a bias: for these, as for biases, the
     share of dead units is recorded.
@@ -35,14 +35,14 @@ def shows_units(paths: Sequence[str], dead_units: Floats) -> npt.NDArray[np.bool
 
 
 def signal_of(rms: npt.ArrayLike, zeros: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the RMS over the elements of a gradient that are not zero.
+    """Return the RMS over the elements of a gradient other than zero.
 
     Of an embedding most rows are in no sample, and of a ReLU layer some units are inactive for a
     whole batch: the others count.
 
     Args:
         rms: RMS over all elements.
-        zeros: Share of elements that are exactly zero; NaN counts as 0.
+        zeros: Share of exact zeros; NaN counts as 0.
     """
     zeros = np.nan_to_num(np.asarray(zeros, np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):

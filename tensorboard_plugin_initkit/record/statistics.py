@@ -1,4 +1,4 @@
-"""The statistics that are computed from a chunk: by variable, by layer and by optimizer."""
+"""The statistics of a chunk: by variable, by layer and by optimizer."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ STATISTICS = (
 
 TOTAL_STATISTICS = (*TOTALS, "global_norm", "global_raw_norm", "noise_scale")
 
-# What a statistic is computed from, where that is not its own record.
+# Sources of the statistics that are not recorded themselves.
 _SOURCES = {
     "rms": {"norm"},
     "signal": {"norm"},
@@ -39,12 +39,12 @@ _SOURCES = {
 
 
 def recorded_statistics(values: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of `STATISTICS` that can be computed from the values of a chunk."""
+    """Return the names of `STATISTICS` computable from the values of a chunk."""
     return [name for name in STATISTICS if _SOURCES.get(name, {name}) <= values.keys()]
 
 
 def recorded_totals(chunk: Chunk) -> list[str]:
-    """Return the names of `TOTAL_STATISTICS` that can be computed from a chunk."""
+    """Return the names of `TOTAL_STATISTICS` computable from a chunk."""
     computed = {"global_norm": {"norm"}, "global_raw_norm": {"norm", "clip_ratio"}}
     if chunk.layout.replicas > 1:
         computed["noise_scale"] = {"norm", "local_norm"}
@@ -55,7 +55,7 @@ def recorded_totals(chunk: Chunk) -> list[str]:
 
 
 def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:
-    """A statistic of `STATISTICS` for every variable: float64 array (n, variables)."""
+    """Return a statistic of `STATISTICS` for every variable: float64 array (n, variables)."""
     if statistic == "rms":
         return _ratio(per_variable(chunk, "norm"), np.sqrt(chunk.layout.sizes))
     if statistic == "signal":
@@ -70,10 +70,10 @@ def per_variable(chunk: Chunk, statistic: str) -> np.ndarray:
 
 
 def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
-    """A statistic of `STATISTICS` for every layer: float64 array (n, layers).
+    """Return a statistic of `STATISTICS` for every layer: float64 array (n, layers).
 
-    A layer's variables count as one long vector. Variables that received no gradient are left
-    out; a layer none of whose variables received one is NaN.
+    A layer's variables count as one long vector. Variables without a gradient are left
+    out; a layer without any is NaN.
     """
     if statistic == "clip_ratio":
         norm, raw = per_layer(chunk, "norm"), per_layer(chunk, "raw_norm")
@@ -101,7 +101,7 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
 
 
 def per_optimizer(chunk: Chunk, statistic: str) -> np.ndarray:
-    """A statistic of `TOTAL_STATISTICS` for every optimizer: float64 array (n, optimizers)."""
+    """Return one of `TOTAL_STATISTICS` for every optimizer: float64 array (n, optimizers)."""
     if statistic == "global_norm":
         return np.sqrt(_sum_of_squares(chunk, "norm"))
     if statistic == "global_raw_norm":
@@ -112,9 +112,9 @@ def per_optimizer(chunk: Chunk, statistic: str) -> np.ndarray:
 
 
 def _noise_scale(chunk: Chunk) -> np.ndarray:
-    """tr(Σ) / |G|² of McCandlish et al. 2018, appendix A.1, with the global batch as its unit.
+    """Return tr(Σ) / |G|² of McCandlish et al. 2018, appendix A.1, in units of the global batch.
 
-    NaN where the noise is so large that the estimate of |G|² is not positive.
+    NaN where the noise makes the estimate of |G|² negative or zero.
     """
     replicas = chunk.layout.replicas
     if replicas == 1:
@@ -129,7 +129,7 @@ def _noise_scale(chunk: Chunk) -> np.ndarray:
 
 
 def _trailing_mean(array: np.ndarray, window: int = 50) -> np.ndarray:
-    """Mean over the rows up to each, as far as they are finite."""
+    """Average over the rows up to each, as far as they are finite."""
     finite = np.isfinite(array)
     padding = ((window, 0), (0, 0))
     values = np.pad(np.where(finite, array, 0.0), padding)
@@ -140,7 +140,7 @@ def _trailing_mean(array: np.ndarray, window: int = 50) -> np.ndarray:
 
 
 def _sum_of_squares(chunk: Chunk, statistic: str) -> np.ndarray:
-    """Sum over each optimizer's variables: float64 array (n, optimizers)."""
+    """Sum the squares over each optimizer's variables: float64 array (n, optimizers)."""
     present = ~np.isnan(chunk.values_of("nonfinite"))
     squares = np.where(present, np.square(per_variable(chunk, statistic)), 0.0)
     result = np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
@@ -158,7 +158,7 @@ def _columns_by_optimizer(layout: Layout) -> list[list[int]]:
 
 
 def _weights(chunk: Chunk, statistic: str) -> np.ndarray:
-    """What a variable counts in a mean over its layer: float64 array (n, variables)."""
+    """Return the weight of a variable in a mean over its layer: float64 array (n, variables)."""
     if statistic in SAMPLED:
         return np.square(per_variable(chunk, "norm"))
     if statistic == "dead_units":

@@ -1,4 +1,4 @@
-"""Which recorded steps stay in a `GradientHistory` that has grown too long."""
+"""The recorded steps to keep of a `GradientHistory` that has grown too long."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from tensorboard_plugin_initkit.record.statistics import per_layer
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
-    """Choose what stays of a record.
+    """Choose the rows to keep of a chunk.
 
     These stay:
 
@@ -16,14 +16,14 @@ def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
       its gradient was not finite;
     - of the older rows, two for each span of 2ᵏ steps: the one where a layer's norm stands
       furthest above its mean, and the one where a layer's norm stands furthest below it, on a
-      logarithmic scale. k is the smallest that leaves at most `max_steps / 8` spans.
+      logarithmic scale. k is the smallest with at most `max_steps / 8` spans.
 
     Spans are aligned to multiples of their length, and double: thinning again and again wears
     out no part of the record.
 
     Args:
         chunk: The record.
-        max_steps: Number of rows that are aimed at.
+        max_steps: Number of rows to aim at.
 
     Returns:
         Boolean array (n,).
@@ -53,7 +53,7 @@ def _rows_of_extremes(norm: np.ndarray, nonfinite: np.ndarray) -> np.ndarray:
 
 
 def _spans(steps: np.ndarray, most: int) -> np.ndarray:
-    """Number of the span that each step is in."""
+    """Return the number of each step's span."""
     spans = steps
     while spans[-1] - spans[0] >= most:
         spans = spans // 2
@@ -73,7 +73,7 @@ def _rows_of_spans(norm: np.ndarray, spans: np.ndarray) -> np.ndarray:
 
 
 def _last_of_spans(spans: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The row of the highest score in each span."""
+    """Return the row of the highest score in each span."""
     order = np.lexsort((score, spans))
     ends = np.flatnonzero(np.diff(spans, append=spans[-1] + 1))
     return order[ends]

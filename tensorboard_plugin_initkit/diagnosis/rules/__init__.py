@@ -7,7 +7,7 @@ A rule looks, at every recorded step, only at that step and at those before it, 
 first one at which it holds: a finding in a history stays when the training goes on. What the rules
 have in common:
 
-- **Persistence.** Apart from numbers that are not finite, nothing is judged by one step: a
+- **Persistence.** Apart from NaN and infinity, nothing is judged by one step: a
   condition must hold at all records of a window. Zero-initialised heads and residual branches give
   everything below them a gradient of exactly zero, for one update.
 - **Scale.** Losses have units, and adaptive optimizers divide the scale of a gradient out: no

@@ -1,4 +1,4 @@
-"""Layers whose whole gradient is exactly zero."""
+"""Layers with a gradient of exactly zero."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ def find_cut_off(facts: Facts) -> Iterator[Finding]:
     """Find layers without any gradient, up to one that passes nothing back.
 
     Where they begin at the input, a loss that has halved is no excuse: fitting the output's bias
-    can do that, after a start with a large loss. One that is still falling is, and where all layers
-    are without gradient, one that is gone. Further on it may be a branch that others go around:
-    there any good loss is enough.
+    can do that, after a start with a large loss. A loss still falling is one, and where all layers
+    are without gradient, so is a loss near zero. Further on the layers may be a branch that others
+    go around: there any good loss is enough.
     """
     norm = facts.per_variable("norm")
     if (norm != 0).all():
@@ -56,7 +56,7 @@ def _finding(facts: Facts, row: int, begin: int, end: int) -> Finding:
 
 
 def _is_all_zero(facts: Facts, row: int, layer: int) -> bool:
-    """Check a layer for weights that are all zero, without its biases."""
+    """Check a layer for weights of zero, without its biases."""
     columns = facts.layer_of == layer
     weights = columns & ~facts.units if columns.sum() > 1 else columns
     return bool((facts.per_variable("weight_norm")[row, weights] == 0).all())

@@ -1,4 +1,4 @@
-"""Layers most of whose units receive no gradient."""
+"""Layers with no gradient in most of their units."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
     """Find layers where most units receive exactly no gradient, in bias and kernel; others do.
 
     Both are asked for: the bias of attention's keys can be zero by theory, a kernel's columns
-    because of inputs that are zero. Of several layers, the one nearest the output is named: units
+    because of inputs of zero. Of several layers, the one nearest the output is named: units
     before it may be dead because of it.
     """
     units, limit = np.flatnonzero(facts.units), THRESHOLDS["dead_share"].value

@@ -1,4 +1,4 @@
-"""Gradients that explode from step to step."""
+"""Gradients exploding from step to step."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists, w
 
 
 def find_growth(facts: Facts) -> Iterator[Finding]:
-    """Find gradients that grow from step to step, as in a training that diverges."""
+    """Find gradients growing from step to step, as in a diverging training."""
     norm = np.sqrt(np.nansum(np.square(facts.per_variable("norm")), axis=1))
     ready = find_first(facts.ready)
     if ready is None:

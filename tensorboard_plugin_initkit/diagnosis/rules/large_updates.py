@@ -1,4 +1,4 @@
-"""Updates that overwrite the initial weights."""
+"""Updates overwriting the initial weights."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first
 
 
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
-    """Find weights that have grown many times, in the median of the layers that began with weights.
+    """Find weights that have grown many times, in the median of the layers with weights at first.
 
     A zero-initialised head rightly grows.
     """

@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_runs
 
 
 def find_no_gradient(facts: Facts) -> Iterator[Finding]:
-    """Find layers that the loss does not depend on: the framework gives them no gradient."""
+    """Find layers without influence on the loss: the framework gives them no gradient."""
     missing = np.isnan(facts.per_variable("nonfinite"))
     if not missing.any():
         return

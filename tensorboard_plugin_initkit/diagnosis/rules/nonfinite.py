@@ -10,7 +10,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first
 
 
 def find_nonfinite(facts: Facts) -> Iterator[Finding]:
-    """Find numbers that are not finite: one record is enough, as the weights are lost with it.
+    """Find NaN or infinite numbers: one record is enough, as the weights are lost with it.
 
     The backward pass begins at the output: of the layers with such numbers, the last one of the
     model is where they come from. Where that is the last layer, it is the forward pass.

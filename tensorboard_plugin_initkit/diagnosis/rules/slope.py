@@ -9,7 +9,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first
 
 
 def find_slopes(facts: Facts) -> Iterator[Finding]:
-    """Find signals that fall or grow too steeply on their way back to the input."""
+    """Find signals falling or growing too steeply on their way back to the input."""
     for judgement in judge_depth(facts):
         for kind, steep in (("vanishing", judgement.falls), ("exploding", judgement.grows)):
             row = find_first(steep)

@@ -1,4 +1,4 @@
-"""Updates that are too small to change a weight."""
+"""Updates too small to change a weight."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,9 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists, q
 
 
 def find_small_updates(facts: Facts) -> Iterator[Finding]:
-    """Find updates that float32 rounds away in all layers, with a learning rate that is not rising.
+    """Find updates that float32 rounds away in all layers, unless the learning rate is rising.
 
-    Only the layers that began with weights are looked at.
+    Only the layers with weights at the start are looked at.
     """
     rows = facts.first_rows
     ratios = facts.per_variable("update_ratio")[rows]
