@@ -21,7 +21,7 @@ RUNS = ("He_ReLU", "He_x_0.7_ReLU")
 
 
 def check_read(board: TensorBoard, names: list[str]) -> None:
-    """Check that TensorBoard has read the runs."""
+    """Check the names of the runs in TensorBoard."""
     assert set(board.runs()) >= set(names), f"The runs must be {names}. Received: {board.runs()}."
 
 

@@ -35,11 +35,11 @@ def plot(
             learning rate. Maps and lines are of one history.
         width: Pixels, a positive integer, as `export_png` needs it; or `None`: as wide as the page.
         theme: `"light"` or `"dark"`.
-        **options: Of `View`, each for the charts that need it:
+        **options: Of `View`; each chart uses some of them:
             `statistic`: one of `history[...]` by layers, `"signal"` by default;
             `layers`: paths of layers; by default all, and as lines ten, evenly over the depth;
             `steps`: first and last step on a map or of lines; by default all;
-            `at`: steps that a depth profile lays over each other; by default the last;
+            `at`: steps of a depth profile, laid over each other; by default the last;
             `how`: `"max"`, `"min"` or `"mean"` of several records in one column;
             `columns`: largest number of columns of a map, or of points of a line;
             `limits`: ends of the colour scale of a map;

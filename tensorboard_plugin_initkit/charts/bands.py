@@ -24,7 +24,7 @@ _VANISHING, _EXPLODING = 1, 2
 _MOST_VALUES = 50_000
 # In pixels, with the gap below it.
 _HEIGHT, ROOM = 9, 12
-_SAID = """
+_TOOLTIP = """
 const {last} = columns.data
 const i = special_vars.image_index.i
 const mark = bands.data.marks[0][i]
@@ -32,8 +32,8 @@ return mark == 0 ? `${none} at step ${last[i]}` : (mark == 1 ? vanishing : explo
 """
 
 
-def judged(history: GradientHistory, bins: Bins) -> npt.NDArray[np.uint8]:
-    """Judge the last record that each column shows by the rule over depth: (columns,).
+def judge_columns(history: GradientHistory, bins: Bins) -> npt.NDArray[np.uint8]:
+    """Judge the last record of each column by the rule over depth: (columns,).
 
     Where columns and layers are many, some of the columns are judged, evenly chosen: the others
     have the mark of the one before.
@@ -49,18 +49,18 @@ def judged(history: GradientHistory, bins: Bins) -> npt.NDArray[np.uint8]:
 
 
 def room_for(rows: int, height: int) -> float:
-    """What the strip adds to an axis of so many rows, which is so many pixels high with it."""
+    """Return the part of the axis for the strip, in rows; `height` is in pixels with it."""
     return rows * ROOM / (height - ROOM)
 
 
 def draw_bands(
     figure: Any, marks: npt.NDArray[np.uint8], columns: Any, cells: Any, height: int
 ) -> list[Mark]:
-    """Draw the strip; returns its entries of the legend.
+    """Draw the strip; return its entries of the legend.
 
     Args:
         figure: The map.
-        marks: What `judged` returns.
+        marks: From `judge_columns`.
         columns: The source with the first and last step of each column.
         cells: The source of the cells, in the same columns.
         height: Of the axis, in pixels.
@@ -86,8 +86,8 @@ def draw_bands(
         f"input has been more than {1 / ratio:,.0f} times that at the output (or for {window} "
         f"more than {1 / ratio**2:,.0f} times); at step ",
     }
-    said = CustomJSHover(args=args, code=_SAID)
-    figure.add_tools(hover([strip], [("judged", "$x{custom}")], formatters={"$x": said}))
+    tooltip = CustomJSHover(args=args, code=_TOOLTIP)
+    figure.add_tools(hover([strip], [("judged", "$x{custom}")], formatters={"$x": tooltip}))
     return [
         Mark("vanishing", VANISHING, source, _VANISHING),
         Mark("exploding", EXPLODING, source, _EXPLODING),

@@ -13,19 +13,19 @@ How = Literal["max", "min", "mean"]
 
 
 class Bins(NamedTuple):
-    """Columns of equal width in steps, and what was recorded in each.
+    """Columns of equal width in steps, and the records in each.
 
-    A column without a record of its own shows what the one before it shows.
+    A column without a record of its own repeats the one before it.
 
     Attributes:
         edges: Where columns begin and end, in steps: (columns + 1,).
-        first, last: First and last recorded step that a column shows: (columns,).
+        first, last: First and last recorded step of a column: (columns,).
         records: Number of records in it; 0 where it repeats the one before: (columns,).
         values: Maximum, minimum or mean of the finite values: (columns, layers). NaN where there
             are none.
-        nonfinite: Whether one of its values was NaN or infinite: (columns, layers).
-        missing: Whether there is nothing to show: (columns, layers).
-        zero: Whether the value is exactly zero: (columns, layers).
+        nonfinite: True where a value was NaN or infinite: (columns, layers).
+        missing: True where there is nothing to show: (columns, layers).
+        zero: True where the value is exactly zero: (columns, layers).
     """
 
     edges: Floats
@@ -47,14 +47,14 @@ def bin_steps(
 ) -> Bins:
     """Combine records into at most so many columns.
 
-    Records at equal distances of which there are not more than `columns` get one column each.
+    Records at equal distances get one column each if there are not more than `columns`.
 
     Args:
         steps: Strictly increasing integers, (n,).
         values: (n, layers); NaN where a layer received no gradient.
         columns: Largest number of columns, a positive integer.
-        how: What is shown of several records: `"max"` keeps the spike of a single step, and
-            hides a layer that is dead for a while; `"min"` keeps that; `"mean"` neither.
+        how: Of several records, `"max"` keeps the spike of a single step, and hides a layer
+            dead for a while; `"min"` keeps the dead layer; `"mean"` neither.
         nonfinite: (n, layers), where the gradient was not finite; infinite values count anyway.
 
     Raises:
@@ -77,7 +77,7 @@ def bin_blocks(
     how: How = "max",
     most: int | None = None,
 ) -> Bins:
-    """As `bin_steps`, of values that are read block by block.
+    """Bin values as `bin_steps` does, but read them block by block.
 
     Args:
         steps: Strictly increasing integers, (n,).
@@ -104,7 +104,7 @@ def bin_blocks(
     combined, broken = [], []
     for rows, own in _blocks(starts, ends, most or len(steps)):
         values, nonfinite = read(rows)
-        combined.append(_combined(values, own, how))
+        combined.append(_combine(values, own, how))
         broken.append(np.logical_or.reduceat(np.isinf(values) | nonfinite, own, axis=0))
     shown = np.searchsorted(column[starts], np.arange(len(edges) - 1), "right") - 1
     result, any_broken = np.concatenate(combined)[shown], np.concatenate(broken)[shown]
@@ -124,9 +124,9 @@ def bin_layers(bins: Bins, rows: int, how: How = "max") -> tuple[Bins, Ints, Int
     """Combine neighbouring layers into at most so many rows of equal height.
 
     Args:
-        bins: What `bin_steps` returns.
+        bins: From `bin_steps`.
         rows: Largest number of rows, a positive integer.
-        how: What is shown of several layers.
+        how: `"max"`, `"min"` or `"mean"` of several layers.
 
     Returns:
         The bins with a row in the place of each layer, and the first and last layer of each. A
@@ -144,12 +144,12 @@ def bin_layers(bins: Bins, rows: int, how: How = "max") -> tuple[Bins, Ints, Int
 
 
 def extent(steps: Ints) -> tuple[float, float]:
-    """Where the columns of all records begin and end, in steps."""
+    """Return the begin and end of the columns of all records, in steps."""
     return (float(steps[0]), float(steps[-1] + _unit(steps))) if len(steps) else (0.0, 1.0)
 
 
 def _blocks(starts: Ints, ends: Ints, most: int) -> Iterator[tuple[slice, Ints]]:
-    """Records of whole columns, and where in them each column starts."""
+    """Yield the records of whole columns, and the start of each column in them."""
     first = 0
     while first < len(starts):
         begin = int(starts[first])
@@ -159,7 +159,7 @@ def _blocks(starts: Ints, ends: Ints, most: int) -> Iterator[tuple[slice, Ints]]
 
 
 def _columns(steps: Ints, most: int) -> tuple[Floats, Ints]:
-    """Edges of the columns, and the column of each step."""
+    """Return the edges of the columns, and the column of each step."""
     unit = _unit(steps)
     span = int(steps[-1] - steps[0]) // unit + 1
     columns = min(most, span)
@@ -169,21 +169,21 @@ def _columns(steps: Ints, most: int) -> tuple[Floats, Ints]:
 
 
 def _unit(steps: Ints) -> int:
-    """The largest distance that all records are multiples of apart."""
+    """Return the largest common divisor of the distances between records."""
     return int(np.gcd.reduce(np.diff(steps))) if len(steps) > 1 else 1
 
 
-def _combined(values: Floats, starts: Ints, how: str) -> Floats:
+def _combine(values: Floats, starts: Ints, how: str) -> Floats:
     finite = np.isfinite(values)
 
-    def reduced(ufunc: np.ufunc, others: float) -> Any:
+    def reduce(ufunc: np.ufunc, others: float) -> Any:
         return ufunc.reduceat(np.where(finite, values, others), starts, axis=0)
 
     some = np.logical_or.reduceat(finite, starts, axis=0)
     if how == "max":
-        result = reduced(np.maximum, -np.inf)
+        result = reduce(np.maximum, -np.inf)
     elif how == "min":
-        result = reduced(np.minimum, np.inf)
+        result = reduce(np.minimum, np.inf)
     else:
         counts = np.add.reduceat(finite.astype(np.float64), starts, axis=0)
         # Divided first: the sum of large values may be infinite.

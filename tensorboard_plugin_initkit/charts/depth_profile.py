@@ -23,7 +23,7 @@ from bokeh.models import (
 from tensorboard_plugin_initkit.charts.names import display_name, display_names
 from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
-    apart,
+    choose_colours,
     control_style,
     hover,
     new_figure,
@@ -66,7 +66,7 @@ if (toggle.active) {
 
 
 class _Curve(NamedTuple):
-    """What is drawn of one record at one step."""
+    """The curve of one history at one step."""
 
     step: int
     points: dict[str, list[Any]]
@@ -100,7 +100,7 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
         KeyError: If there is no such statistic.
         ValueError: If no history has such a layer, or an option is not as described.
     """
-    shown, scale = _shown(histories), scale_of(view.statistic)
+    shown, scale = _drop_empty(histories), scale_of(view.statistic)
     steps = [int(step) for step in view.at] or [_last(shown)]
     # The axis is that of the player.
     frames = [*_some_steps(shown, _FRAMES), *steps]
@@ -112,7 +112,7 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
 
 
 def draw_player(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
-    """Draw the profile over depth with a slider for the step, which needs no Python afterwards.
+    """Draw the profile over depth with a slider for the step; the slider needs no Python.
 
     Returns:
         A Bokeh layout.
@@ -121,7 +121,7 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
         KeyError: If there is no such statistic.
         ValueError: If no history has such a layer, or an option is not as described.
     """
-    by_name, scale = _shown(histories), scale_of(view.statistic)
+    by_name, scale = _drop_empty(histories), scale_of(view.statistic)
     steps = _some_steps(by_name, _FRAMES)
     records = _records(by_name, view, steps, steps)
     low = _limits(records, scale)[0]
@@ -158,8 +158,8 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     return column(row(toggle, slider), figure, sizing_mode="stretch_width")
 
 
-def _shown(histories: Histories) -> dict[str, GradientHistory]:
-    """Return the histories that hold something, by the names that are shown."""
+def _drop_empty(histories: Histories) -> dict[str, GradientHistory]:
+    """Return the histories with records and layers, by their displayed names."""
     named = zip(display_names(list(histories)), histories.values(), strict=True)
     return {name: history for name, history in named if len(history) and history.layers}
 
@@ -170,7 +170,7 @@ def _records(
     steps: Sequence[int],
     judged: Sequence[int],
 ) -> list[_Record]:
-    """Read each history at some steps, and its slopes at those that are judged."""
+    """Read each history at some steps, and its slopes at the judged ones."""
     known = {layer for history in by_name.values() for layer in history.layers}
     wanted = known if view.layers is None else set(view.layers)
     if known and not known & wanted:
@@ -206,7 +206,7 @@ def _slopes(
 
 
 def _row(recorded: npt.NDArray[Any], step: int) -> int:
-    """The last record up to a step, or the first."""
+    """Return the row of the last record up to a step, or the first row."""
     return max(0, int(np.searchsorted(recorded, step, "right")) - 1)
 
 
@@ -223,7 +223,7 @@ def _some_steps(by_name: Mapping[str, GradientHistory], most: int) -> list[int]:
 
 
 def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
-    """Ends of the axis: of all frames, so that it stands still."""
+    """Return the ends of the axis over all frames: it stands still."""
     if not scale.log:
         margin = 0.03 * (scale.high - scale.low)
         return scale.low - margin, scale.high + margin
@@ -247,10 +247,10 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
 
     at_bottom = np.full(len(depth), low)
     several = len(slopes) > 1
-    said = [
+    texts = [
         f"{display_name(slope.optimizer)} {slope}" if several else str(slope) for slope in slopes
     ]
-    label = f"step {at}: {'; '.join(said)}" if said else f"step {at}"
+    label = f"step {at}: {'; '.join(texts)}" if texts else f"step {at}"
     return _Curve(
         at,
         dots(there, values),
@@ -260,19 +260,19 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
     )
 
 
-def _named(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
-    """A source of dots, with what is said of them."""
+def _source(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
+    """Make a source of dots with their layers, steps and runs."""
     count = len(dots["depth"])
-    said = {
+    more = {
         "layer": [record.layers[i] for i in dots["depth"]],
         "step": [step] * count,
         "run": [record.name] * count,
     }
-    return ColumnDataSource(dots | said)
+    return ColumnDataSource(dots | more)
 
 
 def _lines(slopes: Sequence[Slope]) -> dict[str, list[list[float]]]:
-    """Draw a line for each slope that there is, from its first layer to its last."""
+    """Return a line for each known slope, from its first layer to its last."""
     there = [slope for slope in slopes if not np.isnan(slope.factor)]
     return {
         "depth": [[float(layer) for layer in slope.layers] for slope in there],
@@ -287,7 +287,7 @@ def _draw(
     title: str,
     theme_name: ThemeName,
 ) -> tuple[Any, dict[str, Any]]:
-    """The figure, and what in it changes with the step."""
+    """Draw the figure; return it, and its parts by what changes with the step."""
     theme, limits = theme_of(theme_name), _limits(records, scale)
     deepest = max((len(record.layers) for record in records), default=1)
     figure = new_figure(
@@ -303,25 +303,17 @@ def _draw(
     figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     drawn: dict[str, Any] = {"points": [], "zeros": [], "fits": [], "items": []}
     dots, at_bottom = [], []
-    for i, (curve, colour) in enumerate(zip(curves, apart(len(curves), theme_name), strict=True)):
+    colours = choose_colours(len(curves), theme_name)
+    for i, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
         record = records[i % len(records)]
-        points, zeros = (_named(part, record, curve.step) for part in (curve.points, curve.zeros))
+        points, zeros = (_source(part, record, curve.step) for part in (curve.points, curve.zeros))
         fit = ColumnDataSource(curve.fit)
-        at = {"x": "depth", "y": "value"}
-        marker = Scatter(
-            **at,
-            size=8 if deepest <= 100 else 4,
-            fill_alpha=1 if deepest <= 100 else 0.5,
-            line_alpha=1 if deepest <= 100 else 0.5,
-            fill_color=colour,
-            line_color=colour,
-            marker=_MARKERS[(i + i // 7) % 7],
-        )
+        marker = _marker(i, colour, many=deepest > 100)
         own = colour if len(curves) > 1 else theme.text
         dashes = MultiLine(
             xs="depth", ys="value", line_dash="dashed", line_color=own, line_width=1.5
         )
-        nothing = Scatter(**at, size=9, line_color=colour, marker="y", line_width=2)
+        nothing = Scatter(x="depth", y="value", size=9, line_color=colour, marker="y", line_width=2)
         dot, line = figure.add_glyph(points, marker), figure.add_glyph(fit, dashes)
         none = figure.add_glyph(zeros, nothing)
         item = LegendItem(label=literal(curve.label), renderers=[dot, line])
@@ -341,3 +333,18 @@ def _draw(
     figure.add_tools(hover(dots, fields))
     figure.add_tools(hover(at_bottom, [*fields[:-1], ("value", "exactly zero")]))
     return figure, drawn
+
+
+def _marker(number: int, colour: str, many: bool) -> Any:
+    """Return the glyph of a curve's dots: fainter if there are many."""
+    alpha = 0.5 if many else 1
+    return Scatter(
+        x="depth",
+        y="value",
+        size=4 if many else 8,
+        fill_alpha=alpha,
+        line_alpha=alpha,
+        fill_color=colour,
+        line_color=colour,
+        marker=_MARKERS[(number + number // 7) % 7],
+    )

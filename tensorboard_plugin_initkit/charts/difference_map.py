@@ -12,7 +12,7 @@ from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_g
 from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.theme import theme_of
-from tensorboard_plugin_initkit.charts.values import binned
+from tensorboard_plugin_initkit.charts.values import bin_statistic
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -75,5 +75,5 @@ def _grid(
     place = {layer: i for i, layer in enumerate(history.layers)}
     same = len(steps) == len(history)
     part = history if same else history.select(np.searchsorted(history.steps, steps))
-    bins = binned(part, view, [place[layer] for layer in layers])
+    bins = bin_statistic(part, view, [place[layer] for layer in layers])
     return Grid(*bin_layers(bins, MOST_ROWS, view.how), layers, extent(steps), view.steps)

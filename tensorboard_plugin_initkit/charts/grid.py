@@ -1,4 +1,4 @@
-"""The figure of a map: cells, the layers beside them, and what the mouse is told."""
+"""The figure of a map: cells, names of layers, and tooltips."""
 
 from typing import Any, NamedTuple
 
@@ -87,10 +87,10 @@ class Grid(NamedTuple):
 
     Attributes:
         bins: Columns of steps, and their values.
-        first, last: First and last layer of each row, of those that are shown.
-        layers: Paths of the layers that are shown.
+        first, last: First and last of `layers` in each row.
+        layers: Paths of the displayed layers.
         extent: Where the columns of the whole history begin and end.
-        seen: First and last step that are seen; None for all.
+        seen: First and last visible step; None for all.
     """
 
     bins: Bins
@@ -101,7 +101,7 @@ class Grid(NamedTuple):
     seen: tuple[int, int] | None
 
     def notes(self, how: How) -> list[str]:
-        """Say for the title what was combined."""
+        """Say for the title how records and layers were combined."""
         several = [
             "records a column" if self.bins.records.max(initial=0) > 1 else "",
             "layers a row" if len(self.first) < len(self.layers) else "",
@@ -141,7 +141,7 @@ def draw_grid(
         look: Its colours and texts.
         history: Knows the types and weights of the layers.
         theme: Colours around it.
-        bands: What `judged` returns, for a strip along the upper edge.
+        bands: From `judge_columns`, for a strip along the upper edge.
     """
     count, height = len(grid.layers), _height(len(grid.layers))
     room = 0 if bands is None else room_for(count, height)
@@ -246,7 +246,7 @@ def _describe_layers(history: GradientHistory, layers: list[str]) -> dict[str, l
 
 
 def _sources(bins: Bins, zeros: bool) -> tuple[Any, Any]:
-    """Return the sources that change with the steps that are seen: of the cells and the columns."""
+    """Make the sources of the cells and of the columns, which follow the zoom."""
     marks = np.full(bins.values.shape, _OK, np.uint8)
     if zeros:
         marks[bins.zero] = _ZERO
@@ -268,7 +268,7 @@ def _sources(bins: Bins, zeros: bool) -> tuple[Any, Any]:
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Convert to float32; nothing becomes zero or infinite by that."""
+    """Convert to float32 without making anything zero or infinite."""
     limits = np.finfo(np.float32)
     with np.errstate(over="ignore", under="ignore"):
         single = values.astype(np.float32)

@@ -6,13 +6,13 @@ from typing import Any
 from bokeh.models import ColumnDataSource, LinearColorMapper, LogColorMapper, Scatter
 from bokeh.palettes import Viridis256
 
-from tensorboard_plugin_initkit.charts.bands import judged
+from tensorboard_plugin_initkit.charts.bands import judge_columns
 from tensorboard_plugin_initkit.charts.binning import bin_layers, extent
 from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_grid
 from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.theme import hover, theme_of
-from tensorboard_plugin_initkit.charts.values import binned, positions
+from tensorboard_plugin_initkit.charts.values import bin_statistic, positions
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
@@ -30,7 +30,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
     (history,) = expect(1, histories)
     colours, scale = theme_of(theme), scale_of(view.statistic, view.limits)
     chosen = positions(history, view.layers)
-    bins = binned(history, view, chosen)
+    bins = bin_statistic(history, view, chosen)
     layers = [history.layers[i] for i in chosen]
     rows = bin_layers(bins, MOST_ROWS, view.how)
     grid = Grid(*rows, layers, extent(history.steps), view.steps)
@@ -43,7 +43,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
         # Of a fraction or a count, zero is a value as any other.
         zeros=scale.log and view.statistic != "nonfinite",
     )
-    bands = judged(history, bins) if len(history) and "signal" in history else None
+    bands = judge_columns(history, bins) if len(history) and "signal" in history else None
     figure = draw_grid(grid, look, history, colours, bands)
     _mark(figure, view.findings, history.layers, layers)
     return figure
@@ -52,7 +52,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
 def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: list[str]) -> None:
     """Draw a triangle where each finding shows; if it concerns the whole model, on the lowest row.
 
-    Findings in a layer that is not shown are left out.
+    Findings in hidden layers are left out.
     """
     parents = {layer.rpartition("/")[0]: i for i, layer in reversed(list(enumerate(shown)))}
     # A layer's variables may each have been recorded as a layer of its own.

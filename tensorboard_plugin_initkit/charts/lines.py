@@ -19,12 +19,12 @@ from bokeh.models import (
 from tensorboard_plugin_initkit.charts.binning import Bins, bin_steps, extent
 from tensorboard_plugin_initkit.charts.names import display_name, display_names
 from tensorboard_plugin_initkit.charts.scales import scale_of
-from tensorboard_plugin_initkit.charts.smoothing import smoothed
+from tensorboard_plugin_initkit.charts.smoothing import smooth
 from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     Theme,
-    apart,
-    by_depth,
+    choose_colours,
+    colours_by_depth,
     hover,
     new_figure,
     show_while,
@@ -34,7 +34,7 @@ from tensorboard_plugin_initkit.charts.theme import (
 )
 from tensorboard_plugin_initkit.charts.values import (
     MOST_LINES,
-    binned,
+    bin_statistic,
     positions,
     rows_seen,
     spread_evenly,
@@ -49,8 +49,8 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     """Draw a statistic of some layers of one history over steps, above loss and learning rate.
 
     Returns:
-        A Bokeh layout; loss and learning rate are left out if they are not known. Lines that are
-        not smoothed stay behind those that are, faintly.
+        A Bokeh layout, without loss and learning rate if they are unknown. Behind smoothed
+        lines, the original ones are drawn faintly.
 
     Raises:
         KeyError: If there is no such statistic.
@@ -63,7 +63,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     else:
         chosen = positions(history, layers)
     colours, scale = theme_of(theme), scale_of(view.statistic)
-    bins = binned(history, view, chosen)
+    bins = bin_statistic(history, view, chosen)
     own = bins.records > 0
     notes = [
         f"{view.how} of several records a point" if bins.records.max(initial=0) > 1 else "",
@@ -84,7 +84,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     names = display_names([history.layers[i] for i in chosen])
     items, drawn = [], []
     # The output is above the input, as on the map.
-    for i, colour in reversed(list(enumerate(by_depth(len(chosen), theme)))):
+    for i, colour in reversed(list(enumerate(colours_by_depth(len(chosen), theme)))):
         line = _line(
             top, f"data-line-{i}", bins.last[own], shown[:, i], names[i], colour, smoothing
         )
@@ -115,7 +115,7 @@ def _line(
 ) -> Any:
     """A line; with smoothing on its axis, the line itself stays behind it."""
     log = isinstance(figure.y_scale, LogScale)
-    shown = smoothed(values, smoothing, log) if smoothing else values
+    shown = smooth(values, smoothing, log) if smoothing else values
     there = np.pad(np.isfinite(shown), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
     data = {"step": steps, "value": shown, "alone": np.where(alone, shown, np.nan)}
@@ -185,7 +185,7 @@ def _total(
     names = [f"{label} of {optimizer}" if optimizer else label for optimizer in optimizers]
     drawn = [
         _line(figure, f"data-{name}-{i}", bins.last[own], values[:, i], names[i], colour, smoothing)
-        for i, colour in enumerate(apart(len(names), theme_name))
+        for i, colour in enumerate(choose_colours(len(names), theme_name))
     ]
     items = [
         LegendItem(label=literal(text), renderers=[line])

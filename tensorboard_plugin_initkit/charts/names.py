@@ -1,4 +1,4 @@
-"""Names from a log, as text that is safe to show: they may hold anything."""
+"""Names from a log, made safe to show: they may hold any characters."""
 
 import html
 import itertools
@@ -13,14 +13,14 @@ _MATH = {"$$": "$\u2060$", "\\[": "\\\u2060[", "\\(": "\\\u2060("}
 
 
 def display_name(name: str, most: int = 48) -> str:
-    r"""One short line of text: shortened in the middle, control characters written out.
+    r"""Make one short line: shortened in the middle, control characters written out.
 
     Bokeh reads `$$` and `\[` as the beginning of a formula: they are separated by an invisible
-    character. Text from right to left is isolated, so that what stands beside it stays in place.
+    character. Text from right to left is isolated: its neighbours stay in place.
 
     Args:
         name: Any text.
-        most: Largest number of characters that are kept, an integer of at least 3.
+        most: Largest number of kept characters, an integer of at least 3.
     """
     if len(name) > most:
         tail = (most - 1) // 2
@@ -34,7 +34,7 @@ def display_name(name: str, most: int = 48) -> str:
 
 
 def display_names(names: list[str], most: int = 48) -> list[str]:
-    """`display_name` of each, numbered where two would look the same."""
+    """Apply `display_name` to each, and number them where two would look the same."""
     shown = [display_name(name, most) for name in names]
     count = Counter(shown)
     return [f"{name} ({i + 1})" if count[name] > 1 else name for i, name in enumerate(shown)]
@@ -49,16 +49,16 @@ class Group(NamedTuple):
 
 
 def groups_of(paths: Sequence[str]) -> tuple[list[Group], list[str]]:
-    """Two or more neighbours whose paths begin with the same part, and the names within them.
+    """Group neighbours with the same first part of their paths.
 
-    What all paths begin with makes no group: the parts after it do.
+    A part shared by all paths makes no group: the parts after it do.
 
     Args:
         paths: Of layers, in the model's order.
 
     Returns:
-        The groups; and the paths, without what all share and without the names of the groups. If
-        there is no group, paths are left as they are.
+        The groups; and the paths without the shared part and the names of groups. Without any
+        group, paths are left as they are.
     """
     parts = [path.split("/") for path in paths]
     nested = [part[:-1] for part in parts]
@@ -80,12 +80,12 @@ def groups_of(paths: Sequence[str]) -> tuple[list[Group], list[str]]:
 
 
 def as_html(text: str, most: int = 600) -> str:
-    """Text for a place that reads HTML."""
+    """Escape text for HTML."""
     return html.escape(display_name(text, most))
 
 
 def _visible(char: str) -> str:
-    """Characters that have no look of their own, or that move others, as their escape."""
+    """Escape a character without a look of its own, or one with an effect on others."""
     if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
         return char.encode("unicode_escape").decode()
     return char

@@ -1,4 +1,4 @@
-"""A report of trainings: one HTML file that needs nothing else, no network either."""
+"""A report of trainings: one HTML file, without need of a network."""
 
 import os
 import string
@@ -82,11 +82,11 @@ def write_report(
 
     Args:
         histories: Records, by the names of their runs.
-        findings: What was found wrong, by the names of the runs.
+        findings: Findings, by the names of the runs.
         path: File to write.
-        statistic: Colour of the maps, and what the lines show.
+        statistic: Statistic of the maps and lines.
         title: Shown above.
-        notes: Sentences to be shown below the title, such as what could not be read.
+        notes: Sentences below the title, such as the names of unreadable logs.
         theme: `"light"` or `"dark"`.
 
     Raises:
@@ -115,7 +115,7 @@ class _Charts:
         return _place(key)
 
     def embed(self, text: str) -> tuple[str, str]:
-        """Return the page with its charts, and the script that draws them."""
+        """Return the page with its charts, and the script to draw them."""
         if not self.models:
             return text, ""
         document = Document()
@@ -177,7 +177,7 @@ def _library() -> str:
 
 
 def _findings_section(findings: Mapping[str, Sequence[Finding]], runs: Mapping[str, int]) -> str:
-    """Write all findings in order of steps; those of a run that is shown lead to it."""
+    """Write all findings in order of steps, with links to their runs."""
     rows = [(run, finding) for run, found in findings.items() for finding in found]
     if not rows:
         return "<h2>Findings</h2><p>The log holds no findings.</p>"
@@ -237,7 +237,7 @@ def _difference_section(
 
 
 def _columns(history: GradientHistory) -> int:
-    """Limit the columns of a map, so that the file does not become too large."""
+    """Limit the columns of a map for the size of the file."""
     return max(100, min(800, _MOST_CELLS // max(1, len(history.layers))))
 
 

@@ -1,10 +1,10 @@
-"""What is shown of each statistic: its title, and the range of its axis or colours."""
+"""The title of each statistic, and the range of its axis or colours."""
 
 from typing import NamedTuple
 
 
 class Scale(NamedTuple):
-    """How the values of a statistic are shown: the range is fixed, so that runs compare."""
+    """Title and range of a statistic; the range is fixed: runs can be compared."""
 
     title: str
     low: float
@@ -32,7 +32,7 @@ SCALES = {
 
 
 def scale_of(statistic: str, limits: tuple[float, float] | None = None) -> Scale:
-    """The scale of a statistic, with other limits where they are given.
+    """Return the scale of a statistic, perhaps with other limits.
 
     Raises:
         ValueError: If the limits do not increase, or are not positive on a log axis.

@@ -6,18 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 
-def smoothed(values: npt.ArrayLike, weight: float, log: bool = False) -> npt.NDArray[Any]:
-    """Exponential moving average over the records, as TensorBoard shows scalars.
+def smooth(values: npt.ArrayLike, weight: float, log: bool = False) -> npt.NDArray[Any]:
+    """Average over the records with exponential weights, as TensorBoard shows scalars.
 
     The average begins with the first finite value, and is debiased: early values count no more
-    than their share. What is not finite is left out, and is NaN in the result.
+    than their share. Values that are not finite are left out, and NaN in the result.
 
     Args:
         values: (n,) or (n, lines).
         weight: Of the average before each value, in [0, 1): 0 changes nothing.
-        log: Whether logarithms are averaged, as it suits a logarithmic axis: the result is a
-            geometric mean, which a single spike does not carry away. What is not positive has no
-            logarithm, and is left out.
+        log: True to average logarithms, for a logarithmic axis: the result is a
+            geometric mean: a single spike does not carry it away. Values without a logarithm
+            are left out.
 
     Raises:
         ValueError: If `weight` is not as described.

@@ -1,4 +1,4 @@
-"""Colours, ranges, legends and tools that the charts share."""
+"""Colours, ranges, legends and tools of all charts."""
 
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ VANISHING, EXPLODING = "#7fdbff", "#d55e00"
 
 
 def theme_of(name: str) -> Theme:
-    """The colours of a theme.
+    """Return the colours of a theme.
 
     Raises:
         ValueError: If there is no such theme.
@@ -53,7 +53,7 @@ def theme_of(name: str) -> Theme:
 
 
 def new_figure(theme: Theme, **options: Any) -> Any:
-    """A Bokeh figure in the colours of a theme, as wide as there is room."""
+    """Make a Bokeh figure in the colours of a theme, as wide as there is room."""
     options = {"sizing_mode": "stretch_width", "tools": TOOLS, "active_scroll": None} | options
     figure = plotting.figure(**options)
     figure.toolbar.logo = None
@@ -70,7 +70,7 @@ def new_figure(theme: Theme, **options: Any) -> Any:
 
 
 def steps_range(extent: tuple[float, float], steps: tuple[int, int] | None) -> Any:
-    """The range of an axis of steps: those that are seen at first, to be reset to all."""
+    """Make the range of an axis of steps: some at first, to be reset to all."""
     begin, end = extent
     if steps is not None:
         begin = min(max(begin, steps[0]), end - 1)
@@ -79,13 +79,13 @@ def steps_range(extent: tuple[float, float], steps: tuple[int, int] | None) -> A
 
 
 class Mark(NamedTuple):
-    """A colour for what has no place on the scale of colours, and where it is shown.
+    """A colour besides the scale of colours, such as that of exact zeros.
 
     Attributes:
-        label: What it means.
+        label: Its meaning.
         colour: Its colour.
-        source: The data that have it, in an image "marks".
-        number: What stands for it there.
+        source: The data, with an image "marks".
+        number: Its number in that image.
     """
 
     label: str
@@ -95,12 +95,12 @@ class Mark(NamedTuple):
 
 
 def palette_of(colours: list[str]) -> Any:
-    """A mapper of the numbers 0, 1, … to these colours."""
+    """Make a mapper of the numbers 0, 1, … to these colours."""
     return LinearColorMapper(colours, low=-0.5, high=len(colours) - 0.5)
 
 
 def add_legend_of_marks(figure: Any, marks: list[Mark], theme: Theme) -> None:
-    """Say below the figure what marks mean, of those that there are."""
+    """Explain the visible marks below the figure."""
     items, nowhere = [], ColumnDataSource({"x": [np.nan], "y": [np.nan]})
     for mark in marks:
         look = {"marker": "square", "size": 11, "line_color": theme.faint}
@@ -132,7 +132,7 @@ def style_legend(legend: Any, theme: Theme) -> None:
 
 
 def control_style(theme_name: str) -> str:
-    """A style sheet for sliders and buttons, which are white otherwise."""
+    """Return a style sheet for sliders and buttons: Bokeh has white ones only."""
     theme = theme_of(theme_name)
     return (
         f":host {{ color: {theme.text}; }}"
@@ -143,7 +143,7 @@ def control_style(theme_name: str) -> str:
 
 
 def hover(renderers: list[Any], tooltips: list[tuple[str, str]], **options: Any) -> Any:
-    """A tool that shows columns of the data at the mouse, as text."""
+    """Make a tool to show columns of the data at the mouse, as text."""
     options = {"formatters": {"@value": "printf"}} | options
     return HoverTool(renderers=renderers, tooltips=tooltips, **options)
 
@@ -152,13 +152,13 @@ def hover(renderers: list[Any], tooltips: list[tuple[str, str]], **options: Any)
 _APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 
 
-def apart(count: int, theme_name: str) -> list[str]:
-    """A colour for each of so many runs; after seven they come again, with other markers."""
+def choose_colours(count: int, theme_name: str) -> list[str]:
+    """Choose a colour for each run; after seven they repeat, with other markers."""
     first = ("#3d9be0",) if theme_name == "dark" else _APART[:1]
     return [(first + _APART[1:])[i % len(_APART)] for i in range(count)]
 
 
-def by_depth(count: int, theme_name: str) -> list[str]:
-    """A colour for each of so many layers, in the order of the model."""
+def colours_by_depth(count: int, theme_name: str) -> list[str]:
+    """Choose a colour for each layer, in the order of the model."""
     low, high = (0, 210) if theme_name == "light" else (60, 255)
     return [Viridis256[round(i)] for i in np.linspace(low, high, count)] if count else []

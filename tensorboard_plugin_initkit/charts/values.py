@@ -1,4 +1,4 @@
-"""The values that a chart shows: of some layers and steps, in a limited number of columns."""
+"""The values of a chart: some layers and steps, in a limited number of columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,13 +38,12 @@ def values_of(
     return values, broken
 
 
-def binned(history: GradientHistory, view: View, layers: Sequence[int]) -> Bins:
+def bin_statistic(history: GradientHistory, view: View, layers: Sequence[int]) -> Bins:
     """Bin the statistic of a view, computed block by block.
 
     Args:
         history: Where it is from.
-        view: The statistic, the steps that are seen, the number of columns, and how records
-            are combined.
+        view: Says the statistic, the steps, the columns, and how records are combined.
         layers: Positions of the layers.
     """
     rows = rows_seen(history.steps, view.steps)
@@ -59,7 +58,7 @@ def binned(history: GradientHistory, view: View, layers: Sequence[int]) -> Bins:
 
 
 def rows_seen(steps: npt.NDArray[np.int64], seen: tuple[int, int] | None) -> slice:
-    """Find the records that are seen: those between two steps and one more on either side."""
+    """Find the records between two steps, and one more on either side."""
     if seen is None:
         return slice(0, len(steps))
     first, last = seen

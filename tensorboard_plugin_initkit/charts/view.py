@@ -1,4 +1,4 @@
-"""`View`: what a chart shows, with the same options for every chart."""
+"""`View`: the options of every chart."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,16 @@ ThemeName = Literal["light", "dark"]
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What a chart shows; each chart uses the options that it needs.
+    """The options of a chart; each chart uses some of them.
 
     Attributes:
         statistic: One of layers. The default, `"signal"`, is the RMS of the gradient at the units
-            of a layer, by which the rules compare layers.
+            of a layer: the rules compare layers by it.
         layers: Paths of layers; by default all, and as lines ten, evenly over the depth.
         steps: First and last step on a map or of lines; by default all.
         at: Steps of a depth profile, laid over each other: each history shows its last record up
             to a step. By default the last record of all.
-        how: `"max"`, `"min"` or `"mean"`: what is shown where a column stands for several records
-            or a row for several layers.
+        how: `"max"`, `"min"` or `"mean"` of several records in a column, or layers in a row.
         columns: Largest number of columns of a map, or of points of a line. Where a map has more
             than the chart has pixels, the browser leaves some out until one zooms in.
         limits: Ends of the colour scale of a map; by default those of the statistic.
@@ -47,7 +46,7 @@ class View:
 
 
 def expect(count: int, histories: Histories) -> list[Any]:
-    """Return the histories, of which a chart shows a fixed number.
+    """Return the histories; check their number.
 
     Raises:
         ValueError: If there are more or fewer.

@@ -1,4 +1,4 @@
-"""The logs that TensorBoard has loaded, each as a `GradientHistory` that is read when needed."""
+"""The logs loaded by TensorBoard, each as a `GradientHistory` to be read when needed."""
 
 import contextlib
 import dataclasses
@@ -41,11 +41,11 @@ _MOST_INDICES = 32
 
 
 class LogError(ValueError):
-    """A log that cannot be read; the message is one sentence for people."""
+    """An unreadable log; the message is one sentence for people."""
 
 
 class EmptyLogError(LogError):
-    """A log that holds no record yet."""
+    """A log without a record so far."""
 
 
 class Run(NamedTuple):
@@ -73,7 +73,7 @@ class _Index(NamedTuple):
 
     Attributes:
         chunks: As they were written, each with the step and the time of its tables.
-        whole: All of them in one, without the steps that were recorded anew later.
+        whole: All of them in one; steps recorded anew replace the older ones.
     """
 
     chunks: list[tuple[tuple[int, float], Chunk]]
@@ -85,7 +85,7 @@ class Experiment:
 
     Args:
         data_provider: TensorBoard's.
-        samples: Number of chunks of a log that TensorBoard keeps at most; 0 for all.
+        samples: Largest number of chunks of a log in TensorBoard; 0 for all.
     """
 
     def __init__(self, data_provider: Any, samples: int = 0) -> None:
@@ -109,11 +109,11 @@ class Experiment:
         return _describe(name, tags) if tags else None
 
     def runs_of_all_plugins(self) -> int:
-        """Count all runs that TensorBoard has found."""
+        """Count all runs in TensorBoard."""
         return len(self._provider.list_runs(RequestContext(), experiment_id=""))
 
     def history(self, run: Run) -> GradientHistory:
-        """Return the history of a run, whose statistics are read when they are asked for.
+        """Return the history of a run; its statistics are read when they are needed.
 
         Raises:
             LogError: If the log cannot be read.
@@ -140,7 +140,7 @@ class Experiment:
             return merge_findings(texts)
 
     def notes(self, run: Run) -> list[str]:
-        """Say in sentences what a log lacks."""
+        """Describe the gaps of a log in sentences."""
         index, notes = self._index(run), []
         if self._samples and len(index.chunks) >= self._samples:
             notes.append(
@@ -205,7 +205,7 @@ class Experiment:
         )
 
     def _sample(self, run: Run, index: _Index, statistic: str, rows: np.ndarray) -> np.ndarray:
-        """Return some rows of an array, which are kept when the array no longer is."""
+        """Return some rows of an array; they are cached apart from it."""
         key = run.name, run.state, statistic, np.asarray(rows).tobytes()
         return self._arrays.get(key, lambda: _compact(self._array(run, index, statistic)[rows]))
 
@@ -244,7 +244,7 @@ class _Values(LazyArrays):
         return self._read(name)
 
     def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
-        """Return rows of an array, which is not held for a few of them."""
+        """Return rows of an array; for a few of them the array is not held."""
         return self[name][rows] if isinstance(rows, slice) else self._sample(name, rows)
 
     def __contains__(self, name: object) -> bool:
@@ -305,7 +305,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _index(layouts: list[Any], totals: list[Any]) -> _Index:
-    """Put together what was logged as layouts and as totals."""
+    """Put together the layouts and totals of a log."""
     columns = [(datum.step, _layout(datum.numpy)) for datum in layouts]
     chunks: list[tuple[tuple[int, float], Chunk]] = []
     for datum in totals:
@@ -322,7 +322,7 @@ def _index(layouts: list[Any], totals: list[Any]) -> _Index:
 
 
 def _join(chunks: Iterable[Chunk]) -> Chunk:
-    """Join chunks in the order of the log; steps that were recorded anew replace others."""
+    """Join chunks in the order of the log; steps recorded anew replace older ones."""
     kept: list[Chunk] = []
     for chunk in chunks:
         append_chunk(kept, chunk)

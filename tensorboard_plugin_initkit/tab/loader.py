@@ -1,4 +1,4 @@
-"""The entry point for TensorBoard's start: it imports nothing that is slow or may fail."""
+"""The entry point for TensorBoard's start: no slow imports, none prone to fail."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from tensorboard_plugin_initkit import PLUGIN_NAME
 
 
 class InitkitLoader(base_plugin.TBLoader):
-    """Loader of the plugin, or of one that says why the plugin cannot be loaded."""
+    """Loader of the plugin, or else of one with the reason for the failure."""
 
     def fix_flags(self, flags: argparse.Namespace) -> None:
         """Have TensorBoard keep every record, unless the user has set a number.

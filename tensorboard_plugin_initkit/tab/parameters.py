@@ -151,7 +151,7 @@ def _parse(query: Query, kind: type[Parameters]) -> Parameters:
     for name in query.keys():  # noqa: SIM118 - it is no mapping
         if name not in fields:
             known = ", ".join(f"`{known}`" for known in fields)
-            raise ValueError(f"A parameter must be one of {known}. Received: {_shown(name)}.")
+            raise ValueError(f"A parameter must be one of {known}. Received: {_quote(name)}.")
     values: dict[str, Any] = {}
     for name, field in fields.items():
         received = query.getlist(name)
@@ -180,7 +180,7 @@ def _one_of(known: tuple[str, ...]) -> Reader:
     def read(name: str, text: str) -> str:
         if text not in known:
             names = ", ".join(f'"{item}"' for item in known)
-            raise ValueError(f"`{name}` must be one of {names}. Received: {name}={_shown(text)}.")
+            raise ValueError(f"`{name}` must be one of {names}. Received: {name}={_quote(text)}.")
         return text
 
     return read
@@ -191,7 +191,7 @@ def _integer(low: int, high: int) -> Reader:
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
             raise ValueError(
                 f"`{name}` must be an integer from {low} to {high}. "
-                f"Received: {name}={_shown(text)}."
+                f"Received: {name}={_quote(text)}."
             )
         return int(text)
 
@@ -204,7 +204,7 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number. Received: {name}={_shown(text)}.")
+        raise ValueError(f"`{name}` must be a finite number. Received: {name}={_quote(text)}.")
     return value
 
 
@@ -212,7 +212,7 @@ def _fraction(name: str, text: str) -> float:
     value = _number(name, text)
     if not 0 <= value < 1:
         raise ValueError(
-            f"`{name}` must be at least 0 and less than 1. Received: {name}={_shown(text)}."
+            f"`{name}` must be at least 0 and less than 1. Received: {name}={_quote(text)}."
         )
     return value
 
@@ -236,7 +236,7 @@ def _check_order(lower: str, low: int | None, upper: str, high: int | None) -> N
         )
 
 
-def _shown(text: str) -> str:
+def _quote(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 

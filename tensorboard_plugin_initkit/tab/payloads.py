@@ -34,7 +34,7 @@ class Log:
         run: Its run in TensorBoard.
         history: Its records.
         findings: Its findings.
-        notes: Sentences on what it lacks.
+        notes: Sentences on its gaps.
     """
 
     run: Run
@@ -57,13 +57,13 @@ def overview(log: Log) -> dict[str, Any]:
         "thinned": history.thinned,
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
-        "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _drawable(history)],
+        "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _statistics(history)],
         "findings": [_describe(finding) for finding in log.findings],
         "notes": list(log.notes),
     }
 
 
-def _drawable(history: GradientHistory) -> list[str]:
+def _statistics(history: GradientHistory) -> list[str]:
     return [name for name in SCALES if name in history]
 
 
@@ -89,7 +89,7 @@ def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
     notes = [note for log in logs for note in log.notes]
-    notes += _missing(parameters.statistic, logs)
+    notes += _note_missing(parameters.statistic, logs)
     layers = _choose_layers(parameters, logs, notes)
     view = _view(parameters, logs, layers)
     figure = CHARTS[parameters.kind](_by_title(logs), view, parameters.theme)
@@ -143,11 +143,11 @@ def _steps(parameters: ChartParameters, logs: Sequence[Log]) -> tuple[int, int] 
     )
 
 
-def _missing(statistic: str, logs: Sequence[Log]) -> list[str]:
+def _note_missing(statistic: str, logs: Sequence[Log]) -> list[str]:
     return [
         f"{SCALES[statistic].title!r} was not recorded in {display_name(log.run.title)!r}."
         for log in logs
-        if statistic not in _drawable(log.history)
+        if statistic not in _statistics(log.history)
     ]
 
 

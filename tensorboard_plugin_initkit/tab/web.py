@@ -36,7 +36,7 @@ _YEAR = 365 * 24 * 3600
 
 
 class HttpError(Exception):
-    """A request that cannot be answered; the tab shows the sentence.
+    """A request without an answer; the tab shows the sentence.
 
     Args:
         code: HTTP status.
@@ -54,7 +54,7 @@ class TabPlugin(base_plugin.TBPlugin):
     plugin_name = PLUGIN_NAME
 
     def is_active(self) -> bool:
-        """Leave it to TensorBoard, which asks its data for runs of this plugin."""
+        """Leave it to TensorBoard to look for runs of this plugin."""
         return False
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
@@ -74,7 +74,7 @@ class TabPlugin(base_plugin.TBPlugin):
 
 
 class BrokenPlugin(TabPlugin):
-    """A tab that only says why the real one cannot be loaded.
+    """A tab with nothing but the reason for a failed start.
 
     Args:
         error: The reason.
@@ -89,7 +89,7 @@ class BrokenPlugin(TabPlugin):
         )
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the one route that the page asks first."""
+        """Return the first route of the page."""
         content: dict[str, Any] = {
             "version": "",
             "bokeh": None,

@@ -13,7 +13,7 @@ from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, NoOverlap, 
 from bokeh.palettes import Viridis256
 
 from tensorboard_plugin_initkit.charts.names import as_html, display_name, display_names, groups_of
-from tensorboard_plugin_initkit.charts.smoothing import smoothed
+from tensorboard_plugin_initkit.charts.smoothing import smooth
 from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -452,13 +452,13 @@ def test_smoothed_lines_have_what_was_recorded_behind_them(history):
     assert top.title.text == "norm of the gradient, smoothed by 0.6"
     line = data(layout, "line-0")
     np.testing.assert_array_equal(line["raw"], history["norm"][:, 0])
-    np.testing.assert_array_equal(line["value"], smoothed(history["norm"][:, 0], 0.6, log=True))
+    np.testing.assert_array_equal(line["value"], smooth(history["norm"][:, 0], 0.6, log=True))
     loss = data(layout, "loss-0")
-    np.testing.assert_array_equal(loss["value"], smoothed(history["loss"][:, 0], 0.6, log=True))
+    np.testing.assert_array_equal(loss["value"], smooth(history["loss"][:, 0], 0.6, log=True))
     rate = data(layout, "learning_rate-0")  # which is not noisy
     np.testing.assert_array_equal(rate["value"], history["learning_rate"][:, 0])
     cosine = plot(history, "lines", layers=["layer_0"], statistic="zeros", smoothing=0.6)
-    expected = smoothed(history["zeros"][:, 0], 0.6)
+    expected = smooth(history["zeros"][:, 0], 0.6)
     np.testing.assert_array_equal(data(cosine, "line-0")["value"], expected)
     with pytest.raises(ValueError, match=r"`smoothing` must be at least 0 .* smoothing=1\."):
         plot(history, "lines", smoothing=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.charts.smoothing import smoothed
+from tensorboard_plugin_initkit.charts.smoothing import smooth
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -29,15 +29,15 @@ def values(rng):
 
 @pytest.mark.parametrize("weight", [0, 0.3, 0.6, 0.99])
 def test_it_is_a_debiased_moving_average(values, weight):
-    result = smoothed(values, weight)
+    result = smooth(values, weight)
     for i, line in enumerate(values.T):
         np.testing.assert_allclose(result[:, i], debiased_average(line, weight), rtol=1e-9)
-        np.testing.assert_allclose(smoothed(line, weight), result[:, i], rtol=1e-12)
+        np.testing.assert_allclose(smooth(line, weight), result[:, i], rtol=1e-12)
 
 
 @pytest.mark.parametrize("weight", [0, 0.6])
 def test_on_a_log_axis_it_is_of_logarithms(values, weight):
-    result = smoothed(values, weight, log=True)
+    result = smooth(values, weight, log=True)
     with np.errstate(divide="ignore"):
         logarithms = np.log(values)
     for i, line in enumerate(logarithms.T):
@@ -49,19 +49,19 @@ def test_on_a_log_axis_it_is_of_logarithms(values, weight):
 def test_a_single_spike_does_not_carry_logarithms_away():
     line = np.ones(20)
     line[10] = 1e20
-    assert smoothed(line, 0.9)[11] > 1e18
-    assert smoothed(line, 0.9, log=True)[11] < 1e6
+    assert smooth(line, 0.9)[11] > 1e18
+    assert smooth(line, 0.9, log=True)[11] < 1e6
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_a_constant_line_stays_as_it_is(log):
-    line = smoothed(np.full(100, 0.002), 0.8, log)
+    line = smooth(np.full(100, 0.002), 0.8, log)
     np.testing.assert_allclose(line, 0.002, rtol=1e-12)
     assert (line == line[0]).all()  # an axis would show the rounding
 
 
 def test_no_record_is_no_record():
-    assert smoothed(np.zeros((0, 3)), 0.5).shape == (0, 3)
+    assert smooth(np.zeros((0, 3)), 0.5).shape == (0, 3)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1, 1.5, np.nan])
@@ -69,4 +69,4 @@ def test_a_wrong_weight_is_named(weight):
     with pytest.raises(
         ValueError, match=f"at least 0 and less than 1. Received: smoothing={weight}"
     ):
-        smoothed([1.0], weight)
+        smooth([1.0], weight)

@@ -7,9 +7,9 @@ import statistics
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.charts.bands import judged
+from tensorboard_plugin_initkit.charts.bands import judge_columns
 from tensorboard_plugin_initkit.charts.report import report_html
-from tensorboard_plugin_initkit.charts.values import binned
+from tensorboard_plugin_initkit.charts.values import bin_statistic
 from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.diagnosis.judge import judge
@@ -111,8 +111,8 @@ def callbacks_word(history):
 
 def map_word(history):
     """Return the word of the map's strip at its last column."""
-    bins = binned(history, View(columns=5), range(len(history.layers)))
-    return ["", "vanishing", "exploding"][judged(history, bins)[-1]]
+    bins = bin_statistic(history, View(columns=5), range(len(history.layers)))
+    return ["", "vanishing", "exploding"][judge_columns(history, bins)[-1]]
 
 
 def labels_of_depth_view(histories):
