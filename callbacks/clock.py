@@ -79,8 +79,9 @@ class StepClock:
 
     def updates(self, block: range) -> range:
         """Return the updates completed by a block of batches."""
-        per_update = self._iterations_per_update
-        start, stop = map(self._iterations_before, (block.start, block.stop))
+        begin, per_update = self._iterations_at_epoch_start, self._iterations_per_update
+        start = begin + block.start * self._iterations_per_batch
+        stop = begin + block.stop * self._iterations_per_batch
         return range(start // per_update, stop // per_update)
 
     def size(self, block: range) -> int:
@@ -95,7 +96,8 @@ class StepClock:
             may_skip: Count the batches without an update as skipped by a loss scale.
         """
         per_update = self._iterations_per_update
-        start, stop = map(self._iterations_before, (block.start, block.stop))
+        start = self._iterations_at_epoch_start + block.start * self._iterations_per_batch
+        stop = start + self.size(block)
         batches = self._batches_before_epoch + block.start
         skipped = max(0, batches - (start - self._iterations_at_start)) if may_skip else 0
         return Call(start // per_update, (stop - 1) // per_update, skipped)
@@ -106,9 +108,11 @@ class StepClock:
 
     def settle(self) -> bool:
         """Count the expected call as run; return whether there was one."""
-        self._run, was_expected = self._run + self._expected, self._expected > 0
+        if not self._expected:
+            return False
+        self._run += self._expected
         self._expected = 0
-        return was_expected
+        return True
 
     @property
     def waiting(self) -> int:
@@ -118,6 +122,3 @@ class StepClock:
     def read(self) -> None:
         """Count all updates as read but those of the next call."""
         self._run = 0
-
-    def _iterations_before(self, batch: int) -> int:
-        return self._iterations_at_epoch_start + batch * self._iterations_per_batch
