@@ -6,170 +6,199 @@ handed in with the state, assigned where the update is made (inside any conditio
 optimizer variables through it), and taken off the state that comes out. The model's own state
 never holds them, and the rows stay on the device until they are read.
 
-Keras internals, besides those of `listener`: the optimizer's list `_variables`; the model's
-`_make_function`, which is given the compiled step, `_get_state_sharding_spec`, which says on which
-devices its state is to be, and `_jax_state`, which holds the state during an epoch.
+Keras internals: the optimizer's list `_variables`; the model's `_make_function`, which is given
+the compiled step, `_get_state_sharding_spec`, which says on which devices its state is to be, and
+`_jax_state`, which holds the state during an epoch.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.listener import Capture, Watch
-from keras_initkit.callbacks.capture.model_parts import Leaf
+from keras_initkit.callbacks.capture.backend import Arrays, Storage
+from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
+from keras_initkit.callbacks.capture.row import RowLayout
 
 _NO_UPDATE = -1
 
 
-class JaxCapture(Capture):
-    """Listens to the optimizers of a model. See `listener.Capture`."""
+def open_backend(target: Target) -> tuple[Arrays, Storage]:
+    """Make the operations and the storage for a model."""
+    return JaxArrays(), JaxStorage(target)
 
-    def __init__(self, model: Any, watch: Watch) -> None:
-        self._rows: list[tuple[Any, Any, int, Any]] = []
+
+class JaxArrays(Arrays):
+    """Operations on arrays. See `backend.Arrays`."""
+
+    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Move arrays of one shape to the host, stacked."""
+        # Stacked on the device, each number of arrays would be compiled for.
+        return np.stack(jax.device_get(list(arrays)))
+
+
+class _Stored(NamedTuple):
+    """A row on the device, with the step of its update, the call's number for it, loss scales."""
+
+    row: Any
+    step: Any
+    number: int
+    scales: list[Any]
+
+
+class JaxStorage(Storage):
+    """Rows that came out of the training function with the state. See `backend.Storage`."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._rows: list[_Stored] = []
         self._next_step = 0
+        self._row: RowLayout | None = None
+        # The variables that the state has more, and the values that they begin a step with.
+        self._variables: list[Any] = []
+        self._empty: tuple[np.ndarray, ...] = ()
         self._shardings: Any = None
-        super().__init__(model, watch)
+        self._metrics: Any = None
+
+    def allocate(self, row: RowLayout, capacity: int) -> None:
+        """Make the variables of a row."""
+        self._row = row
+        empty = np.full(row.size, np.nan, np.float32)
+        self._empty = (empty, np.array(_NO_UPDATE, np.int32))
+        self._variables = [
+            keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
+        ]
+        if keras.distribution.distribution() is not None:
+            self._shardings = self._target.model._get_state_sharding_spec()
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
         self._next_step = call.first_step
 
-    def end_call(self, call: Call, result: Any) -> None:
-        """Take what the training function has returned."""
-        logs, (_, _, _, metrics) = result
-        self._metrics = metrics
-        super().end_call(call, logs)
+    def end_call(self, result: Any) -> Any:
+        """Return the logs in a result of the instrumented training function."""
+        logs, (_, _, _, self._metrics) = result
+        return logs
 
     @contextlib.contextmanager
     def instrumenting(self) -> Iterator[None]:
         """Have the training function carry the row through its state."""
-        make = self.model._make_function
+        model = self._target.model
+        make = model._make_function
 
         def make_function(step_function: Any, *args: Any, **kwargs: Any) -> Any:
-            return make(self._carrying(step_function), *args, **kwargs)
+            return make(self._carry_row(step_function), *args, **kwargs)
 
         methods: dict[str, Callable[..., Any]] = {"_make_function": make_function}
         if self._shardings is not None:
             methods["_get_state_sharding_spec"] = self._shardings_with_row()
-        with self.listening(), replaced_methods(self.model, **methods):
+        with replaced_methods(model, **methods):
             yield
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hear the updates that are traced or run inside the context."""
-        self._try(self._meet_variables)
-        variables = self._carrier._variables
-        variables.extend(self._row_variables)
+    def carrying(self) -> Iterator[None]:
+        """Have the optimizer's state take the row along inside the context."""
+        optimizer = self._target.model.optimizer
+        variables = getattr(optimizer, "inner_optimizer", optimizer)._variables
+        variables.extend(self._variables)
         try:
-            with super().listening():
-                yield
+            yield
         finally:
-            own = set(map(id, self._row_variables))
+            own = set(map(id, self._variables))
             variables[:] = [variable for variable in variables if id(variable) not in own]
 
-    @property
-    def _carrier(self) -> Any:
-        """The optimizer whose state takes the row along."""
-        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-
-    def _take(self) -> tuple[np.ndarray, np.ndarray]:
-        taken, self._rows = self._rows, []
-        if not taken:
-            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
-        rows = self._to_host([row for row, *_ in taken])
-        steps = self._to_host([step for _, step, *_ in taken]).astype(np.int64)
-        made = steps != _NO_UPDATE
-        if self.several:
-            steps = np.array([step for *_, step, _ in taken], np.int64)
-        for i, leaf in enumerate(self.leaves):
-            if leaf.loss_scale is not None:
-                scales_of_leaf = [scales[i] for *_, scales in taken]
-                rows[:, self._row.loss_scale(i)] = self._to_host(scales_of_leaf)
-        return steps[made], rows[made]
-
-    def _to_host(self, arrays: Sequence[Any]) -> np.ndarray:
-        # Stacked on the device, each number of arrays would be compiled for.
-        return np.stack(jax.device_get(list(arrays)))
-
-    def _iterations(self, optimizer: Any) -> int:
-        if self.model._jax_state_synced:
-            return super()._iterations(optimizer)
-        # During an epoch the variables are empty, and the model holds their values.
-        place = self._place(optimizer._iterations)
-        return int(self.model._jax_state["optimizer_variables"][place])
-
-    def _now(self, variable: Any) -> Any:
-        places = [id(v) for v in self.model.metrics_variables]
-        return jax.numpy.copy(self._metrics[places.index(id(variable))])
-
-    def _loss_scale(self, leaf: Leaf) -> Any:
-        if leaf.loss_scale is None:
-            return super()._loss_scale(leaf)
-        # It is no variable of the state that the inner optimizer is given: see `_carrying`.
-        return np.float32("nan")
-
-    def _make_buffer(self) -> None:
-        empty = np.full(self._row.size, np.nan, np.float32)
-        self._empty = (empty, np.array(_NO_UPDATE, np.int32))
-        self._row_variables = [
-            keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
-        ]
-        if keras.distribution.distribution() is not None:
-            self._shardings = self.model._get_state_sharding_spec()
-
-    def _shardings_with_row(self) -> Callable[[], Any]:
-        """What says on which devices the state is to be; in an epoch the variables cannot tell."""
-        others = vars(self.model).get("_get_state_sharding_spec", lambda: self._shardings)
-
-        def shardings() -> Any:
-            trainable, other, optimizer, metrics = others()
-            place = self._place(self._row_variables[0])
-            row = [variable.value.sharding for variable in self._row_variables]
-            return trainable, other, [*optimizer[:place], *row, *optimizer[place:]], metrics
-
-        return shardings
-
-    def _store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
-        kept, step_kept = self._row_variables
+    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        """Keep the row of an update in the state."""
+        kept, step_kept = self._variables
         step = ops.cast(step, "int32")
         if mine is not None:
             row = ops.where(mine, row, kept.value)
-        elif self.own_step:  # which may make several updates: the first is kept
+        elif self._target.own_step:  # which may make several updates: the first is kept
             is_first = step_kept.value == _NO_UPDATE
             row = ops.where(is_first, row, kept.value)
             step = ops.where(is_first, step, step_kept.value)
         kept.assign(row)
         step_kept.assign(step)
 
-    def _carrying(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return steps and rows stored since the last call."""
+        assert self._row is not None
+        taken, self._rows = self._rows, []
+        if not taken:
+            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
+        to_host = JaxArrays().to_host
+        rows = to_host([stored.row for stored in taken])
+        steps = to_host([stored.step for stored in taken]).astype(np.int64)
+        made = steps != _NO_UPDATE
+        if self._target.several:
+            steps = np.array([stored.number for stored in taken], np.int64)
+        for i, leaf in enumerate(self._target.leaves):
+            if leaf.loss_scale is not None:
+                scales = to_host([stored.scales[i] for stored in taken])
+                rows[:, self._row.loss_scale(i)] = scales
+        return steps[made], rows[made]
+
+    def iterations(self, optimizer: Any) -> int:
+        """Return the number of batches whose gradients an optimizer has been given."""
+        model = self._target.model
+        if model._jax_state_synced:
+            return super().iterations(optimizer)
+        # During an epoch the variables are empty, and the model holds their values.
+        place = self._place(optimizer._iterations)
+        return int(model._jax_state["optimizer_variables"][place])
+
+    def loss_scale(self, leaf: Leaf) -> Any:
+        """Return the factor of the loss, NaN where it is copied from the state instead."""
+        if leaf.loss_scale is None:
+            return super().loss_scale(leaf)
+        # It is no variable of the state that the inner optimizer is given: see `_carry_row`.
+        return np.float32("nan")
+
+    def metric(self, variable: Any) -> Any:
+        """Return the value of a metric's variable after the call, on the device."""
+        places = [id(v) for v in self._target.model.metrics_variables]
+        return jax.numpy.copy(self._metrics[places.index(id(variable))])
+
+    def _carry_row(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
         def step(state: Any, data: Any) -> Any:
             trainable, other, optimizer, metrics = state
-            place = self._place(self._row_variables[0])
-            scales = [self._copied_scale(leaf, optimizer) for leaf in self.leaves]
+            place = self._place(self._variables[0])
+            scales = [self._copied_scale(leaf, optimizer) for leaf in self._target.leaves]
             optimizer = [*optimizer[:place], *self._empty, *optimizer[place:]]
             logs, (trainable, other, optimizer, metrics) = step_function(
                 (trainable, other, optimizer, metrics), data
             )
             row, index = optimizer[place : place + 2]
-            self._rows.append((row, index, self._next_step, scales))
+            self._rows.append(_Stored(row, index, self._next_step, scales))
             self._next_step += 1
             optimizer = [*optimizer[:place], *optimizer[place + 2 :]]
             return logs, (trainable, other, optimizer, metrics)
 
         return step
 
+    def _shardings_with_row(self) -> Callable[[], Any]:
+        """Return what says on which devices the state is; in an epoch the variables cannot tell."""
+        known = vars(self._target.model).get("_get_state_sharding_spec", lambda: self._shardings)
+
+        def shardings() -> Any:
+            trainable, other, optimizer, metrics = known()
+            place = self._place(self._variables[0])
+            row = [variable.value.sharding for variable in self._variables]
+            return trainable, other, [*optimizer[:place], *row, *optimizer[place:]], metrics
+
+        return shardings
+
     def _place(self, variable: Any) -> int:
-        """Place of a variable in the state of the model's optimizer."""
-        return [id(v) for v in self.model.optimizer.variables].index(id(variable))
+        """Return the place of a variable in the state of the model's optimizer."""
+        return [id(v) for v in self._target.model.optimizer.variables].index(id(variable))
 
     def _copied_scale(self, leaf: Leaf, optimizer: Any) -> Any:
-        """The loss scale of a step, before the step is given its only copy."""
+        """Return the loss scale of a step, before the step is given its only copy."""
         if leaf.loss_scale is None:
             return None
         return jax.numpy.copy(optimizer[self._place(leaf.loss_scale.dynamic_scale)])

@@ -25,6 +25,39 @@ class Leaf(NamedTuple):
     loss_scale: Any
 
 
+class Target(NamedTuple):
+    """A compiled model, and the optimizers that may update it."""
+
+    model: Any
+    leaves: list[Leaf]
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several optimizers."""
+        return len(self.leaves) > 1
+
+    @property
+    def batches_per_update(self) -> int:
+        """Number of batches whose gradients make one update."""
+        return max(leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves)
+
+    @property
+    def own_step(self) -> bool:
+        """Whether the model has a `train_step` of its own."""
+        return type(self.model).train_step is not keras.Model.train_step
+
+    @property
+    def skips(self) -> bool:
+        """Whether a loss scale can skip updates."""
+        return any(leaf.loss_scale is not None for leaf in self.leaves)
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped."""
+        optimizers = [leaf.optimizer for leaf in self.leaves]
+        return any(o.clipnorm or o.clipvalue or o.global_clipnorm for o in optimizers)
+
+
 def leaf_optimizers(model: Any) -> list[Leaf]:
     """The optimizers that may update a model: compiled, or attributes of it.
 

@@ -26,6 +26,10 @@ class Call(NamedTuple):
     last_step: int
     skipped: int
 
+    def covers(self, steps: Any) -> Any:
+        """Check for each of an array of steps whether the call makes it."""
+        return (self.first_step <= steps) & (steps <= self.last_step)
+
 
 class Listener(Protocol):
     """What a recorded step needs of a capture."""

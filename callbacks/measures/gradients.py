@@ -9,23 +9,82 @@ taken plainly where that is exact, and otherwise relative to the largest magnitu
 
 Only what is wanted is computed: next to the training step, a pass over the gradients is what a
 statistic costs. A count of non-finite elements is free: an ordinary sum of squares has none.
-The elements are read in `reductions.Reductions` alone, and all is computed with its `ops`.
+The elements are read in `reductions.Reductions` alone.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_initkit.callbacks.measures.reductions import Array, Reductions
 
-GRADIENT_STATISTICS = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite")
-
 # A sum of squares in between lost no square to underflow that matters, and none to overflow.
 _ORDINARY = (1e-20, 1e30)
-# The reductions that statistics are made of, besides the squares.
-_NEEDED = {"mean_abs": "magnitudes", "max_abs": "largest", "zeros": "nonzeros"}
+
+
+class _Scaled(NamedTuple):
+    """A stack relative to the largest magnitude of each tensor.
+
+    Attributes:
+        stack: The stack, (k, size).
+        scaled: |x| / scale, (k, size).
+        scale: Largest magnitudes, or 1 where that is no scale: (k,).
+        largest: Largest magnitudes, (k,).
+        mean: Means of |x|, (k,).
+        reductions: The backend's way to reduce.
+    """
+
+    stack: Array
+    scaled: Array
+    scale: Array
+    largest: Array
+    mean: Array
+    reductions: Reductions
+
+
+class _Statistic(NamedTuple):
+    """How a statistic is computed.
+
+    Attributes:
+        reduction: Name of the reduction that it is made of.
+        plain: Computes it from the reduction and the tensors' sizes, of ordinary gradients.
+        careful: Computes it from a stack with numbers of any size, or that are not finite.
+    """
+
+    reduction: str
+    plain: Callable[[Array, Array], Array]
+    careful: Callable[[_Scaled], Array]
+
+
+_STATISTICS = {
+    "norm": _Statistic(
+        "squares",
+        lambda squares, sizes: ops.sqrt(squares),
+        lambda s: s.scale * ops.sqrt(s.reductions.squares([s.scaled])),
+    ),
+    "mean_abs": _Statistic("magnitudes", lambda total, sizes: total / sizes, lambda s: s.mean),
+    "max_abs": _Statistic(
+        "largest",
+        lambda largest, sizes: largest,
+        # XLA's max passes over NaN, a mean never does.
+        lambda s: ops.where(ops.isnan(s.mean), s.mean, s.largest),
+    ),
+    "zeros": _Statistic(
+        "nonzeros",
+        # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
+        lambda count, sizes: ops.maximum(sizes - count, 0) / sizes,
+        lambda s: ops.mean(ops.cast(s.stack == 0, "float32"), axis=1),
+    ),
+    "nonfinite": _Statistic(
+        "squares",
+        lambda squares, sizes: ops.zeros_like(squares),
+        lambda s: ops.sum(ops.cast(ops.logical_not(ops.isfinite(s.scaled)), "float32"), axis=1),
+    ),
+}
+GRADIENT_STATISTICS = tuple(_STATISTICS)
 
 
 def gradient_statistics(
@@ -47,49 +106,26 @@ def gradient_statistics(
         The wanted statistics of each tensor of all stacks, in order: float32 arrays, shape (Σk,).
     """
     reductions = reductions or Reductions()
-    ops = reductions.ops
     stacks = [as_float32(stack) for stack in stacks]
-    names = [name for name in GRADIENT_STATISTICS if name in wanted]
+    ways = {name: way for name, way in _STATISTICS.items() if name in wanted}
 
-    sizes = _sizes(stacks, ops)
-    needed = [_NEEDED[name] for name in names if name in _NEEDED]
-    reduced = reductions.reduce(stacks, ["squares", *needed])
-    squared = reduced["squares"]
-    low, high = _ORDINARY
-    ordinary, plain = ops.logical_and(squared > low, squared < high), {}
-    for name in names:
-        if name == "norm":
-            plain[name] = ops.sqrt(squared)
-        elif name == "mean_abs":
-            plain[name] = reduced["magnitudes"] / sizes
-        elif name == "max_abs":
-            plain[name] = reduced["largest"]
-        elif name == "zeros":
-            # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
-            plain[name] = ops.maximum(sizes - reduced["nonzeros"], 0) / sizes
-        else:
-            plain[name] = ops.zeros_like(squared)
-    # Gradients that are all zero, as a dead layer's, are ordinary.
-    if "max_abs" in plain:
-        zero = plain["max_abs"] == 0
-    elif "zeros" in plain:
-        zero = plain["zeros"] == 1
-    else:
-        zero = ops.zeros_like(ordinary)
-    ordinary = ops.logical_or(ordinary, ops.logical_and(squared == 0, zero))
+    sizes = _sizes(stacks)
+    needed = dict.fromkeys(["squares", *(way.reduction for way in ways.values())])
+    reduced = {name: getattr(reductions, name)(stacks) for name in needed}
+    plain = {name: way.plain(reduced[way.reduction], sizes) for name, way in ways.items()}
 
     def careful(stacks: Sequence[Array]) -> tuple[Array, ...]:
-        parts = [_careful_statistics(stack, names, reductions) for stack in stacks]
-        return tuple(ops.concatenate(column, axis=0) for column in zip(*parts, strict=True))
+        scaled = [_scaled(stack, reductions) for stack in stacks]
+        columns = ([way.careful(stack) for stack in scaled] for way in ways.values())
+        return tuple(ops.concatenate(column, axis=0) for column in columns)
 
-    columns = reductions.choose(
-        ops.all(ordinary), tuple(plain[name] for name in names), careful, stacks
-    )
-    return dict(zip(names, columns, strict=True))
+    are_ordinary = _are_ordinary(reduced["squares"], plain)
+    columns = reductions.choose(ops.all(are_ordinary), tuple(plain.values()), careful, stacks)
+    return dict(zip(ways, columns, strict=True))
 
 
 def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Array:
-    """L2 norm of each tensor of all stacks, in order.
+    """Return the L2 norm of each tensor of all stacks, in order.
 
     Args:
         stacks: Arrays of shape (k, size), any float dtype; computed in float32.
@@ -102,14 +138,14 @@ def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Arra
 
 
 def as_float32(array: Array) -> Array:
-    """Cast, if it is not float32: not even that is free in eager steps."""
+    """Cast to float32, if need be: not even that is free in eager steps."""
     if array.dtype == np.float32 or keras.backend.standardize_dtype(array.dtype) == "float32":
         return array
-    return keras.ops.cast(array, "float32")
+    return ops.cast(array, "float32")
 
 
-def _sizes(stacks: Sequence[Array], ops: Any) -> Array:
-    """Size of each tensor of all stacks; those of sparse gradients are known only in the step."""
+def _sizes(stacks: Sequence[Array]) -> Array:
+    """Return the size of each tensor of all stacks; sparse gradients' are known in the step."""
     counts = [stack.shape[0] for stack in stacks]
     sizes = [stack.shape[1] for stack in stacks]
     if None not in sizes:
@@ -118,27 +154,25 @@ def _sizes(stacks: Sequence[Array], ops: Any) -> Array:
     return ops.repeat(ops.stack(sizes), counts)
 
 
-def _careful_statistics(stack: Array, names: Sequence[str], reductions: Reductions) -> list[Array]:
-    ops = reductions.ops
-    scaled, scale, largest = _scaled(stack, ops)
-    mean = scale * reductions.magnitudes([scaled]) / _sizes([stack], ops)
-    careful: dict[str, Callable[[], Array]] = {
-        "norm": lambda: scale * ops.sqrt(reductions.squares([scaled])),
-        "mean_abs": lambda: mean,
-        # XLA's max passes over NaN, a mean never does.
-        "max_abs": lambda: ops.where(ops.isnan(mean), mean, largest),
-        "zeros": lambda: ops.mean(ops.cast(stack == 0, "float32"), axis=1),
-        "nonfinite": lambda: ops.sum(
-            ops.cast(ops.logical_not(ops.isfinite(scaled)), "float32"), axis=1
-        ),
-    }
-    return [careful[name]() for name in names]
+def _are_ordinary(squares: Array, plain: dict[str, Array]) -> Array:
+    """Check for tensors whose plain statistics are right."""
+    low, high = _ORDINARY
+    ordinary = ops.logical_and(squares > low, squares < high)
+    # Gradients that are all zero, as a dead layer's, are ordinary.
+    if "max_abs" in plain:
+        zero = plain["max_abs"] == 0
+    elif "zeros" in plain:
+        zero = plain["zeros"] == 1
+    else:
+        return ordinary
+    return ops.logical_or(ordinary, ops.logical_and(squares == 0, zero))
 
 
-def _scaled(stack: Array, ops: Any) -> tuple[Array, Array, Array]:
-    """Return |x| / m, shape (k, size), m, shape (k,): max |x|, or 1 if no scale; and max |x|."""
+def _scaled(stack: Array, reductions: Reductions) -> _Scaled:
     magnitudes = ops.abs(stack)
     largest = ops.max(magnitudes, axis=1)
     usable = ops.logical_and(largest > 0, ops.isfinite(largest))
     scale = ops.where(usable, largest, ops.ones_like(largest))
-    return magnitudes / ops.expand_dims(scale, 1), scale, largest
+    scaled = magnitudes / ops.expand_dims(scale, 1)
+    mean = scale * reductions.magnitudes([scaled]) / _sizes([stack])
+    return _Scaled(stack, scaled, scale, largest, mean, reductions)

@@ -1,0 +1,132 @@
+"""The base of every backend: operations on arrays inside the step, and where rows are kept."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_initkit.callbacks.capture.model_parts import Leaf, Target
+from keras_initkit.callbacks.capture.recorded_step import Call
+from keras_initkit.callbacks.capture.row import RowLayout
+from keras_initkit.callbacks.measures.reductions import Reductions
+
+
+class Arrays:
+    """Operations on the gradients and weights of a step.
+
+    Attributes:
+        reductions: The way to reduce stacks of tensors.
+    """
+
+    def __init__(self, reductions: Reductions | None = None) -> None:
+        self.reductions = reductions or Reductions()
+
+    def handle(self, variable: Any) -> Any:
+        """Return the object by which an optimizer's update knows a `keras.Variable`."""
+        return variable
+
+    def weight(self, variable: Any) -> Any:
+        """Return the value of a weight now."""
+        return variable.value
+
+    def kept_weight(self, variable: Any) -> Any:
+        """Return the value of a weight now, safe from later updates."""
+        return self.weight(variable)
+
+    def is_dense(self, gradient: Any) -> bool:
+        """Check for a gradient with all the elements of its variable."""
+        return True
+
+    def shares(self, gradients: Sequence[Any]) -> Any:
+        """Return the share of its variable's elements in each gradient; None if all are dense."""
+        return None
+
+    def stack(self, tensors: Sequence[Any]) -> Any:
+        """Flatten k tensors of one size into an array (k, size)."""
+        whole = tensors[0] if len(tensors) == 1 else ops.stack(tensors)
+        return ops.reshape(whole, (len(tensors), -1))
+
+    def elements(self, array: Any, places: np.ndarray) -> Any:
+        """Take elements out of an array, flattened: (places,)."""
+        return ops.take(ops.reshape(array, (-1,)), places, axis=0)
+
+    def over_workers(self, values: Any) -> Any:
+        """Take the root mean square over the processes that train together."""
+        return values
+
+    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Move arrays of one shape to the host, stacked."""
+        return np.asarray(ops.convert_to_numpy(ops.stack(arrays)))
+
+
+class Storage:
+    """Keeps the rows of updates on the device until they are read.
+
+    Args:
+        target: The model and its optimizers.
+
+    Attributes:
+        replicas: Number of replicas.
+        writes: Whether this process is to write logs.
+        has_loss: Whether the sums of losses are up to date when the optimizer is called.
+    """
+
+    replicas = 1
+    writes = True
+    has_loss = False
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def allocate(self, row: RowLayout, capacity: int) -> None:
+        """Make room for a number of rows."""
+        raise NotImplementedError
+
+    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+        """Keep the row of an update.
+
+        Args:
+            row: float32 (row size,).
+            mine: Mask of the numbers that were heard, if others hear the rest: bool (row size,).
+            step: Iterations of the optimizer.
+        """
+        raise NotImplementedError
+
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return steps, int64 (n,), and rows, float32 (n, row size), stored since the last call."""
+        raise NotImplementedError
+
+    def iterations(self, optimizer: Any) -> int:
+        """Return the number of batches whose gradients an optimizer has been given."""
+        return int(ops.convert_to_numpy(optimizer._iterations))
+
+    def loss_scale(self, leaf: Leaf) -> Any:
+        """Return the factor of the loss; the gradients that are heard no longer have it."""
+        if leaf.loss_scale is not None:
+            return leaf.loss_scale.dynamic_scale
+        return leaf.optimizer.loss_scale_factor or 1.0
+
+    def metric(self, variable: Any) -> Any:
+        """Return the value of a metric's variable now, on the device."""
+        return ops.multiply(variable, 1)  # a reading could share the memory that is written later
+
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+
+    def end_call(self, result: Any) -> Any:
+        """Return the logs in a result of the instrumented training function."""
+        return result
+
+    def instrumenting(self) -> contextlib.AbstractContextManager[None]:
+        """Prepare the training function that is made inside the context."""
+        return contextlib.nullcontext()
+
+    def carrying(self) -> contextlib.AbstractContextManager[None]:
+        """Have the model's state take rows along inside the context."""
+        return contextlib.nullcontext()
+
+    def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
+        """Keep a function of the step from a compiler that would trace Python's own work."""
+        return function

@@ -1,0 +1,184 @@
+"""A capture: what is recorded of a model's training, and read in chunks."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_initkit.callbacks.capture.backend import Arrays, Storage
+from keras_initkit.callbacks.capture.listener import Listener
+from keras_initkit.callbacks.capture.loss import Losses, loss_sums
+from keras_initkit.callbacks.capture.model_parts import Target
+from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction
+from keras_initkit.callbacks.capture.recorder import UpdateRecorder
+from keras_initkit.callbacks.capture.row import Numbers, unpack
+from keras_initkit.callbacks.capture.watch import Watch, Watched, make_layout
+from keras_initkit.callbacks.measures.directions import DirectionTracker
+from tensorboard_plugin_initkit.record.chunk import Chunk
+from tensorboard_plugin_initkit.record.layout import Layout
+
+
+class Recording(NamedTuple):
+    """Recorded steps, as a capture is read.
+
+    Attributes:
+        chunk: The record.
+        samples: For each variable, elements of its gradient: float32 arrays (n, elements), with 0
+            elements if none are kept.
+    """
+
+    chunk: Chunk
+    samples: list[np.ndarray]
+
+
+class Capture:
+    """Measures each update that is traced or run.
+
+    Args:
+        target: The model and its optimizers.
+        watch: What to measure.
+        arrays: The backend's operations.
+        storage: The backend's place for rows.
+
+    Attributes:
+        several: Whether there are several optimizers. Then a row is what all of them did in one
+            call of the training function, the last update of each; its step is the monitor's.
+        batches_per_update: Number of batches whose gradients make one update.
+        skips: Whether a loss scale can skip updates.
+        steady: Whether the number of updates surely follows from that of batches.
+        writes: Whether this process is to write logs.
+        calls_made: Number of calls of the training function that returned.
+        error: The first exception inside the capture; after it the capture is deaf.
+        functions: Instrumented training functions, kept so that a second `fit` traces nothing.
+    """
+
+    def __init__(self, target: Target, watch: Watch, arrays: Arrays, storage: Storage) -> None:
+        self.functions: dict[tuple[Any, ...], TrainFunction] = {}
+        self.error: Exception | None = None
+        self.calls_made = 0
+        self.several = target.several
+        self.batches_per_update = target.batches_per_update
+        self.skips = target.skips
+        # A loss scale skips updates, and a custom step may make several of a batch, or none.
+        self.steady = target.several or not (target.skips or target.own_step)
+        self.writes = storage.writes
+        self._target = target
+        self._watch = watch
+        self._arrays = arrays
+        self._storage = storage
+        self._recorder = UpdateRecorder(target, watch, arrays, storage)
+        attempt = storage.untraced(self._attempt)
+        self._listeners = [
+            Listener(i, leaf.optimizer, self._recorder, attempt)
+            for i, leaf in enumerate(target.leaves)
+        ]
+        self._losses = Losses(loss_sums(target.model))
+        self._directions = DirectionTracker()
+        self._calls: list[Call] = []
+        self._known_layout: tuple[dict[int, int], list[int], Layout] | None = None
+        self._recorder.meet_variables()
+
+    @property
+    def variables(self) -> list[Any]:
+        """The `keras.Variable`s that are recorded; empty until the model is built."""
+        return self._recorder.watched.variables if self._recorder.watched else []
+
+    @property
+    def capacity(self) -> int:
+        """Number of updates that can be recorded between two reads."""
+        return self._recorder.watched.capacity if self._recorder.watched else 0
+
+    def batches_done(self) -> int:
+        """Return the number of batches whose gradients the optimizers have been given so far."""
+        counts = [self._storage.iterations(leaf.optimizer) for leaf in self._target.leaves]
+        # Several need not be in step, and one that was never used does not count.
+        return min([count for count in counts if count] or [0])
+
+    @contextlib.contextmanager
+    def instrumenting(self) -> Iterator[None]:
+        """Prepare the training function that is made inside the context."""
+        with self.listening(), self._storage.instrumenting():
+            yield
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear the updates that are traced or run inside the context."""
+        self._attempt(self._recorder.meet_variables)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._storage.carrying())
+            for listener in self._listeners:
+                stack.enter_context(listener.listening())
+            yield
+
+    def begin_call(self, call: Call) -> None:
+        """Prepare for a call of the instrumented training function."""
+        self._storage.begin_call(call)
+
+    def end_call(self, call: Call, result: Any) -> None:
+        """Take what the training function has returned."""
+        self.calls_made += 1
+        self._attempt(self._end_call, call, result)
+
+    def read(self) -> Recording:
+        """Take the updates heard since the last read from the device: those that are due."""
+        watched = self._recorder.watched
+        if watched is None:
+            return Recording(Chunk(Layout(()), np.zeros(0, np.int64), {}), [])
+        steps, rows = self._storage.take()
+        numbers = unpack(watched.row, rows)
+        values = dict(numbers.values)
+        if "dead_units" in self._watch.statistics:
+            values["dead_units"] = _all_dead_units(values, watched.unit_sources)
+        totals = numbers.totals | self._totals_of_calls(steps, numbers)
+        due = np.array([bool(self._watch.is_due(int(step))) for step in steps], bool)
+        values = {name: array[due] for name, array in values.items()}
+        samples = [array[due] for array in numbers.samples]
+        if self._watch.sample_size and due.any():
+            values |= self._directions.add(samples)._asdict()
+        heard, layout = self._layout(watched)
+        totals = {name: array[due][:, heard] for name, array in totals.items()}
+        return Recording(Chunk(layout, steps[due], values, totals), samples)
+
+    def _attempt(self, action: Callable[..., None], *args: Any) -> None:
+        """Never let what fails in here reach the training."""
+        if self.error is None:
+            try:
+                action(*args)
+            except Exception as error:
+                self.error = error
+
+    def _end_call(self, call: Call, result: Any) -> None:
+        logs = self._storage.end_call(result)
+        if not self._storage.has_loss:
+            self._losses.hear(call, logs, self._storage.metric)
+        self._calls.append(call)
+
+    def _totals_of_calls(self, steps: np.ndarray, numbers: Numbers) -> dict[str, np.ndarray]:
+        """Return what is known of calls, and so the same for all optimizers."""
+        calls, self._calls = self._calls, []
+        skipped = np.full(len(steps), np.nan, np.float32)
+        for call in calls:
+            skipped[call.covers(steps)] = call.skipped
+        if self._storage.has_loss:
+            losses = self._losses.of_rows(numbers.loss)
+        else:
+            losses = self._losses.of_calls(steps, self._arrays.to_host)
+        count = len(self._target.leaves)
+        totals = {"loss": losses, "skipped": skipped}
+        return {name: np.repeat(array[:, None], count, 1) for name, array in totals.items()}
+
+    def _layout(self, watched: Watched) -> tuple[list[int], Layout]:
+        # Which optimizers there are and whose the variables are shows when they are heard.
+        optimizer_of = self._recorder.optimizer_of
+        if self._known_layout is None or self._known_layout[0] != optimizer_of:
+            heard, layout = make_layout(self._target, watched, self._watch.per, optimizer_of)
+            self._known_layout = dict(optimizer_of), heard, layout
+        return self._known_layout[1:]
+
+
+def _all_dead_units(values: dict[str, np.ndarray], unit_sources: list[str]) -> np.ndarray:
+    """Return dead units as their biases tell, and those that were measured on kernels."""
+    dead = values.get("dead_units", np.full_like(values["norm"], np.nan))
+    are_biases = np.array([source == "bias" for source in unit_sources])
+    return np.where(are_biases, values["zeros"], dead)
