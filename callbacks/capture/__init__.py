@@ -33,7 +33,7 @@ def open_capture(model: Any, watch: Watch) -> Capture:
 
     Args:
         model: A compiled `keras.Model`.
-        watch: What to measure.
+        watch: The request.
 
     Raises:
         ValueError: If the model's optimizers cannot be known yet.

@@ -24,7 +24,7 @@ class Arrays:
         self.reductions = reductions or Reductions()
 
     def handle(self, variable: Any) -> Any:
-        """Return the object by which an optimizer's update knows a `keras.Variable`."""
+        """Return the object in an optimizer's update that stands for a variable."""
         return variable
 
     def weight(self, variable: Any) -> Any:
@@ -53,7 +53,7 @@ class Arrays:
         return ops.take(ops.reshape(array, (-1,)), places, axis=0)
 
     def over_workers(self, values: Any) -> Any:
-        """Take the root mean square over the processes that train together."""
+        """Take the root mean square over the workers."""
         return values
 
     def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
@@ -89,7 +89,7 @@ class Storage:
 
         Args:
             row: float32 (row size,).
-            mine: Mask of the numbers that were heard, if others hear the rest: bool (row size,).
+            mine: Mask of the numbers heard, if others hear the rest: bool (row size,).
             step: Iterations of the optimizer.
         """
         raise NotImplementedError
@@ -99,11 +99,11 @@ class Storage:
         raise NotImplementedError
 
     def iterations(self, optimizer: Any) -> int:
-        """Return the number of batches whose gradients an optimizer has been given."""
+        """Count the batches with gradients given to an optimizer."""
         return int(ops.convert_to_numpy(optimizer._iterations))
 
     def loss_scale(self, leaf: Leaf) -> Any:
-        """Return the factor of the loss; the gradients that are heard no longer have it."""
+        """Return the factor of the loss; it is taken off the gradients before they are heard."""
         if leaf.loss_scale is not None:
             return leaf.loss_scale.dynamic_scale
         return leaf.optimizer.loss_scale_factor or 1.0
@@ -120,7 +120,7 @@ class Storage:
         return result
 
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
-        """Prepare the training function that is made inside the context."""
+        """Prepare the training function made inside the context."""
         return contextlib.nullcontext()
 
     def carrying(self) -> contextlib.AbstractContextManager[None]:
@@ -128,5 +128,5 @@ class Storage:
         return contextlib.nullcontext()
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Keep a function of the step from a compiler that would trace Python's own work."""
+        """Keep a function of the step out of compiled code."""
         return function

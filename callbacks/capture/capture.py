@@ -1,4 +1,4 @@
-"""A capture: what is recorded of a model's training, and read in chunks."""
+"""A capture: the gradients of a model's training, measured and read in chunks."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -33,24 +33,24 @@ class Recording(NamedTuple):
 
 
 class Capture:
-    """Measures each update that is traced or run.
+    """Measures each update of a model.
 
     Args:
         target: The model and its optimizers.
-        watch: What to measure.
+        watch: The request.
         arrays: The backend's operations.
         storage: The backend's place for rows.
 
     Attributes:
-        several: Whether there are several optimizers. Then a row is what all of them did in one
-            call of the training function, the last update of each; its step is the monitor's.
-        batches_per_update: Number of batches whose gradients make one update.
+        several: Whether there are several optimizers. Then a row holds the last update of each
+            in one call of the training function; its step is the monitor's.
+        batches_per_update: Number of batches for one update.
         skips: Whether a loss scale can skip updates.
-        steady: Whether the number of updates surely follows from that of batches.
+        steady: Whether the number of updates surely follows from the number of batches.
         writes: Whether this process is to write logs.
-        calls_made: Number of calls of the training function that returned.
+        calls_made: Number of finished calls of the training function.
         error: The first exception inside the capture; after it the capture is deaf.
-        functions: Instrumented training functions, kept so that a second `fit` traces nothing.
+        functions: Instrumented training functions, kept so a second `fit` traces nothing.
     """
 
     def __init__(self, target: Target, watch: Watch, arrays: Arrays, storage: Storage) -> None:
@@ -81,29 +81,29 @@ class Capture:
 
     @property
     def variables(self) -> list[Any]:
-        """The `keras.Variable`s that are recorded; empty until the model is built."""
+        """Recorded `keras.Variable`s; empty until the model is built."""
         return self._recorder.watched.variables if self._recorder.watched else []
 
     @property
     def capacity(self) -> int:
-        """Number of updates that can be recorded between two reads."""
+        """Greatest number of updates between two reads."""
         return self._recorder.watched.capacity if self._recorder.watched else 0
 
     def batches_done(self) -> int:
-        """Return the number of batches whose gradients the optimizers have been given so far."""
+        """Count the batches with gradients given to the optimizers so far."""
         counts = [self._storage.iterations(leaf.optimizer) for leaf in self._target.leaves]
         # Several need not be in step, and one that was never used does not count.
         return min([count for count in counts if count] or [0])
 
     @contextlib.contextmanager
     def instrumenting(self) -> Iterator[None]:
-        """Prepare the training function that is made inside the context."""
+        """Prepare the training function made inside the context."""
         with self.listening(), self._storage.instrumenting():
             yield
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear the updates that are traced or run inside the context."""
+        """Hear the updates traced or run inside the context."""
         self._attempt(self._recorder.meet_variables)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._storage.carrying())
@@ -116,12 +116,12 @@ class Capture:
         self._storage.begin_call(call)
 
     def end_call(self, call: Call, result: Any) -> None:
-        """Take what the training function has returned."""
+        """Take the result of the training function."""
         self.calls_made += 1
         self._attempt(self._end_call, call, result)
 
     def read(self) -> Recording:
-        """Take the updates heard since the last read from the device: those that are due."""
+        """Move the updates heard since the last read from the device; keep those due."""
         watched = self._recorder.watched
         if watched is None:
             return Recording(Chunk(Layout(()), np.zeros(0, np.int64), {}), [])
@@ -141,7 +141,7 @@ class Capture:
         return Recording(Chunk(layout, steps[due], values, totals), samples)
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
-        """Never let what fails in here reach the training."""
+        """Call a function, and keep its exceptions from the training."""
         if self.error is None:
             try:
                 action(*args)
@@ -155,7 +155,7 @@ class Capture:
         self._calls.append(call)
 
     def _totals_of_calls(self, steps: np.ndarray, numbers: Numbers) -> dict[str, np.ndarray]:
-        """Return what is known of calls, and so the same for all optimizers."""
+        """Return the totals of calls; they are the same for all optimizers."""
         calls, self._calls = self._calls, []
         skipped = np.full(len(steps), np.nan, np.float32)
         for call in calls:
@@ -178,7 +178,7 @@ class Capture:
 
 
 def _all_dead_units(values: dict[str, np.ndarray], unit_sources: list[str]) -> np.ndarray:
-    """Return dead units as their biases tell, and those that were measured on kernels."""
+    """Return dead units by biases, and for layers without one by kernels."""
     dead = values.get("dead_units", np.full_like(values["norm"], np.nan))
     are_biases = np.array([source == "bias" for source in unit_sources])
     return np.where(are_biases, values["zeros"], dead)

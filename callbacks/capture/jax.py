@@ -1,14 +1,14 @@
-"""Capture on the JAX backend: two optimizer variables that exist for one call.
+"""Capture on the JAX backend: two optimizer variables, for one call.
 
-A JAX training step is a pure function: what is to come out of it must be part of its state. For
+A JAX training step is a pure function: its results must be part of its state. For
 a recorded step the optimizer has two variables more, a row of statistics and its step. They are
 handed in with the state, assigned where the update is made (inside any condition: Keras threads
 optimizer variables through it), and taken off the state that comes out. The model's own state
 never holds them, and the rows stay on the device until they are read.
 
-Keras internals: the optimizer's list `_variables`; the model's `_make_function`, which is given
-the compiled step, `_get_state_sharding_spec`, which says on which devices its state is to be, and
-`_jax_state`, which holds the state during an epoch.
+Keras internals: the optimizer's list `_variables`; the model's `_make_function` (compiles the
+step), `_get_state_sharding_spec` (the devices of its state) and `_jax_state` (the state during an
+epoch).
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class _Stored(NamedTuple):
 
 
 class JaxStorage(Storage):
-    """Rows that came out of the training function with the state. See `backend.Storage`."""
+    """Rows, returned by the training function with the state. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -144,7 +144,7 @@ class JaxStorage(Storage):
         return steps[made], rows[made]
 
     def iterations(self, optimizer: Any) -> int:
-        """Return the number of batches whose gradients an optimizer has been given."""
+        """Count the batches with gradients given to an optimizer."""
         model = self._target.model
         if model._jax_state_synced:
             return super().iterations(optimizer)
@@ -182,7 +182,7 @@ class JaxStorage(Storage):
         return step
 
     def _shardings_with_row(self) -> Callable[[], Any]:
-        """Return what says on which devices the state is; in an epoch the variables cannot tell."""
+        """Return a function for the devices of the state; in an epoch the variables are empty."""
         known = vars(self._target.model).get("_get_state_sharding_spec", lambda: self._shardings)
 
         def shardings() -> Any:

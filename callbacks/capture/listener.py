@@ -1,11 +1,11 @@
 """Listening to an optimizer while it updates a model.
 
-Keras internals, methods of `keras.optimizers.Optimizer` that are called once an update:
+Keras internals, methods of `keras.optimizers.Optimizer`, each called once an update:
 
 - `_clip_gradients(grads)`: an update begins; the weights are as yet untouched, the gradients
   unscaled and accumulated;
 - `_all_reduce_sum_gradients(grads_and_vars)`, on TensorFlow alone: is given the clipped
-  gradients of a replica and returns those that are applied;
+  gradients of a replica and returns the applied ones;
 - `_backend_update_step(grads, variables, learning_rate)`: is given the clipped gradients, and
   returns when the update is done.
 """
@@ -20,7 +20,7 @@ from keras_initkit.callbacks.capture.recorded_step import replaced_methods
 
 
 class Recorder(Protocol):
-    """What a listener tells of an update, in this order."""
+    """Receiver of an update: its methods are called in this order."""
 
     def begin(self) -> list[Any]:
         """Return values of the weights before the update."""
@@ -29,11 +29,11 @@ class Recorder(Protocol):
         """Measure the gradients."""
 
     def finish(self, leaf: int, before: list[Any], measured: Measured, learning_rate: Any) -> None:
-        """Take note that the update is done."""
+        """Finish an update."""
 
 
 class _Begun(NamedTuple):
-    """An update that has begun."""
+    """An unfinished update."""
 
     given: Sequence[Any]
     before: list[Any]
@@ -41,12 +41,12 @@ class _Begun(NamedTuple):
 
 
 class Listener:
-    """Hears the updates that one optimizer makes.
+    """Hears the updates of one optimizer.
 
     Args:
         leaf: Number of the optimizer.
         optimizer: The optimizer.
-        recorder: What is told.
+        recorder: The receiver.
         attempt: Calls a function with arguments, and keeps its exceptions from the training.
     """
 
@@ -60,7 +60,7 @@ class Listener:
         self._begun: dict[int, _Begun] = {}
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Hear the updates that are traced or run inside the context."""
+        """Hear the updates traced or run inside the context."""
         attempt, optimizer = self._attempt, self._optimizer
         clip, update = optimizer._clip_gradients, optimizer._backend_update_step
         reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)

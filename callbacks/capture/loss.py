@@ -1,4 +1,4 @@
-"""The loss of recorded steps, from the metric that Keras keeps of it."""
+"""The loss of recorded steps, from Keras's metric of it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def loss_sums(model: Any) -> tuple[Any, Any] | None:
 
 
 class Losses:
-    """Takes the losses of recorded calls out of what the training function returns.
+    """Losses of recorded calls, out of the results of the training function.
 
     Args:
         sums: Variables (total, count) of the model's loss metric, if it has one.
@@ -32,11 +32,11 @@ class Losses:
         self._since_last = LossSinceLast()
 
     def hear(self, call: Call, logs: Any, metric: Callable[[Any], Any]) -> None:
-        """Keep the loss that a call has returned, on the device.
+        """Keep the loss of a call, on the device.
 
         Args:
             call: The call.
-            logs: What it returned: means over the epoch up to now.
+            logs: Its result: means over the epoch up to now.
             metric: Returns the value of a metric's variable now.
         """
         loss = logs.get("loss") if isinstance(logs, dict) else None
@@ -77,7 +77,7 @@ class Losses:
 
 
 class LossSinceLast:
-    """Takes a mean over the epoch up to now apart, into the mean since it was last asked for."""
+    """Turns means over the epoch up to now into means since the last call."""
 
     def __init__(self) -> None:
         self._total = self._count = 0.0
@@ -86,9 +86,9 @@ class LossSinceLast:
         """Return the mean since the last call.
 
         Args:
-            mean: What was logged.
-            total: Sum of which the mean is taken.
-            count: Number that it is divided by.
+            mean: The logged mean.
+            total: Its numerator.
+            count: Its denominator.
         """
         first = self._total, self._count
         if count < first[1] or not np.isfinite(first[0]):  # a new epoch, or nothing to go on from

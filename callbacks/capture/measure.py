@@ -33,10 +33,10 @@ class Gradients(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which gradients of an update are measured, and which of them together, in one stack.
+    """The measured gradients of an update, in groups; each group is measured as one stack.
 
     Attributes:
-        stacks: Groups of places in the list that the optimizer was given.
+        stacks: Groups of places in the optimizer's list of gradients.
         column_stacks: The same as columns.
     """
 
@@ -55,10 +55,10 @@ class Plan(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of an update.
+    """The measurements of an update.
 
     Attributes:
-        plan: What is measured.
+        plan: The measured gradients.
         statistics: Arrays of shape (columns,) by name, in the order of the plan's columns.
         samples: Elements of each variable's gradient; empty if none are kept.
     """
@@ -73,7 +73,7 @@ def make_plan(gradients: Sequence[Any], columns: dict[int, int], arrays: Arrays)
 
     Args:
         gradients: As the optimizer was given them.
-        columns: Column of each place that is recorded.
+        columns: Column of each recorded place.
         arrays: The backend's operations.
     """
     groups: dict[Any, list[int]] = {}
@@ -94,8 +94,8 @@ def measure_gradients(
 
     Args:
         gradients: The gradients.
-        plan: Which of them are measured.
-        watched: What is recorded.
+        plan: The measured ones.
+        watched: The recorded variables and statistics.
         arrays: The backend's operations.
 
     Returns:
@@ -134,7 +134,7 @@ def measure_weights(
     Args:
         before: Values of all recorded variables before the update.
         after: The same after it; empty if the update is not to be measured.
-        plan: Which of them were updated.
+        plan: The updated ones.
         arrays: The backend's operations.
 
     Returns:
@@ -158,13 +158,13 @@ def sample_gradients(
 
     Args:
         gradients: The gradients.
-        plan: Which of them are measured.
+        plan: The measured ones.
         sizes: Number of elements to take of each recorded variable.
         arrays: The backend's operations.
 
     Returns:
         For each recorded variable a float32 array (size,). It is NaN if the variable received no
-        gradient, or a sparse one, which has other elements each time.
+        gradient, or a sparse one: its elements are others each time.
     """
     samples: list[Any] = [np.full(size, np.nan, np.float32) for size in sizes]
     for i, column in zip(plan.places, plan.columns, strict=True):
@@ -190,7 +190,7 @@ def _stacks(tensors: Sequence[Any], groups: Sequence[list[int]], arrays: Arrays)
 
 
 def _dead_units(gradients: Sequence[Any], plan: Plan, unit_sources: Sequence[str]) -> Any:
-    """Return the share of the kernel's columns that are zero, for layers that have no bias."""
+    """Return the share of zero columns in kernels of layers without a bias."""
     return ops.stack(
         [
             _share_of_zero_columns(gradients[i])

@@ -1,4 +1,4 @@
-"""The parts of a model that a capture watches: its optimizers, and what is not trained."""
+"""The parts of a model for a capture: its optimizers, and its frozen layers."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 class Leaf(NamedTuple):
-    """An optimizer that updates variables itself.
+    """An optimizer, holding no other one.
 
     Attributes:
-        name: What tells it from the model's other optimizers; "" if there are none.
+        name: Its name among the model's optimizers; "" for the only one.
         optimizer: It.
-        loss_scale: The `LossScaleOptimizer` that holds it, if one does.
+        loss_scale: The `LossScaleOptimizer` around it, if there is one.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Leaf(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A compiled model, and the optimizers that may update it."""
+    """A compiled model and its optimizers."""
 
     model: Any
     leaves: list[Leaf]
@@ -38,7 +38,7 @@ class Target(NamedTuple):
 
     @property
     def batches_per_update(self) -> int:
-        """Number of batches whose gradients make one update."""
+        """Number of batches for one update."""
         return max(leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves)
 
     @property
@@ -59,7 +59,7 @@ class Target(NamedTuple):
 
 
 def leaf_optimizers(model: Any) -> list[Leaf]:
-    """The optimizers that may update a model: compiled, or attributes of it.
+    """Find the optimizers of a model: the compiled one, and attributes of the model.
 
     Args:
         model: A compiled `keras.Model`.
@@ -83,7 +83,7 @@ def leaf_optimizers(model: Any) -> list[Leaf]:
 
 
 def frozen_layers(model: Any) -> tuple[str, ...]:
-    """Paths of the layers that could be trained and are not, in the model's order."""
+    """Return paths of the frozen layers with weights, in the model's order."""
     return tuple(
         trainable_weights(layer)[0].path.rpartition("/")[0]
         for layer in layers_inside(model)
@@ -92,7 +92,7 @@ def frozen_layers(model: Any) -> tuple[str, ...]:
 
 
 def unit_kernels(model: Any) -> set[int]:
-    """The `id`s of the kernels whose last axis is the layer's units."""
+    """Return the `id`s of the kernels with the layer's units along the last axis."""
     kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
     return {
         id(variable)
@@ -104,7 +104,7 @@ def unit_kernels(model: Any) -> set[int]:
 
 
 def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Optimizers by name, the compiled one last: the others' names say more."""
+    """Yield optimizers by name, the compiled one last: the others' names say more."""
     members = list(vars(model).items())
     inside = [
         (name, member)
@@ -121,7 +121,7 @@ def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _build_choice(optimizer: Any, model: Any) -> None:
-    """Have a function that chooses optimizers be asked now, as the first update would."""
+    """Build a MultiOptimizer now, as the first update would."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if isinstance(optimizer, _MULTI_OPTIMIZER) and not optimizer.built:
         if not model.built:

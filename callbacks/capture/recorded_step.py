@@ -1,9 +1,9 @@
 """Running single training steps through an instrumented copy of `model.train_function`.
 
-Steps that are not recorded run the model's own compiled function, untouched: they cost nothing.
-A recorded step runs a second function, made by the model's own `make_train_function`, which the
-captures listen to while it is traced. It stands in the model's place for one call only, so that
-however training ends, the model is left as it was.
+All other steps run the model's own compiled function, untouched: they cost nothing. A recorded
+step runs a second function, made by the model's own `make_train_function`; the captures listen
+while it is traced. It stands in the model's place for one call only: however training ends, the
+model is left as it was.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ TrainFunction = Callable[..., Any]
 
 
 class Call(NamedTuple):
-    """A call of the training function that is recorded.
+    """A recorded call of the training function.
 
     Attributes:
         first_step: Number of updates before it.
-        last_step: The same, before the last update that it makes.
-        skipped: Number of updates that a loss scale has skipped before it.
+        last_step: The same, before its last update.
+        skipped: Number of updates skipped by a loss scale before it.
     """
 
     first_step: int
@@ -32,21 +32,21 @@ class Call(NamedTuple):
 
 
 class Listener(Protocol):
-    """What a recorded step needs of a capture."""
+    """The part of a capture for a recorded step."""
 
     functions: dict[tuple[Any, ...], TrainFunction]
 
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
-        """Prepare the training function that is made inside the context."""
+        """Prepare the training function made inside the context."""
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Hear the updates that are traced or run inside the context."""
+        """Hear the updates traced or run inside the context."""
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
 
     def end_call(self, call: Call, result: Any) -> None:
-        """Take what it has returned."""
+        """Take its result."""
 
 
 def record_next_step(model: Any, capture: Listener, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Turning the updates that are heard into rows, which are stored on the device."""
+"""Turning updates into rows, stored on the device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,13 +26,13 @@ class UpdateRecorder:
 
     Args:
         target: The model and its optimizers.
-        watch: What to measure.
+        watch: The request.
         arrays: The backend's operations.
         storage: The backend's place for rows.
 
     Attributes:
-        watched: What is measured of the model; None until its variables are known.
-        optimizer_of: For each column that was heard, the number of its optimizer.
+        watched: The recorded variables and statistics; None until the model is built.
+        optimizer_of: For each heard column, the number of its optimizer.
     """
 
     def __init__(self, target: Target, watch: Watch, arrays: Arrays, storage: Storage) -> None:
@@ -78,7 +78,7 @@ class UpdateRecorder:
         return Measured(plan, statistics, samples)
 
     def finish(self, leaf: int, before: list[Any], measured: Measured, learning_rate: Any) -> None:
-        """Store the row of an update that is done."""
+        """Store the row of a finished update."""
         watched, plan, statistics = self._known(), measured.plan, measured.statistics
         if self._target.several and not plan.columns:
             return

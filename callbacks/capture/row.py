@@ -1,4 +1,4 @@
-"""The flat vector that a recorded update is on the device, and what it is on the host."""
+"""A recorded update as a flat vector on the device, and taken apart on the host."""
 
 import functools
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class RowLayout(NamedTuple):
-    """What the numbers of a row are: a table, totals, losses, samples.
+    """The order of a row's numbers: a table, totals, losses, samples.
 
     Attributes:
         variables: Number of variables: rows of the table.
-        statistics: Names of those that are measured: columns of the table.
+        statistics: Names of the measured ones: columns of the table.
         leaves: Number of optimizers; each has a learning rate and a loss scale.
-        has_loss: Whether there are the sum and the count that the mean of the loss is taken of.
+        has_loss: Whether there are the sum and the count of the mean loss.
         samples: Number of sampled gradient elements of each variable.
     """
 
@@ -35,20 +35,20 @@ class RowLayout(NamedTuple):
         return self.table_size + 2 * self.leaves + 2 * self.has_loss + sum(self.samples)
 
     def places(self, statistic: str) -> np.ndarray:
-        """Where the numbers of a statistic are in a row: (variables,)."""
+        """Return the places of a statistic in a row: (variables,)."""
         first = self.statistics.index(statistic)
         return np.arange(self.variables) * len(self.statistics) + first
 
     def loss_scale(self, leaf: int) -> int:
-        """Where the loss scale of an optimizer is in a row."""
+        """Return the place of an optimizer's loss scale in a row."""
         return self.table_size + 2 * leaf + 1
 
     @functools.lru_cache  # noqa: B019 (a layout is a value, and there are few)
     def order(self, columns: tuple[int, ...], leaf: int) -> np.ndarray:
-        """Where the table, totals and losses of a row are in what an update of a leaf yields.
+        """Return indices that gather a row's table, totals and losses from an update's output.
 
-        That is one statistic after the other, each of the variables in `columns`; then learning
-        rate, loss scale, losses; and last NaN, for all that the update does not know.
+        The output is one statistic after the other, each of the variables in `columns`; then
+        learning rate, loss scale, losses; and last NaN, for all numbers unknown to the update.
 
         Returns:
             int32 array (size without samples,).
@@ -63,7 +63,7 @@ class RowLayout(NamedTuple):
         return np.concatenate([table.ravel(), totals.ravel(), losses]).astype(np.int32)
 
     def mask(self, columns: Sequence[int], leaf: int) -> np.ndarray:
-        """Which numbers of a row come from some variables, updated by an optimizer: (size,)."""
+        """Return a mask of the numbers of some variables and their optimizer: bool (size,)."""
         heard = np.isin(np.arange(self.variables), columns)
         return np.concatenate(
             [

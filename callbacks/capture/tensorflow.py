@@ -1,8 +1,8 @@
 """Capture on the TensorFlow backend: a ring buffer of variables, written inside the step.
 
-Variables can be written from inside any control flow that an optimizer's update may stand in
-(the loop of `steps_per_execution`, the branch of a loss scale or of accumulated gradients), with
-XLA and without, and stay on the device until they are read.
+Variables can be written from inside any control flow around an optimizer's update (the loop of
+`steps_per_execution`, the branch of a loss scale or of accumulated gradients), with XLA and
+without, and stay on the device until they are read.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class TensorFlowArrays(Arrays):
         self._has_workers = replicas > 1 and replicas > len(strategy.extended.worker_devices)
 
     def handle(self, variable: Any) -> Any:
-        """Return the backend's variable, with which an optimizer's update goes on."""
+        """Return the object in an optimizer's update that stands for a variable."""
         return variable.value
 
     def weight(self, variable: Any) -> Any:
@@ -62,7 +62,7 @@ class TensorFlowArrays(Arrays):
         return super().stack(list(map(_sum_duplicate_rows, tensors)))
 
     def over_workers(self, values: Any) -> Any:
-        """Take the root mean square over the processes that train together."""
+        """Take the root mean square over the workers."""
         if not self._has_workers:
             return values  # `TensorFlowStorage.take` sees all replicas
         squares = tf.square(tf.cast(values, tf.float64))
@@ -71,7 +71,7 @@ class TensorFlowArrays(Arrays):
 
 
 class TensorFlowStorage(Storage):
-    """A ring buffer of variables, which each replica writes for itself. See `backend.Storage`."""
+    """A ring buffer of variables, one for each replica. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -97,7 +97,7 @@ class TensorFlowStorage(Storage):
             self._count = _replica_variable(np.array(len(self._waiting), np.int64))
 
     def begin_call(self, call: Call) -> None:
-        """Begin a row that several optimizers will write."""
+        """Begin a row, to be written by several optimizers."""
         if not self._target.several:
             return
         self._waiting.append(call.last_step)
@@ -140,7 +140,7 @@ class TensorFlowStorage(Storage):
         return steps[heard], rows[heard]
 
     def iterations(self, optimizer: Any) -> int:
-        """Return the number of batches whose gradients an optimizer has been given."""
+        """Count the batches with gradients given to an optimizer."""
         return int(self._on_replicas(optimizer._iterations.value)[0])
 
     def _on_replicas(self, variable: Any) -> Any:
@@ -149,7 +149,7 @@ class TensorFlowStorage(Storage):
 
 
 def _replica_variable(value: np.ndarray) -> Any:
-    """A variable that each replica writes for itself."""
+    """Make a variable, written by each replica for itself."""
     return tf.Variable(
         value,
         trainable=False,

@@ -58,7 +58,7 @@ class TorchStorage(Storage):
         self._is_new = True
 
     def allocate(self, row: RowLayout, capacity: int) -> None:
-        """Take note of what rows are like."""
+        """Remember the layout of rows."""
         self._row = row
 
     def begin_call(self, call: Call) -> None:
@@ -89,7 +89,7 @@ class TorchStorage(Storage):
         return steps.astype(np.int64), table
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Keep a function of a compiled step out of what is compiled."""
+        """Keep a function of the step out of compiled code."""
         outside = torch.compiler.disable(function)
 
         def call(*args: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a capture is to measure: as it was asked for, and of a model whose variables are known."""
+"""The variables and statistics of a capture: as requested, and of a built model."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ _MOST_ROWS, _MOST_NUMBERS = 64, 2**22
 
 
 class Watch(NamedTuple):
-    """What a capture is to measure.
+    """A request: the variables and statistics to measure.
 
     Attributes:
-        select: Returns those to measure of a list of `keras.Variable`s.
-        statistics: Names of `MEASURED` that are wanted.
+        select: Picks the variables to measure out of a list of `keras.Variable`s.
+        statistics: Names out of `MEASURED`.
         sample_size: Number of elements of each gradient to keep.
         per: "layer", or "variable" to count every variable as a layer.
         is_due: Tells for a step whether it is to be recorded.
@@ -34,15 +34,15 @@ class Watch(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """What is measured of a model.
+    """The recorded variables and statistics of a model.
 
     Attributes:
-        variables: The trainable `keras.Variable`s that are recorded, in the model's order.
+        variables: The recorded trainable `keras.Variable`s, in the model's order.
         unit_sources: For each, where its dead units show: see `columns.unit_sources`.
         row: Layout of an update's numbers.
         replicas: Number of replicas.
-        capacity: Number of updates that can be recorded between two reads.
-        frozen: Paths of the layers that are not trained.
+        capacity: Greatest number of updates between two reads.
+        frozen: Paths of the frozen layers.
     """
 
     variables: list[Any]
@@ -54,11 +54,11 @@ class Watched(NamedTuple):
 
 
 def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> Watched:
-    """Find in a built model what is to be measured.
+    """Find the variables and statistics to measure in a built model.
 
     Args:
         target: The model and its optimizers.
-        watch: What is to be measured.
+        watch: The request.
         replicas: Number of replicas.
         has_loss: Whether rows hold the sums of losses.
     """
@@ -87,16 +87,16 @@ def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> 
 def make_layout(
     target: Target, watched: Watched, per: str, optimizer_of: dict[int, int]
 ) -> tuple[list[int], Layout]:
-    """Name the columns of what was heard.
+    """Name the columns of a record.
 
     Args:
         target: The model and its optimizers.
-        watched: What is measured of it.
+        watched: Its recorded variables.
         per: "layer", or "variable" to count every variable as a layer.
-        optimizer_of: For each column that was heard, the number of its optimizer.
+        optimizer_of: For each heard column, the number of its optimizer.
 
     Returns:
-        Numbers of the optimizers that were heard, and the layout.
+        Numbers of the heard optimizers, and the layout.
     """
     heard = sorted(set(optimizer_of.values())) or [0]
     names = {i: target.leaves[i].name if len(heard) > 1 else "" for i in heard}

@@ -1,1 +1,1 @@
-"""Measures: what is computed of gradients and activations, as pure functions on arrays."""
+"""Measures of gradients and activations: pure functions on arrays."""

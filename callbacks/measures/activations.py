@@ -1,4 +1,4 @@
-"""What the outputs of a layer tell: pure functions on arrays, for any Keras backend."""
+"""Statistics of a layer's outputs: pure functions on arrays, for any Keras backend."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,13 +37,13 @@ def activation_statistics(
 
     Args:
         outputs: Array of shape (batch, …), any float dtype.
-        activation: Name of the activation function that the outputs are values of.
+        activation: Name of the activation function of the outputs.
         unit_axis: Axis of the units: features or channels.
 
     Returns:
         `ActivationStatistics`: `mean` and `std` (population standard deviation) of all outputs,
         not finite where an output is not; `zeros`, the fraction of exact zeros; `dead_units`, the
-        fraction of units that are exactly zero at every sample and position; `saturation`, the
+        fraction of units with exact zeros at every sample and position; `saturation`, the
         fraction of outputs in the flat part of the activation, see `saturation`; `nonfinite`, the
         number of NaN and infinities. Fractions are in [0, 1].
     """
@@ -64,12 +64,12 @@ def activation_statistics(
 
 
 def saturation(outputs: Array, activation: str | None) -> Array:
-    """Fraction of outputs where the slope of an activation is below 1 % of its largest.
+    """Return the fraction of outputs where the slope of an activation is below 1 % of its largest.
 
     The slope is taken from the output itself: 1 - y² for tanh, y (1 - y) for sigmoid, (1 - |y|)²
-    for softsign, so that saturated is
+    for softsign. Saturated is
 
-    - tanh: |y| > .99499, that is |x| > 2.99; sigmoid: y outside (.00251, .99749), |x| > 5.99;
+    - tanh: |y| > .99499, or |x| > 2.99; sigmoid: y outside (.00251, .99749), |x| > 5.99;
     - softsign: |y| > .9, |x| > 9;
     - hard_tanh, hard_sigmoid, sparse_sigmoid, relu6: at either bound, where the slope is 0.
 
@@ -112,7 +112,7 @@ def _fraction(mask: Array) -> Array:
 
 
 def _scaled(values: Array) -> tuple[Array, Array]:
-    """Return x / m and m: max |x|, or 1 if that is no scale."""
+    """Return x / m and m: max |x|, or 1 for want of a scale."""
     largest = ops.max(ops.abs(values))
     usable = ops.logical_and(largest > 0, ops.isfinite(largest))
     scale = ops.where(usable, largest, ops.ones_like(largest))

@@ -38,8 +38,8 @@ def directions(samples: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> D
         before: The same for the records just before; the last `WINDOW` - 1 are used.
 
     Returns:
-        `Directions`. `cosine`: of a gradient and that of the record before, in [-1, 1]; exact for
-        a variable that is sampled whole, else an estimate. `snr`: ‖mean‖² / Σ variance over the
+        `Directions`. `cosine`: of a gradient and the one of the record before, in [-1, 1]; exact
+        for a variable sampled whole, else an estimate. `snr`: ‖mean‖² / Σ variance over the
         last `WINDOW` records; where there is noise alone it is about 1 / `WINDOW`. Both are NaN
         as long as there are too few records, and where a gradient is zero or not finite.
     """

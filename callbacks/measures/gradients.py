@@ -3,12 +3,12 @@
 Every function takes *stacks*: arrays of shape (k, size), each k tensors of one size, flattened.
 One set of operations then serves all the small tensors of a shape, whatever their number.
 
-Gradients of deep networks reach 1e-30 and 1e+30, whose squares are not float32 numbers. Sums are
-taken plainly where that is exact, and otherwise relative to the largest magnitude:
+Gradients of deep networks reach 1e-30 and 1e+30: their squares are not float32 numbers. Sums are
+taken plainly where it is exact, and otherwise relative to the largest magnitude:
 ‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|. Ordinary gradients take the plain way, in fewer passes.
 
-Only what is wanted is computed: next to the training step, a pass over the gradients is what a
-statistic costs. A count of non-finite elements is free: an ordinary sum of squares has none.
+Only wanted statistics are computed: each costs a pass over the gradients, next to the training
+step. A count of non-finite elements is free: an ordinary sum of squares has none.
 The elements are read in `reductions.Reductions` alone.
 """
 
@@ -31,7 +31,7 @@ class _Scaled(NamedTuple):
     Attributes:
         stack: The stack, (k, size).
         scaled: |x| / scale, (k, size).
-        scale: Largest magnitudes, or 1 where that is no scale: (k,).
+        scale: Largest magnitudes, or 1 where it is no scale: (k,).
         largest: Largest magnitudes, (k,).
         mean: Means of |x|, (k,).
         reductions: The backend's way to reduce.
@@ -49,9 +49,9 @@ class _Statistic(NamedTuple):
     """How a statistic is computed.
 
     Attributes:
-        reduction: Name of the reduction that it is made of.
+        reduction: Name of the reduction it is made of.
         plain: Computes it from the reduction and the tensors' sizes, of ordinary gradients.
-        careful: Computes it from a stack with numbers of any size, or that are not finite.
+        careful: Computes it from a stack with numbers of any size, or not finite.
     """
 
     reduction: str
@@ -138,7 +138,7 @@ def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Arra
 
 
 def as_float32(array: Array) -> Array:
-    """Cast to float32, if need be: not even that is free in eager steps."""
+    """Cast to float32, if need be: even a cast to the same type costs in eager steps."""
     if array.dtype == np.float32 or keras.backend.standardize_dtype(array.dtype) == "float32":
         return array
     return ops.cast(array, "float32")
@@ -155,7 +155,7 @@ def _sizes(stacks: Sequence[Array]) -> Array:
 
 
 def _are_ordinary(squares: Array, plain: dict[str, Array]) -> Array:
-    """Check for tensors whose plain statistics are right."""
+    """Check for tensors with right plain statistics."""
     low, high = _ORDINARY
     ordinary = ops.logical_and(squares > low, squares < high)
     # Gradients that are all zero, as a dead layer's, are ordinary.

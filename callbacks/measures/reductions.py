@@ -1,6 +1,6 @@
-"""How stacks of tensors are reduced to a number a tensor, where the time of a statistic goes.
+"""Reductions of stacks of tensors to a number a tensor, where the time of a statistic goes.
 
-`Reductions` is for any Keras backend, `FoldedReductions` for a compiler that vectorizes no long
+`Reductions` is for any Keras backend, `FoldedReductions` for a compiler without vectorized long
 sums.
 """
 
@@ -16,27 +16,26 @@ _FOLD = 16
 
 
 class Reductions:
-    """What the statistics read the elements with: stacks (k, size) -> (Σk,).
+    """Reductions of stacks: (k, size) -> (Σk,). A backend may know better ones.
 
-    A backend may know better. A reduction need not be right where squares are out of range or
-    elements are not finite, except that `squares` must be out of range or NaN there, and
-    `nonzeros` right for finite elements.
+    Where squares leave float32's range or elements are not finite, only `squares` must show it
+    (inf, 0 or NaN), and `nonzeros` be right for finite elements; the others may be wrong.
     """
 
     def squares(self, stacks: Sequence[Array]) -> Array:
-        """Sums of squares. Relative error at most 1e-6 for any size."""
+        """Return sums of squares. Relative error at most 1e-6 for any size."""
         return each_stack(lambda stack: ops.sum(ops.square(stack), axis=1), stacks)
 
     def largest(self, stacks: Sequence[Array]) -> Array:
-        """Largest magnitudes."""
+        """Return largest magnitudes."""
         return each_stack(lambda stack: ops.max(ops.abs(stack), axis=1), stacks)
 
     def magnitudes(self, stacks: Sequence[Array]) -> Array:
-        """Sums of magnitudes."""
+        """Return sums of magnitudes."""
         return each_stack(lambda stack: ops.sum(ops.abs(stack), axis=1), stacks)
 
     def nonzeros(self, stacks: Sequence[Array]) -> Array:
-        """Numbers of elements that are not zero, as float32: exact up to 2²⁴, where it counts."""
+        """Return numbers of nonzero elements, as float32: exact up to 2²⁴, where it counts."""
         # Nearly everywhere the squares are the sum that vectorizes best.
         return self.squares([ops.sign(stack) for stack in stacks])
 
@@ -47,33 +46,33 @@ class Reductions:
         careful: Callable[[Sequence[Array]], tuple[Array, ...]],
         stacks: Sequence[Array],
     ) -> tuple[Array, ...]:
-        """Return `plain` if `ordinary`, which it nearly always is; else `careful(stacks)`."""
+        """Return `plain` if `ordinary`, as nearly always; else `careful(stacks)`."""
         # Separately, not as a table: a branch that hands its inputs through copies nothing.
         return ops.cond(ordinary, lambda: plain, lambda: careful(stacks))
 
 
 class FoldedReductions(Reductions):
-    """For TensorFlow's XLA, on whose CPU backend a long sum is a slow chain of scalars.
+    """For TensorFlow's XLA: on its CPU backend a long sum is a slow chain of scalars.
 
     Each tensor is folded to (16, size/16) and its rows are reduced first, element by element: a
-    vector loop, and more exact. The `abs` between the two steps, which changes nothing, keeps the
+    vector loop, and more exact. The `abs` between the two steps changes nothing, but keeps the
     compiler from merging them; a maximum with 0 would too, but loses NaN outside XLA.
     """
 
     def squares(self, stacks: Sequence[Array]) -> Array:
-        """Sums of squares."""
+        """Return sums of squares."""
         return self._fold(ops.square, ops.sum, stacks)
 
     def largest(self, stacks: Sequence[Array]) -> Array:
-        """Largest magnitudes."""
+        """Return largest magnitudes."""
         return self._fold(ops.abs, ops.max, stacks)
 
     def magnitudes(self, stacks: Sequence[Array]) -> Array:
-        """Sums of magnitudes."""
+        """Return sums of magnitudes."""
         return self._fold(ops.abs, ops.sum, stacks)
 
     def nonzeros(self, stacks: Sequence[Array]) -> Array:
-        """Numbers of elements that are not zero."""
+        """Return numbers of nonzero elements."""
         return self._fold(lambda x: ops.cast(x != 0, "float32"), ops.sum, stacks)
 
     def _fold(

@@ -1,4 +1,4 @@
-"""Reductions of TensorFlow's own, for graphs that are not compiled by XLA."""
+"""Reductions of TensorFlow's own, for graphs not compiled by XLA."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ class GraphReductions(Reductions):
     """
 
     def squares(self, stacks: Sequence[Any]) -> Any:
-        """Sums of squares."""
+        """Return sums of squares."""
         halves = _each(stacks, tf.nn.l2_loss, lambda x: tf.reduce_sum(tf.square(x), axis=1) / 2)
         return 2 * halves
 
     def largest(self, stacks: Sequence[Any]) -> Any:
-        """Largest magnitudes."""
+        """Return largest magnitudes."""
         highest = _each(stacks, tf.reduce_max, lambda x: tf.reduce_max(x, axis=1))
         lowest = _each(stacks, tf.reduce_min, lambda x: tf.reduce_min(x, axis=1))
         return tf.maximum(highest, -lowest)

@@ -28,7 +28,7 @@ class TorchReductions(Reductions):
         return each_stack(lambda x: x.abs().sum(dim=1), stacks)
 
     def nonzeros(self, stacks: Sequence[Any]) -> Any:
-        """Return numbers of elements that are not zero."""
+        """Return numbers of nonzero elements."""
         return self.magnitudes([torch.sign(x) for x in stacks])
 
     def choose(
