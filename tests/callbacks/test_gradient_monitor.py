@@ -371,16 +371,17 @@ def plain_losses():
     return fit(compiled(mlp), epochs=2).history
 
 
-@pytest.mark.parametrize("method", ["_begin", "_hear", "_finish", "read"])
+@pytest.mark.parametrize("method", ["begin", "measure", "finish", "read"])
 def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
     method, monkeypatch, plain_losses
 ):
-    from keras_initkit.callbacks.capture.tensorflow import TensorFlowCapture
+    from keras_initkit.callbacks.capture.capture import Capture
+    from keras_initkit.callbacks.capture.recorder import UpdateRecorder
 
     def fail(*args):
         raise RuntimeError("inside")
 
-    monkeypatch.setattr(TensorFlowCapture, method, fail)
+    monkeypatch.setattr(Capture if method == "read" else UpdateRecorder, method, fail)
     with pytest.warns(UserWarning, match="stops recording, training goes on.*inside") as caught:
         history = fit(compiled(mlp), GradientMonitor(every_n_steps=1), epochs=2)
     assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
