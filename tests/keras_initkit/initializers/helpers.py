@@ -7,58 +7,37 @@ import keras
 import numpy as np
 import pytest
 
+from keras_initkit import initializers as own
 from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
-from keras_initkit.initializers import (
-    ChronoBias,
-    DeltaOrthogonal,
-    Dirac,
-    ForgetGateBias,
-    HeNormal,
-    HeUniform,
-    Identity,
-    KaimingNormal,
-    KaimingUniform,
-    LecunNormal,
-    LecunUniform,
-    Orthogonal,
-    PriorBias,
-    Siren,
-    Sparse,
-    Spectral,
-    VarianceScaling,
-    XavierNormal,
-    XavierUniform,
-    ZerO,
-)
 
 # Each with a shape that it can be called with.
 EACH: list[tuple[Any, tuple[int, ...]]] = [
-    (HeNormal(3, gain="tanh"), (6, 4)),
-    (HeUniform(3, negative_slope=0.25, mode="fan_geo_avg"), (3, 6, 4)),
-    (LecunNormal(3), (6, 4)),
-    (LecunUniform(3, [0], [2, 1], gain=lambda z: 2 * z), (6, 2, 4)),
-    (VarianceScaling(2.0, "fan_out", "untruncated_normal", 3, gain=0.5), (6, 4)),
-    (XavierNormal(3, gain="relu", negative_slope=0.1), (6, 4)),
-    (XavierUniform(3), (6, 4)),
-    (KaimingNormal(0.1, seed=3), (6, 4)),
-    (KaimingUniform(mode="fan_out", nonlinearity="tanh", seed=3), (3, 6, 4)),
-    (Siren(10, seed=3), (6, 4)),
-    (Siren(first=True, seed=3), (6, 4)),
-    (Orthogonal("tanh", 3), (6, 4)),
-    (Orthogonal(gain=lambda z: 2 * z, seed=3, scaled=True), (3, 2, 9)),
-    (DeltaOrthogonal(gain=2, seed=3), (3, 4, 4, 6)),
-    (Sparse(0.5, gain="relu", seed=3), (6, 4)),
-    (Spectral(gain="relu", seed=3), (6, 4)),
-    (Dirac(0.5, groups=2), (3, 2, 4)),
-    (Identity(0.5, gates=2), (3, 8)),
-    (ZerO(gain=0.5), (3, 3, 6)),
-    (PriorBias(0.01), (4,)),
-    (PriorBias([1, 2, 1], "softmax"), (3,)),
-    (ChronoBias(2, 100, seed=3), (8,)),
-    (ChronoBias(2, 100, "gru", seed=3), (2, 6)),
-    (ForgetGateBias(2, 2.5), (8,)),
-    (ForgetGateBias(2, cell="gru"), (6,)),
+    (own.HeNormal(3, gain="tanh"), (6, 4)),
+    (own.HeUniform(3, negative_slope=0.25, mode="fan_geo_avg"), (3, 6, 4)),
+    (own.LecunNormal(3), (6, 4)),
+    (own.LecunUniform(3, [0], [2, 1], gain=lambda z: 2 * z), (6, 2, 4)),
+    (own.VarianceScaling(2.0, "fan_out", "untruncated_normal", 3, gain=0.5), (6, 4)),
+    (own.XavierNormal(3, gain="relu", negative_slope=0.1), (6, 4)),
+    (own.XavierUniform(3), (6, 4)),
+    (own.KaimingNormal(0.1, seed=3), (6, 4)),
+    (own.KaimingUniform(mode="fan_out", nonlinearity="tanh", seed=3), (3, 6, 4)),
+    (own.Siren(10, seed=3), (6, 4)),
+    (own.Siren(first=True, seed=3), (6, 4)),
+    (own.Orthogonal("tanh", 3), (6, 4)),
+    (own.Orthogonal(gain=lambda z: 2 * z, seed=3, scaled=True), (3, 2, 9)),
+    (own.DeltaOrthogonal(gain=2, seed=3), (3, 4, 4, 6)),
+    (own.Sparse(0.5, gain="relu", seed=3), (6, 4)),
+    (own.Spectral(gain="relu", seed=3), (6, 4)),
+    (own.Dirac(0.5, groups=2), (3, 2, 4)),
+    (own.Identity(0.5, gates=2), (3, 8)),
+    (own.ZerO(gain=0.5), (3, 3, 6)),
+    (own.PriorBias(0.01), (4,)),
+    (own.PriorBias([1, 2, 1], "softmax"), (3,)),
+    (own.ChronoBias(2, 100, seed=3), (8,)),
+    (own.ChronoBias(2, 100, "gru", seed=3), (2, 6)),
+    (own.ForgetGateBias(2, 2.5), (8,)),
+    (own.ForgetGateBias(2, cell="gru"), (6,)),
 ]
 NAMES = [f"{i}-{type(initializer).__name__}" for i, (initializer, _) in enumerate(EACH)]
 
@@ -82,13 +61,12 @@ def attention_of(layer: Any, *shape: int) -> Any:
 
 def draw(layer: Any, name: str, initializer: Any) -> tuple[Any, np.ndarray]:
     """Draw a weight of a layer as what it is; return its view and the matrices that it holds."""
-    [own] = [own for own in weights_of(layer, has_rule) if own.variable.path.endswith(name)]
-    variable = own.variable
-    view: Any = view_of_weight(own.owner, variable)
-    weight = initializer.draw(view)
-    assert tuple(weight.shape) == tuple(variable.shape)
-    variable.assign(weight)
-    return view, array(view.to_maps(weight))
+    [weight] = [one for one in weights_of(layer, has_rule) if one.variable.path.endswith(name)]
+    view: Any = view_of_weight(weight.owner, weight.variable)
+    values = initializer.draw(view)
+    assert tuple(values.shape) == tuple(weight.variable.shape)
+    weight.variable.assign(values)
+    return view, array(view.to_maps(values))
 
 
 def assert_variance(values: np.ndarray, variance: float) -> None:
@@ -104,8 +82,3 @@ def assert_orthonormal(matrices: Any, scale: float = 1.0, atol: float = 5e-6) ->
         matrices = np.swapaxes(matrices, -1, -2)
     gram = np.swapaxes(matrices, -1, -2) @ matrices / scale**2
     np.testing.assert_allclose(gram, np.broadcast_to(np.eye(gram.shape[-1]), gram.shape), atol=atol)
-
-
-def wrong(argument: object) -> Any:
-    """Return an argument of a type that is not allowed, for the type checker."""
-    return argument

@@ -82,21 +82,10 @@ def test_seeds_keep_to_keras_contract(initializer, shape):
     np.testing.assert_array_equal(array(copied(shape)), first)
 
 
-SHAPES = [(), (0,), (5,), (0, 3), (3, 0), (2, 0, 3, 4), [2, 3]]
-
-
-@pytest.mark.parametrize(
-    "cls",
-    [
-        cls
-        for cls in dict.fromkeys(type(initializer) for initializer, _ in EACH)
-        if issubclass(cls, initializers.VarianceScaling)
-    ],
-    ids=lambda cls: cls.__name__,
-)
-def test_small_and_empty_shapes_are_drawn(cls):
-    for shape in SHAPES:
-        weights = cls()(shape)
+@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
+def test_small_and_empty_shapes_are_drawn(distribution):
+    for shape in ((), (0,), (0, 3), [2, 3]):
+        weights = initializers.VarianceScaling(distribution=distribution)(shape)
         assert tuple(weights.shape) == tuple(shape)
         assert np.isfinite(array(weights)).all()
 
@@ -110,15 +99,7 @@ def test_the_default_dtype_is_floatx():
 
 
 def test_names_work_in_layers():
-    for name in (
-        "HeNormal",
-        "Orthogonal",
-        "DeltaOrthogonal",
-        "Dirac",
-        "Sparse",
-        "Spectral",
-        "ZerO",
-    ):
+    for name in ("HeNormal", "Orthogonal", "Dirac"):
         layer = layers.Conv2D(4, 3, kernel_initializer=f"keras_initkit>{name}")
         layer.build((None, 4, 4, 4))
         assert isinstance(layer.kernel_initializer, getattr(initializers, name))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.initializers import DeltaOrthogonal, Orthogonal
+from keras_initkit.initializers import DeltaOrthogonal
 from tests.keras_initkit.initializers.helpers import array, assert_orthonormal, built, draw
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -23,7 +23,7 @@ def singular_values(layer, shape):
 
 @pytest.mark.parametrize(
     ("channels", "filters", "taps", "groups"),
-    [(3, 5, 3, 1), (4, 4, 3, 1), (4, 4, 4, 1), (5, 3, 3, 1), (4, 6, (3, 2), 2), (3, 3, 1, 1)],
+    [(3, 5, 3, 1), (4, 4, 4, 1), (5, 3, 3, 1), (4, 6, (3, 2), 2)],
 )
 def test_all_singular_values_of_a_delta_orthogonal_convolution_are_one(
     channels, filters, taps, groups
@@ -34,13 +34,6 @@ def test_all_singular_values_of_a_delta_orthogonal_convolution_are_one(
     count = 25 * min(channels, filters)
     np.testing.assert_allclose(values[:count], 1, atol=1e-5)
     np.testing.assert_allclose(values[count:], 0, atol=1e-5)
-
-
-def test_those_of_an_orthogonal_kernel_are_not():
-    layer = layers.Conv2D(4, 3, padding="same", kernel_initializer=Orthogonal(seed=0))
-    values = singular_values(layer, (5, 5, 4))
-    assert values.max() > 1.3
-    assert values.min() < 0.5
 
 
 def test_delta_orthogonal_takes_a_gain_and_matrices():

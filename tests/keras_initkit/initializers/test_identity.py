@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.initializers import Dirac, Identity, ZerO
-from tests.keras_initkit.initializers.helpers import array, built, draw, wrong
+from tests.keras_initkit.initializers.helpers import array, built, draw
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -72,9 +72,7 @@ def test_dirac_with_groups_and_with_other_numbers_of_channels(rng):
         (lambda: Identity(gates=True), "`gates` must be a positive integer, 1 for a matrix, 3 for"),
         (lambda: Identity(gates=2)((3, 5)), "with outputs a multiple of gates=2. Received: shape="),
         (lambda: Identity()((3, 3, 3)), "Received: shape=(3, 3, 3). For convolutions use Dirac."),
-        (lambda: Dirac(wrong("x")), "`gain` must be a finite number, the factor of all weights."),
-        (lambda: Identity(math.nan), "Received: gain=nan"),
-        (lambda: ZerO(wrong(True)), "Received: gain=True"),
+        (lambda: ZerO(math.nan), "`gain` must be a finite number, the factor of all weights."),
     ],
 )
 def test_arguments_are_checked(make, message):

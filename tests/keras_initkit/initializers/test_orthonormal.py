@@ -8,22 +8,12 @@ import pytest
 from keras_initkit.initializers.orthonormal import orthonormal_columns
 from tests.keras_initkit.initializers.helpers import assert_orthonormal
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.numpy_alone
 
 
 @pytest.mark.parametrize(
     "shape",
-    [
-        (5000, 1, 1),
-        (5000, 3, 3),
-        (3, 130, 130),
-        (1, 400, 100),
-        (2, 100, 400),
-        (7, 9, 1),
-        (7, 1, 9),
-        (0, 3, 2),
-        (2, 0, 3),
-    ],
+    [(500, 1, 1), (500, 3, 3), (2, 130, 130), (1, 100, 400), (7, 9, 1), (0, 3, 2), (2, 0, 3)],
     ids=str,
 )
 def test_orthonormal_matrices_are_those_of_a_qr_decomposition(rng, shape):

@@ -8,16 +8,14 @@ import pytest
 
 from keras_initkit.initializers import Spectral
 from keras_initkit.initializers.spectral import largest_singular_values
-from tests.keras_initkit.initializers.helpers import array, attention_of, built, draw, wrong
+from tests.keras_initkit.initializers.helpers import array, attention_of, built, draw
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 layers = keras.layers
 
 
-@pytest.mark.parametrize(
-    "shape", [(60, 40), (3, 3, 8, 100), (1, 7), (600, 520), (513, 513)], ids=str
-)
+@pytest.mark.parametrize("shape", [(60, 40), (3, 3, 8, 100), (1, 7), (520, 600)], ids=str)
 def test_the_largest_singular_value_is_set(shape):
     values = array(Spectral(gain=2.0, seed=1)(shape)).reshape(-1, shape[-1])
     rows, columns = values.shape
@@ -51,8 +49,3 @@ def test_an_embedding_has_vectors_of_the_length_of_the_gain():
     lengths = np.linalg.norm(maps[0], axis=1)
     assert lengths.max() == pytest.approx(math.sqrt(2 * 32), rel=1e-5)
     assert lengths.min() > 0.4 * lengths.max()
-
-
-def test_a_gain_is_checked():
-    with pytest.raises(ValueError, match="`gain` must be a positive number, the name of an"):
-        Spectral(gain=wrong([1]))

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from typing import Any
 
 import keras
@@ -24,21 +25,11 @@ from tests.keras_initkit.initializers.helpers import array, assert_variance, att
 
 layers = keras.layers
 
-CLASSES = (
-    HeNormal,
-    HeUniform,
-    LecunNormal,
-    LecunUniform,
-    VarianceScaling,
-    XavierNormal,
-    XavierUniform,
-)
-each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 # Keras hands the axes of an EinsumDense kernel to its initializer from 3.15 on.
 KERAS_GIVES_AXES = "input_axes" in inspect.signature(keras.initializers.VarianceScaling).parameters
 with_axes = pytest.mark.skipif(not KERAS_GIVES_AXES, reason="this Keras gives EinsumDense no axes")
 
-DENSE, CONV, WIDE = (300, 500), (3, 3, 64, 128), (1000, 40)
+DENSE, CONV = (300, 500), (3, 3, 64, 128)
 
 
 @pytest.mark.parametrize(
@@ -46,24 +37,14 @@ DENSE, CONV, WIDE = (300, 500), (3, 3, 64, 128), (1000, 40)
     [
         (XavierUniform(1), DENSE, 2 / 800),
         (XavierUniform(1, gain=3.0), CONV, 9 * 2 / (576 + 1152)),
-        (XavierUniform(1, gain="tanh"), WIDE, 2.536178 * 2 / 1040),
-        (XavierNormal(1, gain=0.5), CONV, 0.25 * 2 / (576 + 1152)),
         (XavierNormal(1, gain="relu", negative_slope=0.5), DENSE, 1.6 * 2 / 800),
-        (HeUniform(1, mode="fan_out"), DENSE, 2 / 500),
         (HeUniform(1, negative_slope=0.1), CONV, 2 / 1.01 / 576),
         (HeNormal(1), DENSE, 2 / 300),
-        (HeNormal(1, mode="fan_out"), CONV, 2 / 1152),
-        (HeNormal(1, gain="leaky_relu"), WIDE, 2 / 1.04 / 1000),
-        (HeNormal(1, gain="gelu", mode="fan_avg"), DENSE, 2.351714 / 400),
         (HeNormal(1, gain=keras.activations.gelu), DENSE, 2.351714 / 300),
         (LecunUniform(1, gain="selu"), CONV, 1 / 576),
-        (LecunNormal(1), WIDE, 1 / 1000),
         (LecunNormal(1, gain=2.0), DENSE, 4 / 300),
-        (VarianceScaling(seed=1), DENSE, 1 / 300),
         (VarianceScaling(3.0, gain="tanh", seed=1), DENSE, 3 * 2.536178 / 300),
-        (VarianceScaling(mode="fan_avg", seed=1), DENSE, 1 / 400),
         (VarianceScaling(mode="fan_geo_avg", seed=1), DENSE, 1 / math.sqrt(150_000)),
-        (VarianceScaling(2.0, distribution="uniform", seed=1), DENSE, 2 / 300),
         (VarianceScaling(2.0, distribution="untruncated_normal", seed=1), DENSE, 2 / 300),
         (VarianceScaling(input_axes=[1], output_axes=[0], seed=1), DENSE, 1 / 500),
         (VarianceScaling(seed=keras.random.SeedGenerator(1)), DENSE, 1 / 300),
@@ -85,8 +66,6 @@ TRUNCATION = 0.87962566103423978
     [
         (VarianceScaling(distribution="uniform", seed=2), stats.uniform(-1, 2), math.sqrt(3)),
         (VarianceScaling(seed=2), stats.truncnorm(-2, 2, scale=0.5), 2 / TRUNCATION),
-        (HeNormal(2, gain=1.0), stats.truncnorm(-2, 2, scale=0.5), 2 / TRUNCATION),
-        (LecunUniform(2), stats.uniform(-1, 2), math.sqrt(3)),
         (VarianceScaling(distribution="untruncated_normal", seed=2), stats.norm, 1.0),
     ],
 )
@@ -131,13 +110,14 @@ def test_gains_scales_and_fans_scale_the_same_numbers(
     np.testing.assert_allclose(unit * math.sqrt(fan), reference, rtol=1e-5, atol=1e-6)
 
 
-@each_class
-def test_half_precision_keeps_the_variance(cls: Any) -> None:
+@pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
+def test_half_precision_keeps_the_variance(distribution: str) -> None:
+    initializer = VarianceScaling(distribution=distribution, seed=4)
     for dtype in ("float16", "bfloat16", "float64"):
-        assert_variance(array(cls(seed=4, gain=1.0)((200, 200), dtype=dtype)), 1 / 200)
+        assert_variance(array(initializer((200, 200), dtype=dtype)), 1 / 200)
 
 
-@each_class
+@pytest.mark.parametrize("cls", [HeNormal, LecunUniform, VarianceScaling, XavierNormal])
 def test_a_default_config_has_the_default_arguments(cls: Any) -> None:
     parameters = inspect.signature(cls).parameters
     assert cls().get_config() == {name: item.default for name, item in parameters.items()}
@@ -146,8 +126,6 @@ def test_a_default_config_has_the_default_arguments(cls: Any) -> None:
 def test_a_callable_gain_is_kept_as_its_number() -> None:
     initializer = HeNormal(gain=lambda x: keras.ops.tanh(x) * 2.0)
     assert initializer.get_config()["gain"] == pytest.approx(1.592537 / 2, abs=1e-6)
-    half: Any = np.float32(0.5)
-    assert HeNormal(gain=half).get_config()["gain"] == 0.5
 
 
 def kernels(layer: Any) -> list[np.ndarray]:
@@ -161,11 +139,10 @@ def test_attention_gets_the_variance_of_its_true_fans() -> None:
         lambda initializer: layers.MultiHeadAttention(8, 32, kernel_initializer=initializer),
         lambda initializer: layers.GroupQueryAttention(32, 8, 2, kernel_initializer=initializer),
     ):
-        for cls in (LecunNormal, LecunUniform, VarianceScaling):
-            query, key, value, output = kernels(attention_of(make(cls()), 5, 128))
-            for kernel in (query, key, value):
-                assert_variance(kernel, 1 / 128)
-            assert_variance(output, 1 / (8 * 32))
+        query, key, value, output = kernels(attention_of(make(LecunNormal()), 5, 128))
+        for kernel in (query, key, value):
+            assert_variance(kernel, 1 / 128)
+        assert_variance(output, 1 / (8 * 32))
 
 
 @pytest.mark.skipif(KERAS_GIVES_AXES, reason="this Keras gives EinsumDense its axes")
@@ -181,7 +158,6 @@ def test_attention_without_axes_gets_the_variance_of_its_shapes() -> None:
 @pytest.mark.parametrize(
     ("equation", "output_shape", "inputs", "fan_in", "fan_out"),
     [
-        ("abc,cd->abd", (None, 500), (3, 300), 300, 500),
         ("abc,cde->abde", (None, 8, 64), (3, 300), 300, 512),
         ("abcd,cde->abe", (None, 500), (3, 8, 64), 512, 500),
     ],
@@ -200,33 +176,12 @@ def test_einsum_kernels_get_the_variance_of_their_axes(
 
 
 def test_kernels_of_one_layer_differ_without_a_seed() -> None:
-    for cls in (HeUniform, VarianceScaling):
-        layer = layers.MultiHeadAttention(8, 32, kernel_initializer=cls())
-        query, key, value, _ = kernels(attention_of(layer, 5, 128))
-        both = layers.Bidirectional(layers.LSTM(8, kernel_initializer=cls()))
-        forward, _, backward, _ = kernels(built(both, 5, 16))
-        for one, other in [(query, key), (query, value), (key, value), (forward, backward)]:
-            assert (one != other).mean() > 0.99
-
-
-@pytest.mark.parametrize("policy", ["float16", "mixed_bfloat16"])
-def test_layers_of_every_policy_run(policy: str) -> None:
-    def options(*names: str) -> dict[str, Any]:
-        return {"dtype": policy, **{f"{name}_initializer": HeNormal() for name in names}}
-
-    sequence = np.random.default_rng(0).standard_normal((2, 6, 16)).astype("float32")
-    lstm = layers.LSTM(4, **options("kernel", "recurrent"))
-    outputs = [
-        layers.EinsumDense("abc,cd->abd", (None, 8), **options("kernel"))(sequence),
-        layers.SeparableConv1D(4, 3, **options("depthwise", "pointwise"))(sequence),
-        layers.Bidirectional(lstm, dtype=policy)(sequence),
-        layers.MultiHeadAttention(2, 8, **options("kernel"))(sequence, sequence),
-        layers.GroupQueryAttention(8, 4, 2, **options("kernel"))(sequence, sequence),
-    ]
-    for output in outputs:
-        values = array(output)
-        assert np.isfinite(values).all()
-        assert values.std() > 0
+    layer = layers.MultiHeadAttention(8, 32, kernel_initializer=HeUniform())
+    query, key, value, _ = kernels(attention_of(layer, 5, 128))
+    both = layers.Bidirectional(layers.LSTM(8, kernel_initializer=VarianceScaling()))
+    forward, _, backward, _ = kernels(built(both, 5, 16))
+    for one, other in [(query, key), (query, value), (key, value), (forward, backward)]:
+        assert (one != other).mean() > 0.99
 
 
 class Late(keras.layers.Layer):
@@ -254,33 +209,19 @@ def test_an_initializer_can_be_made_while_a_model_is_traced() -> None:
     assert_variance(array(model.late.kernel), 2.536178 / 4 / 200)
 
 
-@each_class
-def test_arguments_are_checked(cls: Any) -> None:
-    parameters = inspect.signature(cls).parameters
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"scale": 0}, r"`scale` must be a finite number above 0, the factor of .*: scale=0"),
-        ({"scale": "x"}, r"`scale` must be .* Received: scale='x'"),
-        ({"gain": -1.0}, r"`gain` must be positive and finite\. Received: gain=-1\.0"),
-        ({"gain": 0}, r"`gain` must be positive .* use keras\.initializers\.Zeros\(\)"),
-        ({"gain": "rleu"}, r"`gain` must be .*Received: gain='rleu'.*gelu, "),
-        ({"gain": "softmax"}, r"`gain` must be .*must act on each element alone"),
-        ({"gain": None}, r"`gain` must be a positive number, the name of .*gain=None"),
-        (
-            {"gain": "relu", "negative_slope": "0.1"},
-            r"`negative_slope` must be a finite number, or None\. Received",
-        ),
-        (
-            {"gain": "tanh", "negative_slope": 0.1},
-            r"`negative_slope` must be None unless gain=",
-        ),
-        ({"mode": "fan"}, r'`mode` must be one of "fan_in", "fan_out", .*mode=\'fan\''),
-        ({"mode": None}, r"`mode` must be one of .*Received: mode=None"),
-        ({"distribution": "gauss"}, r'`distribution` must be one of "uniform", .*=\'gauss\''),
-        ({"distribution": None}, r"`distribution` must be one of .*Received: distribution=None"),
-        ({"seed": "one"}, r"`seed` argument should be an instance of"),
-        ({"input_axes": [0]}, r"must be given together, or not at all\. Received: input_axes"),
-    ]
-    for arguments, message in cases:
-        if arguments.keys() <= parameters.keys():
-            with pytest.raises(ValueError, match=message):
-                cls(**arguments)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VarianceScaling(0), "`scale` must be a finite number above 0, the factor of the"),
+        (lambda: VarianceScaling(mode="fan"), '`mode` must be one of "fan_in", "fan_out", "fan_a'),
+        (lambda: HeUniform(mode="fan"), '`mode` must be one of "fan_in", "fan_out", "fan_a'),
+        (lambda: VarianceScaling(distribution="gauss"), '`distribution` must be one of "uniform",'),
+        (lambda: LecunNormal(gain=0), "`gain` must be positive and finite. Received: gain=0. For"),
+        (lambda: XavierUniform(gain="tanh", negative_slope=0.1), "`negative_slope` must be None"),
+        (lambda: VarianceScaling(seed="one"), "`seed` argument should be an instance of"),
+        (lambda: LecunNormal(None, [0]), "must be given together, or not at all. Received: input"),
+    ],
+)
+def test_arguments_are_checked(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()

@@ -19,12 +19,6 @@ from keras_initkit.theory.gains import (
     gaussian_moments,
 )
 
-# On the other backends many functions of keras.ops answer in float32.
-IN_FLOAT64 = keras.config.backend() == "tensorflow"
-# Some activations hold float32 constants in TensorFlow too, such as leaky_relu's 0.2.
-TOLERANCE = 1e-8 if IN_FLOAT64 else 1e-6
-SLOPE_TOLERANCE = 1e-8 if IN_FLOAT64 else 1e-5
-
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -49,14 +43,6 @@ def _line(slope: float, offset: float = 0.0) -> tuple[Any, Any]:
     return (lambda x: slope * x + offset, lambda x: slope)
 
 
-def _exponential_unit(alpha: float, scale: float = 1.0) -> Formula:
-    below = (
-        lambda x: scale * alpha * math.expm1(x),
-        lambda x: scale * alpha * math.exp(x),
-    )
-    return _piecewise((0.0,), below, _line(scale))
-
-
 def _sigmoid(x: float) -> float:
     return float(special.expit(x))
 
@@ -71,9 +57,14 @@ FORMULAS = {
     "relu": _piecewise((0.0,), _line(0.0), _line(1.0)),
     "relu6": _piecewise((0.0, 6.0), _line(0.0), _line(1.0), _line(0.0, 6.0)),
     "leaky_relu": _piecewise((0.0,), _line(0.2), _line(1.0)),
-    "elu": _exponential_unit(1.0),
-    "celu": _exponential_unit(1.0),
-    "selu": _exponential_unit(SELU_ALPHA, SELU_SCALE),
+    "selu": _piecewise(
+        (0.0,),
+        (
+            lambda x: SELU_SCALE * SELU_ALPHA * math.expm1(x),
+            lambda x: SELU_SCALE * SELU_ALPHA * math.exp(x),
+        ),
+        _line(SELU_SCALE),
+    ),
     "gelu": Formula(
         lambda x: x * float(special.ndtr(x)),
         lambda x: float(special.ndtr(x)) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
@@ -81,30 +72,16 @@ FORMULAS = {
     "silu": Formula(lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) * (1 + x * (1 - _sigmoid(x)))),
     "mish": Formula(lambda x: x * math.tanh(np.logaddexp(0.0, x)), _mish_slope),
     "softplus": Formula(lambda x: float(np.logaddexp(0.0, x)), _sigmoid),
-    "log_sigmoid": Formula(lambda x: -float(np.logaddexp(0.0, -x)), lambda x: _sigmoid(-x)),
     "softsign": Formula(lambda x: x / (1 + abs(x)), lambda x: (1 + abs(x)) ** -2, (0.0,)),
     "tanh": Formula(math.tanh, lambda x: 1 - math.tanh(x) ** 2),
     "sigmoid": Formula(_sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
-    "hard_sigmoid": _piecewise((-3.0, 3.0), _line(0.0), _line(1 / 6, 0.5), _line(0.0, 1.0)),
     "hard_silu": _piecewise(
         (-3.0, 3.0),
         _line(0.0),
         (lambda x: x * (x / 6 + 0.5), lambda x: x / 3 + 0.5),
         _line(1.0),
     ),
-    "hard_tanh": _piecewise((-1.0, 1.0), _line(0.0, -1.0), _line(1.0), _line(0.0, 1.0)),
     "exponential": Formula(math.exp, math.exp),
-    "squareplus": Formula(
-        lambda x: (x + math.sqrt(x * x + 4)) / 2, lambda x: (1 + x / math.sqrt(x * x + 4)) / 2
-    ),
-    "sparse_plus": _piecewise(
-        (-1.0, 1.0),
-        _line(0.0),
-        (lambda x: (x + 1) ** 2 / 4, lambda x: (x + 1) / 2),
-        _line(1.0),
-    ),
-    "sparse_sigmoid": _piecewise((-1.0, 1.0), _line(0.0), _line(0.5, 0.5), _line(0.0, 1.0)),
-    "tanh_shrink": Formula(lambda x: x - math.tanh(x), lambda x: math.tanh(x) ** 2),
     "soft_shrink": _piecewise((-0.5, 0.5), _line(1.0, 0.5), _line(0.0), _line(1.0, -0.5)),
     "hard_shrink": _piecewise((-0.5, 0.5), _line(1.0), _line(0.0), _line(1.0)),
 }
@@ -140,31 +117,22 @@ def test_moments_agree_with_adaptive_quadrature_and_gains_keep_them(name: str) -
         mean = _expectation(value, variance, kinks)
         second_moment = _expectation(lambda x: value(x) ** 2, variance, kinks)
         passed = _expectation(lambda x: slope(x) ** 2, variance, kinks)
-        scale = max(1.0, second_moment)
-        assert moments[:2] == pytest.approx((mean, second_moment), abs=TOLERANCE * scale, rel=0)
-        tolerance = SLOPE_TOLERANCE * scale
-        assert moments.derivative_second_moment == pytest.approx(passed, abs=tolerance, rel=0)
+        error = 1e-8 * max(1.0, second_moment)
+        assert moments == pytest.approx((mean, second_moment, passed), abs=error, rel=0)
         kept = forward_gain(name, variance) ** 2 * second_moment / variance
-        assert kept == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-5)
+        assert kept == pytest.approx(1, abs=1e-6)
         if passed:
-            got = backward_gain(name, variance) ** 2 * passed
-            assert got == pytest.approx(1, abs=1e-6 if IN_FLOAT64 else 1e-3)
+            assert backward_gain(name, variance) ** 2 * passed == pytest.approx(1, abs=1e-6)
 
 
-def test_a_gain_keeps_a_variance_above_zero() -> None:
-    with pytest.raises(ValueError, match="`variance` must be above 0"):
-        forward_gain("sigmoid", 0.0)
-
-
-@pytest.mark.parametrize("variance", [1e-20, 1e-6, 1.0, 4.0, 9.0])
+@pytest.mark.parametrize("variance", [1e-20, 1.0, 9.0])
 def test_exponential_has_the_moments_of_a_lognormal(variance: float) -> None:
     moments = gaussian_moments("exponential", variance)
     expected = (math.exp(variance / 2), math.exp(2 * variance), math.exp(2 * variance))
-    rel = 1e-6 if IN_FLOAT64 else 1e-3
-    assert moments == pytest.approx(expected, rel=rel)
+    assert moments == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("frequency", [0.5, 3.0, 30.0])
+@pytest.mark.parametrize("frequency", [0.5, 30.0])
 def test_sine_has_its_closed_form(frequency: float) -> None:
     moments = gaussian_moments(lambda x: np.sin(frequency * np.asarray(x)))
     damping = math.exp(-2 * frequency**2)
@@ -211,13 +179,12 @@ def test_kinks_and_jumps_off_the_grid_cost_what_is_documented(kink: float) -> No
     assert step.second_moment == pytest.approx(above, abs=2e-3)
 
 
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "elu", "softsign", "gelu"])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softsign"])
 def test_moments_at_variance_zero_are_the_limit(name: str) -> None:
     value, slope, _ = FORMULAS[name]
     expected = (value(0.0), value(0.0) ** 2, slope(0.0) ** 2)
-    tolerance = 1e-8 if IN_FLOAT64 else 1e-3
-    assert gaussian_moments(name, 0.0) == pytest.approx(expected, abs=tolerance)
-    assert gaussian_moments(name, 1e-24) == pytest.approx(expected, abs=tolerance)
+    assert gaussian_moments(name, 0.0) == pytest.approx(expected, abs=1e-8)
+    assert gaussian_moments(name, 1e-24) == pytest.approx(expected, abs=1e-8)
 
 
 def test_a_kink_at_zero_counts_half_on_each_side_at_variance_zero() -> None:
@@ -232,6 +199,7 @@ def test_a_saturated_activation_is_right_at_large_variances() -> None:
     assert moments.derivative_second_moment == pytest.approx(4 / 3 * density, rel=1e-5)
 
 
+@pytest.mark.backends("tensorflow", "jax", "torch")
 def test_an_activation_may_be_written_in_any_way() -> None:
     def with_ops(x: Any) -> Any:
         return x * 0.5 * (1 + keras.ops.erf(x / math.sqrt(2)))
@@ -239,44 +207,15 @@ def test_an_activation_may_be_written_in_any_way() -> None:
     def with_numpy(x: Any) -> Any:
         return np.asarray(x) * special.ndtr(np.asarray(x))
 
-    for function in (
-        with_ops,
-        with_numpy,
-        keras.activations.gelu,
-        keras.layers.Activation("gelu"),
-    ):
+    keras.config.set_dtype_policy("mixed_bfloat16")  # changes no gain
+    for function in (with_ops, with_numpy, keras.activations.gelu, "gelu"):
         assert forward_gain(function) == pytest.approx(1.533530, abs=1e-6)
 
 
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="calls TensorFlow")
 def test_an_activation_may_be_written_in_tensorflow() -> None:
-    import tensorflow as tf
-
+    tf = pytest.importorskip("tensorflow")
     moments = gaussian_moments(tf.function(tf.nn.relu6))
     assert moments == pytest.approx(gaussian_moments("relu6"), abs=1e-12)
-
-
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="calls TensorFlow")
-def test_a_gain_can_be_computed_inside_a_trace() -> None:
-    import tensorflow as tf
-
-    gains = []
-
-    @tf.function
-    def trace(x: Any) -> Any:
-        gains.append(gain(lambda z: keras.ops.tanh(z) * 2.0))
-        return x
-
-    trace(tf.zeros(2))
-    assert gains == [pytest.approx(1.592537 / 2, abs=1e-6)]
-
-
-def test_precision_policies_do_not_touch_a_gain() -> None:
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        assert forward_gain(lambda x: keras.ops.tanh(x)) == pytest.approx(1.592537, abs=1e-6)
-    finally:
-        keras.config.set_dtype_policy("float32")
 
 
 def test_a_negative_slope_has_its_closed_form() -> None:
@@ -284,11 +223,6 @@ def test_a_negative_slope_has_its_closed_form() -> None:
         expected = math.sqrt(2 / (1 + slope**2))
         assert gain("relu", slope) == gain("leaky_relu", slope)
         assert gain("relu", slope) == pytest.approx(expected, rel=1e-15)
-
-
-def test_a_negative_slope_agrees_with_the_integral() -> None:
-    moments = gaussian_moments(lambda x: keras.ops.leaky_relu(x, 0.3))
-    assert gain("leaky_relu", 0.3) == pytest.approx(moments.second_moment**-0.5, abs=1e-7)
     assert gain("leaky_relu") == pytest.approx(gain("relu", 0.2), abs=1e-7)
 
 
@@ -302,32 +236,17 @@ def test_a_number_stands_for_itself(number: Any) -> None:
 @pytest.mark.parametrize(
     ("things", "message"),
     [
-        ([0, -1.0, math.nan, math.inf, np.float64(-2)], r"be positive and finite\. Received"),
-        (
-            [None, True, [1.0], {"a": 1}],
-            r"be a positive number, the name of .* Received: gain=",
-        ),
-        (
-            ["rleu", "get", "serialize", "threshold"],
-            r"be .*Received: gain='\w+'.*celu, elu, .*tanh_shrink",
-        ),
-        (
-            ["softmax", "log_softmax", "sparsemax", "glu", keras.ops.sum],
-            r"must act on each element alone .* softmax",
-        ),
+        ([0, -1.0, math.nan, math.inf], r"be positive and finite\. Received"),
+        ([None, True, [1.0]], r"be a positive number, the name of .* Received: gain="),
+        (["rleu", "get", "threshold"], r"be .*Received: gain='\w+'.*celu, elu, .*tanh_shrink"),
+        (["softmax", "glu", keras.ops.sum], r"must act on each element alone .* softmax"),
         ([lambda x: x - keras.ops.mean(x)], "must act on each element alone"),
         (
             [lambda x: x * keras.random.uniform(keras.ops.shape(x), dtype="float64")],
             "must act on each element alone",
         ),
-        (
-            [keras.ops.log, lambda x: 1 / np.abs(np.asarray(x)) ** 500, lambda x: x * math.nan],
-            r"must be finite: it is not at -?\d",
-        ),
-        (
-            [lambda x: np.exp(np.asarray(x) ** 2 / 4)],
-            r"must grow slowly enough for E f\(z\)² to ex",
-        ),
+        ([keras.ops.log, lambda x: x * math.nan], r"must be finite: it is not at -?\d"),
+        ([lambda x: np.exp(np.asarray(x) ** 2 / 4)], r"must grow slowly enough for E f\(z\)² to"),
         ([lambda x: 0.0 * x], "must not be zero everywhere"),
     ],
     ids=["number", "type", "name", "axis", "mean", "random", "finite", "growth", "zero"],
@@ -349,19 +268,16 @@ def test_an_activation_is_known_by_name() -> None:
         backward_gain(keras.ops.sign)
 
 
-@pytest.mark.parametrize("variance", [-1.0, math.nan, "1"])
-def test_a_variance_is_finite_and_not_negative(variance: Any) -> None:
+def test_a_variance_is_finite_and_not_negative() -> None:
     with pytest.raises(ValueError, match=r"`variance` must be a finite number of 0 or more"):
-        gaussian_moments("relu", variance)
+        gaussian_moments("relu", -1.0)
+    with pytest.raises(ValueError, match="`variance` must be above 0"):
+        forward_gain("sigmoid", 0.0)
 
 
-@pytest.mark.parametrize("slope", ["0.1", math.inf, True])
-def test_a_negative_slope_is_a_number(slope: Any) -> None:
+def test_a_negative_slope_is_a_number_and_belongs_to_a_relu() -> None:
     with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number, or None"):
-        gain("relu", slope)
-
-
-@pytest.mark.parametrize("other", [1.0, "tanh", keras.activations.relu])
-def test_a_negative_slope_belongs_to_a_relu(other: Any) -> None:
-    with pytest.raises(ValueError, match=r'`negative_slope` must be None unless gain="relu"'):
-        gain(other, 0.1)
+        gain("relu", math.inf)
+    for other in (1.0, "tanh", keras.activations.relu):
+        with pytest.raises(ValueError, match=r'`negative_slope` must be None unless gain="relu"'):
+            gain(other, 0.1)
