@@ -55,7 +55,6 @@ def _report(options: argparse.Namespace) -> int:
 
     write_report(
         logs.histories,
-        {name: history.findings for name, history in logs.histories.items()},
         options.output,
         statistic=options.statistic,
         title=options.title,

@@ -45,7 +45,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
     )
     bands = judge_columns(history, bins) if len(history) and "signal" in history else None
     figure = draw_grid(grid, look, history, colours, bands)
-    _mark(figure, view.findings, history.layers, layers)
+    _mark(figure, history.findings, history.layers, layers)
     return figure
 
 

@@ -70,7 +70,6 @@ model.fit(x, y, callbacks=[GradientMonitor("runs/first")])</pre>"""
 
 def write_report(
     histories: Mapping[str, GradientHistory],
-    findings: Mapping[str, Sequence[Finding]] | None,
     path: str | os.PathLike[str],
     *,
     statistic: str = "rms",
@@ -82,7 +81,6 @@ def write_report(
 
     Args:
         histories: Records, by the names of their runs.
-        findings: Findings, by the names of the runs.
         path: File to write.
         statistic: Statistic of the maps and lines.
         title: Shown above.
@@ -93,7 +91,7 @@ def write_report(
         OSError: If the file cannot be written.
         ValueError: If `statistic` or `theme` is not as described.
     """
-    html = report_html(histories, findings or {}, statistic, title, notes, theme)
+    html = report_html(histories, statistic, title, notes, theme)
     Path(path).write_text(html, encoding="utf-8")
 
 
@@ -135,7 +133,6 @@ def _place(key: str) -> str:
 
 def report_html(
     histories: Mapping[str, GradientHistory],
-    findings: Mapping[str, Sequence[Finding]],
     statistic: str,
     title: str,
     notes: Sequence[str],
@@ -146,10 +143,10 @@ def report_html(
     recorded = {name: history for name, history in histories.items() if len(history)}
     body = [f"<p>{as_html(note)}</p>" for note in notes]
     if recorded:
-        body.append(_findings_section(findings, {name: i for i, name in enumerate(recorded)}))
+        body.append(_findings_section(histories, {name: i for i, name in enumerate(recorded)}))
         body.append(_DEPTH + charts.add("player", recorded, View()))
         for i, (name, history) in enumerate(recorded.items()):
-            view = View(statistic, columns=_columns(history), findings=findings.get(name, ()))
+            view = View(statistic, columns=_columns(history))
             body.append(_run_section(charts, i, name, history, view))
         body.append(_difference_section(charts, recorded, statistic))
     body += [_empty_section(name) for name in histories if name not in recorded]
@@ -176,9 +173,9 @@ def _library() -> str:
     return str(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render())
 
 
-def _findings_section(findings: Mapping[str, Sequence[Finding]], runs: Mapping[str, int]) -> str:
+def _findings_section(histories: Mapping[str, GradientHistory], runs: Mapping[str, int]) -> str:
     """Write all findings in order of steps, with links to their runs."""
-    rows = [(run, finding) for run, found in findings.items() for finding in found]
+    rows = [(run, finding) for run, history in histories.items() for finding in history.findings]
     if not rows:
         return "<h2>Findings</h2><p>The log holds no findings.</p>"
     rows.sort(key=lambda row: row[1].rank)

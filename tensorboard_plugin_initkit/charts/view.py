@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from tensorboard_plugin_initkit.charts.binning import How
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Histories = Mapping[str, GradientHistory]
@@ -29,7 +28,6 @@ class View:
         limits: Ends of the colour scale of a map; by default those of the statistic.
         smoothing: Of lines, as TensorBoard's for scalars: at least 0 and less than 1. Logarithms
             are averaged where the axis is logarithmic.
-        findings: Marked on a map.
         title: Shown above.
     """
 
@@ -41,7 +39,6 @@ class View:
     columns: int = 800
     limits: tuple[float, float] | None = None
     smoothing: float = 0.0
-    findings: Sequence[Finding] = ()
     title: str = ""
 
 

@@ -32,14 +32,12 @@ class Log:
 
     Attributes:
         run: Its run in TensorBoard.
-        history: Its records.
-        findings: Its findings.
+        history: Its records and findings.
         notes: Sentences on its gaps.
     """
 
     run: Run
     history: GradientHistory
-    findings: Sequence[Finding]
     notes: Sequence[str]
 
 
@@ -58,7 +56,7 @@ def overview(log: Log) -> dict[str, Any]:
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
         "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _statistics(history)],
-        "findings": [_describe(finding) for finding in log.findings],
+        "findings": [_describe(finding) for finding in history.findings],
         "notes": list(log.notes),
     }
 
@@ -127,7 +125,6 @@ def _view(parameters: ChartParameters, logs: Sequence[Log], layers: list[str] | 
         min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
         parameters.limits,
         parameters.smoothing,
-        logs[0].findings,
     )
 
 

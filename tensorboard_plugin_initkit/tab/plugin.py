@@ -137,10 +137,10 @@ class InitkitPlugin(TabPlugin):
     def _load(self, run: Run) -> payloads.Log:
         history, notes = self._experiment.history(run), self._experiment.notes(run)
         try:
-            findings = self._experiment.findings(run)
+            history.findings = self._experiment.findings(run)
         except LogError as error:  # the history can be looked at without
-            findings, notes = [], [*notes, str(error)]
-        return payloads.Log(run, history, findings, notes)
+            notes = [*notes, str(error)]
+        return payloads.Log(run, history, notes)
 
 
 @contextlib.contextmanager

@@ -466,7 +466,8 @@ def test_smoothed_lines_have_what_was_recorded_behind_them(history):
 
 def test_findings_are_marked_on_the_map(history):
     finding = Finding("vanishing", "layer_2", 35, "It vanishes.")
-    source = source_with(plot(history, findings=[finding]), "message")
+    history.findings = [finding]
+    source = source_with(plot(history), "message")
     assert (source["step"], source["layer"], source["message"]) == ([35], [2], ["It vanishes."])
 
 
@@ -475,9 +476,10 @@ def test_findings_are_marked_where_their_layer_is_shown():
     kinds = ("c", "a", "m/b", "", "gone")  # "a" stands for its variables
     findings = [Finding(kind, kind, 0, "") for kind in kinds]
     history = history_of(np.ones((3, 4)), layers)
-    source = data(plot(history, findings=findings), "findings")
+    history.findings = findings
+    source = data(plot(history), "findings")
     assert (source["kind"], source["layer"]) == (["c", "a", "m/b", "", "gone"], [3, 0, 2, 0, 0])
-    chart = plot(history, findings=findings, layers=["a/bias", "c"])
+    chart = plot(history, layers=["a/bias", "c"])
     source = data(chart, "findings")
     assert (source["kind"], source["layer"]) == (["c", "a", "", "gone"], [1, 0, 0, 0])
 

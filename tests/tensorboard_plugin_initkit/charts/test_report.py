@@ -48,7 +48,9 @@ class Page(HTMLParser):
 
 
 def report(path, histories, findings=None, **options):
-    write_report(histories, findings or {}, path, **options)
+    for run, history in histories.items():
+        history.findings = (findings or {}).get(run, [])
+    write_report(histories, path, **options)
     html = path.read_text(encoding="utf-8")
     return html, Page(html)
 
@@ -98,7 +100,7 @@ def test_findings_come_in_the_order_of_steps_with_their_evidence(tmp_path):
         "a": [Finding("exploding", "b", 20, "Second.", {"ratio": 12345.678})],
         "b": [Finding("large_updates", "", 10, "First.")],
     }
-    histories = {"a": history_of(np.ones((3, 4)))}
+    histories = {name: history_of(np.ones((3, 4))) for name in "ab"}
     html, page = report(tmp_path / "r.html", histories, findings)
     assert page.text.index("First.") < page.text.index("Second.")
     assert "ratio = 1.235e+04" in page.text
@@ -110,6 +112,7 @@ def test_findings_come_in_the_order_of_steps_with_their_evidence(tmp_path):
 def test_a_finding_leads_to_its_run(tmp_path):
     findings = {name: [Finding("vanishing", "", 7, "It vanishes.")] for name in ("b", "gone")}
     histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b", "c")}
+    histories["gone"] = GradientHistory()  # without a record
     html, page = report(tmp_path / "r.html", histories, findings)
     assert page.references == ["#run-1"]
     assert '<a href="#run-1">b</a>' in html
@@ -134,10 +137,8 @@ def test_two_runs_are_compared_where_they_can_be(tmp_path, others, compared):
 
 def test_hostile_names_are_text_in_a_report(tmp_path):
     findings = [Finding(name, name, 0, name, {name: 1}) for name in HOSTILE]
-    history = history_of(np.ones((3, len(HOSTILE))), HOSTILE)
-    html, page = report(
-        tmp_path / "r.html", dict.fromkeys(HOSTILE[:3], history), {HOSTILE[0]: findings}
-    )
+    histories = {name: history_of(np.ones((3, len(HOSTILE))), HOSTILE) for name in HOSTILE[:3]}
+    html, page = report(tmp_path / "r.html", histories, {HOSTILE[0]: findings})
     assert page.tags <= {
         *("html", "head", "meta", "title", "style", "script", "body", "h1", "h2", "p"),
         *("table", "thead", "tbody", "tr", "th", "td", "div", "section", "details", "summary"),

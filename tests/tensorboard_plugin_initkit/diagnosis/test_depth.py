@@ -145,8 +145,8 @@ def test_every_view_says_the_same_word_of_any_profile():
 def test_a_report_says_the_same_word_in_its_map_profile_and_findings(name):
     profile = PROFILES[name]
     history = steady(profile)
-    found = judge(history)
-    html = report_html({"run": history}, {"run": found}, "signal", "Title", [], "light")
+    history.findings = found = judge(history)
+    html = report_html({"run": history}, "signal", "Title", [], "light")
     word = expected_word(profile)
     cells = re.findall(r"<td>(vanishing|exploding)</td>", html)
     assert cells == [word] * len(found)

@@ -109,7 +109,7 @@ class TensorBoard:
             RuntimeError: If it does not, with what it said.
         """
         try:
-            eventually(lambda: self.read("data/environment"))
+            eventually(lambda: self.read("data/environment"), 3 * SECONDS)
         except (AssertionError, OSError) as error:
             text = self.output.read_text()
             raise RuntimeError(f"TensorBoard does not answer. It said:\n{text}") from error
