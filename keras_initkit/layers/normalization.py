@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,14 +13,7 @@ from keras_initkit.adapt.reading import read_statistics
 from keras_initkit.adapt.shards import Engine
 from keras_initkit.anatomy.tf_data import is_in_tf_data
 from keras_initkit.checks import check_choice
-from keras_initkit.layers.scaling import (
-    METHODS,
-    FloatArray,
-    compute_scaling,
-    describe_problems,
-    find_rest,
-    spread_shape,
-)
+from keras_initkit.layers.scaling import METHODS, compute_scaling, describe_problems, find_rest
 from keras_initkit.user_warnings import warn_user
 
 
@@ -111,8 +103,8 @@ class Normalization(keras.layers.Normalization):
         self.method = method
         self.feature_range = (low, high)
         self._moments: Any = None
-        # A mean as rounded to the variables' dtype, and what rounding left of it.
-        self._rest: tuple[FloatArray, FloatArray] | None = None
+        # A mean as rounded to the variables' dtype and what rounding left of it, in `mean`'s shape.
+        self._rest: Any = None
 
     @property
     def moments(self) -> Any:
@@ -215,11 +207,11 @@ class Normalization(keras.layers.Normalization):
             warn_user(f"Layer {self.name!r}: {problem}")
         self.adapt_mean.assign(scaling.location.reshape(shape))
         self.adapt_variance.assign(np.square(scaling.scale).reshape(shape))
-        held = np.asarray(keras.ops.convert_to_numpy(self._live_statistics()[0]), np.float64)
-        rest = find_rest(scaling, held.ravel())
-        self._rest = None if rest is None else (held.reshape(shape), rest.reshape(shape))
-        self._moments = moments
         self.finalize_state()
+        held = np.asarray(keras.ops.convert_to_numpy(self.mean), np.float64)
+        rest = find_rest(scaling, held.ravel())
+        self._rest = None if rest is None else (held, rest.reshape(held.shape))
+        self._moments = moments
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         """Add a weight that mixed precision leaves alone: a variance overflows float16."""
@@ -228,18 +220,21 @@ class Normalization(keras.layers.Normalization):
 
     def finalize_state(self) -> None:
         """Refresh the constants that `tf.data.Dataset.map` uses."""
-        if self.input_mean is not None or not self.built:
-            return
-        self.mean, self.variance = self._live_statistics()
+        super().finalize_state()
+        if self.input_mean is None and self.built:  # Keras has cast them to the compute dtype
+            self.mean, self.variance = self._live_statistics()
 
     def build(self, input_shape: Any) -> None:
         """Create the weights, or the constants of given statistics, for a shape of inputs."""
         super().build(input_shape)
         if self.input_mean is not None and input_shape is not None:
             # Keras has rounded them to the compute dtype.
+            shape = tuple(self.mean.shape)
+            kept = [shape[axis] for axis in kept_axes(self.axis, shape)]
             self.mean, self.variance = (
                 keras.ops.convert_to_tensor(
-                    _spread(given, self.axis, input_shape), self.variable_dtype
+                    np.broadcast_to(keras.ops.convert_to_numpy(given), kept).reshape(shape),
+                    self.variable_dtype,
                 )
                 for given in (self.input_mean, self.input_variance)
             )
@@ -273,11 +268,6 @@ class Normalization(keras.layers.Normalization):
 
     def transform(self, inputs: Any, invert: bool) -> Any:
         """Normalize values of the built layer's shape, or undo it, whatever the layer does."""
-        if self.mean is None:
-            raise ValueError(
-                "The layer must be built before it is called inside a data pipeline. "
-                "Received: a layer that is not. Call `layer.build(input_shape)` first."
-            )
         ops = self.backend.numpy
         mean, variance, rest = self._choose_statistics()
         inputs = self.backend.core.convert_to_tensor(inputs)
@@ -293,10 +283,7 @@ class Normalization(keras.layers.Normalization):
         return self.backend.core.cast(outputs, self.compute_dtype)
 
     def _choose_statistics(self) -> tuple[Any, Any, Any]:
-        """Return mean, variance and the rest of the mean (or `None`) to compute with.
-
-        They are in the shape of the inputs and in the variables' dtype.
-        """
+        """Return mean, variance and the rest of the mean (or `None`), in the variables' dtype."""
         native = self.backend.name == keras.backend.backend()
         if self.input_mean is None and native and not is_in_tf_data():
             mean, variance = self._live_statistics()
@@ -307,22 +294,15 @@ class Normalization(keras.layers.Normalization):
             return mean, variance, None
         ops = self.backend.numpy
         rounded, rest = (
-            self.backend.core.convert_to_tensor(
-                x.reshape(self._spread_shape()), self.variable_dtype
-            )
-            for x in self._rest
+            self.backend.core.convert_to_tensor(x, self.variable_dtype) for x in self._rest
         )
         # It is of no other mean: the weights may have been set since.
         return mean, variance, ops.where(ops.equal(mean, rounded), rest, ops.zeros_like(rest))
 
     def _live_statistics(self) -> tuple[Any, Any]:
         """Return the weights as they are now, for compiled functions to read at each run."""
-        shape = self._spread_shape()
+        shape = tuple(self.mean.shape)
         return tuple(keras.ops.reshape(w, shape) for w in (self.adapt_mean, self.adapt_variance))
-
-    def _spread_shape(self) -> list[int]:
-        """Return the shape in which statistics broadcast to the inputs."""
-        return spread_shape(self.axis, self.get_build_config()["input_shape"])
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
         """Check the shape of data against that of the built layer."""
@@ -337,18 +317,10 @@ class Normalization(keras.layers.Normalization):
             )
 
 
-def _spread(statistic: Any, axis: Sequence[int], input_shape: Sequence[int | None]) -> Any:
-    """Bring a given mean or variance into the shape in which it broadcasts to the inputs."""
-    shape = spread_shape(axis, input_shape)
-    array = np.asarray(keras.ops.convert_to_numpy(statistic))
-    kept = [shape[place] for place in kept_axes(axis, tuple(input_shape))]
-    return np.broadcast_to(array, kept).reshape(shape)
-
-
 def _drop_leading_ones(statistic: Any, rank: int) -> Any:
     """Give a statistic as another layer has it, `(1, features)`, the shape `(features,)`."""
     shape = np.shape(statistic)
-    extra = len(shape) - rank
-    if extra > 0 and all(size == 1 for size in shape[:extra]):
-        return np.reshape(keras.ops.convert_to_numpy(statistic), shape[extra:])
-    return statistic
+    extra = max(0, len(shape) - rank)
+    if not extra or any(size != 1 for size in shape[:extra]):
+        return statistic
+    return np.reshape(keras.ops.convert_to_numpy(statistic), shape[extra:])

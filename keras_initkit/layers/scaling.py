@@ -9,15 +9,13 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.adapt.intake import kept_axes
-
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 METHODS = ("standard", "min_max")
 
-# Steps of the type of computation, in standard deviations of a feature, that are worth a
-# warning: rounding then adds 3 % to the deviations.
+# Distances of neighbouring numbers of the type at a feature's mean, in its standard deviations,
+# that are worth a warning: rounding then adds 3 % to the deviations.
 _COARSE = 0.1
 # An error of the mean, in standard deviations, that is worth an operation.
 _REST_THAT_SHOWS = 1e-4
@@ -42,17 +40,10 @@ class Scaling(NamedTuple):
 def compute_scaling(
     moments: Any, dtype: str, method: str = "standard", feature_range: Sequence[float] = (0, 1)
 ) -> Scaling:
-    """Compute location and scale of features.
-
-    Args:
-        moments: A `Moments`, with extremes for "min_max".
-        dtype: Type of numbers for the location and the square of the scale.
-        method: "standard": mean and standard deviation; "min_max": `feature_range` is the result
-            of the smallest and the largest value.
-        feature_range: Pair of numbers `(low, high)`.
+    """Compute location and scale of features from `Moments`, for "min_max" with extremes.
 
     Raises:
-        ValueError: If the type can't hold them.
+        ValueError: If `dtype` can't hold the location and the square of the scale.
     """
     limits = ml_dtypes.finfo(dtype)
     if method == "standard":
@@ -79,17 +70,6 @@ def compute_scaling(
     return Scaling(location, scale, moments.constant, is_flat)
 
 
-def measure_steps(scaling: Scaling, dtype: str) -> FloatArray:
-    """Return the distance of neighbouring numbers at each location, in units of the scale.
-
-    It is 0 where there is no scale.
-    """
-    limits = ml_dtypes.finfo(dtype)
-    magnitudes = np.maximum(np.abs(scaling.location), float(limits.tiny))
-    steps = 2 ** np.floor(np.log2(magnitudes)) * float(limits.eps)
-    return np.divide(steps, scaling.scale, out=np.zeros_like(steps), where=scaling.scale > 0)
-
-
 def describe_problems(
     scaling: Scaling, dtype: str, method: str, names: Callable[[BoolArray], str]
 ) -> Iterator[str]:
@@ -109,7 +89,10 @@ def describe_problems(
             f"in {dtype}; they are shifted only: {names(flat)}. Use another method, or multiply "
             "them by a constant."
         )
-    steps = measure_steps(scaling, dtype)
+    steps = np.zeros(flat.shape)
+    varies = scaling.scale > 0
+    steps[varies] = np.spacing(np.abs(scaling.location[varies]).astype(dtype))
+    steps[varies] /= scaling.scale[varies]
     coarse = steps > _COARSE
     if coarse.any() and dtype != "float64":
         yield (
@@ -125,9 +108,3 @@ def find_rest(scaling: Scaling, rounded: FloatArray) -> FloatArray | None:
     # A constant must come out as exactly 0.
     rest = np.where(scaling.scale > 0, scaling.location - rounded, 0.0)
     return rest if (np.abs(rest) > _REST_THAT_SHOWS * scaling.scale).any() else None
-
-
-def spread_shape(axis: Sequence[int], input_shape: Sequence[int | None]) -> list[int]:
-    """Return the shape of inputs with 1 in place of the sizes of all axes but the kept ones."""
-    keep = kept_axes(axis, tuple(input_shape))
-    return [int(size or 0) if place in keep else 1 for place, size in enumerate(input_shape)]

@@ -49,7 +49,7 @@ def choose_inputs(
 
 
 def _select(argument: str, selector: Any, inputs: Ports) -> list[Port]:
-    """Select inputs; each selector of a list must select one."""
+    """Select inputs. Each selector of a list must select one."""
     check_selector(argument, selector)
     selected: set[Port] = set()
     for part in selector if isinstance(selector, list) else [selector]:

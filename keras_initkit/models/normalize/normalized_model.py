@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_initkit.layers.normalization import Normalization
+from keras_initkit.models.normalize.ports import Ports
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
@@ -16,11 +17,6 @@ class NormalizedModel(keras.Model):
 
     Outputs of a `Normalization(invert=True)` are compared with their targets on the scale before
     it; others as they are. `with_normalization` makes it.
-
-    Args:
-        inputs: Symbolic inputs.
-        outputs: Symbolic outputs.
-        name: Optional name.
     """
 
     def compute_loss(
@@ -46,11 +42,9 @@ class NormalizedModel(keras.Model):
     def _normalize_targets(self, y: Any, layers: list[Any]) -> Any:
         """Normalize targets in all the forms known to Keras, which checks them later."""
         if isinstance(y, Mapping):
-            by_name = dict(zip(self.output_names, layers, strict=True))
-            if isinstance(self.output, Mapping):
-                order = keras.tree.flatten({key: key for key in self.output})
-                by_name |= dict(zip(order, layers, strict=True))
-            return {key: _normalize(by_name.get(key), value) for key, value in y.items()}
+            ports = Ports(self.output, "y").by_name
+            named = {name: port.operation for name, port in ports.items()}
+            return {key: _normalize(named.get(key), value) for key, value in y.items()}
         if not isinstance(y, (tuple, list)):
             return _normalize(layers[0], y) if len(layers) == 1 else y
         if len(y) != len(layers):  # those of outputs without a loss may be left out
@@ -65,12 +59,10 @@ def _normalize(layer: Any, value: Any) -> Any:
     """Return values on the scale before a layer, if that undoes a normalization."""
     if value is None or not (isinstance(layer, Normalization) and layer.invert):
         return value
-    ops = keras.ops
-    value = ops.convert_to_tensor(value)
+    value = keras.ops.convert_to_tensor(value)
     # As losses do, which take targets (rows,) for outputs (rows, 1).
-    missing = len(layer.get_build_config()["input_shape"]) - len(value.shape)
-    if missing == 1:
-        return ops.squeeze(layer.transform(ops.expand_dims(value, -1), False), -1)
-    if missing == -1:
-        return ops.expand_dims(layer.transform(ops.squeeze(value, -1), False), -1)
+    missing = len(layer.mean.shape) - len(value.shape)
+    if abs(missing) == 1:
+        fit = keras.ops.expand_dims if missing == 1 else keras.ops.squeeze
+        value = fit(value, -1)
     return layer.transform(value, False)

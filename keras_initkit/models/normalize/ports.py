@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,13 @@ class Port:
         name: The key in a dict; else the name of the input, or of the layer that makes the output.
         tensor: The symbolic tensor.
         operation: The layer or operation that makes it.
+        label: The name of its data, for messages: "`data`" or "`data['age']`".
     """
 
     name: str
     tensor: Any
     operation: Any
+    label: str
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -46,37 +48,30 @@ class Port:
         return self.dtype.startswith(("float", "bfloat"))
 
 
-class Ports:
+class Ports(list[Port]):
     """All inputs or all outputs of a model, in order.
 
     Args:
         structure: Symbolic tensors as the model has them: one, or a list, tuple or dict.
+        argument: Name of the argument that holds their data.
+
+    Attributes:
+        are_named: True if data go by names: in a dict, or for several ports.
+        by_name: The ports by their names, and by those of the layers that make them.
     """
 
-    def __init__(self, structure: Any) -> None:
+    def __init__(self, structure: Any, argument: str) -> None:
         self.structure = structure
         self.is_dict = isinstance(structure, Mapping)
-        if self.is_dict:
-            named = list(structure.items())
-        else:
-            named = [(find_maker(tensor).name, tensor) for tensor in keras.tree.flatten(structure)]
-        self._ports = [Port(name, tensor, find_maker(tensor)) for name, tensor in named]
-        self.names = [port.name for port in self._ports]
-
-    def __iter__(self) -> Iterator[Port]:
-        return iter(self._ports)
-
-    def __len__(self) -> int:
-        return len(self._ports)
-
-    @property
-    def are_named(self) -> bool:
-        """True if data go by names: in a dict, or for several ports."""
-        return self.is_dict or len(self) > 1
-
-    def label(self, argument: str, port: Port) -> str:
-        """Return the name of a port's data, for messages: "`data`" or "`data['age']`"."""
-        return f"`{argument}[{port.name!r}]`" if self.are_named else f"`{argument}`"
+        tensors = list(structure.values()) if self.is_dict else keras.tree.flatten(structure)
+        makers = [find_maker(tensor) for tensor in tensors]
+        self.names = list(structure) if self.is_dict else [maker.name for maker in makers]
+        self.are_named = self.is_dict or len(tensors) > 1
+        for name, tensor, maker in zip(self.names, tensors, makers, strict=True):
+            label = f"`{argument}[{name!r}]`" if self.are_named else f"`{argument}`"
+            self.append(Port(name, tensor, maker, label))
+        self.by_name = {port.operation.name: port for port in self}
+        self.by_name |= {port.name: port for port in self}
 
     def pack(self, values: list[Any]) -> Any:
         """Put one value for each port into the model's structure."""
@@ -111,6 +106,6 @@ def read_ports(model: Any) -> tuple[Ports, Ports]:
             f"`model` must have symbolic inputs. Received: {model.name!r} of type "
             f"{type(model).__name__}, which has none. {advice}"
         )
-    if isinstance(model, keras.Sequential):  # its own attributes are of its calls
-        return Ports(model.inputs[0]), Ports(model.outputs[0])
-    return Ports(model.input), Ports(model.output)
+    is_stack = isinstance(model, keras.Sequential)  # whose own attributes are of its calls
+    ends = (model.inputs[0], model.outputs[0]) if is_stack else (model.input, model.output)
+    return Ports(ends[0], "data"), Ports(ends[1], "targets")

@@ -30,31 +30,29 @@ def find_sources(targets: Any, outputs: Ports) -> dict[Port, Source]:
         ValueError: If they do not fit the outputs.
     """
     given = _assign(targets, outputs)
-    given = {name: x for name, x in given.items() if x is not None and x is not False}
-    sources = {port: _read_source(given[port.name]) for port in outputs if port.name in given}
+    sources = {
+        port: _read_source(given[port])
+        for port in outputs
+        if port in given and given[port] is not None and given[port] is not False
+    }
     for port in sources:
         _check_output(port)
     return sources
 
 
-def _assign(targets: Any, outputs: Ports) -> dict[str, Any]:
-    """Assign targets to outputs, by the outputs' names."""
-    if targets is None:
-        return {}
+def _assign(targets: Any, outputs: Ports) -> dict[Port, Any]:
     if isinstance(targets, Mapping):
-        known = {port.operation.name: port.name for port in outputs}
-        known |= {name: name for name in outputs.names}
-        unknown = [name for name in targets if name not in known]
+        unknown = [name for name in targets if name not in outputs.by_name]
         if unknown:
             raise ValueError(
                 f"`targets` must name outputs of the model. Received: {list_few(unknown)}. The "
                 f"outputs are {list_few(outputs.names)}."
             )
-        return {known[name]: source for name, source in targets.items()}
-    if targets is True or len(outputs) == 1:
-        return dict.fromkeys(outputs.names, targets)
+        return {outputs.by_name[name]: source for name, source in targets.items()}
+    if targets is None or targets is True or len(outputs) == 1:
+        return dict.fromkeys(outputs, targets)
     if isinstance(targets, (tuple, list)) and len(targets) == len(outputs):
-        return dict(zip(outputs.names, targets, strict=True))
+        return dict(zip(outputs, targets, strict=True))
     raise ValueError(
         f"`targets` must be a dict or list for the {len(outputs)} outputs "
         f"{list_few(outputs.names)}. Received: targets of type {type(targets).__name__}. Pass "

@@ -84,13 +84,11 @@ def with_normalization(
             expression, a function of the `InputLayer`, a list of these (any may hold) or a tuple
             (all must).
         exclude: Inputs to leave alone, likewise.
-        mask_value: Steps with this value in all features do not count; for inputs only.
-        nan: `"error"`; `"ignore"`, to leave NaN and missing values out; or `"propagate"`.
-            Defaults to `"error"`.
-        steps: Number of batches to read. Defaults to `None`: all.
-        max_rows: Number of rows to read. Defaults to `None`: all.
-        verbose: 1 to show progress, 0 not to, `"auto"` to show it when it takes more than 5 s.
-            Defaults to `"auto"`.
+        mask_value: As for `Normalization.adapt()`; for inputs only.
+        nan: As for `Normalization.adapt()`, like `steps`, `max_rows` and `verbose`.
+        steps: Number of batches to read.
+        max_rows: Number of rows to read.
+        verbose: Display of progress.
         name: Name of the new model. Defaults to that of `model` with `normalized_` before it.
 
     Returns:
@@ -125,7 +123,7 @@ def _wrap(model: Any, inputs: Ports, outputs: Ports, results: dict[Port, Result]
     taken = {model.name, *inputs.names}
     # Outputs keep the names by which losses and metrics go.
     output_names = [_find_unused(port.operation.name, taken) for port in outputs]
-    raw = [_copy_input(port) for port in inputs]
+    raw = [keras.Input(**port.operation.get_config() | {"name": port.name}) for port in inputs]
     normalized = list(raw)
     for index, port in enumerate(inputs):
         if port in results:
@@ -141,18 +139,6 @@ def _wrap(model: Any, inputs: Ports, outputs: Ports, results: dict[Port, Result]
         undone.append(layer(prediction))
     make = NormalizedModel if any(port in results for port in outputs) else keras.Model
     return make(inputs.pack(raw), outputs.pack(undone), name=name)
-
-
-def _copy_input(port: Port) -> Any:
-    layer, tensor = port.operation, port.tensor
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype=tensor.dtype,
-        sparse=layer.sparse,
-        ragged=layer.ragged,
-        optional=layer.optional,
-        name=port.name,
-    )
 
 
 def _make_normalization(

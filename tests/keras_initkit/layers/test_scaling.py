@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,8 +14,6 @@ from keras_initkit.layers.scaling import (
     compute_scaling,
     describe_problems,
     find_rest,
-    measure_steps,
-    spread_shape,
 )
 from keras_initkit.statistics.moments import Moments
 
@@ -88,16 +85,6 @@ def test_statistics_that_are_to_be_nan_are_in_range():
     assert not list(describe_problems(found, "float32", "standard", str))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("location", [1.0, 1.5, -3.0, 4097.0, 0.01])
-def test_steps_are_distances_of_numbers(dtype, location):
-    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    number = np.abs(np.array(location, kind))
-    step = float(np.nextafter(number, np.array(np.inf, kind))) - float(number)
-    assert measure_steps(scaling([location], [4.0]), dtype).tolist() == [step / 4]
-    assert measure_steps(scaling([location], [0.0]), dtype).tolist() == [0]
-
-
 def names(chosen: NDArray[np.bool_]) -> str:
     return str(np.flatnonzero(chosen).tolist())
 
@@ -138,15 +125,3 @@ def test_the_rest_of_a_mean(location, scale, rounded, rest):
     else:
         assert found is not None
         np.testing.assert_allclose(found, rest, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("axis", "shape", "expected"),
-    [
-        ((-1,), (None, 4), [1, 4]),
-        ((), (None, 4), [1, 1]),
-        ((3, 1), (None, 5, None, 3), [1, 5, 1, 3]),
-    ],
-)
-def test_statistics_broadcast_to_inputs(axis, shape, expected):
-    assert spread_shape(axis, shape) == expected

@@ -11,7 +11,7 @@ import pytest
 from keras_initkit.adapt.options import Reading
 from keras_initkit.models.normalize.choice import choose_inputs
 from keras_initkit.models.normalize.columns import fit_rank, read_statistics
-from keras_initkit.models.normalize.ports import read_ports
+from keras_initkit.models.normalize.ports import Ports, read_ports
 from keras_initkit.models.normalize.targets import find_sources
 from tests.keras_initkit.models.normalize.houses import (
     ROWS,
@@ -204,15 +204,16 @@ def test_missing_values_and_masked_steps_are_left_out():
 @pytest.mark.parametrize(
     ("rows", "shape", "expected"),
     [
-        ((9,), (None, 1), (9, 1)),
-        ((9, 1), (None,), (9,)),
-        ((9, 5), (None, 5, 1), (9, 5, 1)),
-        ((9, 3), (None, 3), (9, 3)),
-        ((9,), (None, 3), (9,)),
+        ((9,), (1,), (9, 1)),
+        ((9, 1), (), (9,)),
+        ((9, 5), (5, 1), (9, 5, 1)),
+        ((9, 3), (3,), (9, 3)),
+        ((9,), (3,), (9,)),
     ],
 )
 def test_a_last_axis_of_size_1_may_lack(rows, shape, expected):
-    assert fit_rank(np.ones(rows), shape, "`data`").shape == expected
+    (port,) = Ports(keras.Input(shape), "data")
+    assert fit_rank(np.ones(rows), port).shape == expected
 
 
 NINE = {"age": np.ones(9), "blood": np.ones((9, 3)), "job": np.ones(9)}

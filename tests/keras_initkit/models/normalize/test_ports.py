@@ -35,9 +35,9 @@ def test_a_port_has_the_name_shape_and_axis_of_its_tensor():
     inputs, outputs = read_ports(stack(3))
     assert [(p.name, p.shape, p.axis, p.is_float) for p in inputs] == [("x", (None, 3), -1, True)]
     assert outputs.names == ["dense_1"]
-    (ids,) = Ports(keras.Input((), dtype="int64", name="id"))
+    (ids,) = Ports(keras.Input((), dtype="int64", name="id"), "data")
     assert (ids.shape, ids.axis, ids.dtype, ids.is_float) == ((None,), None, "int64", False)
-    (series,) = Ports(keras.Input((None,), name="steps"))
+    (series,) = Ports(keras.Input((None,), name="steps"), "data")
     assert (series.shape, series.axis) == ((None, None), None)
 
 
@@ -53,10 +53,10 @@ def test_a_port_has_the_name_shape_and_axis_of_its_tensor():
     ],
 )
 def test_values_in_the_structure_of_a_model(make, packed, labels):
-    ports = Ports(make(keras.Input((1,), name="a"), keras.Input((1,), name="b")))
+    ports = Ports(make(keras.Input((1,), name="a"), keras.Input((1,), name="b")), "data")
     values = list(range(1, len(labels) + 1))
     assert ports.pack(values) == packed
-    assert [ports.label("data", port) for port in ports] == labels
+    assert [port.label for port in ports] == labels
     assert ports.unpack(packed) == values
     tensor = np.zeros(3)
-    assert Ports([keras.Input((1,))]).unpack(tensor) == [tensor]
+    assert Ports([keras.Input((1,))], "data").unpack(tensor) == [tensor]
