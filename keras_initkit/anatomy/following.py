@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 
@@ -41,29 +41,9 @@ _PASSING = re.compile(
 # Tells of a layer if there is a rule for its kernels.
 HasRule = Callable[[Any], bool]
 
-
-class Normalization(NamedTuple):
-    """A call of a normalization layer."""
-
-    layer: Any
-
-
-class Kernel(NamedTuple):
-    """A call of a layer with kernels, or of attention: a signal ends here."""
-
-
-class Unknown(NamedTuple):
-    """A call of a layer or operation with an unknown effect on a signal."""
-
-
-class Pass(NamedTuple):
-    """A call with hardly an effect on a signal.
-
-    Attributes:
-        adds: Whether it adds the signal to others.
-    """
-
-    adds: bool = False
+# Of a call on a signal: it ends at kernels and attention, is normalized, is added to others, passes
+# with hardly a change, or what happens is unknown.
+Effect = Literal["kernel", "normalization", "add", "pass", "unknown"]
 
 
 class Following(NamedTuple):
@@ -98,14 +78,6 @@ class Following(NamedTuple):
         parts.append(self.activation or "unknown")
         return ", ".join(parts) + (" as a gate" if self.is_gate else "")
 
-    def after(self, step: Normalization | Pass) -> "Following":
-        """Return the way with one more step."""
-        if isinstance(step, Pass):
-            return self._replace(adds=True) if step.adds else self
-        if self.normalization is not None:
-            return self
-        return self._replace(normalization=step.layer, is_sum_normalized=self.adds)
-
 
 def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     """Follow the output of a layer's kernels.
@@ -123,7 +95,10 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     tensors = graph.made[id(known[-1])] if known else []
     if _is_inside(layers):
         return Following(LINEAR)
-    is_last = bool(known) and _is_last(graph, tensors, has_rule)
+    reached = graph.reach(tensors)
+    is_last = not graph.outputs.isdisjoint(reached) and not any(
+        _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
+    )
     own = own_activation(holder)
     if own is not None:
         return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
@@ -132,12 +107,14 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     return _search(graph, tensors, has_rule)._replace(is_last=is_last)
 
 
-def classify(call: Call, has_rule: HasRule) -> Activation | Normalization | Kernel | Unknown | Pass:
+def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     """Classify a call by its effect on a signal."""
     operation = call.operation
     if operation is None:
-        return Pass()
-    passes = _passes(operation)
+        return "pass"
+    name = type(operation).__name__
+    is_of_keras = type(operation).__module__.startswith("keras.")
+    passes = is_of_keras and _PASSING.fullmatch(name) is not None
     activation = None
     if isinstance(operation, keras.layers.Layer):
         activation = layer_as_activation(operation)
@@ -146,12 +123,12 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Normalization | Kern
     if activation is not None:
         return activation
     if isinstance(operation, _NORMALIZATIONS):
-        return Normalization(operation)
+        return "normalization"
     if isinstance(operation, _ATTENTIONS) or _has_kernel(operation, has_rule):
-        return Kernel()
+        return "kernel"
     if not passes:
-        return Unknown()
-    return Pass(adds=type(operation).__name__ in _ADDING and len(call.inputs) > 1)
+        return "unknown"
+    return "add" if name in _ADDING and len(call.inputs) > 1 else "pass"
 
 
 def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Following:
@@ -170,25 +147,23 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
         elif not calls:
             ends.setdefault("unknown", way)
         for call in calls:
+            after = way
             match classify(call, has_rule):
                 case Activation(name, function):
                     is_gate = graph.is_gate(call.outputs)
                     return way._replace(activation=name, function=function, is_gate=is_gate)
-                case Kernel():
+                case "kernel":
                     ends.setdefault("kernel", way._replace(activation=LINEAR))
-                case Unknown():
+                    continue
+                case "unknown":
                     ends.setdefault("unknown", way)
-                case step:
-                    queue.extend((output, way.after(step)) for output in call.outputs)
+                    continue
+                case "add":
+                    after = way._replace(adds=True)
+                case "normalization" if way.normalization is None:
+                    after = way._replace(normalization=call.operation, is_sum_normalized=way.adds)
+            queue.extend((output, after) for output in call.outputs)
     return next((ends[end] for end in ("kernel", "unknown", "output") if end in ends), Following())
-
-
-def _is_last(graph: Graph, tensors: Sequence[int], has_rule: HasRule) -> bool:
-    """Check if a way leads from tensors to the model's output, and none to a kernel."""
-    reached = graph.reach(tensors)
-    return not graph.outputs.isdisjoint(reached) and not any(
-        _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
-    )
 
 
 def _is_inside(layers: Sequence[Any]) -> bool:
@@ -214,8 +189,3 @@ def _has_kernel(operation: Any, has_rule: HasRule) -> bool:
         and bool(operation.weights)
         and any(has_rule(layer) for layer in layers_inside(operation))
     )
-
-
-def _passes(operation: Any) -> bool:
-    is_of_keras = type(operation).__module__.startswith("keras.")
-    return is_of_keras and _PASSING.fullmatch(type(operation).__name__) is not None

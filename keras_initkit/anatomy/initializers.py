@@ -1,21 +1,20 @@
 """Initializers of layers: the one given to a layer for a weight, and how it is written."""
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_initkit.anatomy.seeds import SeedOfAnother
 
-_ONES = keras.initializers.Ones
-
 # Weights for which Keras's layers take no initializer.
 _FIXED: dict[tuple[type, str], type[keras.initializers.Initializer]] = {
     (keras.layers.AdditiveAttention, "scale"): keras.initializers.GlorotUniform,
-    (keras.layers.Attention, "scale"): _ONES,
-    (keras.layers.Attention, "concat_score_weight"): _ONES,
-    (keras.layers.RMSNormalization, "scale"): _ONES,
+    (keras.layers.Attention, "scale"): keras.initializers.Ones,
+    (keras.layers.Attention, "concat_score_weight"): keras.initializers.Ones,
+    (keras.layers.RMSNormalization, "scale"): keras.initializers.Ones,
 }
 
 
@@ -36,16 +35,14 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
     for cls in type(layer).__mro__:
         if (cls, name) in _FIXED:
             return _FIXED[cls, name]()
-    for attribute in argument_names(name):
-        initializer = getattr(layer, attribute, None)
-        if callable(initializer):
-            break
-    else:
+    given = (getattr(layer, attribute, None) for attribute in argument_names(name))
+    initializer = next(filter(callable, given), None)
+    if initializer is None:
         return None
     if name.endswith("_stddev"):
-        return _SquareRoot(initializer)
+        return _Modified(initializer, _draw_square_root)
     if name == "bias" and getattr(layer, "unit_forget_bias", False):
-        return _UnitForgetBias(initializer)
+        return _Modified(initializer, _draw_with_forget_gate)
     if isinstance(layer, keras.layers.EinsumDense) and name == "kernel":
         return _add_einsum_axes(layer, initializer)
     return initializer
@@ -96,8 +93,7 @@ def _add_einsum_axes(layer: Any, initializer: Any) -> Any:
     """Give Keras's own initializers the axes, as the layer does from Keras 3.15 on."""
     if getattr(initializer, "input_axes", ()) is not None:
         return initializer
-    operands, _, outputs = layer.equation.replace(" ", "").partition("->")
-    kernel = operands.partition(",")[2]
+    _, kernel, outputs = re.split(",|->", layer.equation.replace(" ", ""))
     axes: dict[str, list[int]] = {"input_axes": [], "output_axes": []}
     for axis, label in enumerate(kernel):
         axes["output_axes" if label in outputs else "input_axes"].append(axis)
@@ -106,29 +102,24 @@ def _add_einsum_axes(layer: Any, initializer: Any) -> Any:
 
 
 class _Modified(SeedOfAnother, keras.initializers.Initializer):
-    """An initializer modified by its layer."""
+    """An initializer modified by its layer; `draw` takes the initializer, a shape and a dtype."""
 
-    def __init__(self, initializer: Any) -> None:
+    def __init__(self, initializer: Any, draw: Callable[[Any, Sequence[int], Any], Any]) -> None:
         self.initializer = initializer
-
-
-class _UnitForgetBias(_Modified):
-    """The initializer of an LSTM's bias, with ones in the forget gate."""
+        self.draw = draw
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
-        """Return a tensor of shape (4 units,)."""
-        units = shape[0] // 4
-        parts = [
-            self.initializer((units,), dtype),
-            keras.ops.ones((units,), dtype),
-            self.initializer((2 * units,), dtype),
-        ]
-        return keras.ops.concatenate(parts)
+        """Return a tensor of random numbers."""
+        return self.draw(self.initializer, shape, dtype)
 
 
-class _SquareRoot(_Modified):
-    """The square root of a moving variance's initializer, for renormalization."""
+def _draw_with_forget_gate(initializer: Any, shape: Sequence[int], dtype: Any) -> Any:
+    """Draw an LSTM's bias, of shape (4 units,), with ones in the forget gate."""
+    units = shape[0] // 4
+    first, last = initializer((units,), dtype), initializer((2 * units,), dtype)
+    return keras.ops.concatenate([first, keras.ops.ones((units,), dtype), last])
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
-        """Return a tensor of standard deviations."""
-        return keras.ops.sqrt(self.initializer(shape, dtype))
+
+def _draw_square_root(initializer: Any, shape: Sequence[int], dtype: Any) -> Any:
+    """Draw standard deviations by a moving variance's initializer, for renormalization."""
+    return keras.ops.sqrt(initializer(shape, dtype))

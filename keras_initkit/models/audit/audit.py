@@ -1,14 +1,10 @@
 """`audit`: faults of the weights from which a model starts."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.weights import check_built
-from keras_initkit.models.audit.fixes import intended_variance
-from keras_initkit.models.audit.parts import Part, parts_of
+from keras_initkit.models.audit.parts import parts_of
 from keras_initkit.models.audit.problems import find_problems, find_shared_numbers
 from keras_initkit.models.audit.report import Audit, WeightAudit
 
@@ -56,42 +52,23 @@ def audit(model: Any) -> Audit:
     check_built(model)
     parts = parts_of(model)
     shared = find_shared_numbers(parts)
-    compute_variance = functools.cache(intended_variance)
     rows = []
     for part in parts:
-        row = _describe(part)
-        if part.view is not None and part.role == "kernel":
-            row = row._replace(intended=_intended(part.following, compute_variance))
-        if part.role in ("kernel", "scale"):
-            findings = find_problems(part, parts, row.intended)
-            findings += shared.get(id(part.weight.variable), [])
-            row = row._replace(findings=tuple(findings))
+        row = WeightAudit(
+            path=part.weight.path,
+            layer=type(part.weight.holder).__name__,
+            shape=tuple(part.weight.variable.shape),
+            role=part.role,
+            initializer=format_initializer(part.initializer),
+            findings=(*find_problems(part, parts), *shared.get(id(part.weight.variable), ())),
+        )
+        if part.role == "kernel":
+            row = row._replace(
+                keras_fans=part.keras_fans,
+                true_fans=part.true_fans,
+                variance=part.variance,
+                intended=part.intended,
+                follows=part.following.text,
+            )
         rows.append(row)
     return Audit(model.name, rows)
-
-
-def _describe(part: Part) -> WeightAudit:
-    row = WeightAudit(
-        path=part.weight.path,
-        layer=type(part.weight.holder).__name__,
-        shape=tuple(int(size) for size in part.weight.variable.shape),
-        role=part.role,
-        initializer=format_initializer(part.initializer),
-    )
-    if part.role != "kernel":
-        return row
-    return row._replace(
-        keras_fans=part.keras_fans,
-        true_fans=part.true_fans,
-        variance=part.variance,
-        follows=part.following.text,
-    )
-
-
-def _intended(following: Following, compute_variance: Callable[[Any], float]) -> float | None:
-    """Return the variance to aim at on the way to an activation; `None` for any, or if unknown."""
-    if following.activation is None or following.normalization is not None:
-        return None
-    if following.function is None or following.is_last or following.is_gate:
-        return 1.0
-    return compute_variance(following.function)

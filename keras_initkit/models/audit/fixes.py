@@ -1,23 +1,13 @@
-"""Fixes: code for weights with a wrong start."""
+"""Code that gives weights a right start."""
 
 import math
 import re
-from typing import Any
 
 import keras
 
 from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import argument_names
-from keras_initkit.models.audit.parts import Part
-from keras_initkit.theory.gains import forward_gain
-
-
-def intended_variance(function: Any) -> float:
-    """Return the variance before an activation for outputs of mean square 1."""
-    try:
-        return forward_gain(function) ** 2
-    except (ValueError, TypeError):  # softmax and the like, which have no gain of their own
-        return 1.0
+from keras_initkit.models.audit.parts import Part, variance_before
 
 
 def suggest_initializer(following: Following) -> str:
@@ -28,14 +18,14 @@ def suggest_initializer(following: Following) -> str:
     slope = getattr(function, "keywords", {}).get("negative_slope")
     if slope:
         return f"HeNormal(negative_slope={slope:g})"
-    gain = math.sqrt(intended_variance(function))
+    gain = math.sqrt(variance_before(function))
     for name, written in (
         ("relu", "HeNormal()"),
         ("linear", "LecunNormal()"),
         (following.activation, f"LecunNormal(gain='{following.activation}')"),
     ):
         if hasattr(keras.activations, name or "") and math.isclose(
-            gain, math.sqrt(intended_variance(keras.activations.get(name))), rel_tol=1e-3
+            gain, math.sqrt(variance_before(keras.activations.get(name))), rel_tol=1e-3
         ):
             return written
     return f"LecunNormal(gain={gain:.4g})"
@@ -54,11 +44,8 @@ def suggest_code(part: Part) -> str:
         initializer = re.sub(r"^HeNormal\(\)", "Orthogonal(gain='relu')", initializer)
         sees_all = sees_all and part.view.maps_shape[0] == 1
     everywhere = f"keras_initkit.reinitialize(model, {{{weight.path!r}: {initializer}}})"
-    names = argument_names(weight.variable.name)
-    known = [name for name in names if callable(getattr(weight.holder, name, None))]
-    if not known:
-        return everywhere
-    argument = f"{known[0]}={initializer}"
-    if not sees_all:
-        argument += " with keras_initkit.layer_aware(layer)"
-    return f"{argument}, or {everywhere}"
+    for name in argument_names(weight.variable.name):
+        if callable(getattr(weight.holder, name, None)):
+            aware = "" if sees_all else " with keras_initkit.layer_aware(layer)"
+            return f"{name}={initializer}{aware}, or {everywhere}"
+    return everywhere

@@ -14,7 +14,7 @@ from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.fan_formulas import fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
-from keras_initkit.models.audit.rules import mean_square
+from keras_initkit.theory.gains import forward_gain
 
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 _SCALES, _BIASES = ("gamma", "scale", "alpha"), ("bias", "beta")
@@ -30,6 +30,7 @@ class Part(NamedTuple):
         values: Its values.
         initializer: Its initializer, if known.
         following: The way from its layer to the next activation.
+        intended: As in `WeightAudit`.
     """
 
     weight: Weight
@@ -38,6 +39,7 @@ class Part(NamedTuple):
     values: Any
     initializer: Any
     following: Following
+    intended: float | None
 
     @property
     def keras_fans(self) -> tuple[float, float]:
@@ -58,13 +60,48 @@ class Part(NamedTuple):
     @property
     def variance(self) -> float | None:
         """The variance at the layer's output, for inputs of mean square 1; `None` if unknown."""
-        return None if self.view is None else mean_square(self.values) * self.view.fans.fan_in
+        if self.view is None:
+            return None
+        values = np.asarray(self.values, np.float32)
+        return float(np.vdot(values, values)) / max(1, values.size) * self.view.fans.fan_in
 
 
 def parts_of(model: Any) -> list[Part]:
     """List the weights of a model, in its order."""
     graph = Graph(model)
-    return [_part(weight, graph) for weight in weights_of(model, has_rule)]
+    parts = []
+    for weight in weights_of(model, has_rule):
+        view = None
+        if weight.is_float and has_rule(weight.owner):
+            view = view_of_weight(weight.owner, weight.variable)
+        role = _role(weight, view)
+        following = Following()
+        if role in ("kernel", "scale"):
+            following = follow(graph, weight.layers, has_rule)
+        if _is_first_of_two(weight) and following.normalization is None:
+            following = Following(LINEAR)
+        values = np.asarray(keras.ops.convert_to_numpy(weight.variable.value))
+        initializer = own_initializer(weight.holder, weight.variable)
+        intended = None if view is None else intended_variance(following)
+        parts.append(Part(weight, role, view, values, initializer, following, intended))
+    return parts
+
+
+def intended_variance(following: Following) -> float | None:
+    """Return the variance to aim at on the way to an activation; `None` for any, or if unknown."""
+    if following.activation is None or following.normalization is not None:
+        return None
+    if following.function is None or following.is_last or following.is_gate:
+        return 1.0
+    return variance_before(following.function)
+
+
+def variance_before(function: Any) -> float:
+    """Return the variance before an activation for outputs of mean square 1."""
+    try:
+        return forward_gain(function) ** 2
+    except (ValueError, TypeError):  # softmax and the like, which have no gain of their own
+        return 1.0
 
 
 def variance_between(part: Part, parts: Sequence[Part]) -> float:
@@ -79,30 +116,14 @@ def variance_between(part: Part, parts: Sequence[Part]) -> float:
     )
 
 
-def _part(weight: Weight, graph: Graph) -> Part:
-    is_known = has_rule(weight.owner)
-    view = None
-    if is_known and weight.is_float:
-        view = view_of_weight(weight.owner, weight.variable)
-    role = _role(weight, view, is_known)
-    following = Following()
-    if role in ("kernel", "scale"):
-        following = follow(graph, weight.layers, has_rule)
-    if _is_first_of_two(weight) and following.normalization is None:
-        following = Following(LINEAR)
-    values = np.asarray(keras.ops.convert_to_numpy(weight.variable.value))
-    initializer = own_initializer(weight.holder, weight.variable)
-    return Part(weight, role, view, values, initializer, following)
-
-
-def _role(weight: Weight, view: KernelView | None, is_known: bool) -> str:
+def _role(weight: Weight, view: KernelView | None) -> str:
     variable = weight.variable
     if view is not None:
         return "scale" if view.is_elementwise else "kernel"
     is_trained = any(variable is own for own in trainable_weights(weight.holder))
     if not weight.is_float or not is_trained:
         return "state"
-    if is_known or variable.name in _BIASES or variable.name.endswith("_bias"):
+    if has_rule(weight.owner) or variable.name in _BIASES or variable.name.endswith("_bias"):
         return "bias"
     if variable.name in _SCALES:
         return "scale"

@@ -11,26 +11,27 @@ from keras_initkit.models.audit.parts import Part, variance_between
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 
 
-def find_problems(part: Part, parts: Sequence[Part], intended: float | None) -> list[Finding]:
-    """Find the faults of a kernel or a scale by itself.
+def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
+    """Find the faults of a weight by itself.
 
     Args:
-        part: The kernel or scale.
+        part: The weight.
         parts: All of the model.
-        intended: The intended variance at the layer's output; `None` for any, or if unknown.
     """
     if part.role == "scale":
         return _scale_findings(part)
+    if part.role != "kernel":
+        return []
     if part.view is None:
         name = type(part.weight.owner).__name__
         message = f"`{part.weight.path}` is of unknown use: {name} has no rule for its fans."
         fix = f"write a rule: @keras_initkit.register_fans({name})"
-        return [_finding("unknown", part, message, rules.NOTE, fix)]
+        return [_finding("unknown", part, message, "note", fix)]
     found = _unit_findings(part)
     if found or _is_of_lora(part):
         return found
     if part.following.normalization is None:
-        found = _variance_findings(part, intended)
+        found = _variance_findings(part)
     else:
         found = _swallowed_findings(part, parts)
     return [*found, *(_fans_finding(part, finding) for finding in found if _misleads(part))]
@@ -45,22 +46,23 @@ def find_shared_numbers(parts: Sequence[Part]) -> dict[int, list[Finding]]:
     kernels = [part for part in parts if part.role == "kernel"]
     found: dict[int, list[Finding]] = {}
     for likeness in rules.likenesses([part.values for part in kernels]):
+        kind, relation = "correlated", "correlated with"
+        if likeness.is_same:
+            kind, relation = "same", "same values as"
         pair = kernels[likeness.first], kernels[likeness.second]
         for part, other in (pair, pair[::-1]):
-            kind, relation = ("correlated", "correlated with")
-            if likeness.is_same:
-                kind, relation = ("same", "same values as")
+            path, other_path = part.weight.path, other.weight.path
             why = _explain_shared(part.initializer, other.initializer)
             fix = (
-                f"{relation} {other.weight.path}{why}: give each layer an initializer of its own "
+                f"{relation} {other_path}{why}: give each layer an initializer of its own "
                 "without a seed, or keras_initkit.reinitialize(model, seed=0)"
             )
             message = (
-                f"The random numbers of `{part.weight.path}` and `{other.weight.path}` have "
-                f"correlation {likeness.correlation:.3g}{why}."
+                f"The random numbers of `{path}` and `{other_path}` have correlation "
+                f"{likeness.correlation:.3g}{why}."
             )
             numbers = {"correlation": likeness.correlation}
-            finding = _finding(kind, part, message, rules.WARNING, fix, numbers)
+            finding = _finding(kind, part, message, "warning", fix, numbers)
             found.setdefault(id(part.weight.variable), [finding])
     return found
 
@@ -84,41 +86,40 @@ def _scale_findings(part: Part) -> list[Finding]:
         return []
     message = f"`{part.weight.path}` is all zeros: no signal passes the normalization."
     if part.following.adds:
-        return [_finding("zero", part, message, rules.NOTE)]
+        return [_finding("zero", part, message, "note")]
     # `RMSNormalization` takes no initializer for its scale.
     start = "gamma_initializer='ones'" if name == "gamma" else f"{name}.assign(1)"
     fix = f"{start}: zeros are for the end of a residual branch"
-    return [_finding("zero", part, message, rules.WARNING, fix)]
+    return [_finding("zero", part, message, "warning", fix)]
 
 
 def _unit_findings(part: Part) -> list[Finding]:
     """Find units of a layer with the same weights."""
-    is_zero = not part.values.any()
+    assert part.view is not None
+    values = part.values
+    if not values.any():
+        kind, state, reason = "zero", "is all zeros", "no signal passes"
     # A single unit, or the kernel that a channel has for itself, is like no other.
-    if not is_zero and not rules.has_like_units(_maps(part)):
+    elif rules.has_like_units(keras.ops.convert_to_numpy(part.view.to_maps(values))):
+        kind, state, reason = "alike", "has like units", "all units start as one"
+        if values.min() == values.max():
+            kind, state = "constant", "is constant"
+    else:
         return []
-    kind = "zero" if is_zero else "constant" if rules.is_constant(part.values) else "alike"
-    reason = "no signal passes" if is_zero else "all units start as one"
-    state = {"zero": "is all zeros", "constant": "is constant", "alike": "has like units"}[kind]
     message = f"`{part.weight.path}` {state}: {reason}."
     if part.following.is_last or part.following.adds or _is_of_lora(part):
-        return [_finding(kind, part, message, rules.NOTE)]
-    severity = rules.WARNING if part.following.activation is None else rules.ERROR
+        return [_finding(kind, part, message, "note")]
+    severity: Severity = "warning" if part.following.activation is None else "error"
     return [_finding(kind, part, message, severity, f"{reason}: {suggest_code(part)}")]
-
-
-def _maps(part: Part) -> Any:
-    assert part.view is not None
-    return keras.ops.convert_to_numpy(part.view.to_maps(part.values))
 
 
 def _is_of_lora(part: Part) -> bool:
     return bool(part.weight.variable.name.startswith("lora_"))
 
 
-def _variance_findings(part: Part, intended: float | None) -> list[Finding]:
+def _variance_findings(part: Part) -> list[Finding]:
     """Find a kernel with another variance than the intended one."""
-    following, variance = part.following, part.variance or 0.0
+    following, variance, intended = part.following, part.variance or 0.0, part.intended
     if not rules.is_off(variance, intended, part.values.size):
         return []
     is_small = variance < (intended or 1.0)
@@ -128,7 +129,7 @@ def _variance_findings(part: Part, intended: float | None) -> list[Finding]:
         f"Inputs of mean square 1 leave `{part.weight.path}` with variance {variance:.3g}, "
         f"{wanted} (followed by {following.text})."
     )
-    severity = rules.NOTE if is_choice else rules.WARNING
+    severity: Severity = "note" if is_choice else "warning"
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
     return [_finding("scale", part, message, severity, suggest_code(part), evidence)]
 
@@ -147,7 +148,7 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
         f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
     )
     numbers = {"variance": signal, "epsilon": epsilon}
-    return [_finding("swallowed", part, message, rules.WARNING, suggest_code(part), numbers)]
+    return [_finding("swallowed", part, message, "warning", suggest_code(part), numbers)]
 
 
 def _fans_finding(part: Part, finding: Finding) -> Finding:
@@ -164,11 +165,10 @@ def _fans_finding(part: Part, finding: Finding) -> Finding:
 
 def _misleads(part: Part) -> bool:
     """Check if the shape misleads the initializer."""
-    mode = getattr(part.initializer, "mode", None)
     if not isinstance(part.initializer, keras.initializers.VarianceScaling) or not part.true_fans:
         return False
     pairs = list(zip(part.keras_fans, part.true_fans, strict=True))
-    pairs = {"fan_in": pairs[:1], "fan_out": pairs[1:]}.get(str(mode), pairs)
+    pairs = {"fan_in": pairs[:1], "fan_out": pairs[1:]}.get(part.initializer.mode, pairs)
     return any(seen != true for seen, true in pairs)
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from keras_initkit.models.audit.rules import ERROR, NOTE, OK, SEVERITIES, WARNING
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
+_SEVERITIES = ("ok", "note", "warning", "error")
 _COLUMNS = ("weight", "initializer", "fans", "variance", "intended", "follows", "findings")
 
 
@@ -58,7 +58,7 @@ class WeightAudit(NamedTuple):
     def severity(self) -> str:
         """The worst severity: "ok", "note", "warning" or "error"."""
         severities = [finding.severity for finding in self.findings]
-        return max(severities, key=SEVERITIES.index, default=OK)
+        return max(severities, key=_SEVERITIES.index, default="ok")
 
     @property
     def fix(self) -> str:
@@ -67,11 +67,8 @@ class WeightAudit(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row with the kinds of findings, the severity and the fix."""
-        return self._asdict() | {
-            "findings": self.kinds,
-            "severity": self.severity,
-            "fix": self.fix,
-        }
+        more = {"findings": self.kinds, "severity": self.severity, "fix": self.fix}
+        return self._asdict() | more
 
 
 class Audit:
@@ -100,7 +97,7 @@ class Audit:
     @property
     def problems(self) -> tuple[WeightAudit, ...]:
         """The rows with a warning or an error."""
-        return tuple(row for row in self.rows if row.severity in (WARNING, ERROR))
+        return tuple(row for row in self.rows if row.severity in ("warning", "error"))
 
     @property
     def summary(self) -> str:
@@ -109,7 +106,7 @@ class Audit:
         findings = Counter(kind for row in self.rows for kind in row.kinds)
         counts = [
             f"{severities[severity]} {severity}{'s' * (severities[severity] != 1)}"
-            for severity in (ERROR, WARNING, NOTE)
+            for severity in ("error", "warning", "note")
         ]
         found = ", ".join(f"{name} {count}" for name, count in sorted(findings.items()))
         return f"{len(self.rows)} weights, {', '.join(counts)}" + (f" ({found})" if found else "")
@@ -134,38 +131,50 @@ class Audit:
         return pandas.DataFrame([row.to_dict() for row in self.rows])
 
     def __str__(self) -> str:
-        shown, left_out = _rows_to_show(self.rows)
-        lines = [_COLUMNS, *map(_format_cells, shown)] if shown else []
+        lines = [_COLUMNS, *map(_format_cells, self._shown)] if self._shown else []
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         ]
-        return "\n".join(
-            [f"{self.name}: {self.summary}", *table, *_notes_below(self.rows, left_out)]
-        )
+        return "\n".join([f"{self.name}: {self.summary}", *table, *self._notes_below()])
 
     def __rich__(self) -> Any:
         from rich.console import Group
         from rich.markup import escape
         from rich.table import Table
 
-        shown, left_out = _rows_to_show(self.rows)
         table = Table(title=escape(f"{self.name}: {self.summary}"), title_justify="left")
         for name in _COLUMNS:
             table.add_column(name, justify="right" if name in ("variance", "intended") else "left")
-        colours = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
-        for row in shown:
+        colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+        for row in self._shown:
             table.add_row(*map(escape, _format_cells(row)), style=colours.get(row.severity))
-        return Group(table, *map(escape, _notes_below(self.rows, left_out)))
+        return Group(table, *map(escape, self._notes_below()))
 
+    @property
+    def _shown(self) -> list[WeightAudit]:
+        """The rows of a table, problems first."""
+        shown = [row for row in self.rows if row.role == "kernel" or row.severity != "ok"]
+        return sorted(shown, key=lambda row: -_SEVERITIES.index(row.severity))
 
-def _rows_to_show(rows: Sequence[WeightAudit]) -> tuple[list[WeightAudit], int]:
-    """Return the rows of a table, problems first, and the number of rows left out."""
-    worst_first = [ERROR, WARNING, NOTE, OK]
-    shown = [row for row in rows if row.role == "kernel" or row.severity != OK]
-    shown.sort(key=lambda row: worst_first.index(row.severity))
-    return shown, len(rows) - len(shown)
+    def _notes_below(self) -> list[str]:
+        """List the lines below the table: each fix once, with its weights."""
+        lines = []
+        if left_out := len(self.rows) - len(self._shown):
+            lines.append(f"Not shown, without findings: {left_out} that are no kernels.")
+        groups: dict[str, list[WeightAudit]] = {}
+        for row in self._shown:
+            if row.fix:
+                groups.setdefault(row.fix.replace(repr(row.path), "path"), []).append(row)
+        if groups:
+            lines.append("What to do:")
+        for fix, group in groups.items():
+            # A single weight is named in its fix; of several, the path is that of each.
+            paths = ", ".join(row.path for row in group[:2])
+            more = f" and {len(group) - 2} more" if len(group) > 2 else ""
+            lines.append(f"- {paths}{more}: {group[0].fix if len(group) == 1 else fix}")
+        return lines
 
 
 def _format_cells(row: WeightAudit) -> tuple[str, ...]:
@@ -185,20 +194,3 @@ def _format_cells(row: WeightAudit) -> tuple[str, ...]:
 
 def _format_fans(fans: tuple[float, float] | None) -> str:
     return f"{fans[0]:g}/{fans[1]:g}" if fans else ""
-
-
-def _notes_below(rows: Sequence[WeightAudit], left_out: int) -> list[str]:
-    """List the lines below the table: each fix once, with its weights."""
-    lines = [f"Not shown, without findings: {left_out} that are no kernels."] if left_out else []
-    groups: dict[str, list[WeightAudit]] = {}
-    for row in _rows_to_show(rows)[0]:
-        if row.fix:
-            groups.setdefault(row.fix.replace(repr(row.path), "path"), []).append(row)
-    if groups:
-        lines.append("What to do:")
-    for fix, group in groups.items():
-        # A single weight is named in its fix; of several, the path is that of each.
-        paths = ", ".join(row.path for row in group[:2])
-        more = f" and {len(group) - 2} more" if len(group) > 2 else ""
-        lines.append(f"- {paths}{more}: {group[0].fix if len(group) == 1 else fix}")
-    return lines

@@ -1,18 +1,12 @@
 """Rules for the start of weights: pure functions of arrays and numbers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-
-OK: Literal["ok"] = "ok"
-NOTE: Literal["note"] = "note"
-WARNING: Literal["warning"] = "warning"
-ERROR: Literal["error"] = "error"
-SEVERITIES = (OK, NOTE, WARNING, ERROR)
 
 # By which factor a variance may be off. Below 2, which is what Glorot's and LeCun's initializers
 # miss before a ReLU; a depth of 50 makes 1e-15 of it. Above sqrt(2), which changes little.
@@ -48,12 +42,6 @@ class Likeness(NamedTuple):
         return self.correlation > _SAME
 
 
-def mean_square(values: Array) -> float:
-    """Return the mean of the squares."""
-    flat = np.asarray(values, np.float32).ravel()
-    return float(np.vdot(flat, flat)) / max(1, flat.size)
-
-
 def is_off(variance: float, intended: float | None, size: int) -> bool:
     """Check if a variance is not the intended one, allowing for few random numbers.
 
@@ -71,11 +59,6 @@ def is_off(variance: float, intended: float | None, size: int) -> bool:
 def is_swallowed(variance: float, epsilon: float) -> bool:
     """Check if a normalization's epsilon is no longer small against a variance."""
     return epsilon > 0.0 and variance < _NORMALIZED * (variance + epsilon)
-
-
-def is_constant(values: Array) -> bool:
-    """Check if all numbers are the same."""
-    return values.size > 0 and bool(values.min() == values.max())
 
 
 def has_like_units(maps: Array) -> bool:

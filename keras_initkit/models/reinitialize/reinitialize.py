@@ -16,9 +16,7 @@ from keras_initkit.checks import is_integer
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers.base import DrawsForLayers
-
-# In messages.
-_MOST_PATHS = 8
+from keras_initkit.wording import list_few
 
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
@@ -115,7 +113,13 @@ def reinitialize(
     """
     check_built(model)
     weights = weights_of(model, has_rule)
-    selected = _select(weights, only)
+    selects = Selection("only", only)
+    selected = [weight for weight in weights if selects(weight.layer, weight.layers, weight.name)]
+    if not selected:
+        raise ValueError(
+            f"`only` must select a weight. Received: only={only!r}. The weights are "
+            f"{_list_paths(weights)}."
+        )
     if trainable_only:
         selected = [weight for weight in selected if weight.variable.trainable]
     pairs, seeds = _as_pairs(rules), derive_seeds(weights, check_seed(seed))
@@ -126,8 +130,11 @@ def reinitialize(
     values = [drawing.draw() for drawing in drawings]
     for drawing, value in zip(drawings, values, strict=True):
         set_value(drawing.weight.variable, lambda value=value: value)  # type: ignore[misc]
-    if reset_optimizer:
-        _reset_optimizer(model)
+    if reset_optimizer and model.optimizer.built:
+        new = _new_optimizer(model)
+        for variable, start in zip(model.optimizer.variables, new.variables, strict=True):
+            if variable.name != "learning_rate":
+                variable.assign(start)
     return {drawing.weight.path: drawing.initializer for drawing in drawings}
 
 
@@ -144,14 +151,14 @@ def plan(
     used: set[int] = set()
     unknown, drawings = [], []
     for weight in filter(lambda weight: weight.is_float, weights):
-        matching = _matching_rules(rules, weight)
+        matching = [i for i, (selector, _) in enumerate(rules) if _selects(selector, weight)]
         used.update(matching)
         if matching:
             initializer = rules[matching[0]][1]
         else:
             initializer = own_initializer(weight.holder, weight.variable)
             if initializer is None and weight.variable.trainable:
-                unknown.append(weight.path)
+                unknown.append(weight)
         if initializer is not None:
             view = _view_of(weight) if isinstance(initializer, DrawsForLayers) else None
             drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream]), view))
@@ -161,13 +168,13 @@ def plan(
                 "`rules` must each select a weight. Received a rule that selects none: "
                 f"{selector!r}. A layer's class or path selects its kernels; for other weights "
                 "write their name as well, as in (keras.layers.Dense, 'bias'). "
-                f"The weights are {_format_paths([weight.path for weight in weights])}."
+                f"The weights are {_list_paths(weights)}."
             )
     if unknown:
         warnings.warn(
             "Weights whose layer does not say how it initializes them stay as they are: "
-            f"{_format_paths(unknown)}. Give them a rule: "
-            f"`rules={{'{unknown[0]}': 'zeros'}}`.",
+            f"{_list_paths(unknown)}. Give them a rule: "
+            f"`rules={{'{unknown[0].path}': 'zeros'}}`.",
             stacklevel=3,
         )
     return drawings
@@ -194,6 +201,10 @@ def check_seed(seed: int | None) -> int:
     return int(seed)
 
 
+def _list_paths(weights: Iterable[Weight]) -> str:
+    return list_few((weight.path for weight in weights), 8, str)
+
+
 def _view_of(weight: Weight) -> KernelView | None:
     """View a weight as its layer uses it; `None` for a bias, or if unknown."""
     return view_of_weight(weight.owner, weight.variable) if has_rule(weight.owner) else None
@@ -206,13 +217,9 @@ def _is_kernel(weight: Weight) -> bool:
     return view is not None and not view.is_elementwise
 
 
-def _matching_rules(rules: Sequence[tuple[Any, Any]], weight: Weight) -> list[int]:
-    matching = []
-    for i, (selector, _) in enumerate(rules):
-        how = match(selector, weight.layer, weight.layers, weight.name)
-        if how == Match.WEIGHT or (how == Match.LAYER and _is_kernel(weight)):
-            matching.append(i)
-    return matching
+def _selects(selector: Selector, weight: Weight) -> bool:
+    how = match(selector, weight.layer, weight.layers, weight.name)
+    return how == Match.WEIGHT or (how == Match.LAYER and _is_kernel(weight))
 
 
 def _as_pairs(rules: Rules | None) -> list[tuple[Any, Any]]:
@@ -238,25 +245,6 @@ def _as_pairs(rules: Rules | None) -> list[tuple[Any, Any]]:
     return pairs
 
 
-def _select(weights: list[Weight], only: Any) -> list[Weight]:
-    selects = Selection("only", only)
-    selected = [weight for weight in weights if selects(weight.layer, weight.layers, weight.name)]
-    if not selected:
-        raise ValueError(
-            f"`only` must select a weight. Received: only={only!r}. The weights are "
-            f"{_format_paths([weight.path for weight in weights])}."
-        )
-    return selected
-
-
-def _reset_optimizer(model: Any) -> None:
-    new = _new_optimizer(model)
-    if model.optimizer.built:
-        for variable, start in zip(model.optimizer.variables, new.variables, strict=True):
-            if variable.name != "learning_rate":
-                variable.assign(start)
-
-
 def _new_optimizer(model: Any) -> Any:
     """Return an optimizer like the model's, before its first step."""
     optimizer = getattr(model, "optimizer", None)
@@ -274,8 +262,3 @@ def _new_optimizer(model: Any) -> Any:
             "with a new optimizer."
         )
     return new
-
-
-def _format_paths(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
-    return ", ".join(paths[:_MOST_PATHS]) + more

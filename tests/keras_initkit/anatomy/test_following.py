@@ -4,15 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.anatomy.following import (
-    Following,
-    Kernel,
-    Normalization,
-    Pass,
-    Unknown,
-    classify,
-    follow,
-)
+from keras_initkit.anatomy.following import Following, classify, follow
 from keras_initkit.anatomy.graph import Call, Graph
 from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.connectivity.layer_fans import has_rule
@@ -192,13 +184,11 @@ def test_calls_are_classified():
     known, other = layers.Dense(2), layers.Dense(2)
     known.build((None, 3))
     other.build((None, 3))
-    normalization = layers.BatchNormalization()
-    normalization.build((None, 3))
-    assert kind(known) == Kernel()
-    assert type(kind(other)) is Unknown  # it has no rule
-    assert type(kind(layers.Attention(), 2)) is Kernel
-    assert kind(normalization) == Normalization(normalization)
-    assert kind(layers.Add(), 2) == Pass(adds=True)
+    assert kind(known) == "kernel"
+    assert kind(other) == "unknown"  # it has no rule
+    assert kind(layers.Attention(), 2) == "kernel"
+    assert kind(layers.BatchNormalization()) == "normalization"
+    assert kind(layers.Add(), 2) == "add"
     for passing in (None, layers.Dropout(0.1), layers.Activation("linear"), layers.Add()):
-        assert type(kind(passing)) is Pass
-    assert kind(Own()) == Unknown()
+        assert kind(passing) == "pass"
+    assert kind(Own()) == "unknown"

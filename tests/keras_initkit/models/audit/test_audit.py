@@ -11,8 +11,7 @@ from keras_initkit import audit
 from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.initializers import HeNormal, LecunNormal, Orthogonal
-from keras_initkit.models.audit.audit import _intended
-from keras_initkit.models.audit.fixes import intended_variance
+from keras_initkit.models.audit.parts import intended_variance
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
 
@@ -142,7 +141,7 @@ def test_an_embedding_chooses_one_of_its_vectors():
     ids=lambda case: "",
 )
 def test_the_intended_variance(following, intended):
-    assert _intended(following, intended_variance) == pytest.approx(intended)
+    assert intended_variance(following) == pytest.approx(intended)
 
 
 # Findings.

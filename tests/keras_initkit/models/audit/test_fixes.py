@@ -6,7 +6,8 @@ import keras
 import pytest
 
 from keras_initkit.anatomy.following import Following
-from keras_initkit.models.audit.fixes import intended_variance, suggest_initializer
+from keras_initkit.models.audit.fixes import suggest_initializer
+from keras_initkit.models.audit.parts import variance_before
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
 
@@ -33,7 +34,7 @@ HALF = functools.partial(functions.relu, negative_slope=0.5, max_value=None, thr
 )
 def test_an_activation(name, function, variance, initializer):
     # Not all functions are computed in float64.
-    assert intended_variance(function) == pytest.approx(variance, rel=1e-5)
+    assert variance_before(function) == pytest.approx(variance, rel=1e-5)
     assert suggest_initializer(Following(name, function)) == initializer
 
 
