@@ -9,13 +9,12 @@ import numbers
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_initkit.adapt.errors import refuse_batch, refuse_scalar, refuse_symbolic
 from keras_initkit.adapt.tables import (
     is_column,
     is_table,
@@ -26,6 +25,30 @@ from keras_initkit.adapt.tables import (
 )
 
 Array = NDArray[Any]
+ACCEPTED = (
+    "an array, a tensor, a table (pandas, polars, pyarrow), the path of a Parquet, CSV or "
+    "Feather file, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`, a dict of "
+    "arrays, or an iterable of batches (arrays, or tuples `(x, y, sample_weight)`)"
+)
+
+
+def refuse(received: str, fix: str) -> NoReturn:
+    """Refuse data of a type that can't be read."""
+    raise TypeError(f"`data` must be {ACCEPTED}. Received: {received}. {fix}")
+
+
+def refuse_scalar() -> NoReturn:
+    """Refuse a number."""
+    raise ValueError(
+        "`data` must have a batch axis. Received: a scalar. Pass an array of shape (rows, ...), "
+        "e.g. `np.reshape(data, (-1, 1))`; batch a stream of single values."
+    )
+
+
+def refuse_symbolic(tensor: Any) -> NoReturn:
+    """Refuse a `keras.Input`."""
+    fix = "Pass the values themselves, not an `Input`."
+    refuse(f"a symbolic tensor of shape {tensor.shape}", fix)
 
 
 def is_instance(value: Any, module: str, *names: str) -> bool:
@@ -71,11 +94,7 @@ def is_numbers(values: list[Any]) -> bool:
 
 
 def find_converter(value: Any) -> Callable[[Any], Any]:
-    """Find the function from arrays of this type to NumPy arrays.
-
-    Raises:
-        TypeError: If it is no array.
-    """
+    """Find the function from arrays of this type to NumPy arrays."""
     if isinstance(value, np.ma.MaskedArray):
         return lambda array: array
     if isinstance(value, (np.ndarray, np.generic)):
@@ -95,7 +114,10 @@ def find_converter(value: Any) -> Callable[[Any], Any]:
         return lambda table: stack_columns(read_columns(table))
     if hasattr(value, "__array__") and hasattr(value, "shape"):
         return np.asarray
-    return refuse_batch(value)
+    return refuse(
+        f"a batch of type {type(value).__name__}, without a `.shape`",
+        "Convert it first, e.g. with `np.asarray(data)`.",
+    )
 
 
 def to_numpy(value: Any) -> Any:
@@ -104,25 +126,16 @@ def to_numpy(value: Any) -> Any:
 
 
 def to_rows(value: Any) -> Any:
-    """Prepare an array for cutting rows; on a device or on disk it stays there.
-
-    Raises:
-        TypeError: If it is no array.
-        ValueError: If it has no rows.
-    """
+    """Prepare an array for cutting rows; on a device or on disk it stays there."""
     rows: Any = wrap_table(value)
     if isinstance(value, keras.Variable):
-        rows = to_rows(value.value)
-    elif is_instance(value, "scipy.sparse", "sparray", "spmatrix"):
+        return to_rows(value.value)
+    if is_instance(value, "scipy.sparse", "sparray", "spmatrix"):
         rows = value.tocsr()
-    elif is_instance(value, "tensorflow", "SparseTensor"):
-        rows = SparseRows(value)
-    elif isinstance(value, np.ndarray) or rows is not value:
-        pass
-    elif _is_on_host(value) or not hasattr(value, "shape"):
-        rows = to_numpy(value)
     elif isinstance(value, keras.KerasTensor):
         refuse_symbolic(value)
+    elif rows is value and (_is_on_host(value) or not hasattr(value, "shape")):
+        rows = to_numpy(value)
     if not shape_of(rows):
         refuse_scalar()
     return rows
@@ -142,21 +155,6 @@ def batch_shape(array: Any) -> tuple[int | None, ...]:
     return (None,) * ragged + shape[ragged:]
 
 
-class SparseRows:
-    """Rows of a `tf.SparseTensor`, made dense as they are cut."""
-
-    def __init__(self, tensor: Any) -> None:
-        self._sparse = sys.modules["tensorflow"].sparse
-        self._tensor = self._sparse.reorder(tensor)
-        self.shape = tuple(tensor.dense_shape.numpy().tolist())
-
-    def __getitem__(self, rows: slice) -> Array:
-        start, stop, _ = rows.indices(self.shape[0])
-        rest = self.shape[1:]
-        part = self._sparse.slice(self._tensor, (start, *[0] * len(rest)), (stop - start, *rest))
-        return np.asarray(self._sparse.to_dense(part))
-
-
 def repeat_rows(rows: Any, tensor: Any) -> Any:
     """Repeat weights or a mask of a ragged tensor's rows for each of its values."""
     if rows is None:
@@ -174,15 +172,15 @@ def repeat_rows(rows: Any, tensor: Any) -> Any:
 
 
 def _is_on_host(value: Any) -> bool:
-    """Check for a tensor in host memory, an array without a copy."""
-    if is_instance(value, "torch", "Tensor"):  # a sparse one can't be cut
+    """Check for a tensor in host memory, an array without a copy, or one that can't be cut."""
+    if is_instance(value, "torch", "Tensor"):
         return value.device.type == "cpu" or value.layout is not sys.modules["torch"].strided
     if is_instance(value, "jax", "Array"):
         devices = list(value.devices())
         return len(devices) == 1 and devices[0].platform == "cpu"
-    if is_instance(value, "tensorflow", "Tensor"):
-        return "CPU" in getattr(value, "device", "")
-    return False
+    if is_instance(value, "tensorflow", "SparseTensor"):
+        return True
+    return is_instance(value, "tensorflow", "Tensor") and "CPU" in getattr(value, "device", "")
 
 
 def _convert_list(values: list[Any]) -> Array:
@@ -201,6 +199,11 @@ def _convert_ragged(tensor: Any) -> Array:
     return values.reshape(len(values), *(1,) * tensor.ragged_rank, *values.shape[1:])
 
 
+def _convert_sparse(tensor: Any) -> Array:
+    sparse = sys.modules["tensorflow"].sparse
+    return np.asarray(sparse.to_dense(sparse.reorder(tensor)))
+
+
 def _convert_torch(tensor: Any) -> Array:
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
@@ -216,8 +219,7 @@ def _convert_torch(tensor: Any) -> Array:
 # Ordered: a class comes before the classes that it inherits from.
 _CONVERTERS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
     ("tensorflow", ("RaggedTensor",), _convert_ragged),
-    ("tensorflow", ("SparseTensor",), lambda tensor: SparseRows(tensor)[:]),
-    ("tensorflow", ("IndexedSlices",), lambda x: np.asarray(sys.modules["tensorflow"].identity(x))),
+    ("tensorflow", ("SparseTensor",), _convert_sparse),
     ("tensorflow", ("Tensor", "Variable"), np.asarray),
     ("torch", ("Tensor",), _convert_torch),
     ("jax.experimental.sparse", ("JAXSparse",), lambda matrix: np.asarray(matrix.todense())),

@@ -12,12 +12,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.coders import BytesCoder, CloudpickleCoder
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import (
-    GoogleCloudOptions,
-    PipelineOptions,
-)
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from keras_initkit.adapt.shards import Engine, Reduce, list_shards, merge_states, reduce_shard
+from keras_initkit.adapt.engines import Engine, Reduce, list_shards, merge_states, reduce_shard
 from keras_initkit.statistics.moments import Moments
 
 
@@ -104,13 +101,7 @@ def run(shards: Sequence[Any], reduce: Reduce) -> Any:
 def _run_pipeline(
     options: PipelineOptions, directory: str | None, shards: Sequence[Any], reduce: Reduce
 ) -> Any:
-    """Run a pipeline to its end and read the file with the state.
-
-    Raises:
-        RuntimeError: If a shard can't be reduced; the message holds the error and the shard.
-        TypeError: If the shards are a PCollection.
-        ValueError: If there is no shard.
-    """
+    """Run a pipeline to its end and read the file with the state."""
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="keras-initkit-") as here:
             return _run_pipeline(options, here, shards, reduce)

@@ -9,27 +9,17 @@ import numpy as np
 from dask import delayed, is_dask_collection
 from dask.delayed import Delayed
 
-from keras_initkit.adapt.shards import Reduce, list_shards, merge_states, reduce_shard
+from keras_initkit.adapt.engines import Reduce, list_shards, merge_states, reduce_shard
 
-# As many states are merged by one task: each needs memory of them all.
-_MERGED_AT_ONCE = 8
+_MERGED_AT_ONCE = 8  # states, by one task, in memory together
 
 
 def run(shards: Sequence[Any], reduce: Reduce) -> Any:
     """Reduce each shard in a Dask task of its own, and merge the states in a tree.
 
     It runs on the current `dask.distributed.Client` if there is one, else on Dask's default
-    scheduler: threads, or by `dask.config.set(scheduler=…)`.
-
-    Args:
-        shards: Shards, `Delayed` ones too, or a Dask collection: of an array, data frame or bag
-            each partition is a shard, reduced where it is computed. Blocks of an array cut
-            along other axes than the first are joined into whole rows.
-        reduce: Function from a shard to its state.
-
-    Raises:
-        TypeError: If a Dask collection has no partitions.
-        ValueError: If there is no shard.
+    scheduler: threads, or by `dask.config.set(scheduler=…)`. Shards may be `Delayed`, or
+    partitions of a Dask collection, reduced where they are computed.
     """
     parts = list_shards(_list_partitions(shards) if is_dask_collection(shards) else shards)
     # Impure tasks have random keys: shards need not be hashed.
@@ -42,7 +32,7 @@ def run(shards: Sequence[Any], reduce: Reduce) -> Any:
 
 
 def _list_partitions(collection: Any) -> Iterable[Any]:
-    """List a Dask collection's own partitions, each of them whole rows."""
+    """List a collection's partitions; an array cut along other axes is joined into whole rows."""
     if isinstance(collection, Delayed):  # has any attribute
         return [collection]
     if not hasattr(collection, "to_delayed"):

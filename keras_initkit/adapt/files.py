@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_initkit.adapt.arrays import is_instance, shape_of, to_rows
-from keras_initkit.adapt.errors import ACCEPTED, refuse_length
-from keras_initkit.adapt.reader import NUMBERS_AT_ONCE, OpenData, Reader
+from keras_initkit.adapt.arrays import ACCEPTED, is_instance, shape_of, to_rows
+from keras_initkit.adapt.reader import NUMBERS_AT_ONCE, OpenData, Reader, refuse_length
 from keras_initkit.adapt.tables import wrap_table
 
 _FORMATS = {

@@ -1,32 +1,38 @@
-"""Opening of data of any kind: the kind is found here, and its own module reads it."""
+"""Opening of data of any kind: given whole, or a stream of batches as `fit()` takes it."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
-from keras_initkit.adapt import errors, files, streams
 from keras_initkit.adapt.arrays import (
     batch_shape,
     is_instance,
     is_numbers,
     is_ragged,
     map_arrays,
+    refuse,
+    refuse_scalar,
+    refuse_symbolic,
     shape_of,
     to_rows,
 )
-from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.files import open_path, open_tables
 from keras_initkit.adapt.reader import (
     NUMBERS_AT_ONCE,
     OpenData,
     Reader,
+    Reading,
+    refuse_length,
     split_batch,
 )
 from keras_initkit.adapt.tables import wrap_table
@@ -39,9 +45,8 @@ def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData
     Data given whole are arrays (in memory, memory mapped, of h5py), tensors of any
     framework, dense, sparse or ragged, lists of numbers, tables, paths of tables, dicts of
     these, and tuples of these: a tuple is `(x, y[, sample_weight])`, as for `fit()`.
-    Everything else is a stream of batches, as for `fit()` too: `tf.data.Dataset`,
-    `DistributedDataset`, `PyDataset`, `DataLoader`, generators and other iterables; tuples are
-    batches `(x, y[, sample_weight])`.
+    Everything else is a stream of batches, as for `fit()` too: `tf.data.Dataset`, `PyDataset`,
+    `DataLoader`, generators and other iterables; tuples are batches `(x, y[, sample_weight])`.
 
     No framework is imported: data can be its only where it already is. Paths need pyarrow.
 
@@ -57,10 +62,33 @@ def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData
             mask or the weights.
     """
     reader = Reader(reading, by_columns)
-    for is_kind, open_kind in _KINDS:
-        if is_kind(data):
-            return open_kind(data, reader)
-    return errors.refuse_type(data)
+    if isinstance(data, np.ndarray):
+        return _open_whole(data, reader)
+    if isinstance(data, keras.KerasTensor):
+        refuse_symbolic(data)
+    if isinstance(data, (numbers.Number, np.generic)):
+        refuse_scalar()
+    if isinstance(data, (str, os.PathLike)):
+        return open_path(data, reader)
+    if (
+        is_instance(data, "pyarrow.dataset", "Dataset", "Scanner")
+        or is_instance(data, "pyarrow", "RecordBatchReader")
+        or is_instance(data, "polars", "LazyFrame")
+    ):
+        return open_tables(data, reader)
+    return _open_whole(data, reader) if _is_whole(data) else _open_stream(data, reader)
+
+
+def _is_whole(data: Any) -> bool:
+    if isinstance(data, list):
+        return bool(data) and is_numbers(data)
+    if isinstance(data, (Mapping, tuple)) or wrap_table(data) is not data:
+        return True
+    if isinstance(data, keras.utils.PyDataset) or is_instance(data, "torch.utils.data", "Dataset"):
+        return False
+    # A sparse tensor of TensorFlow has no rows to be cut.
+    sparse = is_instance(data, "tensorflow", "SparseTensor")
+    return sparse or (hasattr(data, "shape") and hasattr(data, "__getitem__"))
 
 
 def _open_whole(data: Any, reader: Reader) -> OpenData:
@@ -76,19 +104,28 @@ def _open_whole(data: Any, reader: Reader) -> OpenData:
     mask = reader.check_mask()
     arrays = keras.tree.flatten(x)
     if not arrays:
-        errors.refuse_no_arrays(x)
-    rows = _count_common_rows([*arrays, *keras.tree.flatten((y, weight))])
+        raise ValueError(
+            f"`data` must hold at least one array. Received: an empty {type(x).__name__}. Check "
+            "what dropped them."
+        )
+    flat = [*arrays, *keras.tree.flatten((y, weight))]
+    sizes = [int(shape_of(array)[0]) for array in flat if array is not None]
+    rows = sizes[0]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"`data` must have the same number of rows in all arrays. Received: {list_few(sizes)} "
+            "rows. A tuple is taken as (x, y, sample_weight); pass a list of batches as a list."
+        )
     if mask is not None and len(mask) != rows:
-        errors.refuse_length("mask", mask.shape, str(rows))
+        refuse_length("mask", mask.shape, str(rows))
     if not rows:
         shapes = list_few(shape_of(array) for array in arrays)
         raise ValueError(
             f"`data` must hold at least one row. Received: no rows, of shape {shapes}. Check "
             "what filtered them out."
         )
-    parts = (x, y, weight, mask)
     shape = map_arrays(batch_shape, x) if any(map(is_ragged, arrays)) else None
-    cuts = _cut(parts, rows, _count_rows_at_once(arrays, rows))
+    cuts = _cut((x, y, weight, mask), rows, _count_rows_at_once(arrays, rows))
     return reader.open(cuts, "arrays", tuple, rows, shape)
 
 
@@ -104,51 +141,81 @@ def _count_rows_at_once(arrays: list[Any], rows: int) -> int:
     size = sum(math.prod(map(int, shape_of(value))) for value in values)
     step = max(1, NUMBERS_AT_ONCE * rows // max(1, size))
     for array in arrays:
-        # A compressed chunk of a file is unpacked as a whole: it must not be read twice.
-        chunks = getattr(array, "chunks", None)
-        if isinstance(chunks, tuple) and chunks and isinstance(chunks[0], int) and chunks[0]:
-            step = max(1, step // chunks[0]) * chunks[0]
+        # A compressed chunk of a file of h5py is unpacked whole: it must not be read twice.
+        if is_instance(array, "h5py", "Dataset") and array.chunks:
+            step = max(1, step // array.chunks[0]) * array.chunks[0]
     return step
 
 
-def _count_common_rows(arrays: list[Any]) -> int:
-    sizes = [int(shape_of(array)[0]) for array in arrays if array is not None]
-    if len(set(sizes)) > 1:
-        raise ValueError(
-            f"`data` must have the same number of rows in all arrays. Received: {list_few(sizes)} "
-            "rows. A tuple is taken as (x, y, sample_weight); pass a list of batches as a list."
+def _open_stream(data: Any, reader: Reader) -> OpenData:
+    fixes = {
+        "mask": "Use `mask_value=`, or yield masked arrays (`np.ma.MaskedArray`).",
+        "sample_weight": "Yield tuples `(x, y, sample_weight)`.",
+    }
+    for name, fix in fixes.items():
+        if getattr(reader.reading, name) is not None:
+            raise ValueError(
+                f"`{name}` must come with arrays or tables given whole. Received: `{name}` "
+                f"beside a stream of batches. {fix}"
+            )
+    batches = data
+    if is_instance(data, "tensorflow", "data.Dataset"):
+        return _open_tf_dataset(data, reader)
+    if isinstance(data, keras.utils.PyDataset):
+        batches = _list_py_dataset(data, reader)
+    elif is_instance(data, "torch.utils.data", "DataLoader"):  # a list is a batch [x, y, ...]
+        batches = (tuple(batch) if isinstance(batch, list) else batch for batch in data)
+    elif is_instance(data, "torch.utils.data", "Dataset"):
+        refuse(
+            f"a torch dataset of type {type(data).__name__}, of single rows",
+            "Pass `torch.utils.data.DataLoader(data, batch_size=1024)`.",
         )
-    return sizes[0]
+    elif not hasattr(data, "__iter__") or isinstance(data, bytes):
+        if callable(data):
+            name = getattr(data, "__name__", "data")
+            refuse(f"the function {name}", f"Call it: pass `{name}()`.")
+        refuse(
+            f"data={data!r} of type {type(data).__name__}",
+            "Convert it to an array first, e.g. with `np.asarray(data)`.",
+        )
+    return reader.open(batches, f"an object of type {type(data).__name__}")
 
 
-def _is_whole(data: Any) -> bool:
-    if isinstance(data, list):
-        return bool(data) and is_numbers(data)
-    if isinstance(data, (Mapping, tuple)) or wrap_table(data) is not data:
-        return True
-    # A sparse tensor of TensorFlow has no rows to be cut.
-    sparse = is_instance(data, "tensorflow", "SparseTensor")
-    return sparse or (hasattr(data, "shape") and hasattr(data, "__getitem__"))
+def _open_tf_dataset(data: Any, reader: Reader) -> OpenData:
+    """Open a `tf.data.Dataset`; it must be batched, as for `fit()`."""
+    cardinality = int(data.cardinality())
+    infinite = sys.modules["tensorflow"].data.INFINITE_CARDINALITY
+    if cardinality == infinite and not reader.reading.is_limited:
+        _refuse_endless("an infinite `tf.data.Dataset`", "`dataset.take(number_of_batches)`")
+    specs = [spec for spec in keras.tree.flatten(data.element_spec) if hasattr(spec, "shape")]
+    if any(spec.shape.rank == 0 or getattr(spec, "ragged_rank", 1) == 0 for spec in specs):
+        raise ValueError(
+            "`data` must be batched if it is a `tf.data.Dataset`, as for `fit()`. Received: a "
+            f"dataset of single rows, with scalars: {data.element_spec}. Pass "
+            "`dataset.batch(1024)`."
+        )
+    x, *_ = split_batch(data.element_spec)
+    x_specs = keras.tree.flatten(x)
+    rows = shape = None
+    if all(spec in specs and spec.shape.rank is not None for spec in x_specs):
+        shape = map_arrays(batch_shape, x)
+        size = x_specs[0].shape[0]
+        rows = cardinality * size if cardinality > 0 and size is not None else None
+    return reader.open(data, "a `tf.data.Dataset`", rows=rows, shape=shape)
 
 
-def _is_of(module: str, *names: str) -> Callable[[Any], bool]:
-    return lambda data: is_instance(data, module, *names)
+def _list_py_dataset(data: Any, reader: Reader) -> Iterator[Any]:
+    try:
+        length = data.num_batches
+    except NotImplementedError:
+        length = None
+    if length is None and not reader.reading.is_limited:
+        _refuse_endless("a `PyDataset` without a length", "define `__len__()` as their number")
+    return (data[i] for i in (itertools.count() if length is None else range(length)))
 
 
-_KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Reader], OpenData]], ...] = (
-    (lambda data: isinstance(data, np.ndarray), _open_whole),
-    (lambda data: isinstance(data, keras.KerasTensor), errors.refuse_symbolic),
-    (lambda data: isinstance(data, (numbers.Number, np.generic)), errors.refuse_scalar),
-    (lambda data: isinstance(data, (str, os.PathLike)), files.open_path),
-    (_is_of("pyarrow.dataset", "Dataset", "Scanner"), files.open_tables),
-    (_is_of("pyarrow", "RecordBatchReader"), files.open_tables),
-    (_is_of("polars", "LazyFrame"), files.open_tables),
-    (_is_of("tensorflow", "data.Dataset"), streams.open_tf_dataset),
-    (_is_of("tensorflow", "distribute.DistributedDataset"), streams.open_distributed_dataset),
-    (lambda data: isinstance(data, keras.utils.PyDataset), streams.open_py_dataset),
-    (_is_of("torch.utils.data", "DataLoader"), streams.open_data_loader),
-    (_is_of("torch.utils.data", "Dataset"), errors.refuse_torch_dataset),
-    (_is_whole, _open_whole),
-    (lambda data: hasattr(data, "__iter__") and not isinstance(data, bytes), streams.open_iterable),
-    (callable, errors.refuse_function),
-)
+def _refuse_endless(what: str, fix: str) -> NoReturn:
+    raise ValueError(
+        f"`data` must be finite, or limited by `steps=`. Received: {what}. Pass `steps=`, the "
+        f"number of batches to read, or {fix}."
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
 
 import keras
 import numpy as np
@@ -15,17 +16,55 @@ from keras_initkit.adapt.arrays import (
     find_converter,
     is_ragged,
     map_arrays,
+    refuse_scalar,
     repeat_rows,
     to_numpy,
 )
-from keras_initkit.adapt.errors import refuse_no_arrays, refuse_scalar
-from keras_initkit.adapt.options import Reading
 from keras_initkit.adapt.tables import is_table, read_columns, stack_columns
+from keras_initkit.checks import check_choice, check_count
 from keras_initkit.statistics.moments import is_real
 from keras_initkit.wording import list_few
 
 # Numbers that are read at once: a call costs nothing beside them, and they are some megabytes.
 NUMBERS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Options of a pass over data.
+
+    Attributes:
+        mask: Booleans of the leading axes of the data, true where values count. For data
+            given whole.
+        mask_value: Steps all of whose features (along the last axis) have this value do not
+            count, as for `keras.layers.Masking`.
+        sample_weight: Weights of the leading axes of the data. For data given whole; in
+            streams, weights are the third item of a batch.
+        nan: Meaning of NaN: "error", "ignore" or "propagate".
+        steps: Number of batches to read at most.
+        max_rows: Number of rows to read at most.
+        verbose: Whether to show progress: 0, 1 or "auto", for passes of more than 5 s.
+    """
+
+    mask: Any = None
+    mask_value: float | None = None
+    sample_weight: Any = None
+    nan: str = "error"
+    steps: int | None = None
+    max_rows: int | None = None
+    verbose: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("nan", self.nan, ("error", "ignore", "propagate"))
+        for name in ("steps", "max_rows"):
+            limit = getattr(self, name)
+            if limit is not None:
+                check_count(name, limit, "or None for all there is")
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the pass stops by itself, so that data may be endless."""
+        return self.steps is not None or self.max_rows is not None
 
 
 class Batch(NamedTuple):
@@ -60,6 +99,18 @@ class OpenData(NamedTuple):
     names: tuple[str, ...] | None = None
 
 
+def split_batch(batch: Any) -> tuple[Any, ...]:
+    """Split a batch `(x, y[, sample_weight])`; any other is x alone."""
+    if not isinstance(batch, tuple):
+        return (batch,)
+    if not 1 <= len(batch) <= 3:
+        raise ValueError(
+            "`data` must be x, `(x, y)` or `(x, y, sample_weight)`. Received: a tuple of "
+            f"{len(batch)} items. Nest several inputs: `((a, b), y)`."
+        )
+    return batch
+
+
 class Reader:
     """Maker of batches from the items of a source; it keeps the names of columns.
 
@@ -79,21 +130,15 @@ class Reader:
         self,
         items: Iterable[Any],
         source: str,
-        split: Callable[[Any], tuple[Any, ...]] | None = None,
+        split: Callable[[Any], tuple[Any, ...]] = split_batch,
         rows: int | None = None,
         shape: Any = None,
     ) -> OpenData:
-        """Open an iterable as a source of batches.
+        """Open an iterable of items, of which `split` makes the arguments of `read`.
 
-        Args:
-            items: One for each batch.
-            source: Their origin, for errors.
-            split: Function from an item to the arguments of `read`. Defaults to
-                `split_batch`.
-            rows: Number of rows, if it is known.
-            shape: Shape as in `OpenData`. Defaults to the first batch's.
+        The shape is by default the first batch's. The source is named in errors.
         """
-        batches = self._read_all(items, split or split_batch, source)
+        batches = self._read_all(items, split, source)
         if shape is None:
             first = next(batches)
             shape = map_arrays(batch_shape, first.x)
@@ -106,10 +151,14 @@ class Reader:
             if is_ragged(x):
                 weight, mask = repeat_rows(weight, x), repeat_rows(mask, x)
             x = map_arrays(self._convert, x)
-        if isinstance(x, (dict, tuple, list)):
-            _check_rows(x)
-        else:
-            _check_real(x)
+        is_alone = not isinstance(x, (dict, tuple, list))
+        if is_alone and not is_real(x.dtype):
+            raise TypeError(
+                "`data` must hold booleans, integers or real floating point numbers. Received: "
+                f"dtype={x.dtype}. Convert it first, e.g. with `data.astype('float32')`."
+            )
+        if not all(array.ndim for array in keras.tree.flatten(x)):
+            refuse_scalar()
         if mask is not None:
             x = map_arrays(lambda array: _mask_more(array, ~_spread_mask(mask, array)), x)
         if self.reading.mask_value is not None:
@@ -119,11 +168,7 @@ class Reader:
         return Batch(x, None if y is None else map_arrays(self._convert_target, y), weight)
 
     def check_mask(self) -> Array | None:
-        """Return the mask of data given whole.
-
-        Raises:
-            ValueError: If it is no array of booleans.
-        """
+        """Return the mask of data given whole; it must be an array of booleans."""
         if self.reading.mask is None:
             return None
         mask = np.asarray(to_numpy(self.reading.mask))
@@ -188,39 +233,10 @@ class Reader:
         return _mask_more(array, invalid)
 
 
-def split_batch(batch: Any) -> tuple[Any, ...]:
-    """Split a batch `(x, y[, sample_weight])`; any other is x alone."""
-    if not isinstance(batch, tuple):
-        return (batch,)
-    if not 1 <= len(batch) <= 3:
-        raise ValueError(
-            "`data` must be x, `(x, y)` or `(x, y, sample_weight)`. Received: a tuple of "
-            f"{len(batch)} items. Nest several inputs: `((a, b), y)`."
-        )
-    return batch
-
-
 def count_rows(x: Any) -> int:
     """Count the rows of an array, or of the arrays of a structure."""
-    return len(keras.tree.flatten(x)[0])
-
-
-def _check_real(x: Any) -> None:
-    if not is_real(x.dtype):
-        raise TypeError(
-            "`data` must hold booleans, integers or real floating point numbers. Received: "
-            f"dtype={x.dtype}. Convert it first, e.g. with `data.astype('float32')`."
-        )
-    if not x.ndim:
-        refuse_scalar()
-
-
-def _check_rows(x: Any) -> None:
     arrays = keras.tree.flatten(x)
-    if not arrays:
-        refuse_no_arrays(x)
-    if not all(array.ndim for array in arrays):
-        refuse_scalar()
+    return len(arrays[0]) if arrays else 0
 
 
 def _check_weight(weight: Any, x: Any) -> Array:
@@ -268,3 +284,11 @@ def _spread_mask(mask: Array, array: Any) -> Array:
             "step, or each number."
         )
     return np.broadcast_to(mask.reshape(mask.shape + (1,) * (array.ndim - mask.ndim)), array.shape)
+
+
+def refuse_length(name: str, shape: tuple[int, ...], rows: str) -> NoReturn:
+    """Refuse a mask or weights of another number of rows than the data."""
+    raise ValueError(
+        f"`{name}` must have a row for each row of `data`. Received: {name} of shape "
+        f"{shape} for {rows} rows. Use the same rows in both."
+    )

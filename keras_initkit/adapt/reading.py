@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_initkit.adapt.engines import find_engine
+import keras
+
+from keras_initkit.adapt.engines import Engine, find_engine
 from keras_initkit.adapt.intake import Intake, Result, Shape
 from keras_initkit.adapt.open import open_data
-from keras_initkit.adapt.options import Reading
-from keras_initkit.adapt.progress import Progress, note_interrupt
-from keras_initkit.adapt.reader import Batch, OpenData
-from keras_initkit.adapt.shards import Engine
+from keras_initkit.adapt.reader import Batch, OpenData, Reading
 from keras_initkit.statistics.moments import Moments
 from keras_initkit.user_warnings import warn_user
 from keras_initkit.wording import list_few
+
+_SECONDS_WITHOUT_PROGRESS = 5.0
 
 
 def read_statistics(
@@ -58,17 +63,14 @@ def read_statistics(
 def run(data: OpenData, reading: Reading, intakes: Mapping[Intake, Callable[[Batch], Any]]) -> None:
     """Read batches until there are no more, a limit is reached, or Ctrl-C is pressed.
 
-    Args:
-        data: The data.
-        reading: Options: limits, progress.
-        intakes: For each intake the function to pick its array from a batch.
+    For each intake there is the function to pick its array from a batch.
     """
     limits = [rows for rows in (data.rows, reading.max_rows) if rows is not None]
-    progress = Progress(
-        min(limits, default=None) if reading.steps is None else None, reading.verbose
-    )
-    rows = steps = 0
-    with note_interrupt() as stop:
+    target = min(limits, default=None) if reading.steps is None else None
+    bar = keras.utils.Progbar(target, unit_name="row")
+    is_shown = bool(reading.verbose) and reading.verbose != "auto"
+    start, rows, steps = time.monotonic(), 0, 0
+    with _note_interrupt() as stop:
         for batch in data.batches:
             count = 0
             for intake, pick in intakes.items():
@@ -79,14 +81,39 @@ def run(data: OpenData, reading: Reading, intakes: Mapping[Intake, Callable[[Bat
                 intake.push(array, weight)
                 count = len(array)
             rows, steps = rows + count, steps + 1
-            progress.update(rows)
+            if reading.verbose == "auto":
+                is_shown = time.monotonic() - start >= _SECONDS_WITHOUT_PROGRESS
+            if is_shown and rows != target:
+                bar.update(rows, finalize=False)
             if stop or steps == reading.steps or rows == reading.max_rows:
                 break
         for intake in intakes:
             intake.flush()
-    progress.close(rows)
+    if is_shown:
+        bar.update(rows, finalize=True)
     if stop:
         warn_user(f"Interrupted: the statistics are those of the {rows} rows that were read.")
+
+
+@contextlib.contextmanager
+def _note_interrupt() -> Iterator[list[bool]]:
+    """Note a first Ctrl-C in a list, so that no update is cut in two; a second one interrupts."""
+    stop: list[bool] = []
+    former = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or former is not signal.default_int_handler:
+        yield stop
+        return
+
+    def note(*_: Any) -> None:
+        stop.append(True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _read_array(

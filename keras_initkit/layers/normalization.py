@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initkit.adapt.engines import Engine
 from keras_initkit.adapt.intake import Result, kept_axes
-from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.reader import Reading
 from keras_initkit.adapt.reading import read_statistics
-from keras_initkit.adapt.shards import Engine
 from keras_initkit.anatomy.tf_data import is_in_tf_data
 from keras_initkit.checks import check_choice
 from keras_initkit.layers.scaling import METHODS, compute_scaling, describe_problems, find_rest

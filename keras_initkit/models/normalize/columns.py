@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from keras_initkit.adapt.intake import Intake, Result
 from keras_initkit.adapt.open import open_data
-from keras_initkit.adapt.options import Reading
-from keras_initkit.adapt.reader import Batch, OpenData, count_rows
+from keras_initkit.adapt.reader import Batch, OpenData, Reading, count_rows
 from keras_initkit.adapt.reading import run
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.models.normalize.targets import Source

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_initkit.adapt.intake import Result
-from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.reader import Reading
 from keras_initkit.anatomy.selectors import Selector
 from keras_initkit.layers.normalization import Normalization
 from keras_initkit.models.normalize.choice import choose_inputs

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from keras_initkit.adapt import dask
-from keras_initkit.adapt.engines import find_engine
-from keras_initkit.adapt.shards import list_shards, merge_states
+from keras_initkit.adapt.engines import find_engine, list_shards, merge_states
 from keras_initkit.statistics.moments import Moments
 from tests.keras_initkit.adapt.sharded import Joined, check, cut, reduce_to_moments, table
 

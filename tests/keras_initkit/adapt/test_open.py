@@ -17,9 +17,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from keras_initkit.adapt import open as opening
-from keras_initkit.adapt.options import Reading
-from keras_initkit.adapt.reader import Batch, OpenData
-from tests.callbacks.training import two_devices
+from keras_initkit.adapt.reader import Batch, OpenData, Reading
 
 pytestmark = [pytest.mark.backends("tensorflow", "jax", "torch"), pytest.mark.numpy_alone]
 
@@ -148,10 +146,6 @@ def tf_dataset(*arrays: Any) -> Any:
     return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
 
 
-def distributed() -> Any:
-    return two_devices().experimental_distribute_dataset(tf_dataset(X, Y).batch(64))
-
-
 def unknown_rank(x: Any) -> Any:
     return tf.py_function(lambda a: a, [x], tf.float32)
 
@@ -172,7 +166,6 @@ TENSORFLOW: dict[str, Callable[[], Any]] = {
     "tf.data of sparse tensors": lambda: tf_dataset(tf.sparse.from_dense(X)).batch(64),
     "generator of tensors": lambda: (tf.constant(X[i : i + 64]) for i in range(0, 700, 64)),
     "generator of sparse tensors": lambda: map(tf.sparse.from_dense, np.split(X, 7)),
-    "distributed": distributed,
 }
 TORCH: dict[str, Callable[[], Any]] = {
     "tensor": lambda: torch.tensor(X),
@@ -617,7 +610,7 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: np.array(3.0), {}, ValueError, r"a batch axis. Received: a scalar"),
     (lambda: [np.array(3.0)], {}, ValueError, r"a batch axis.*batch a stream of single"),
     (lambda: (np.float32(1) for _ in X), {}, ValueError, r"a batch axis.*batch a stream"),
-    (lambda: {"a": 3}, {}, TypeError, r"with a `.shape`"),
+    (lambda: {"a": 3}, {}, TypeError, r"a batch of type int, without a `.shape`"),
     (lambda: keras.Input((3,)), {}, TypeError, r"a symbolic tensor of shape \(None, 3\)"),
     (lambda: {"a": keras.Input((3,))}, {}, TypeError, r"a symbolic tensor"),
     (lambda: b"x", {}, TypeError, r"must be an array, a tensor.*Received: data=b'x' of type bytes"),

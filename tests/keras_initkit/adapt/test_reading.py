@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from keras_initkit import Moments
-from keras_initkit.adapt import progress
+from keras_initkit.adapt import reading
 from keras_initkit.layers import Normalization
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -207,7 +207,7 @@ def test_progress_is_shown_on_request_and_when_it_takes_long(
     assert capsys.readouterr().out == ""
     adapted(batches, {"verbose": 1})
     assert "700/" in capsys.readouterr().out
-    monkeypatch.setattr(progress, "_SECONDS_WITHOUT_PROGRESS", 0.0)
+    monkeypatch.setattr(reading, "_SECONDS_WITHOUT_PROGRESS", 0.0)
     adapted(table())
     assert "700/700" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.adapt.options import Reading
+from keras_initkit.adapt.reader import Reading
 from keras_initkit.models.normalize.choice import choose_inputs
 from keras_initkit.models.normalize.columns import fit_rank, read_statistics
 from keras_initkit.models.normalize.ports import Ports, read_ports
