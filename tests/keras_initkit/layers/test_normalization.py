@@ -264,7 +264,7 @@ def test_under_a_distribution_strategy() -> None:
     with strategy.scope():
         layer = Normalization()
         model = keras.Sequential([keras.Input((5,)), layer])
-        layer.adapt(strategy.experimental_distribute_dataset(batches.map(lambda a: a + 1)))
+        layer.adapt(batches.map(lambda a: a + 1))
     np.testing.assert_allclose(model.predict(x + 1, verbose=0).mean(axis=0), 0, atol=1e-5)
     layer.adapt(batches)
     mean, variance = (np.asarray(keras.ops.add(w, 0)) for w in layer.weights[:2])
