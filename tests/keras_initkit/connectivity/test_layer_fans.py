@@ -267,16 +267,9 @@ def test_scales():
 
 
 # Classes that make weights which are not trained, or hold those of others.
-WITHOUT_KERNELS = {
-    layers.FlaxLayer,
-    layers.JaxLayer,
-    layers.Normalization,
-    layers.RNN,
-    layers.STFTSpectrogram,
-    layers.SpectralNormalization,
-    layers.TFSMLayer,
-    layers.TorchModuleWrapper,
-}
+WITHOUT_KERNELS = {layers.FlaxLayer, layers.JaxLayer, layers.TFSMLayer, layers.TorchModuleWrapper}
+WITHOUT_KERNELS |= {layers.Normalization, layers.SpectralNormalization}
+WITHOUT_KERNELS |= {layers.RNN, layers.STFTSpectrogram}
 
 
 def makes_weights(kind):
@@ -286,11 +279,10 @@ def makes_weights(kind):
 
 
 def test_every_layer_of_keras_that_owns_a_kernel_has_a_rule():
-    kinds = {kind for _, kind in inspect.getmembers(layers, inspect.isclass)}
-    owners = {kind for kind in kinds if issubclass(kind, layers.Layer) and kind is not layers.Layer}
-    owners = {kind for kind in owners if makes_weights(kind)} - WITHOUT_KERNELS
-    without = sorted(kind.__name__ for kind in owners - set(keras_layers.KINDS))
-    assert not without, f"without a rule for their fans: {without}"
+    known = {layers.Layer, *keras_layers.KINDS} | WITHOUT_KERNELS
+    kinds = {kind for _, kind in inspect.getmembers(layers, inspect.isclass)} - known
+    owners = [kind for kind in kinds if issubclass(kind, layers.Layer) and makes_weights(kind)]
+    assert not owners, "without a rule for their fans"
     for kind in keras_layers.KINDS:
         layer = keras_layers.built(kind)
         found = 0
@@ -312,12 +304,7 @@ def test_a_rule_of_ones_own():
             self.bias = self.add_weight(shape=(5,), name="bias")
 
     layer = built(LowRank(), (7,))
-    text = (
-        "`layer` must be of a class whose fans are known. Received: weight low_rank/a of the "
-        "LowRank layer 'low_rank'. Write a rule for it: "
-        "`@keras_initkit.register_fans(LowRank)`."
-    )
-    with pytest.raises(ValueError, match=exactly(text)):
+    with pytest.raises(ValueError, match=r"weight low_rank/a of .* `@keras_initkit\.register_fans"):
         fans(layer, "a")
 
     @keras_initkit.register_fans(LowRank)
@@ -333,9 +320,7 @@ def test_a_rule_of_ones_own():
 
 
 def test_a_rule_must_be_for_classes_and_return_fans():
-    with pytest.raises(
-        ValueError, match=r"`classes` must be classes of layers, as in `@register_f"
-    ):
+    with pytest.raises(ValueError, match="`classes` must be classes of layers, as in `@register_"):
         keras_initkit.register_fans(layers.Dense(3))
     with pytest.raises(ValueError, match="Received: none"):
         keras_initkit.register_fans()
@@ -347,21 +332,14 @@ def test_a_rule_must_be_for_classes_and_return_fans():
         return 1, 2, 3
 
     keras_initkit.register_fans(Odd)(rule)
-    text = (
-        "A rule for fans must return (fan_in, fan_out), two numbers, or None. Received: (1, 2, 3)"
-    )
-    with pytest.raises(ValueError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=r"two numbers, or None\. Received: \(1, 2, 3\)"):
         fans(built(Odd(3), (2,)))
 
 
 def test_errors():
     with pytest.raises(ValueError, match=r"`layer` must be a keras.layers.Layer. Received: layer="):
         fans((3, 3, 8, 16))
-    text = (
-        "`layer` must be built, so that it has weights. Received: the Dense layer 'd', which is "
-        "not. Call it on data, or `layer.build(input_shape)`."
-    )
-    with pytest.raises(ValueError, match=exactly(text)):
+    with pytest.raises(ValueError, match=r"Received: the Dense layer 'd', which is not\. Call it"):
         fans(layers.Dense(3, name="d"))
     layer = built(layers.Dense(3, name="d"), (2,))
     text = (
@@ -374,11 +352,7 @@ def test_errors():
     with pytest.raises(ValueError, match="`weight` must name weights with the same fans"):
         fans(model)
     conv = built(layers.Conv2D(3, 3), (9, 9, 2))
-    text = (
-        "`input_size` must have 2 numbers, one for each axis of the window. Received: "
-        "input_size=(9,)"
-    )
-    with pytest.raises(ValueError, match=exactly(text)):
+    with pytest.raises(ValueError, match="`input_size` must have 2 numbers, one for each axis"):
         fans(conv, input_size=[9])
     with pytest.raises(ValueError, match="`size` must be at least 3, the extent of the window"):
         fans(conv, input_size=[9, 2])

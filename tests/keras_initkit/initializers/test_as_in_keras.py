@@ -12,7 +12,7 @@ import pytest
 from keras_initkit import initializers
 from tests.keras_initkit.initializers.helpers import array
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 BOTH = [name for name in initializers.__all__ if hasattr(keras.initializers, name)]
 each_name = pytest.mark.parametrize("name", BOTH)

@@ -26,6 +26,7 @@ each_random = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.backends("tensorflow", "torch")
 def test_every_initializer_is_in_the_table():
     public = {getattr(initializers, name) for name in initializers.__all__}
     assert public == {type(initializer) for initializer, _ in EACH}

@@ -1,5 +1,6 @@
 """Biases: what they predict, and what they remember."""
 
+import functools
 import math
 import re
 
@@ -26,12 +27,8 @@ def test_prior_biases_predict_frequencies():
 
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [
-        (layers.LSTM, (5, 3)),
-        (lambda *units, **arguments: layers.ConvLSTM1D(*units, 3, **arguments), (4, 9, 2)),
-        (lambda *u, **a: layers.Bidirectional(layers.LSTM(*u, **a)), (5, 3)),
-    ],
-    ids=["LSTM", "ConvLSTM1D", "Bidirectional"],
+    [(layers.LSTM, (5, 3)), (functools.partial(layers.ConvLSTM1D, kernel_size=3), (4, 9, 2))],
+    ids=["LSTM", "ConvLSTM1D"],
 )
 def test_a_layer_must_not_set_the_bias_of_its_forget_gate_itself(make, shape):
     # Which Keras does unless it is told not to: it asks for 16 units, as for 4 gates of 4.

@@ -9,7 +9,7 @@ import pytest
 from keras_initkit.initializers import DeltaOrthogonal
 from tests.keras_initkit.initializers.helpers import array, assert_orthonormal, built, draw
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 layers = keras.layers
 

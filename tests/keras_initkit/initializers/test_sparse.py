@@ -10,7 +10,7 @@ import pytest
 from keras_initkit.initializers import Sparse
 from tests.keras_initkit.initializers.helpers import array, built, draw
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 layers = keras.layers
 

@@ -10,7 +10,7 @@ from keras_initkit.initializers import Spectral
 from keras_initkit.initializers.spectral import largest_singular_values
 from tests.keras_initkit.initializers.helpers import array, attention_of, built, draw
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 layers = keras.layers
 

@@ -195,6 +195,7 @@ class Late(keras.layers.Layer):
         return keras.ops.matmul(inputs, self.kernel)
 
 
+@pytest.mark.backends("tensorflow", "jax", "torch")
 def test_an_initializer_can_be_made_while_a_model_is_traced() -> None:
     class Model(keras.Model):
         def __init__(self) -> None:

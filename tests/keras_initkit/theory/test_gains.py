@@ -19,8 +19,6 @@ from keras_initkit.theory.gains import (
     gaussian_moments,
 )
 
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-
 
 class Formula(NamedTuple):
     """An activation and its derivative as scalar functions, and where they have kinks."""
@@ -57,14 +55,7 @@ FORMULAS = {
     "relu": _piecewise((0.0,), _line(0.0), _line(1.0)),
     "relu6": _piecewise((0.0, 6.0), _line(0.0), _line(1.0), _line(0.0, 6.0)),
     "leaky_relu": _piecewise((0.0,), _line(0.2), _line(1.0)),
-    "selu": _piecewise(
-        (0.0,),
-        (
-            lambda x: SELU_SCALE * SELU_ALPHA * math.expm1(x),
-            lambda x: SELU_SCALE * SELU_ALPHA * math.exp(x),
-        ),
-        _line(SELU_SCALE),
-    ),
+    "elu": _piecewise((0.0,), (math.expm1, math.exp), _line(1.0)),
     "gelu": Formula(
         lambda x: x * float(special.ndtr(x)),
         lambda x: float(special.ndtr(x)) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi),
@@ -75,12 +66,6 @@ FORMULAS = {
     "softsign": Formula(lambda x: x / (1 + abs(x)), lambda x: (1 + abs(x)) ** -2, (0.0,)),
     "tanh": Formula(math.tanh, lambda x: 1 - math.tanh(x) ** 2),
     "sigmoid": Formula(_sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
-    "hard_silu": _piecewise(
-        (-3.0, 3.0),
-        _line(0.0),
-        (lambda x: x * (x / 6 + 0.5), lambda x: x / 3 + 0.5),
-        _line(1.0),
-    ),
     "exponential": Formula(math.exp, math.exp),
     "soft_shrink": _piecewise((-0.5, 0.5), _line(1.0, 0.5), _line(0.0), _line(1.0, -0.5)),
     "hard_shrink": _piecewise((-0.5, 0.5), _line(1.0), _line(0.0), _line(1.0)),
@@ -185,9 +170,7 @@ def test_moments_at_variance_zero_are_the_limit(name: str) -> None:
     expected = (value(0.0), value(0.0) ** 2, slope(0.0) ** 2)
     assert gaussian_moments(name, 0.0) == pytest.approx(expected, abs=1e-8)
     assert gaussian_moments(name, 1e-24) == pytest.approx(expected, abs=1e-8)
-
-
-def test_a_kink_at_zero_counts_half_on_each_side_at_variance_zero() -> None:
+    # A kink at zero counts half on each side.
     assert gaussian_moments("leaky_relu", 0.0) == pytest.approx((0.0, 0.0, 0.52), abs=1e-6)
 
 
