@@ -56,7 +56,9 @@ def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
 )
 def test_views_separate_what_does_not_touch(layer, maps):
     layer = built(type(layer).from_config(layer.get_config()), (None, 8, 8, 4))
-    assert view_of_weight(layer, layer.kernel).maps_shape == maps
+    view = view_of_weight(layer, layer.kernel)
+    assert view is not None
+    assert view.maps_shape == maps
 
 
 def test_phases_of_a_transposed_convolution_do_not_touch():
