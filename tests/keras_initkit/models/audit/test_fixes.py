@@ -38,16 +38,16 @@ def test_an_activation(name, function, variance, initializer):
     assert suggest_initializer(Following(name, function)) == initializer
 
 
-def test_without_an_activation_of_its_own():
-    assert suggest_initializer(Following("linear")) == "LecunNormal()"
-    assert suggest_initializer(Following()) == "LecunNormal()"
-    last = Following("tanh", functions.tanh, is_last=True)
-    assert suggest_initializer(last) == "LecunNormal()"
-    gate = Following("sigmoid", functions.sigmoid, is_gate=True)
-    assert suggest_initializer(gate) == "LecunNormal()"
-
-
-def test_a_bounded_relu_is_one():
-    bounded = functools.partial(functions.relu, max_value=6.0)
-    following = Following("relu(max_value=6)", bounded)
-    assert suggest_initializer(following) == "HeNormal()"
+@pytest.mark.parametrize(
+    ("following", "initializer"),
+    [
+        (Following("linear"), "LecunNormal()"),
+        (Following(), "LecunNormal()"),
+        (Following("tanh", functions.tanh, is_last=True), "LecunNormal()"),
+        (Following("sigmoid", functions.sigmoid, is_gate=True), "LecunNormal()"),
+        (Following("relu(max_value=6)", functions.relu6), "HeNormal()"),
+    ],
+    ids=lambda case: "",
+)
+def test_a_way(following, initializer):
+    assert suggest_initializer(following) == initializer

@@ -13,25 +13,21 @@ from keras_initkit import fans, initializers, reinitialize
 from keras_initkit.anatomy.seeds import derive_seed
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.models.reinitialize import reinitialize as reinitialization
-from tests.callbacks.training import compiled, data
+from tests.callbacks.training import compiled, fit
+from tests.keras_initkit.initializers.helpers import array
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 layers = keras.layers
-BACKEND = keras.backend.backend()
 HE = initializers.HeNormal
 
 
-def numpy(value):
-    return np.asarray(keras.ops.convert_to_numpy(value))
-
-
 def values(model):
-    return {weight.path: numpy(weight.variable.value) for weight in weights_of(model)}
+    return {weight.path: array(weight.variable.value) for weight in weights_of(model)}
 
 
 def in_order(model):
-    return [numpy(weight) for weight in model.weights]
+    return [array(weight) for weight in model.weights]
 
 
 def assert_same(some, others):
@@ -39,14 +35,10 @@ def assert_same(some, others):
         np.testing.assert_array_equal(a, b)
 
 
-def changed(before, after):
-    return {path for path, value in after.items() if not np.array_equal(value, before[path])}
-
-
-def fill(model, value):
+def fill(model):
     for weight in model.weights:
         if "float" in str(weight.dtype):
-            weight.assign(np.full(weight.shape, value))
+            weight.assign(np.full(weight.shape, 7.0))
 
 
 def small():
@@ -76,60 +68,39 @@ RECURRENT = {"memory/lstm_cell/recurrent_kernel"}
 # Seeds.
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_was_named_before():
-    unnamed = [
-        keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(4)]) for _ in range(2)
-    ]
-    assert unnamed[0].layers[0].name != unnamed[1].layers[0].name
-    a, b = unnamed
-    reinitialize(a, seed=3)
-    reinitialize(b, seed=3)
-    assert_same(in_order(a), in_order(b))
-    reinitialize(b, seed=4)
-    assert changed(values(a), dict(zip(values(a), values(b).values(), strict=True)))
-
-
 class Branches(keras.Model):
     def __init__(self, order):
         super().__init__()
-        self.order = order
         self.left = layers.Dense(4)
         self.right = layers.Bidirectional(layers.SimpleRNN(2))
-
-    def call(self, x):
-        ways = {"left": self.left, "right": lambda x: self.right(x[:, None])}
-        results = {name: ways[name](x) for name in self.order}
-        return results["left"] + results["right"]
+        for name in order:
+            getattr(self, name).build((None, 1, 3))
+        self.built = True
 
 
-def test_the_same_seed_gives_the_same_weights_in_any_build_order():
-    models = [Branches(order) for order in (["left", "right"], ["right", "left"])]
-    for model in models:
-        model(np.zeros((1, 3), "float32"))
-        reinitialize(model, seed=0)
-    assert_same(*([numpy(w) for w in m.left.weights + m.right.weights] for m in models))
+def test_the_same_seed_gives_the_same_weights_in_any_build_order_whatever_was_named_before():
+    drawn = []
+    for order, seed in ((["left", "right"], 0), (["right", "left"], 0), (["left", "right"], 1)):
+        model = Branches(order)
+        reinitialize(model, seed=seed)
+        drawn.append([array(w) for w in model.left.weights + model.right.weights])
+    assert_same(drawn[0], drawn[1])
+    assert np.any(drawn[0][0] != drawn[2][0])
 
 
-def test_no_two_weights_share_a_stream_though_they_share_an_initializer():
+def test_no_two_weights_share_random_numbers_though_they_share_an_initializer():
     shared = HE(seed=1)
-    hidden = [layers.Dense(16, kernel_initializer=shared) for _ in range(6)]
-    attention = layers.MultiHeadAttention(
-        2, 8, kernel_initializer=keras.initializers.HeNormal(seed=2)
-    )
-    inputs = keras.Input((4, 16))
-    x = inputs
-    for layer in hidden:
-        x = layer(x)
-    model = keras.Model(inputs, attention(x, x))
-    kernels = [w for w in model.weights if w.name == "kernel"]
+    hidden = [layers.Dense(16, kernel_initializer=shared) for _ in range(4)]
+    model = keras.Sequential([keras.Input((16,)), *hidden])
 
-    def alike():
-        flat = np.array([numpy(kernel).ravel() for kernel in kernels])
+    def largest_correlation():
+        flat = np.array([array(layer.kernel).ravel() for layer in hidden])
         return np.abs(np.corrcoef(flat) - np.eye(len(flat))).max()
 
-    assert alike() == pytest.approx(1)  # which is what Keras makes of it
+    assert largest_correlation() == pytest.approx(1)
     reinitialize(model, seed=0)
-    assert alike() < 0.3
+    assert largest_correlation() < 0.3
+    assert shared.seed == 1
 
 
 @settings(max_examples=20, deadline=None)
@@ -159,7 +130,7 @@ def test_without_a_seed_weights_are_new_each_time_unless_the_random_seed_is_set(
 def test_every_weight_is_as_at_the_start():
     model = small()
     before = values(model)
-    fill(model, 7.0)
+    fill(model)
     drawn = reinitialize(model, seed=0)
     assert drawn.keys() == before.keys()
     after = values(model)
@@ -173,22 +144,14 @@ def test_every_weight_is_as_at_the_start():
 @pytest.mark.parametrize(
     ("selector", "paths"),
     [
-        (layers.Dense, {"first/kernel", "head/kernel"}),
+        # A layer's class, path or function selects its kernels; a name the weight.
         (layers.LSTM, {"memory/lstm_cell/kernel"} | RECURRENT),
         ((layers.LSTM, "recurrent_kernel"), RECURRENT),
-        ("head", {"head/kernel"}),
-        ("memory/lstm_cell", {"memory/lstm_cell/kernel"} | RECURRENT),
         ("kernel", KERNELS),
-        ("head/bias", {"head/bias"}),
         ("gamma", {"norm/gamma"}),
         (re.compile("^(first|head)$"), {"first/kernel", "head/kernel"}),
         (re.compile("(first|head)/bias"), {"first/bias", "head/bias"}),
-        ((re.compile("head"), "bias"), {"head/bias"}),
         (lambda layer: layer.name == "head", {"head/kernel"}),
-        (
-            (lambda layer: layer.name == "norm", re.compile("gamma|/beta")),
-            {"norm/gamma", "norm/beta"},
-        ),
     ],
     ids=lambda case: "",
 )
@@ -209,23 +172,6 @@ def test_the_first_rule_that_selects_a_weight_holds_and_none_leaves_it(shared):
     assert "first/kernel" not in drawn
 
 
-def test_layers_that_share_a_path_are_told_apart():
-    class Twins(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = (layers.Dense(2, name="twin") for _ in range(2))
-
-        def call(self, x):
-            return self.second(self.first(x))
-
-    model = Twins()
-    model(np.ones((1, 2), "float32"))
-    drawn = reinitialize(model, {"twin#2": "ones"}, seed=0)
-    assert list(drawn) == ["twin/kernel", "twin/bias", "twin#2/kernel", "twin#2/bias"]
-    assert np.all(numpy(model.second.kernel) == 1)
-    assert np.all(numpy(model.first.kernel) != 1)
-
-
 def test_our_initializers_know_the_layer():
     model = keras.Sequential(
         [
@@ -238,7 +184,7 @@ def test_our_initializers_know_the_layer():
     reinitialize(model, {keras.Layer: HE(gain=1.0)}, seed=0)
     for layer in model.layers:
         expected = 1 / fans(layer).fan_in
-        assert numpy(layer.kernel).var() == pytest.approx(expected, rel=0.15)
+        assert array(layer.kernel).var() == pytest.approx(expected, rel=0.15)
         # Keras tells an initializer the shape alone, which is wrong by 64, 1/2 and 1 here.
     shape = tuple(model.layers[0].kernel.shape)
     expected = 1 / (64 * fans(model.layers[0]).fan_in)
@@ -247,25 +193,22 @@ def test_our_initializers_know_the_layer():
 
 def test_only_and_trainable_only_leave_the_rest_alone(shared):
     def drawn(**arguments):
-        fill(shared, 7.0)
+        fill(shared)
         before = values(shared)
-        paths = reinitialize(shared, seed=0, **arguments)
-        assert changed(before, values(shared)) == set(paths)
-        return set(paths)
+        paths = set(reinitialize(shared, seed=0, **arguments))
+        after = values(shared)
+        assert {path for path in after if np.any(after[path] != before[path])} == paths
+        return paths
 
     reinitialize(shared, seed=0)
     whole = values(shared)
-    assert drawn(only="head") == {"head/kernel", "head/bias"}
+    assert drawn(only=["head", "moving_mean"]) == {"head/kernel", "head/bias", "norm/moving_mean"}
     # Weights do not depend on what else is drawn.
     np.testing.assert_array_equal(values(shared)["head/kernel"], whole["head/kernel"])
-    assert drawn(only=[layers.LSTM, "moving_mean"]) == {
-        f"memory/lstm_cell/{name}" for name in ("kernel", "recurrent_kernel", "bias")
-    } | {"norm/moving_mean"}
     shared.get_layer("first").trainable = False
     trained = drawn(trainable_only=True)
     shared.get_layer("first").trainable = True
-    assert "first/kernel" not in trained
-    assert "norm/moving_mean" not in trained
+    assert trained.isdisjoint({"first/kernel", "norm/moving_mean"})
     assert "norm/gamma" in trained
 
 
@@ -279,7 +222,7 @@ def test_what_was_learned_otherwise_stays():
     model = keras.Sequential([keras.Input((2,)), normalization, ours, dropout, dense])
     drawn = reinitialize(model)
     assert set(drawn) == {f"{dense.name}/kernel", f"{dense.name}/bias"}
-    assert numpy(normalization.mean).ravel() == pytest.approx([5, 6])
+    assert array(normalization.mean).ravel() == pytest.approx([5, 6])
 
 
 def test_an_unknown_weight_stays_and_is_named():
@@ -304,40 +247,14 @@ def test_bfloat16_weights():
     assert all(str(w.dtype) == "bfloat16" for w in model.trainable_weights)
 
 
-def orthonormal(matrices):
-    """Whether the columns of matrices are orthonormal, or their rows."""
-    matrices = np.asarray(matrices, np.float64)
-    if matrices.shape[-2] < matrices.shape[-1]:
-        matrices = np.swapaxes(matrices, -1, -2)
-    gram = np.swapaxes(matrices, -1, -2) @ matrices
-    return np.allclose(gram, np.eye(gram.shape[-1]), atol=1e-5)
-
-
-def test_each_gate_and_head_has_numbers_of_its_own():
-    steps, maps = keras.Input((5, 8)), keras.Input((4, 9, 9, 2))
-    signals = [
-        layers.LSTM(6, name="lstm")(steps),
-        layers.Bidirectional(layers.GRU(6), name="both")(steps),
-        layers.Flatten()(layers.MultiHeadAttention(3, 4, name="attention")(steps, steps)),
-        layers.Flatten()(layers.ConvLSTM2D(6, 3, name="maps")(maps)),
-    ]
-    model = keras.Model([steps, maps], layers.Concatenate()(signals))
-    orthogonal = initializers.Orthogonal(seed=1)
-    reinitialize(model, dict.fromkeys((layers.RNN, layers.MultiHeadAttention), orthogonal))
-    gates = {"lstm": 4, "both": 3, "maps": 4}
-    parts = []
-    for path, value in values(model).items():
-        layer, *_, name = path.split("/")
-        if layer in gates and name.endswith("kernel"):
-            parts += np.split(value.reshape(-1, value.shape[-1]), gates[layer], axis=1)
-        elif layer == "attention" and name == "kernel":
-            is_output = "attention_output" in path
-            parts += [value.reshape(-1, 8)] if is_output else list(np.moveaxis(value, 1, 0))
-    assert len(parts) == 2 * 4 + 4 * 3 + 3 * 3 + 1 + 2 * 4
-    assert all(orthonormal(part) for part in parts)
-    # No two share their numbers.
-    assert len({float(part.ravel()[0]) for part in parts}) == len(parts)
-    assert orthogonal.seed == 1
+def test_each_gate_has_numbers_of_its_own():
+    model = keras.Sequential([keras.Input((5, 6)), layers.Bidirectional(layers.GRU(6))])
+    reinitialize(model, {layers.RNN: initializers.Orthogonal(seed=1)})
+    kernels = [value for path, value in values(model).items() if path.endswith("kernel")]
+    gates = np.concatenate([np.split(kernel, 3, axis=1) for kernel in kernels])
+    identities = np.broadcast_to(np.eye(6), (12, 6, 6))
+    np.testing.assert_allclose(gates @ gates.swapaxes(1, 2), identities, atol=1e-5)
+    assert np.unique(gates[:, 0, 0]).size == 12
 
 
 # A model in use.
@@ -352,24 +269,18 @@ def test_a_compiled_model_trains_on_without_a_new_trace():
             return x
 
     def make():
-        inputs = keras.Input((8,))
-        return keras.Model(inputs, layers.Dense(4)(Counting()(layers.Dense(8, "relu")(inputs))))
-
-    def train(model):
-        x, y = data()
-        model.fit(x, y, 16, shuffle=False, verbose=0)
+        return keras.Sequential([keras.Input((8,)), Counting(), layers.Dense(4)])
 
     model = compiled(make)
+    optimizer = model.optimizer
     reinitialize(model, seed=5)
-    train(model)
+    fit(model)
     expected, count = in_order(model), len(traces)
-    identity, optimizer = id(model), model.optimizer
     reinitialize(model, seed=5, reset_optimizer=True)
-    assert int(numpy(model.optimizer.iterations.value)) == 0
-    train(model)
+    assert int(array(optimizer.iterations.value)) == 0
+    fit(model)
     assert model.optimizer is optimizer
-    assert id(model) == identity
-    if BACKEND != "torch":  # which calls layers in each step
+    if keras.backend.backend() != "torch":  # which calls layers in each step
         assert len(traces) == count
     # Averages and steps of the optimizer, too, are as at the start.
     assert_same(in_order(model), expected)
@@ -378,8 +289,7 @@ def test_a_compiled_model_trains_on_without_a_new_trace():
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.3),
-        lambda: keras.optimizers.Adam(0.1, use_ema=True),
+        lambda: keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.3, use_ema=True),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9)),
     ],
 )
@@ -389,12 +299,12 @@ def test_an_optimizer_is_reset_to_what_it_starts_from(optimizer):
     optimizer = model.optimizer
     reinitialize(model, seed=0)
     optimizer.build(model.trainable_variables)
-    start = [numpy(v.value) for v in optimizer.variables]
+    start = [array(v.value) for v in optimizer.variables]
     for variable in optimizer.variables:
         if variable.name != "learning_rate":
             variable.assign(keras.ops.cast(variable + 3, variable.dtype))
     reinitialize(model, seed=0, reset_optimizer=True)
-    assert_same([numpy(v.value) for v in optimizer.variables], start)
+    assert_same([array(v.value) for v in optimizer.variables], start)
 
 
 def test_an_optimizer_of_other_weights_is_not_reset():
@@ -408,32 +318,19 @@ def test_an_optimizer_of_other_weights_is_not_reset():
     assert_same(in_order(model), before)
 
 
-def test_a_loaded_model_is_drawn_as_the_one_that_was_saved(tmp_path):
-    model = small()
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    reinitialize(model, {layers.Dense: HE()}, seed=2)
-    reinitialize(loaded, {layers.Dense: HE()}, seed=2)
-    assert_same(in_order(loaded), in_order(model))
-
-
 # Errors.
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rules": {layers.Conv2D: "zeros"}}, "a rule that selects none: <class"),
-        ({"rules": {"nothing": "zeros"}}, "a rule that selects none: 'nothing'"),
         ({"rules": {("head", "gamma"): "zeros"}}, "a rule that selects none: ('head', 'gamma')"),
         ({"rules": {"": "zeros"}}, "`rules` must select layers: by a class of layers"),
-        ({"rules": {3: "zeros"}}, "`rules` must select layers: by a class of layers"),
         ({"rules": ["zeros"]}, "`rules` must be a mapping of selectors to initializers"),
         ({"rules": {"head": "nope"}}, "`rules` must have initializers"),
         ({"only": "nothing"}, "`only` must select a weight. Received: only='nothing'"),
         ({"only": 3}, "`only` must select layers: by a class of layers"),
         ({"seed": 1.5}, "`seed` must be an integer or None. Received: seed=1.5"),
-        ({"seed": True}, "`seed` must be an integer or None. Received: seed=True"),
         ({"reset_optimizer": True}, "`reset_optimizer` must be False for a model without"),
         ({"rules": {"head/bias": initializers.PriorBias([0.1] * 3)}}, "`prior` must have"),
     ],
