@@ -16,7 +16,6 @@ from tests.keras_initkit.models.normalize.houses import columns, layers, regress
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 BACKEND = keras.backend.backend()
-on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
 
 
 def choose(model: Any, only: Any = None, exclude: Any = None) -> list[str]:
@@ -35,37 +34,21 @@ def through(layer: Any, dtype: str = "float32", cast: str | None = None) -> Any:
 LEFT_ALONE = {
     "Embedding": lambda: through(layers.Embedding(3, 2)),
     "Embedding after a cast": lambda: through(layers.Embedding(3, 2), cast="int32"),
-    "Embedding after a reshape": lambda: through(
-        keras.Sequential([layers.Reshape((1,)), layers.Embedding(3, 2)])
-    ),
     "Embedding in an inner model": lambda: through(
-        keras.Sequential([keras.Input((1,)), layers.Embedding(3, 2)])
+        keras.Sequential([layers.Reshape((1,)), layers.Embedding(3, 2)])
     ),
     "Embedding in TimeDistributed": lambda: through(
         keras.Sequential([layers.Reshape((1, 1)), layers.TimeDistributed(layers.Embedding(3, 2))])
     ),
-    "CategoryEncoding": lambda: through(layers.CategoryEncoding(num_tokens=3)),
-    "Discretization": lambda: through(layers.Discretization(bin_boundaries=[0.5])),
     "Rescaling": lambda: through(layers.Rescaling(1 / 255)),
-    "Normalization": lambda: through(layers.Normalization(mean=0.0, variance=1.0)),
     "integers": lambda: through(layers.Identity(), dtype="int64"),
     "booleans": lambda: through(layers.Identity(), dtype="bool"),
 }
-ON_TENSORFLOW = {
-    "Hashing": lambda: through(layers.Hashing(num_bins=3), dtype="int32"),
-    "IntegerLookup": lambda: through(layers.IntegerLookup(vocabulary=[1, 2]), dtype="int64"),
-    "StringLookup": lambda: through(layers.StringLookup(vocabulary=["1"]), dtype="string"),
-    "TextVectorization": lambda: through(
-        layers.TextVectorization(vocabulary=["1"]), dtype="string"
-    ),
-}
 
 
-@pytest.mark.parametrize(
-    "case", [*LEFT_ALONE, *(pytest.param(x, marks=on_tensorflow) for x in ON_TENSORFLOW)]
-)
+@pytest.mark.parametrize("case", LEFT_ALONE)
 def test_categorical_and_scaled_inputs_are_left_alone(case):
-    assert choose({**LEFT_ALONE, **ON_TENSORFLOW}[case]()) == ["z"]
+    assert choose(LEFT_ALONE[case]()) == ["z"]
 
 
 def test_sparse_inputs_are_left_alone():
@@ -83,13 +66,10 @@ def test_sparse_inputs_are_left_alone():
     [
         ({}, ["age", "blood"]),
         ({"only": "blood"}, ["blood"]),
-        ({"only": ["blood", "age"]}, ["age", "blood"]),
         ({"only": re.compile("^b")}, ["blood"]),
         ({"only": lambda layer: layer.batch_shape[-1] == 3}, ["blood"]),
         ({"only": (layers.InputLayer, re.compile("o"), "blood")}, ["blood"]),
-        ({"exclude": "blood"}, ["age"]),
         ({"exclude": ["age", "job"]}, ["blood"]),
-        ({"exclude": layers.InputLayer}, []),
         ({"only": ["age", "blood"], "exclude": ["age"]}, ["blood"]),
     ],
 )
@@ -101,14 +81,6 @@ def test_only_goes_before_the_rule():
     assert choose(LEFT_ALONE["Rescaling"](), only="x") == ["x"]
 
 
-def masked() -> Any:
-    inputs = keras.Input((6, 2), name="x")
-    return keras.Model(inputs, layers.LSTM(2)(layers.Masking(0.0, name="padding")(inputs)))
-
-
-NO_FLOAT = (
-    r"^`only` must select inputs of a floating point dtype, which .* 'job', which is of dtype i"
-)
 ERRORS = [
     (
         lambda: choose(regression(), only=["age", "wage"]),
@@ -117,9 +89,12 @@ ERRORS = [
     ),
     (lambda: choose(regression(), exclude="wage"), r"^`exclude` must select .* Received: 'wage'"),
     (lambda: choose(regression(), only=3), r"^`only` must select layers: by a class of layers, a"),
-    (lambda: choose(regression(), only="job"), NO_FLOAT + r"nt32. Declare it with `keras.Input"),
     (
-        lambda: choose(masked()),
+        lambda: choose(regression(), only="job"),
+        r"^`only` must select .* floating .* 'job', which is of dtype int32. Declare it with `k",
+    ),
+    (
+        lambda: choose(through(layers.Masking(0.0, name="padding"))),
         r"Received: input 'x', which feeds the Masking layer 'padding'. Put a `Normalization` "
         r"after that layer, adapt it with `mask_value=0.0`, and pass `exclude='x'`.$",
     ),

@@ -45,9 +45,7 @@ def test_a_port_has_the_name_shape_and_axis_of_its_tensor():
     ("make", "packed", "labels"),
     [
         (lambda a, b: a, 1, ["`data`"]),
-        (lambda a, b: [a], [1], ["`data`"]),
         (lambda a, b: [a, b], [1, 2], ["`data['a']`", "`data['b']`"]),
-        (lambda a, b: (a, b), (1, 2), ["`data['a']`", "`data['b']`"]),
         (lambda a, b: {"z": a, "c": b}, {"z": 1, "c": 2}, ["`data['z']`", "`data['c']`"]),
         (lambda a, b: {"z": a}, {"z": 1}, ["`data['z']`"]),
     ],

@@ -77,7 +77,7 @@ def test_training_is_that_on_the_normalized_scale():
     histories = []
     weight = np.linspace(0, 1, 100)
     for model, x, targets in ((wrapped, data, y), (plain, by_hand(data), scaled(y))):
-        model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
+        model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"], run_eagerly=True)
         options = {"epochs": 2, "verbose": 0, "shuffle": False, "sample_weight": weight}
         histories.append(model.fit(x, targets, batch_size=50, **options).history)
     raw, normalized = histories
@@ -90,7 +90,7 @@ def test_training_is_that_on_the_normalized_scale():
         np.testing.assert_allclose(ours, theirs, rtol=EXACT, atol=EXACT)
 
 
-@pytest.mark.parametrize("shape", [(5,), (), (4, 3), (None, 3), (6, 6, 3), (None,)])
+@pytest.mark.parametrize("shape", [(5,), (), (None, 3), (None,)])
 def test_one_array_for_one_input(shape):
     inputs = keras.Input(shape, name="x")
     model = keras.Model(inputs, layers.Identity()(inputs))
@@ -104,10 +104,9 @@ def test_lists_of_inputs_and_of_one_output():
     a, b = columns()["age"], columns()["blood"][:, :2]
     model = list_model()
     expected = call(model, [scaled(a), scaled(b)])
-    np.testing.assert_allclose(call(with_normalization(model, [a, b]), [a, b]), expected, atol=1e-5)
-    one = keras.Model(model.inputs, [model.output])
-    wrapped = with_normalization(one, [a, b])
-    np.testing.assert_allclose(call(wrapped, [a, b]), expected, atol=1e-5)
+    for each in (model, keras.Model(model.inputs, [model.output])):
+        wrapped = with_normalization(each, [a, b])
+        np.testing.assert_allclose(call(wrapped, [a, b]), expected, atol=1e-5)
 
 
 def test_an_input_that_is_normalized_is_not_normalized_again():
@@ -148,9 +147,10 @@ def test_raw_values_are_predicted_in_float32_under_mixed_precision():
 
 
 def test_a_compiled_model_stays_compiled():
-    data, y, model = columns(), prices(), regression()
+    data, y, model = columns(100), prices(100), regression()
     assert not with_normalization(model, data, y).compiled
-    model.compile(keras.optimizers.Adam(0.02), {"price": "mse"}, metrics={"price": ["mae"]})
+    adam = keras.optimizers.Adam(0.02)
+    model.compile(adam, {"price": "mse"}, metrics={"price": ["mae"]}, run_eagerly=True)
     wrapped = with_normalization(model, data, y)
     assert wrapped.compiled
     assert wrapped.optimizer is not model.optimizer
