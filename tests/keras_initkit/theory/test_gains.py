@@ -190,8 +190,9 @@ def test_an_activation_may_be_written_in_any_way() -> None:
     def with_numpy(x: Any) -> Any:
         return np.asarray(x) * special.ndtr(np.asarray(x))
 
+    layer = keras.layers.Activation("gelu")
     keras.config.set_dtype_policy("mixed_bfloat16")  # changes no gain
-    for function in (with_ops, with_numpy, keras.activations.gelu, "gelu"):
+    for function in (with_ops, with_numpy, keras.activations.gelu, "gelu", layer):
         assert forward_gain(function) == pytest.approx(1.533530, abs=1e-6)
 
 
