@@ -8,14 +8,11 @@ from keras_initkit.anatomy.initializers import format_initializer, own_initializ
 from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.initializers import HeNormal, Orthogonal
 from tests.keras_initkit import keras_layers
+from tests.keras_initkit.initializers.helpers import array
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 layers = keras.layers
-
-
-def numpy(value):
-    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 @pytest.mark.parametrize("kind", keras_layers.KINDS, ids=lambda kind: kind.__name__)
@@ -28,9 +25,9 @@ def test_own_initializers_are_what_the_layer_was_built_with(kind):
         initializer = own_initializer(weight.holder, variable)
         drawn = initializer(variable.shape, dtype=variable.dtype)  # type: ignore[misc]
         if kind is layers.AdditiveAttention:  # makes its initializer anew each time
-            assert np.abs(numpy(drawn)).max() <= np.sqrt(6 / (2 * 8))
+            assert np.abs(array(drawn)).max() <= np.sqrt(6 / (2 * 8))
         else:
-            np.testing.assert_array_equal(numpy(drawn), numpy(variable.value))
+            np.testing.assert_array_equal(array(drawn), array(variable.value))
 
 
 def test_axes_reach_keras_initializers_where_the_layer_gives_them():
@@ -38,10 +35,8 @@ def test_axes_reach_keras_initializers_where_the_layer_gives_them():
         "ab,bcd->acd", (3, 4), kernel_initializer=keras.initializers.HeNormal(seed=1)
     )
     layer.build((None, 5))
-    drawn = own_initializer(layer, layer.kernel)(  # type: ignore[misc]
-        layer.kernel.shape, dtype="float32"
-    )
-    np.testing.assert_array_equal(numpy(drawn), numpy(layer.kernel.value))
+    drawn = own_initializer(layer, layer.kernel)(layer.kernel.shape)  # type: ignore[misc]
+    np.testing.assert_array_equal(array(drawn), array(layer.kernel))
 
 
 def test_a_layer_that_does_not_say_has_no_own_initializer():

@@ -1,7 +1,6 @@
 """The weights of a model and their names, without a single step of training."""
 
 import keras
-import numpy as np
 import pytest
 
 from keras_initkit.anatomy import weights
@@ -11,26 +10,6 @@ from keras_initkit.anatomy.weights import check_built, weights_of
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 layers = keras.layers
-
-
-class Twins(keras.Model):
-    """Two layers of one name in one place, the first without a bias."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = layers.Dense(2, use_bias=False, name="twin")
-        self.second = layers.Dense(2, name="twin")
-
-    def call(self, x):
-        return self.second(self.first(x))
-
-
-class TwoOfOneName(keras.Layer):
-    def build(self, shape):
-        self.a, self.b = (self.add_weight(shape=(2,), name="a") for _ in range(2))
-
-    def call(self, x):
-        return x * self.a * self.b
 
 
 def nested():
@@ -57,17 +36,24 @@ def test_a_weight_knows_its_place():
 
 
 def test_layers_that_share_a_path_are_numbered():
-    model = Twins()
-    model(np.ones((1, 2), "float32"))
-    paths = [weight.path for weight in weights_of(model)]
+    class Twins(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = layers.Dense(2, use_bias=False, name="twin")
+            self.second = layers.Dense(2, name="twin")
+            self.first.build((None, 2))
+            self.second.build((None, 2))
+
+    paths = [weight.path for weight in weights_of(Twins())]
     assert paths == ["twin/kernel", "twin#2/kernel", "twin#2/bias"]
 
 
 def test_weights_of_one_name_are_numbered():
-    layer = TwoOfOneName(name="own")
-    layer.build((None, 2))
+    layer = keras.Layer(name="own")
+    layer.weight, layer.other = (layer.add_weight(shape=(2,), name="a") for _ in range(2))
+    layer.built = True
     assert [weight.path for weight in weights_of(layer)] == ["a", "a#2"]
-    model = keras.Sequential([keras.Input((2,)), TwoOfOneName(name="own")])
+    model = keras.Sequential([layer])
     assert [weight.path for weight in weights_of(model)] == ["own/a", "own/a#2"]
 
 
@@ -111,10 +97,7 @@ def test_the_owner_is_the_outermost_layer_with_a_rule():
 
 def test_what_has_no_weights_is_named():
     for model, message in (
-        (
-            "net.keras",
-            "`model` must be a keras.Model or a layer. .* model='net.keras'. Load",
-        ),
+        ("net.keras", "`model` must be a keras.Model or a layer. .* model='net.keras'. Load"),
         (layers.Dense(2, name="net"), "`model` must be built, .* Received: 'net', .* Call it on"),
         (layers.ReLU(name="net"), "`model` must have weights. Received: 'net', .* must be called"),
     ):
