@@ -17,6 +17,15 @@ _FIXED: dict[tuple[type, str], type[keras.initializers.Initializer]] = {
     (keras.layers.RMSNormalization, "scale"): keras.initializers.Ones,
 }
 
+# Weights with the argument of another weight.
+_ARGUMENTS = {
+    "kernel": "depthwise",
+    "moving_stddev": "moving_variance",
+    "renorm_mean": "moving_mean",
+    "renorm_stddev": "moving_variance",
+    "reverse_embeddings": "embeddings",
+}
+
 
 def own_initializer(layer: Any, variable: Any) -> Any | None:
     """Return the initializer used by a layer for a weight.
@@ -50,18 +59,8 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
 
 def argument_names(name: str) -> list[str]:
     """List the arguments and attributes of layers for a weight's initializer."""
-    names = [f"{name}_initializer"]
-    if name.endswith("_kernel"):  # as a recurrent one
-        names.append(f"{name.removesuffix('_kernel')}_initializer")
-    if name == "kernel":
-        names.append("depthwise_initializer")
-    if name in ("moving_stddev", "renorm_stddev"):
-        names.append("moving_variance_initializer")
-    if name == "renorm_mean":
-        names.append("moving_mean_initializer")
-    if name == "reverse_embeddings":
-        names.append("embeddings_initializer")
-    return names
+    stems = [name, name.removesuffix("_kernel"), _ARGUMENTS.get(name, name)]
+    return [f"{stem}_initializer" for stem in dict.fromkeys(stems)]
 
 
 def format_initializer(initializer: Any) -> str:

@@ -1,13 +1,16 @@
 """The audit's findings: faults of a weight's start, each with its sentence and its fix."""
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.following import Following
+from keras_initkit.anatomy.initializers import argument_names
 from keras_initkit.models.audit import rules
-from keras_initkit.models.audit.fixes import suggest_code
-from keras_initkit.models.audit.parts import Part, variance_between
+from keras_initkit.models.audit.parts import Part, variance_before, variance_between
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 
 
@@ -67,6 +70,27 @@ def find_shared_numbers(parts: Sequence[Part]) -> dict[int, list[Finding]]:
     return found
 
 
+def suggest_initializer(following: Following) -> str:
+    """Write an initializer for the intended variance."""
+    function = following.function
+    if function is None or following.is_last or following.is_gate:
+        return "LecunNormal()"
+    slope = getattr(function, "keywords", {}).get("negative_slope")
+    if slope:
+        return f"HeNormal(negative_slope={slope:g})"
+    gain = math.sqrt(variance_before(function))
+    for name, written in (
+        ("relu", "HeNormal()"),
+        ("linear", "LecunNormal()"),
+        (following.activation, f"LecunNormal(gain='{following.activation}')"),
+    ):
+        if hasattr(keras.activations, name or "") and math.isclose(
+            gain, math.sqrt(variance_before(keras.activations.get(name))), rel_tol=1e-3
+        ):
+            return written
+    return f"LecunNormal(gain={gain:.4g})"
+
+
 def _finding(
     kind: str,
     part: Part,
@@ -110,7 +134,7 @@ def _unit_findings(part: Part) -> list[Finding]:
     if part.following.is_last or part.following.adds or _is_of_lora(part):
         return [_finding(kind, part, message, "note")]
     severity: Severity = "warning" if part.following.activation is None else "error"
-    return [_finding(kind, part, message, severity, f"{reason}: {suggest_code(part)}")]
+    return [_finding(kind, part, message, severity, f"{reason}: {_suggest_code(part)}")]
 
 
 def _is_of_lora(part: Part) -> bool:
@@ -131,7 +155,7 @@ def _variance_findings(part: Part) -> list[Finding]:
     )
     severity: Severity = "note" if is_choice else "warning"
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
-    return [_finding("scale", part, message, severity, suggest_code(part), evidence)]
+    return [_finding("scale", part, message, severity, _suggest_code(part), evidence)]
 
 
 def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
@@ -148,7 +172,7 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
         f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
     )
     numbers = {"variance": signal, "epsilon": epsilon}
-    return [_finding("swallowed", part, message, "warning", suggest_code(part), numbers)]
+    return [_finding("swallowed", part, message, "warning", _suggest_code(part), numbers)]
 
 
 def _fans_finding(part: Part, finding: Finding) -> Finding:
@@ -179,3 +203,23 @@ def _explain_shared(first: Any, second: Any) -> str:
     if isinstance(seed, int) and seed == getattr(second, "seed", None):
         return f" (seed {seed} in both)"
     return ""
+
+
+def _suggest_code(part: Part) -> str:
+    """Write the code for a kernel with the intended variance, in one line."""
+    assert part.view is not None
+    weight = part.weight
+    initializer = suggest_initializer(part.following)
+    sees_all = part.keras_fans[0] == part.view.fans[0]
+    _, weights, units = part.view.matrix_shape
+    if "Orthogonal" in type(part.initializer).__name__ and units <= weights:
+        # As it is meant: each gate, group or head for itself.
+        initializer = re.sub(r"^LecunNormal", "Orthogonal", initializer)
+        initializer = re.sub(r"^HeNormal\(\)", "Orthogonal(gain='relu')", initializer)
+        sees_all = sees_all and part.view.maps_shape[0] == 1
+    everywhere = f"keras_initkit.reinitialize(model, {{{weight.path!r}: {initializer}}})"
+    for name in argument_names(weight.variable.name):
+        if callable(getattr(weight.holder, name, None)):
+            aware = "" if sees_all else " with keras_initkit.layer_aware(layer)"
+            return f"{name}={initializer}{aware}, or {everywhere}"
+    return everywhere

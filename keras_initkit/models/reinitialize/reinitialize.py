@@ -27,18 +27,16 @@ class Drawing(NamedTuple):
     Attributes:
         weight: The weight.
         initializer: Its initializer, with the weight's own seed.
-        view: Its linear maps, if known.
     """
 
     weight: Weight
     initializer: Any
-    view: KernelView | None
 
     def draw(self) -> Any:
         """Return new values."""
         variable = self.weight.variable
-        if self.view is not None and isinstance(self.initializer, DrawsForLayers):
-            return self.initializer.draw(self.view, variable.dtype)
+        if isinstance(self.initializer, DrawsForLayers) and (view := _view_of(self.weight)):
+            return self.initializer.draw(view, variable.dtype)
         return self.initializer(tuple(variable.shape), dtype=variable.dtype)
 
 
@@ -160,8 +158,7 @@ def plan(
             if initializer is None and weight.variable.trainable:
                 unknown.append(weight)
         if initializer is not None:
-            view = _view_of(weight) if isinstance(initializer, DrawsForLayers) else None
-            drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream]), view))
+            drawings.append(Drawing(weight, with_seed(initializer, seeds[weight.stream])))
     for i, (selector, _) in enumerate(rules):
         if i not in used:
             raise ValueError(
@@ -210,16 +207,15 @@ def _view_of(weight: Weight) -> KernelView | None:
     return view_of_weight(weight.owner, weight.variable) if has_rule(weight.owner) else None
 
 
-def _is_kernel(weight: Weight) -> bool:
+def _selects(selector: Selector, weight: Weight) -> bool:
+    """Check if a selector selects a weight: by its name, or a kernel by its layer."""
+    how = match(selector, weight.layer, weight.layers, weight.name)
+    if how != Match.LAYER:
+        return how == Match.WEIGHT
     if not has_rule(weight.owner):
         return bool(weight.variable.name.endswith("kernel"))
     view = _view_of(weight)
     return view is not None and not view.is_elementwise
-
-
-def _selects(selector: Selector, weight: Weight) -> bool:
-    how = match(selector, weight.layer, weight.layers, weight.name)
-    return how == Match.WEIGHT or (how == Match.LAYER and _is_kernel(weight))
 
 
 def _as_pairs(rules: Rules | None) -> list[tuple[Any, Any]]:

@@ -28,7 +28,7 @@ def test_with_seed_does_for_keras_initializers_what_their_constructor_does(name)
 
 
 def test_derived_seeds_are_of_the_whole_path():
-    paths = [(1,), (1, 1), (1, "1"), (1, 1, 1), (11,), (1, "a", "b"), (1, "ab")]
+    paths: list[Any] = [(1,), (1, 1), (1, "1"), (1, 1, 1), (11,), (1, "a", "b"), (1, "ab")]
     seeds = [derive_seed(*path) for path in paths]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)

@@ -6,8 +6,8 @@ import keras
 import pytest
 
 from keras_initkit.anatomy.following import Following
-from keras_initkit.models.audit.fixes import suggest_initializer
 from keras_initkit.models.audit.parts import variance_before
+from keras_initkit.models.audit.problems import suggest_initializer
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
 
