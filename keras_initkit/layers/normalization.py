@@ -55,9 +55,8 @@ class Normalization(keras.layers.Normalization):
         feature_range: Pair of numbers `(low, high)` for `"min_max"`. Defaults to `(0, 1)`.
         **kwargs: Base layer arguments, such as `name` and `dtype`.
 
-    Input shape: arbitrary, with the sizes of the kept axes known.
-
-    Output shape: the same, in the layer's compute dtype.
+    Input shape: arbitrary, with the sizes of the kept axes known. Outputs have the same, and the
+    layer's compute dtype.
 
     Raises:
         ValueError: If only one of `mean` and `variance` is given, or if `method` or
@@ -287,9 +286,8 @@ class Normalization(keras.layers.Normalization):
         native = self.backend.name == keras.backend.backend()
         if self.input_mean is None and native and not is_in_tf_data():
             mean, variance = self._live_statistics()
-        else:
-            constants = (self.convert_weight(self.mean), self.convert_weight(self.variance))
-            mean, variance = (self.backend.core.cast(x, self.variable_dtype) for x in constants)
+        else:  # constants of this dtype, made by `build()` or `finalize_state()`
+            mean, variance = self.convert_weight(self.mean), self.convert_weight(self.variance)
         if self._rest is None:
             return mean, variance, None
         ops = self.backend.numpy

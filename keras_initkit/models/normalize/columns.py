@@ -98,15 +98,9 @@ def _name_arrays(data: Any, inputs: Ports) -> Any:
 
 
 def _make_intake(port: Port, reading: Reading, names: tuple[str, ...] | None) -> Intake:
-    is_one = port.axis is None or port.shape[-1] == 1
     axis = () if port.axis is None else (port.axis,)
-    return Intake(
-        port.shape,
-        axis,
-        nan=reading.nan,
-        label=port.label,
-        names=(port.name,) if is_one else names,
-    )
+    names = names if axis and port.shape[-1] != 1 else (port.name,)
+    return Intake(port.shape, axis, nan=reading.nan, label=port.label, names=names)
 
 
 def _check_columns(shape: Any, columns: dict[Port, str]) -> None:

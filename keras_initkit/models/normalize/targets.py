@@ -30,14 +30,10 @@ def find_sources(targets: Any, outputs: Ports) -> dict[Port, Source]:
         ValueError: If they do not fit the outputs.
     """
     given = _assign(targets, outputs)
-    sources = {
-        port: _read_source(given[port])
-        for port in outputs
-        if port in given and given[port] is not None and given[port] is not False
-    }
-    for port in sources:
+    given = {port: x for port, x in given.items() if x is not None and x is not False}
+    for port in given:
         _check_output(port)
-    return sources
+    return {port: _read_source(source) for port, source in given.items()}
 
 
 def _assign(targets: Any, outputs: Ports) -> dict[Port, Any]:
