@@ -1,18 +1,14 @@
 """The path of a layer's output through the graph, to the nearest activation or the next kernel."""
 
+import functools
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import keras
+import numpy as np
 
-from keras_initkit.anatomy.activations import (
-    Activation,
-    layer_as_activation,
-    operation_as_activation,
-    own_activation,
-)
 from keras_initkit.anatomy.graph import Call, Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
 
@@ -44,6 +40,13 @@ HasRule = Callable[[Any], bool]
 # Of a call on a signal: it ends at kernels and attention, is normalized, is added to others, passes
 # with hardly a change, or what happens is unknown.
 Effect = Literal["kernel", "normalization", "add", "pass", "unknown"]
+
+
+class Activation(NamedTuple):
+    """An activation; a layer's unusual arguments are in its name, as in "leaky_relu(0.1)"."""
+
+    name: str
+    function: Callable[[Any], Any]
 
 
 class Following(NamedTuple):
@@ -99,7 +102,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     is_last = not graph.outputs.isdisjoint(reached) and not any(
         _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
     )
-    own = own_activation(holder)
+    own = _own_activation(holder)
     if own is not None:
         return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
     if not known or not _makes_output_of(holder, known[-1]):
@@ -117,9 +120,9 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     passes = is_of_keras and _PASSING.fullmatch(name) is not None
     activation = None
     if isinstance(operation, keras.layers.Layer):
-        activation = layer_as_activation(operation)
+        activation = _layer_as_activation(operation)
     elif not passes and len(call.inputs) == 1:
-        activation = operation_as_activation(operation)
+        activation = _operation_as_activation(operation)
     if activation is not None:
         return activation
     if isinstance(operation, _NORMALIZATIONS):
@@ -129,6 +132,62 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     if not passes:
         return "unknown"
     return "add" if name in _ADDING and len(call.inputs) > 1 else "pass"
+
+
+def _own_activation(layer: Any) -> Activation | None:
+    """Return the activation applied inside a layer; `None` if it is linear."""
+    activation = getattr(layer, "activation", None)
+    if not callable(activation) or activation is keras.activations.linear:
+        return None
+    if isinstance(activation, keras.layers.Layer):
+        return _layer_as_activation(activation) or Activation(activation.name, activation)
+    return Activation(getattr(activation, "__name__", type(activation).__name__), activation)
+
+
+def _layer_as_activation(layer: Any) -> Activation | None:
+    """Return an activation layer as an activation; `None` for other layers, or if linear."""
+    functions = keras.activations
+    match layer:
+        case keras.layers.Activation():
+            return _own_activation(layer)
+        case keras.layers.ReLU():
+            usual = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
+            return _bind_arguments(functions.relu, layer, usual)
+        case keras.layers.LeakyReLU():
+            return _bind_arguments(functions.leaky_relu, layer, {"negative_slope": None})
+        case keras.layers.ELU():
+            return _bind_arguments(functions.elu, layer, {"alpha": 1.0})
+        case keras.layers.PReLU():
+            slope = float(np.mean(keras.ops.convert_to_numpy(layer.alpha)))
+            function = functools.partial(functions.leaky_relu, negative_slope=slope)
+            return Activation(f"leaky_relu({slope:g})", function)
+        case keras.layers.Softmax():
+            return Activation("softmax", functions.softmax)
+    return None
+
+
+def _operation_as_activation(operation: Any) -> Activation | None:
+    """Return an operation of `keras.ops` as an activation; `None` if it is no elementwise one."""
+    try:
+        shape = operation.compute_output_spec(keras.KerasTensor((3, 5))).shape
+    except Exception:  # an operation on more than one tensor may raise anything
+        return None
+    if tuple(shape) != (3, 5):
+        return None
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(operation).__name__).lower()
+    return Activation(name, operation)
+
+
+def _bind_arguments(function: Callable[..., Any], layer: Any, usual: dict[str, Any]) -> Activation:
+    """Bind an activation's arguments to those of its layer, and name the unusual ones."""
+    arguments = {name: getattr(layer, name) for name in usual}
+    shown = [
+        f"{value:g}" if len(usual) == 1 else f"{name}={value:g}"
+        for name, value in arguments.items()
+        if value is not None and value != usual[name]
+    ]
+    name = function.__name__ + (f"({', '.join(shown)})" if shown else "")
+    return Activation(name, functools.partial(function, **arguments))
 
 
 def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Following:

@@ -15,12 +15,9 @@ from keras_initkit.anatomy.layers_inside import layers_inside
 
 
 class Call(NamedTuple):
-    """A call of a layer or operation; of `None`, where a nested model begins or ends.
+    """A call of a layer or operation, or of `None` where a nested model begins or ends.
 
-    Attributes:
-        operation: The layer or operation.
-        inputs: The `id`s of its input tensors.
-        outputs: The `id`s of its output tensors.
+    The inputs and outputs are the `id`s of tensors.
     """
 
     operation: Any
@@ -37,9 +34,6 @@ class Graph:
         takers: For the `id` of a tensor, the calls on it.
         made: For the `id` of a layer or operation, the `id`s of its output tensors.
         outputs: The `id`s of the model's outputs.
-
-    Args:
-        model: A built model or layer.
     """
 
     def __init__(self, model: Any) -> None:
@@ -61,11 +55,9 @@ class Graph:
     def reach(
         self, tensors: Iterable[int], passes: Callable[[Any], bool] = lambda operation: True
     ) -> list[int]:
-        """List tensors and those made from them, breadth first.
+        """List the `id`s of tensors and of those made from them, breadth first.
 
-        Args:
-            tensors: The `id`s of tensors.
-            passes: Tells of a layer or operation, or `None`, if the way leads through it.
+        The way leads through the layers and operations, or `None`, for which `passes` is true.
         """
         reached = list(dict.fromkeys(tensors))
         seen = set(reached)

@@ -28,15 +28,10 @@ _ARGUMENTS = {
 
 
 def own_initializer(layer: Any, variable: Any) -> Any | None:
-    """Return the initializer used by a layer for a weight.
+    """Return the initializer used by a layer for a weight that it holds itself.
 
-    Args:
-        layer: The layer that holds the weight itself.
-        variable: The weight.
-
-    Returns:
-        A callable of shape and dtype: nearly always a `keras.initializers.Initializer`; or `None`
-        if the layer does not say, or the weight is a state learned otherwise.
+    It is a callable of shape and dtype, nearly always a `keras.initializers.Initializer`; `None` if
+    the layer does not say, or the weight is a state learned otherwise.
     """
     name = variable.name
     if isinstance(layer, keras.layers.Normalization):

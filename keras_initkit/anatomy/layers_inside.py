@@ -21,11 +21,7 @@ def children(layer: Any) -> list[Any]:
 
 
 def chains(model: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the layers inside a model, each behind those around it; a shared one once.
-
-    Yields:
-        For each layer inside, a tuple of layers from the model to it.
-    """
+    """Yield, for each layer inside a model, the layers from the model to it; a shared one once."""
     seen: set[int] = set()
     waiting: list[tuple[Any, ...]] = [(model,)]
     while waiting:
@@ -56,12 +52,7 @@ def path_inside(model: Any, path: str) -> str:
 
 
 def set_value(variable: Any, make: Callable[[], Any]) -> None:
-    """Give a variable a new value, now or when it gets its first one.
-
-    Args:
-        variable: A `keras.Variable`.
-        make: Returns the value, a tensor of the variable's shape and dtype.
-    """
+    """Give a variable the value that `make` returns, now or when it gets its first one."""
     if variable._value is None:
         variable._initializer = lambda shape, dtype=None: make()
     else:

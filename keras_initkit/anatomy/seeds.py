@@ -11,12 +11,7 @@ import keras
 def derive_seed(seed: int, *path: str | int) -> int:
     """Return a seed for a part of something with a seed, the same on every machine.
 
-    Args:
-        seed: Integer.
-        *path: Strings and integers, the name of the part: other names, other seeds.
-
-    Returns:
-        Integer from 0 to 2**32 - 1.
+    It is an integer from 0 to 2**32 - 1; other names of parts, other seeds.
     """
     parts = (int(seed), *(part if isinstance(part, str) else int(part) for part in path))
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
@@ -26,10 +21,6 @@ def with_seed(initializer: Any, seed: Any) -> Any:
     """Return a copy of an initializer with another seed; one without a seed as it is.
 
     An initializer is made anew from its config, where this has the seed; otherwise it is copied.
-
-    Args:
-        initializer: A Keras initializer, or any callable.
-        seed: Integer or `keras.random.SeedGenerator`.
     """
     if not hasattr(initializer, "seed"):
         return initializer
@@ -45,12 +36,7 @@ def with_seed(initializer: Any, seed: Any) -> Any:
 
 
 class SeedOfAnother:
-    """A mixin for initializers with the random numbers, and so the seed, of another one.
-
-    Attributes:
-        initializer: The other one. For random numbers alone it is one of Keras's, with all forms
-            of seeds.
-    """
+    """A mixin for initializers with the random numbers, and so the seed, of another one."""
 
     initializer: Any
 

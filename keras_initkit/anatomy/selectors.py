@@ -35,15 +35,7 @@ class Match(enum.IntEnum):
 
 
 class Selection:
-    """The layers selected by an argument of the user.
-
-    Args:
-        argument: Name of the argument, for the message.
-        selector: A selector, or `None` for all layers.
-
-    Raises:
-        ValueError: If it is no selector.
-    """
+    """The layers selected by an argument of the user: a selector, or `None` for all."""
 
     def __init__(self, argument: str, selector: Any) -> None:
         if selector is not None:
@@ -68,13 +60,9 @@ def check_selector(argument: str, selector: Any) -> None:
 
 
 def match(selector: Selector, path: str, layers: Sequence[Any], weight: str = "") -> Match:
-    """Say how a selector selects a layer, or a weight in it.
+    """Say how a selector selects a layer by its path, or a weight in it by its name.
 
-    Args:
-        selector: A selector.
-        path: Path of the layer in the model.
-        layers: The layer, last, behind the layers around it, from the model inwards.
-        weight: Name of the weight; "" if only the layer is of interest.
+    `layers` are those around the layer, from the model inwards, and the layer itself at the end.
     """
     if isinstance(selector, list):
         return max(match(part, path, layers, weight) for part in selector)

@@ -70,12 +70,7 @@ def check_built(model: Any) -> None:
 
 
 def weights_of(model: Any, has_rule: Callable[[Any], bool] = lambda layer: False) -> list[Weight]:
-    """List the weights of a model or layer, in Keras's order; a shared one once.
-
-    Args:
-        model: A model or layer.
-        has_rule: Tells of a layer if there is a rule for its kernels, for `Weight.owner`.
-    """
+    """List the weights of a model or layer, in Keras's order; a shared one once."""
     weights: dict[int, Weight] = {}
     holders: dict[str, dict[int, int]] = {}
     paths: Counter[str] = Counter()

@@ -21,17 +21,7 @@ _SCALES, _BIASES = ("gamma", "scale", "alpha"), ("bias", "beta")
 
 
 class Part(NamedTuple):
-    """A weight with all data for the rules.
-
-    Attributes:
-        weight: The weight.
-        role: As in `WeightAudit`.
-        view: Its linear maps, if known.
-        values: Its values.
-        initializer: Its initializer, if known.
-        following: The way from its layer to the next activation.
-        intended: As in `WeightAudit`.
-    """
+    """A weight with all data for the rules; `role` and `intended` are as in `WeightAudit`."""
 
     weight: Weight
     role: str

@@ -15,12 +15,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 
 
 def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
-    """Find the faults of a weight by itself.
-
-    Args:
-        part: The weight.
-        parts: All of the model.
-    """
+    """Find the faults of a weight by itself, among all parts of its model."""
     if part.role == "scale":
         return _scale_findings(part)
     if part.role != "kernel":
@@ -41,11 +36,7 @@ def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
 
 
 def find_shared_numbers(parts: Sequence[Part]) -> dict[int, list[Finding]]:
-    """Find kernels with the numbers of another one.
-
-    Returns:
-        For each such kernel, by the `id` of its variable, a finding with the first other one.
-    """
+    """Find, by the `id` of its variable, each kernel with the numbers of another, the first one."""
     kernels = [part for part in parts if part.role == "kernel"]
     found: dict[int, list[Finding]] = {}
     for likeness in rules.likenesses([part.values for part in kernels]):

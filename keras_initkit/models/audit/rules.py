@@ -24,13 +24,7 @@ _BY_CHANCE = 8.0
 
 
 class Likeness(NamedTuple):
-    """Two weights with dependent numbers.
-
-    Attributes:
-        first: Index of the first one.
-        second: Index of the other.
-        correlation: Between -1 and 1.
-    """
+    """The correlation of two weights with dependent numbers, by their indices."""
 
     first: int
     second: int
@@ -43,13 +37,9 @@ class Likeness(NamedTuple):
 
 
 def is_off(variance: float, intended: float | None, size: int) -> bool:
-    """Check if a variance is not the intended one, allowing for few random numbers.
+    """Check if a variance is not the intended one, allowing for few random numbers, `size`.
 
-    Args:
-        variance: As measured on a weight.
-        intended: As intended; `None` if unknown: then a variance is off if no usual activation
-            intends it.
-        size: Number of elements of the weight.
+    If none is known, a variance is off that no usual activation intends.
     """
     low, high = (1.0, _LARGEST_INTENDED) if intended is None else (intended, intended)
     factor = _FACTOR * (1.0 + 2.0 * np.sqrt(2.0 / size))

@@ -46,12 +46,7 @@ def layer_aware(layer: Any, seed: int | None = None) -> Any:
 
 
 class _Drawer:
-    """Draws the weights of a layer: the present ones, and others as soon as they are made.
-
-    Args:
-        layer: The layer.
-        seed: Integer.
-    """
+    """Draws the weights of a layer: the present ones, and others as soon as they are made."""
 
     def __init__(self, layer: Any, seed: int) -> None:
         self._layer = layer

@@ -22,12 +22,7 @@ Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
 class Drawing(NamedTuple):
-    """A weight to be drawn.
-
-    Attributes:
-        weight: The weight.
-        initializer: Its initializer, with the weight's own seed.
-    """
+    """A weight to be drawn, and its initializer with a seed of its own."""
 
     weight: Weight
     initializer: Any
@@ -83,17 +78,12 @@ def reinitialize(
     Args:
         model: A built `keras.Model`, or a layer.
         rules: Mapping of selectors to initializers, or sequence of such pairs; the first rule to
-            select a weight holds. A selector is
-
-            - a class of layers: their weights and those of the layers inside them;
-            - a string: the name of a layer or a weight, or a part of its path;
-            - a compiled regular expression, searched for in the path;
-            - a function of the layer with the weight, to a bool;
-            - a list of selectors (any may hold), or a tuple (all must).
-
-            A selector of layers alone is for their kernels: the weights for the inputs, without
-            scales. An initializer is anything for `keras.initializers.get`; `None` leaves the
-            weights as they are.
+            select a weight holds. A selector is a class of layers (for the layers inside them,
+            too), the name of a layer or a weight or a part of its path, a compiled regular
+            expression to be searched for in the path, a function of the layer with the weight to
+            a bool, a list of selectors (any may hold), or a tuple (all must). A selector of layers
+            alone is for their kernels: the weights for the inputs, without scales. An initializer
+            is anything for `keras.initializers.get`; `None` leaves the weights as they are.
         seed: Integer, or `None` for one drawn at random, determined by
             `keras.utils.set_random_seed`.
         only: A selector of the weights to draw. `None` for all.
@@ -139,13 +129,7 @@ def reinitialize(
 def plan(
     weights: Sequence[Weight], rules: Sequence[tuple[Any, Any]], seeds: Mapping[str, int]
 ) -> list[Drawing]:
-    """Choose the initializer of each weight.
-
-    Args:
-        weights: The weights of a model to draw from.
-        rules: Pairs of a selector and an initializer, or `None` to leave weights alone.
-        seeds: The seed of each weight, by its stream.
-    """
+    """Choose the initializer of each weight, by the first rule to select it or its layer."""
     used: set[int] = set()
     unknown, drawings = [], []
     for weight in filter(lambda weight: weight.is_float, weights):
