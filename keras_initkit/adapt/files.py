@@ -12,15 +12,8 @@ from keras_initkit.adapt.arrays import ACCEPTED, is_instance, shape_of, to_rows
 from keras_initkit.adapt.reader import NUMBERS_AT_ONCE, OpenData, Reader, refuse_length
 from keras_initkit.adapt.tables import wrap_table
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".feather": "feather",
-    ".arrow": "feather",
-    ".ipc": "feather",
-}
+_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+_FORMATS |= dict.fromkeys((".feather", ".arrow", ".ipc"), "feather")
 
 
 def open_path(path: Any, reader: Reader) -> OpenData:

@@ -35,26 +35,19 @@ class Result(NamedTuple):
     names: tuple[str, ...] | None = None
 
     def merge(self, other: Result) -> Result:
-        """Merge the statistics of other data into these, and return both.
-
-        Raises:
-            ValueError: If the features differ.
-        """
+        """Merge the statistics of other data, with the same features, into these."""
         if len(self.shape) != len(other.shape) or self.names != other.names:
             raise ValueError(
-                f"All parts of `data` must have the same features. Received: parts of shape "
-                f"{self.shape} and {other.shape}."
+                "All parts of `data` must have the same features. Received: parts of shape "
+                f"{self.shape} and {other.shape}, with columns named {self.names} and "
+                f"{other.names}. Give all parts the same columns in the same order."
             )
         pairs = zip(self.shape, other.shape, strict=True)
         shape = tuple(mine if mine == theirs else None for mine, theirs in pairs)
         return self._replace(shape=shape, moments=self.moments.merge(other.moments))
 
     def name_features(self, chosen: NDArray[np.bool_]) -> str:
-        """Name the chosen features, for a message.
-
-        Args:
-            chosen: Booleans (features,).
-        """
+        """Name the chosen features (booleans, one each), for a message."""
         if not self.sizes:
             return "the only one"
 
@@ -73,7 +66,7 @@ class Intake:
         shape: Shape of the data, the batch axis first.
         axis: The axes of the features.
         extremes: Whether minima and maxima are wanted.
-        nan: Meaning of NaN: one of `NAN_POLICIES`.
+        nan: Meaning of NaN, as in `Reading`.
         label: Name of the data in errors.
         names: Names of the features, for errors.
     """
@@ -98,13 +91,7 @@ class Intake:
         self._buffer, self._joined = np.empty(0), 0
 
     def push(self, batch: Any, sample_weight: Any = None) -> None:
-        """Take in a batch.
-
-        Args:
-            batch: Array of shape `(rows, ...)`, masked or not. It is copied or done with when
-                this returns.
-            sample_weight: Optional weights, of the shape of leading axes of the batch.
-        """
+        """Take in a batch, copied or done with when this returns; weights are of leading axes."""
         shape = batch.shape
         if len(shape) != len(self._shape) or self._result.sizes != tuple(
             [shape[axis] for axis in self._kept]
@@ -127,11 +114,7 @@ class Intake:
             self._take_in(self._buffer[:joined])
 
     def result(self) -> Result:
-        """Return the statistics.
-
-        Raises:
-            ValueError: If there were no values, or none of a feature.
-        """
+        """Return the statistics; each feature must have had a value."""
         if not self._rows:
             raise ValueError(
                 f"{self._label} must hold at least one value. Received: no rows, of shape "
@@ -190,16 +173,12 @@ class Intake:
             where += f", feature {index[0] if len(index) == 1 else tuple(index)}"
             if self._result.names is not None and len(index) == 1:
                 where += f" ({self._result.names[index[0]]!r})"
-        advice = (
-            "or pass `nan='ignore'` to leave NaN out"
-            if nans
-            else "or clip them: `np.clip(data, …)`"
-        )
+        clip, ignore = "clip them: `np.clip(data, …)`", "pass `nan='ignore'` to leave NaN out"
         return (
             f"{self._label} must be finite. Received: {batch[tuple(first)]} at {where}, the first "
             f"of {nans} NaN and {infs} infinite values in rows {self._rows} to "
             f"{self._rows + len(batch) - 1}. Drop these rows or replace the values first, e.g. "
-            f"with `np.nan_to_num(data)`, {advice}."
+            f"with `np.nan_to_num(data)`, or {ignore if nans else clip}."
         )
 
     def _check_features(self, axis: Sequence[int]) -> None:
@@ -237,18 +216,10 @@ def kept_axes(axis: Sequence[int], shape: Shape) -> tuple[int, ...]:
 def feature_tables(
     batch: Array, kept: tuple[int, ...], *beside: Array | None
 ) -> Iterator[tuple[Any, ...]]:
-    """View a batch as tables of shape `(rows, features)`.
+    """View a batch, and arrays of its shape beside it, as tables of shape `(rows, features)`.
 
     Where the kept axes are the last ones, it is one view of the whole batch; otherwise pieces are
     transposed one after the other.
-
-    Args:
-        batch: Array of shape `(rows, ...)`.
-        kept: The axes of the features, ascending, without axis 0.
-        *beside: Arrays of the same shape, or `None`, to be cut alike.
-
-    Yields:
-        Tuples: a table of the batch, and of each array beside it.
     """
     features = math.prod(batch.shape[axis] for axis in kept)
     last = range(batch.ndim - len(kept), batch.ndim)

@@ -16,14 +16,7 @@ _LIBRARIES = {"cudf", "modin", "narwhals", "pandas", "polars", "pyarrow"}
 
 
 def wrap_table(value: Any) -> Any:
-    """Wrap a table, or a column, as a data frame or series of narwhals.
-
-    Returns:
-        The wrapped table, for cutting rows; any other value unchanged.
-
-    Raises:
-        ValueError: If columns have the same name.
-    """
+    """Wrap a table, or a column, by narwhals, for cutting rows; return other values unchanged."""
     modules = {base.__module__.partition(".")[0] for base in type(value).__mro__}
     if not modules & _LIBRARIES:
         return value
@@ -81,11 +74,7 @@ def read_column(column: Any) -> Array:
 
 
 def stack_columns(columns: dict[str, Array]) -> Array:
-    """Make a matrix (rows, columns) of the columns of a table.
-
-    Raises:
-        TypeError: If there is no column, or one without numbers.
-    """
+    """Make a matrix (rows, columns) of the columns of a table; all must be numbers."""
     other = [f"{name!r} ({a.dtype})" for name, a in columns.items() if not is_real(a.dtype)]
     if other or not columns:
         raise TypeError(

@@ -92,13 +92,10 @@ def merge_summaries(first: Summary, second: Summary) -> Summary:
 def summarize_block(
     block: NDArray[Any], shift: FloatArray, extremes: bool, buffer: FloatArray
 ) -> Summary:
-    """Summarize a block of rows by sums of deviations from a shift.
+    """Summarize a contiguous block (rows, features) by sums of deviations from a shift.
 
-    Args:
-        block: Contiguous array of shape (rows, features).
-        shift: Numbers near the means, of shape (features,).
-        extremes: Whether to find minima and maxima.
-        buffer: Working memory, of shape (elements,): 65,536, or a row's where that is longer.
+    The shift are numbers near the means; the buffer is working memory of 65,536 elements, or of a
+    row where that is longer.
     """
     rows, features = block.shape
     sums = _reduce(block, shift, extremes, buffer)
@@ -115,13 +112,9 @@ def summarize_block(
 def summarize_weighted(
     chunk: FloatArray, mask: NDArray[Any] | None, weights: NDArray[Any] | None, extremes: bool
 ) -> Summary:
-    """Summarize a chunk in two passes: means, then deviations from them.
+    """Summarize a chunk (rows, features) in two passes: means, then deviations from them.
 
-    Args:
-        chunk: Array of shape (rows, features).
-        mask: Booleans of the same shape, true where a value counts.
-        weights: Weights of the same shape.
-        extremes: Whether to find minima and maxima.
+    The mask is true where a value counts; it and the weights have the chunk's shape.
     """
     counted = np.ones(chunk.shape, bool) if mask is None else mask.astype(bool)
     if weights is None:

@@ -129,11 +129,6 @@ def test_an_error_says_which_shard_it_was() -> None:
     )
 
 
-def test_no_shards() -> None:
-    with pytest.raises(ValueError, match=r"^`shards` must hold at least one shard\. Received: no"):
-        run([], reduce_to_moments)
-
-
 def test_a_pcollection() -> None:
     batches = beam.Pipeline(options=PipelineOptions([])) | beam.Create([1])
     with pytest.raises(TypeError) as error:

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 from numpy.typing import NDArray
 
+from keras_initkit.adapt import files
 from keras_initkit.adapt import open as opening
 from keras_initkit.adapt.reader import Batch, OpenData, Reading
 
@@ -50,24 +51,15 @@ def open_data(data: Any, by_columns: bool = False, **options: Any) -> OpenData:
 def read(data: Any, by_columns: bool = False, **options: Any) -> list[Batch]:
     """All batches, copied: their arrays are valid for one step only."""
     opened = open_data(data, by_columns, **options)
-    return [Batch(*map(copied, batch)) for batch in opened.batches]
+    return [keras.tree.map_structure(copied, batch) for batch in opened.batches]
 
 
 def copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(copied, value))
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def joined(parts: list[Any]) -> Any:
-    first = parts[0]
-    if isinstance(first, dict):
-        return {key: joined([part[key] for part in parts]) for key in first}
-    if isinstance(first, (tuple, list)):
-        return type(first)(joined(list(items)) for items in zip(*parts, strict=True))
-    return None if first is None else np.ma.concatenate(parts)
+    return keras.tree.map_structure(lambda *arrays: np.ma.concatenate(arrays), *parts)
 
 
 def inputs(data: Any, **kwargs: Any) -> Any:
@@ -105,11 +97,8 @@ def memory_map(folder: Path) -> Array:
 
 
 def in_file(x: Array, folder: Path, **kwargs: Any) -> Any:
-    return (
-        importlib.import_module("h5py")
-        .File(folder / "x.h5", "w")
-        .create_dataset("x", data=x, **kwargs)
-    )
+    file = importlib.import_module("h5py").File(folder / "x.h5", "w")
+    return file.create_dataset("x", data=x, **kwargs)
 
 
 ARRAYS: dict[str, Callable[[Path], Any]] = {
@@ -128,10 +117,8 @@ ARRAYS: dict[str, Callable[[Path], Any]] = {
 }
 BATCHES: dict[str, Callable[[], Any]] = {
     "PyDataset": lambda: Batches(X),
-    "PyDataset of x, y": lambda: Batches(X, Y),
     "PyDataset of x, y, w": lambda: Batches(X, Y, W),
     "list": lambda: [X[:1], X[1:300], X[300:]],
-    "list of x, y": lambda: [(X[:300], Y[:300]), (X[300:], Y[300:])],
     "list of one tuple": lambda: [(X,)],
     "generator": lambda: (X[i : i + 64] for i in range(0, 700, 64)),
     "generator of x, y": lambda: ((X[i : i + 64], Y) for i in range(0, 700, 64)),
@@ -147,36 +134,29 @@ def tf_dataset(*arrays: Any) -> Any:
 
 
 def unknown_rank(x: Any) -> Any:
-    return tf.py_function(lambda a: a, [x], tf.float32)
+    return tf.py_function(lambda a: a, [x], x.dtype)
 
 
 TENSORFLOW: dict[str, Callable[[], Any]] = {
-    "tensor": lambda: tf.constant(X),
-    "variable": lambda: tf.Variable(X),
+    "tf.Variable": lambda: tf.Variable(X),
     "sparse tensor": lambda: tf.sparse.from_dense(X),
     "tf.data": lambda: tf_dataset(X).batch(64),
-    "tf.data of x, y": lambda: tf_dataset(X, Y).batch(64),
     "tf.data of x, y, w": lambda: tf_dataset(X, Y, W).batch(64),
-    "tf.data of equal batches": lambda: tf_dataset(X).batch(70, drop_remainder=True),
     "tf.data from a generator": lambda: tf.data.Dataset.from_generator(
         lambda: iter(np.split(X, 7)), output_signature=tf.TensorSpec((None, 5))
     ),
     "tf.data of unknown rank": lambda: tf_dataset(X).batch(64).map(unknown_rank),
     "tf.data of one tensor": lambda: tf.data.Dataset.from_tensors(X),
     "tf.data of sparse tensors": lambda: tf_dataset(tf.sparse.from_dense(X)).batch(64),
-    "generator of tensors": lambda: (tf.constant(X[i : i + 64]) for i in range(0, 700, 64)),
     "generator of sparse tensors": lambda: map(tf.sparse.from_dense, np.split(X, 7)),
 }
 TORCH: dict[str, Callable[[], Any]] = {
-    "tensor": lambda: torch.tensor(X),
     "tensor with a gradient": lambda: torch.tensor(X, requires_grad=True),
-    "sparse tensor": lambda: torch.tensor(X).to_sparse(),
+    "sparse torch tensor": lambda: torch.tensor(X).to_sparse(),
     "transposed tensor": lambda: torch.tensor(X.T.copy()).T,
     "DataLoader": lambda: loader(torch.tensor(X)),
-    "DataLoader of x, y": lambda: loader(torch.tensor(X), torch.tensor(Y)),
     "DataLoader of x, y, w": lambda: loader(*map(torch.tensor, (X, Y, W))),
     "DataLoader of rows": lambda: torch.utils.data.DataLoader(X, batch_size=64),
-    "generator of tensors": lambda: map(torch.tensor, np.split(X, 7)),
 }
 
 
@@ -226,7 +206,6 @@ def feather(folder: Path) -> Path:
 
 TABLES: dict[str, Callable[[Path], Any]] = {
     "pandas": lambda _: pandas_frame(),
-    "pandas of mixed types": lambda _: pandas_frame().astype({"a": "float64", "b": "Float32"}),
     "pandas of arrow": lambda _: pandas_frame().astype("float32[pyarrow]"),
     "pandas and a target": lambda _: (pandas_frame(), Y),
     "polars": lambda _: polars_frame(),
@@ -237,7 +216,6 @@ TABLES: dict[str, Callable[[Path], Any]] = {
     "pyarrow dataset": arrow_dataset,
     "pyarrow scanner": lambda folder: arrow_dataset(folder).scanner(batch_size=64),
     "Parquet": parquet,
-    "Parquet, named by a string": lambda folder: str(parquet(folder)),
     "folder of Parquet": two_files,
     "CSV": csv,
     "Feather": feather,
@@ -253,43 +231,26 @@ def test_arrays(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(inputs(data), X)
 
 
-@pytest.mark.parametrize("kind", BATCHES)
+STREAMS = BATCHES | (TENSORFLOW if tf else {}) | (TORCH if torch else {})
+
+
+@pytest.mark.parametrize("kind", STREAMS)
 def test_streams(kind: str) -> None:
-    assert open_data(BATCHES[kind]()).shape == (None, 5)
-    np.testing.assert_array_equal(inputs(BATCHES[kind]()).astype("float32"), X)
+    assert open_data(STREAMS[kind]()).shape == (None, 5)
+    np.testing.assert_array_equal(inputs(STREAMS[kind]()).astype("float32"), X)
 
 
-@needs_tf
-@pytest.mark.parametrize("kind", TENSORFLOW)
-def test_tensorflow(kind: str) -> None:
-    data = TENSORFLOW[kind]
-    assert open_data(data()).shape == (None, 5)
-    np.testing.assert_array_equal(inputs(data()), X)
-
-
-@needs_torch
-@pytest.mark.parametrize("kind", TORCH)
-def test_torch(kind: str) -> None:
-    data = TORCH[kind]
-    assert open_data(data()).shape == (None, 5)
-    np.testing.assert_array_equal(inputs(data()), X)
-
-
+@pytest.mark.parametrize("by_columns", [False, True])
 @pytest.mark.parametrize("kind", TABLES)
-def test_tables(kind: str, tmp_path: Path) -> None:
-    data = TABLES[kind](tmp_path)
-    (tmp_path / "again").mkdir()
-    opened = open_data(TABLES[kind](tmp_path / "again"))
-    assert (opened.shape, opened.names) == ((None, 5), NAMES)
+def test_tables(kind: str, by_columns: bool, tmp_path: Path) -> None:
+    opened = open_data(TABLES[kind](tmp_path), by_columns)
+    assert opened.names == NAMES
     assert opened.rows in (700, None)
-    np.testing.assert_allclose(inputs(data), X, rtol=1e-7)
-
-
-@pytest.mark.parametrize("kind", TABLES)
-def test_tables_by_columns(kind: str, tmp_path: Path) -> None:
-    x = inputs(TABLES[kind](tmp_path), by_columns=True)
-    assert tuple(x) == NAMES
-    np.testing.assert_allclose(np.stack(list(x.values()), axis=1), X, rtol=1e-7)
+    x = joined([keras.tree.map_structure(copied, batch.x) for batch in opened.batches])
+    if by_columns:
+        assert tuple(opened.shape) == tuple(x) == NAMES
+        x = np.stack(list(x.values()), axis=1)
+    np.testing.assert_allclose(x, X, rtol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["array", "Parquet", "polars LazyFrame", "x, y", "pandas"])
@@ -422,8 +383,6 @@ def test_nulls_become_nan(tmp_path: Path) -> None:
         arrow.table(values),
     ):
         np.testing.assert_array_equal(inputs(data), expected)
-        columns = inputs(data, by_columns=True)
-        np.testing.assert_array_equal(columns["n"], [1, nan, 3])
     (tmp_path / "x.csv").write_text("n,flag,x,no\n1,true,.5,\n,,,\n3,false,2.5,\n")
     np.testing.assert_array_equal(inputs(tmp_path / "x.csv"), expected)
 
@@ -487,10 +446,11 @@ def test_the_folders_of_a_partition_are_a_column(tmp_path: Path) -> None:
     assert inputs(tmp_path)[:, -1].tolist() == [2024] * 3 + [2025] * 3
 
 
-def test_a_parquet_file_is_read_by_batches(tmp_path: Path) -> None:
+def test_a_parquet_file_is_read_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "NUMBERS_AT_ONCE", 1 << 16)
     arrow = importlib.import_module("pyarrow")
     writer = importlib.import_module("pyarrow.parquet").ParquetWriter
-    part = arrow.table({name: np.random.default_rng(0).random(100_000) for name in NAMES})
+    part = arrow.table({name: np.random.default_rng(0).random(10_000) for name in NAMES})
     with writer(tmp_path / "x.parquet", part.schema) as file:
         for _ in range(16):
             file.write_table(part)
@@ -503,7 +463,7 @@ def test_a_parquet_file_is_read_by_batches(tmp_path: Path) -> None:
         most = max(most, arrow.total_allocated_bytes() - before)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert rows == opened.rows == 1_600_000
+    assert rows == opened.rows == 160_000
     whole = rows * 5 * 8
     assert most < whole / 3
     assert peak < whole / 3
@@ -512,14 +472,10 @@ def test_a_parquet_file_is_read_by_batches(tmp_path: Path) -> None:
 def test_a_file_of_h5py_is_read_by_whole_chunks(tmp_path: Path) -> None:
     x = np.zeros((100_000, 40), "float32")
     data = in_file(x, tmp_path, chunks=(1000, 40), compression="gzip")
-    tracemalloc.start()
     sizes = [len(batch.x) for batch in open_data(data).batches]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
     assert sum(sizes) == len(x)
-    assert all(size % 1000 == 0 for size in sizes)
     assert len(sizes) < 10
-    assert peak < x.nbytes
+    assert all(size % 1000 == 0 for size in sizes)
 
 
 def test_sparse_rows_become_dense_by_pieces() -> None:
@@ -549,19 +505,11 @@ def test_what_a_dataset_says_of_itself(make: Callable[[], Any], shape: Any, rows
 
 
 @needs_tf
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: tf_dataset(Y),
-        lambda: tf_dataset(X, Y),
-        lambda: tf_dataset({"a": X, "b": Y}),
-        lambda: tf_dataset(X, X, Y),
-        lambda: tf_dataset(tf.ragged.constant([[1.0, 2], [], [3]])),
-    ],
-)
-def test_a_dataset_of_single_rows_is_told_by_its_scalars(make: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=r"^`data` must be batched.*Pass `dataset.batch\(1024\)`"):
-        open_data(make())
+def test_a_dataset_of_single_rows_is_told_by_its_scalars() -> None:
+    ragged = tf_dataset(tf.ragged.constant([[1.0, 2], [], [3]]))
+    for data in (tf_dataset(X, Y), tf_dataset({"a": X, "b": Y}), ragged):
+        with pytest.raises(ValueError, match=r"^`data` must be batched.*`dataset.batch\(1024\)`"):
+            open_data(data)
 
 
 @needs_tf
@@ -584,57 +532,38 @@ def test_ragged_tensors_give_the_values_at_hand() -> None:
     assert open_data({"a": deep, "b": X[:3]}).shape == {"a": (None, None, 2), "b": (None, 5)}
 
 
-@needs_tf
-def test_targets_and_weights_of_a_dataset() -> None:
-    opened = read(tf_dataset(X, Y, W).batch(64))
-    np.testing.assert_array_equal(joined([e.y for e in opened]), Y)
-    np.testing.assert_array_equal(joined([e.sample_weight for e in opened]), W)
-
-
 # Endless data.
 
 
 def test_endless_data_with_a_limit() -> None:
     items = open_data(Endless(), max_rows=9).batches
     assert [next(items).x[0, 0] for _ in range(3)] == [0, 1, 2]
-
-
-@needs_tf
-def test_an_endless_dataset_with_a_limit() -> None:
-    items = open_data(tf_dataset(X).batch(64).repeat(), max_rows=9).batches
-    np.testing.assert_array_equal(next(items).x, X[:64])
+    if tf:
+        items = open_data(tf_dataset(X).batch(64).repeat(), max_rows=9).batches
+        np.testing.assert_array_equal(next(items).x, X[:64])
 
 
 ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: 3, {}, ValueError, r"a batch axis. Received: a scalar"),
-    (lambda: np.array(3.0), {}, ValueError, r"a batch axis. Received: a scalar"),
-    (lambda: [np.array(3.0)], {}, ValueError, r"a batch axis.*batch a stream of single"),
     (lambda: (np.float32(1) for _ in X), {}, ValueError, r"a batch axis.*batch a stream"),
     (lambda: {"a": 3}, {}, TypeError, r"a batch of type int, without a `.shape`"),
     (lambda: keras.Input((3,)), {}, TypeError, r"a symbolic tensor of shape \(None, 3\)"),
     (lambda: {"a": keras.Input((3,))}, {}, TypeError, r"a symbolic tensor"),
     (lambda: b"x", {}, TypeError, r"must be an array, a tensor.*Received: data=b'x' of type bytes"),
-    (object, {}, TypeError, r"of type object. Convert it to an array"),
     (lambda: None, {}, TypeError, r"data=None of type NoneType"),
-    (lambda: [None], {}, TypeError, r"a batch of type NoneType"),
     (lambda: (None, Y), {}, TypeError, r"a batch of type NoneType"),
     (lambda: reused_buffer, {}, TypeError, r"the function reused_buffer. Call it: pass `reused"),
     (lambda: X.astype(object), {}, TypeError, r"Received: dtype=object. Convert"),
-    (lambda: ["a", "b"], {}, TypeError, r"Received: dtype=<U1. Convert"),
     (lambda: X.astype(complex), {}, TypeError, r"Received: dtype=complex128. Convert"),
-    (lambda: [X.astype(complex)], {}, TypeError, r"Received: dtype=complex128. Convert"),
     (lambda: [X, X.astype(str)], {}, TypeError, r"Received: dtype=<U"),
     (lambda: [[1, 2], [3]], {}, ValueError, r"rows of one length.*different lengths. Pad"),
     (list, {}, ValueError, r"at least one row. Received: no rows, of an object of type list"),
     (dict, {}, ValueError, r"at least one array. Received: an empty dict"),
     (tuple, {}, ValueError, r"a tuple of 0 items"),
     (lambda: (X, X, X, X), {}, ValueError, r"a tuple of 4 items. Nest several"),
-    (lambda: [(X, X, X, X)], {}, ValueError, r"a tuple of 4 items. Nest several"),
-    (lambda: iter(()), {}, ValueError, r"no rows.*create a new one"),
     (lambda: iter([X[:0], X[:0]]), {}, ValueError, r"no rows.*create a new one"),
     (lambda: X[:0], {}, ValueError, r"Received: no rows, of shape \(0, 5\)"),
     (lambda: (X, Y[:5]), {}, ValueError, r"same number of rows.* 700, 5 rows. A tuple is"),
-    (lambda: {"a": X, "b": Y[:5]}, {}, ValueError, r"same number of rows.* 700, 5 rows"),
     (lambda: "no.csv", {}, ValueError, r"the path 'no.csv', which does not exist"),
     (lambda: __file__, {}, ValueError, r"of one of the types .parquet.*with none of them. Open"),
     (Endless, {}, ValueError, r"finite, or limited by `steps=`.*without a length.*`__len__\(\)`"),
@@ -648,17 +577,25 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: X, {"sample_weight": X[:, :4]}, ValueError, r"the leading axes.*\(700, 4\)"),
     (lambda: X, {"sample_weight": -W}, ValueError, r"not negative. Received: -0.002"),
     (lambda: X, {"sample_weight": W * np.nan}, ValueError, r"finite.* Received: nan, nan"),
-    (lambda: [(X, Y, -W)], {}, ValueError, r"finite and not negative"),
     (lambda: [(X, Y, {"out": W})], {}, ValueError, r"one array of numbers.*drop them"),
     (lambda: [(X, Y, W[:5])], {}, ValueError, r"the leading axes.*\(5,\)"),
 ]
-TENSORFLOW_ERRORS: list[tuple[Any, type[Exception], str]] = [
-    (lambda: tf_dataset(X).batch(9).repeat(), ValueError, r"an infinite `tf.data.*`dataset.take"),
-    (lambda: tf_dataset(X).batch(9).take(0), ValueError, r"no rows, of a `tf.data.Dataset`"),
-    (lambda: tf_dataset(["a", "b"]).batch(2), TypeError, r"Received: dtype=object. Convert"),
-    (lambda: tf_dataset(Y.astype("float32")).map(unknown_rank), ValueError, r"a batch axis"),
-    (lambda: tf.constant(3.0), ValueError, r"a batch axis"),
+TENSORFLOW_ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (lambda: tf_dataset(X).batch(9).repeat(), {}, ValueError, r"infinite `tf.*`dataset.take"),
+    (lambda: tf_dataset(X).batch(9).take(0), {}, ValueError, r"no rows, of a `tf.data.Dataset`"),
+    (lambda: tf_dataset(["a", "b"]).batch(2), {}, TypeError, r"Received: dtype=object. Convert"),
+    (lambda: tf_dataset(Y).map(unknown_rank), {}, ValueError, r"a batch axis"),
+    (lambda: tf.constant(3.0), {}, ValueError, r"a batch axis"),
 ]
+TORCH_ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (
+        lambda: torch.utils.data.TensorDataset(torch.tensor(X)),
+        {},
+        TypeError,
+        r"single rows. Pass `torch.utils.data.DataLoader\(data",
+    )
+]
+ERRORS += (TENSORFLOW_ERRORS if tf else []) + (TORCH_ERRORS if torch else [])
 
 
 @pytest.mark.parametrize(("make", "kwargs", "kind", "message"), ERRORS)
@@ -667,19 +604,6 @@ def test_errors_say_what_to_write(
 ) -> None:
     with np.errstate(all="ignore"), pytest.raises(kind, match=message):
         read(make(), **kwargs)
-
-
-@needs_tf
-@pytest.mark.parametrize(("make", "kind", "message"), TENSORFLOW_ERRORS)
-def test_errors_of_tensorflow(make: Any, kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message):
-        read(make())
-
-
-@needs_torch
-def test_a_torch_dataset_needs_a_loader() -> None:
-    with pytest.raises(TypeError, match=r"single rows. Pass `torch.utils.data.DataLoader\(data"):
-        open_data(torch.utils.data.TensorDataset(torch.tensor(X)))
 
 
 def test_errors_of_tables(tmp_path: Path) -> None:

@@ -22,16 +22,17 @@ pytestmark = pytest.mark.numpy_alone
 TOLERANCE = 1e-12
 
 
-def two_pass(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and sum of squared deviations, with exactly rounded sums of a shifted column."""
+def two_pass(rows: NDArray[Any], weights: Any = 1.0) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and weighted sum of squared deviations of each feature, with exactly rounded sums."""
     means, squares = [], []
-    for column in rows.reshape(len(rows), -1).astype(np.float64).T:
-        shift = column[0]
-        offset = math.fsum(column - shift) / len(column)
-        means.append(shift + offset)
-        squares.append(math.fsum(((column - shift) - offset) ** 2))
-    shape = rows.shape[1:]
-    return np.reshape(means, shape), np.reshape(squares, shape)
+    weights = np.broadcast_to(weights, rows.shape).reshape(len(rows), -1)
+    wide = rows.reshape(len(rows), -1).astype(np.float64)
+    for column, weight in zip(wide.T, weights.T, strict=True):
+        x, w = column[weight > 0], weight[weight > 0]
+        offset = math.fsum(w * (x - x[0])) / math.fsum(w)
+        means.append(x[0] + offset)
+        squares.append(math.fsum(w * ((x - x[0]) - offset) ** 2))
+    return np.reshape(means, rows.shape[1:]), np.reshape(squares, rows.shape[1:])
 
 
 def check(moments: Moments, rows: NDArray[Any]) -> None:
@@ -70,22 +71,14 @@ def test_any_cut_any_order_any_offset(
         x = x[::-1]
     if order == "shuffled":
         x = np.random.default_rng(seed).permutation(x)
-    cuts = data.draw(st.lists(st.integers(0, rows), max_size=6).map(sorted))
+    few = st.lists(st.integers(0, rows), max_size=6).map(sorted)
+    cuts = data.draw(few | st.just(range(1, min(rows, 99))))
     updated, merged = Moments((features,)), Moments((features,))
     for part in np.split(x, cuts):
         updated.update(part)
         merged = Moments((features,)).update(part).merge(merged)
     check(updated, x)
     check(merged, x)
-
-
-@pytest.mark.parametrize("chunk", [1, 50, 3042])
-def test_chunk_size_does_not_matter(chunk: int) -> None:
-    x = sample(0, 3000, 3, 1e6)
-    moments = Moments((3,))
-    for start in range(0, len(x), chunk):
-        moments.update(x[start : start + chunk])
-    check(moments, x)
 
 
 @pytest.mark.parametrize("features", [1, 3, 700, 5000, 70_000])
@@ -135,6 +128,7 @@ def test_constants_are_told_from_all_others(
     np.testing.assert_array_equal(extreme.constant, expected)
     np.testing.assert_array_equal(plain.m2, extreme.m2)
     np.testing.assert_array_equal(plain.mean, extreme.mean)
+    assert plain.mean[0] == constant or plain.count[0] == 0
 
 
 def test_extremes_may_be_left_out() -> None:
@@ -149,13 +143,6 @@ def test_extremes_may_be_left_out() -> None:
     assert not both.extremes
     assert np.isnan(both.max).all()
     assert whole.extremes
-
-
-def test_the_tables_above_would_catch_raw_power_sums() -> None:
-    x = sample(0, 3000, 1, 1e6)
-    raw = (x * x).sum(axis=0) - x.sum(axis=0) ** 2 / len(x)
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(raw, two_pass(x)[1], rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("place", [0, 1, 300, -1])
@@ -214,17 +201,6 @@ def test_features_of_any_rank() -> None:
     check(Moments(()).update(x[:, 0]), x[:, 0])
 
 
-@pytest.mark.parametrize("value", [0.1, -1e6 / 3, 0.0, 1e30])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_constant_feature_is_exact(value: float, dtype: str) -> None:
-    x = np.full((70_000, 3), value, dtype)
-    moments = Moments((3,))
-    for part in np.array_split(x, 7):
-        moments.update(part)
-    assert moments.m2.tolist() == [0.0] * 3
-    assert moments.mean.tolist() == [float(x[0, 0])] * 3
-
-
 def test_non_finite_values_are_counted_and_stay_in_their_feature() -> None:
     x = sample(7, 5000, 4, 1.0)
     x[[3, 400, 4999], 1] = np.nan
@@ -266,19 +242,6 @@ def test_state_goes_on_where_it_was() -> None:
     check(Moments.from_state(state).update(x[300:]), x)
 
 
-def weighted(rows: NDArray[Any], weights: NDArray[Any]) -> tuple[list[float], list[float]]:
-    """Mean and weighted sum of squared deviations of each column, with exactly rounded sums."""
-    means, squares = [], []
-    for column, weight in zip(rows.T, weights.T, strict=True):
-        used = weight > 0
-        x, w = column[used], weight[used]
-        shift = x[0]
-        offset = math.fsum(w * (x - shift)) / math.fsum(w)
-        means.append(shift + offset)
-        squares.append(math.fsum(w * ((x - shift) - offset) ** 2))
-    return means, squares
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -310,7 +273,7 @@ def test_masks_and_weights(
             )
         )
     used = heavy if "mask" not in kinds else full.astype(float)
-    mean, squares = weighted(x, used)
+    mean, squares = two_pass(x, used)
     assert moments.rows == rows
     np.testing.assert_array_equal(moments.count, (used > 0).sum(axis=0))
     np.testing.assert_allclose(moments.weight, used.sum(axis=0), rtol=TOLERANCE)
@@ -325,7 +288,7 @@ def test_a_feature_that_counts_only_later_is_exact() -> None:
     mask = np.ones(x.shape, bool)
     mask[:1500, 1] = False
     moments = Moments((2,)).update(x[:1500], mask=mask[:1500]).update(x[1500:])
-    mean, squares = weighted(x, mask.astype(float))
+    mean, squares = two_pass(x, mask.astype(float))
     np.testing.assert_allclose(moments.mean, mean, rtol=TOLERANCE)
     np.testing.assert_allclose(moments.m2, squares, rtol=TOLERANCE)
     assert np.isnan(Moments((2,)).update(x[:9], mask=mask[:9]).mean).tolist() == [False, True]
@@ -379,11 +342,9 @@ def test_a_memory_map_is_never_copied_whole(tmp_path: Path) -> None:
     np.save(path, np.random.default_rng(11).normal(3, 2, (200_000, 16)).astype("float32"))
     mapped = np.load(path, mmap_mode="r")
     tracemalloc.start()
-    try:
-        moments = Moments((16,)).update(mapped)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    moments = Moments((16,)).update(mapped)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert moments.rows == 200_000
     # 12.8 MB of data; one chunk is 512 KiB as float64.
     assert peak < 1_500_000
