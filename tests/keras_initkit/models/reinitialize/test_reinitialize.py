@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_initkit
-from keras_initkit import fans, initializers, reinitialize
+from keras_initkit import initializers, reinitialize
 from keras_initkit.anatomy.seeds import derive_seed
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.models.reinitialize import reinitialize as reinitialization
@@ -90,16 +90,10 @@ def test_the_same_seed_gives_the_same_weights_in_any_build_order_whatever_was_na
 
 def test_no_two_weights_share_random_numbers_though_they_share_an_initializer():
     shared = HE(seed=1)
-    hidden = [layers.Dense(16, kernel_initializer=shared) for _ in range(4)]
-    model = keras.Sequential([keras.Input((16,)), *hidden])
-
-    def largest_correlation():
-        flat = np.array([array(layer.kernel).ravel() for layer in hidden])
-        return np.abs(np.corrcoef(flat) - np.eye(len(flat))).max()
-
-    assert largest_correlation() == pytest.approx(1)
-    reinitialize(model, seed=0)
-    assert largest_correlation() < 0.3
+    first, second = (layers.Dense(16, kernel_initializer=shared) for _ in range(2))
+    reinitialize(keras.Sequential([keras.Input((16,)), first, second]), seed=0)
+    kernels = [array(layer.kernel).ravel() for layer in (first, second)]
+    assert abs(np.corrcoef(kernels)[0, 1]) < 0.3
     assert shared.seed == 1
 
 
@@ -170,25 +164,6 @@ def test_the_first_rule_that_selects_a_weight_holds_and_none_leaves_it(shared):
     assert not after["memory/lstm_cell/kernel"].any()
     np.testing.assert_array_equal(after["first/kernel"], before["first/kernel"])
     assert "first/kernel" not in drawn
-
-
-def test_our_initializers_know_the_layer():
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 64)),
-            layers.DepthwiseConv2D(3),
-            layers.Conv2DTranspose(32, 4, strides=2),
-            layers.Conv2D(32, 3, groups=4),
-        ]
-    )
-    reinitialize(model, {keras.Layer: HE(gain=1.0)}, seed=0)
-    for layer in model.layers:
-        expected = 1 / fans(layer).fan_in
-        assert array(layer.kernel).var() == pytest.approx(expected, rel=0.15)
-        # Keras tells an initializer the shape alone, which is wrong by 64, 1/2 and 1 here.
-    shape = tuple(model.layers[0].kernel.shape)
-    expected = 1 / (64 * fans(model.layers[0]).fan_in)
-    assert HE(gain=1.0).stddev(shape) ** 2 == pytest.approx(expected)
 
 
 def test_only_and_trainable_only_leave_the_rest_alone(shared):
