@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_initkit.user_warnings import warn_user
-from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.paths import path_at
 
 # Of up to 64 steps each; 20 MB for 100 variables.
 _MAX_PENDING = 64
@@ -94,14 +94,14 @@ class BackgroundLog:
                 )
 
 
-def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | str | None:
+def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | None:
     """Check an argument `log_dir`.
 
     Args:
         log_dir: Path of a directory, URL of one within fsspec's reach, or `None`.
 
     Returns:
-        The path, the URL, or `None`.
+        A `pathlib.Path`, for a URL a `UPath`, or `None`.
 
     Raises:
         ImportError: If a package for the URL is missing.
@@ -114,11 +114,8 @@ def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | str | None:
             "`log_dir` must be the path of a directory, or None to record in memory only. "
             f"Received: log_dir={log_dir!r}."
         )
-    if remote.is_remote(log_dir):
-        remote.require(str(log_dir))
-        return str(log_dir)
-    path = Path(log_dir)
-    if path.exists() and not path.is_dir():
+    path: Path = path_at(log_dir)
+    if isinstance(path, Path) and path.exists() and not path.is_dir():
         raise ValueError(
             f"`log_dir` must be the path of a directory. Received: log_dir={str(log_dir)!r}, which "
             "is a file. Name another directory; it is made if it is missing."

@@ -5,31 +5,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 
-class _Logs(NamedTuple):
-    histories: dict[str, GradientHistory]
-    problems: list[str]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        return _report(options)
-    except (ImportError, OSError, ValueError, KeyError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.stderr.write(f"keras-initkit: {text}\n")
-        return 1
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="keras-initkit", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True)
     report = commands.add_parser(
@@ -43,47 +26,52 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--statistic", default="rms", help="what maps and lines show")
     report.add_argument("--title", default="Gradient flow", help="heading of the report")
     report.add_argument("--theme", choices=("light", "dark"), default="light")
-    return parser
+    try:
+        _report(parser.parse_args(arguments))
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        sys.stderr.write(f"keras-initkit: {text}\n")
+        return 1
+    return 0
 
 
-def _report(options: argparse.Namespace) -> int:
-    logs = _read(options.logdir)
-    if logs.problems and not logs.histories:
-        raise ValueError("\n".join(logs.problems))
+def _report(options: argparse.Namespace) -> None:
+    histories, problems = _read(options.logdir)
+    if problems and not histories:
+        raise ValueError("\n".join(problems))
     # After the logs: it takes a second, and a wrong directory is said at once.
     from tensorboard_plugin_initkit.charts.report import write_report
 
     write_report(
-        logs.histories,
+        histories,
         options.output,
         statistic=options.statistic,
         title=options.title,
-        notes=logs.problems,
+        notes=problems,
         theme=options.theme,
     )
-    for problem in logs.problems:
+    for problem in problems:
         sys.stderr.write(f"keras-initkit: {problem}\n")
-    runs = "1 run" if len(logs.histories) == 1 else f"{len(logs.histories)} runs"
+    runs = "1 run" if len(histories) == 1 else f"{len(histories)} runs"
     sys.stdout.write(f"{options.output}: {runs} from {options.logdir}\n")
-    return 0
 
 
-def _read(log_dir: str) -> _Logs:
+def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
     """Read all logs below a directory; an unreadable one is a problem to report."""
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 
-    logs = _Logs({}, [])
+    histories, problems = {}, []
     for name, directory in _runs(log_dir):
         try:
             history = read_log(directory)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logs.problems.append(f"The log of {name!r} cannot be read: {error}")
+            problems.append(f"The log of {name!r} cannot be read: {error}")
             continue
         if len(history) or Path(directory).name == RUN:
-            logs.histories[name] = history
-    if not logs.histories and not logs.problems:
+            histories[name] = history
+    if not histories and not problems:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))
-    return logs
+    return histories, problems
 
 
 def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
@@ -91,12 +79,13 @@ def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
     from tensorboard_plugin_initkit.log.event_file import event_files
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 
-    if remote.is_remote(log_dir):
+    top = path_at(log_dir)
+    if not isinstance(top, Path):
         yield log_dir.rstrip("/").rpartition("/")[2], log_dir
         return
-    if not Path(log_dir).is_dir():
+    if not top.is_dir():
         raise FileNotFoundError(_nothing_in(log_dir, "which is no directory"))
-    top = Path(log_dir).resolve()
+    top = top.resolve()
     # Links are not followed: they may lead in circles.
     for directory, below, _ in os.walk(top):
         below.sort()

@@ -13,13 +13,14 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 
-from tensorboard_plugin_initkit.log import remote
+from tensorboard_plugin_initkit.log.paths import path_at
 
 _PATTERN = "events.out.tfevents.*.initkit"
 _HEADER = struct.Struct("<QI")
@@ -96,15 +97,15 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def event_files(directory: str | os.PathLike[str]) -> list[Path]:
-    """List the event files of keras-initkit in a directory, oldest first."""
-    return sorted(Path(directory).glob(_PATTERN))
-
-
-def event_file_urls(directory: str) -> list[str]:
-    """List the event files of keras-initkit in the directory at a URL, oldest first."""
-    urls = remote.list_directory(directory)
-    return sorted(url for url in urls if PurePosixPath(url).match(_PATTERN))
+def event_files(directory: str | os.PathLike[str]) -> list[Any]:
+    """List the paths of keras-initkit's event files in a directory or URL, oldest first."""
+    path = path_at(directory)
+    if not isinstance(path, Path):
+        path.fs.invalidate_cache()
+    try:
+        return sorted(file for file in path.iterdir() if fnmatch(file.name, _PATTERN))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
@@ -115,7 +116,7 @@ def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises:
         ValueError: If a whole record does not match its checksum.
     """
-    with remote.open_to_read(str(path)) if remote.is_remote(path) else open(path, "rb") as file:
+    with path_at(path).open("rb") as file:
         start = 0
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, _ = _HEADER.unpack(header)

@@ -18,7 +18,6 @@ event files in one directory.
 import os
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,15 +28,10 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.log import remote
 from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars
-from tensorboard_plugin_initkit.log.event_file import (
-    EventFileWriter,
-    event_file_urls,
-    event_files,
-    read_events,
-)
-from tensorboard_plugin_initkit.log.uploaded_event_file import UploadedEventFile
+from tensorboard_plugin_initkit.log.event_file import event_files, read_events
+from tensorboard_plugin_initkit.log.paths import path_at
+from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
@@ -67,7 +61,7 @@ class LogWriter:
     def __init__(
         self, log_dir: str | os.PathLike[str], scalars: int = 1, histograms: int = 0
     ) -> None:
-        self._file = _new_event_file(log_dir)
+        self._file = open_event_file(log_dir, RUN)
         self._scalars = Scalars(scalars)
         self._histograms = Histograms(histograms)
         self._layout: Layout | None = None
@@ -123,11 +117,6 @@ class LogWriter:
         self._file.flush()
 
 
-def _new_event_file(log_dir: str | os.PathLike[str]) -> EventFileWriter | UploadedEventFile:
-    run = _run(log_dir)
-    return UploadedEventFile(run) if isinstance(run, str) else EventFileWriter(run)
-
-
 def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
     """Yield the chunks of a log and the texts of its findings, in the order they were written in.
 
@@ -139,35 +128,18 @@ def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
         ImportError: If a package for the URL is missing.
         ValueError: If the log is damaged, or of another schema version.
     """
-    for file in _files(log_dir):
-        yield from _read_file(file)
-
-
-def _files(log_dir: str | os.PathLike[str]) -> Sequence[str | Path]:
-    run = _run(log_dir)
-    files: Sequence[str | Path]
-    if isinstance(run, str):
-        files = event_file_urls(run) or event_file_urls(str(log_dir))
-    else:
-        files = event_files(run) or event_files(log_dir)
+    files = event_files(path_at(log_dir) / RUN) or event_files(log_dir)
     if not files:
         raise FileNotFoundError(
             f"`log_dir` must be a directory that a GradientMonitor has written to. Received: "
             f"log_dir={str(log_dir)!r}, which holds no such log. Train with "
             f"`callbacks=[GradientMonitor({str(log_dir)!r})]` first."
         )
-    return files
+    for file in files:
+        yield from _read_file(file)
 
 
-def _run(log_dir: str | os.PathLike[str]) -> str | Path:
-    """Return the URL or path of the run with the log of a directory."""
-    if remote.is_remote(log_dir):
-        remote.require(str(log_dir))
-        return remote.child(str(log_dir), RUN)
-    return Path(log_dir) / RUN
-
-
-def _read_file(path: str | Path) -> Iterator[Chunk | str]:
+def _read_file(path: str | os.PathLike[str]) -> Iterator[Chunk | str]:
     layout = Layout(())
     values: dict[str, np.ndarray] = {}
     for event in read_events(path):

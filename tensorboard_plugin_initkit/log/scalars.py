@@ -3,15 +3,12 @@
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from tensorboard_plugin_initkit.log import remote
-from tensorboard_plugin_initkit.log.event_file import EventFileWriter
-from tensorboard_plugin_initkit.log.uploaded_event_file import UploadedEventFile
+from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 
 
 class ScalarLog:
@@ -26,11 +23,7 @@ class ScalarLog:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], run: str) -> None:
-        self._file: EventFileWriter | UploadedEventFile
-        if remote.is_remote(log_dir):
-            self._file = UploadedEventFile(remote.child(str(log_dir), run))
-        else:
-            self._file = EventFileWriter(Path(log_dir) / run)
+        self._file = open_event_file(log_dir, run)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Append one number for each tag; NaN is left out.

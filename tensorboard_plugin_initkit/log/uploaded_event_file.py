@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import tempfile
 import time
@@ -9,9 +10,10 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from tensorboard_plugin_initkit.log import remote
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
+from tensorboard_plugin_initkit.log.paths import path_at
 
 # An upload takes at most a twentieth of the time, however large the file has grown.
 _SECONDS_BETWEEN_UPLOADS = 30.0
@@ -26,21 +28,20 @@ class UploadedEventFile:
     seconds. A failed upload in between is made up for by the next one.
 
     Args:
-        directory: URL of the run's directory; made if missing.
+        directory: `UPath` of the run; made if missing.
 
     Raises:
-        ImportError: If a package for the URL is missing.
         Exception: The file system's error if the file cannot be uploaded.
     """
 
-    def __init__(self, directory: str) -> None:
-        remote.make_directory(directory)
+    def __init__(self, directory: Any) -> None:
+        directory.fs.makedirs(directory.path, exist_ok=True)
         local = tempfile.mkdtemp(prefix="keras-initkit-")
         self._file = EventFileWriter(local)
-        self._url = remote.child(directory, self._file.path.name)
+        self._target = directory / self._file.path.name
         self._state = _State(complete=False)
         # A training that is interrupted does not flush.
-        self._leave = weakref.finalize(self, _leave, self._file.path, self._url, self._state)
+        self._leave = weakref.finalize(self, _leave, self._file.path, self._target, self._state)
         self._state.complete = True  # nothing is lost if the first upload fails
         self._due = 0.0
         self._upload()
@@ -74,11 +75,25 @@ class UploadedEventFile:
     def _upload(self) -> None:
         start = time.monotonic()
         try:
-            remote.upload(self._file.path, self._url)
+            upload(self._file.path, self._target)
             self._state.complete = True
         finally:
             end = time.monotonic()
             self._due = end + max(_SECONDS_BETWEEN_UPLOADS, (end - start) / _UPLOADS_SHARE)
+
+
+def open_event_file(
+    log_dir: str | os.PathLike[str], run: str
+) -> EventFileWriter | UploadedEventFile:
+    """Open a new event file for a run in a directory or URL."""
+    directory = path_at(log_dir) / run
+    local = isinstance(directory, Path)
+    return EventFileWriter(directory) if local else UploadedEventFile(directory)
+
+
+def upload(local: Path, target: Any) -> None:
+    """Put a local file to a `UPath`, in place of an older one."""
+    target.fs.put_file(str(local), target.path)
 
 
 @dataclasses.dataclass
@@ -88,11 +103,11 @@ class _State:
     complete: bool
 
 
-def _leave(path: Path, url: str, state: _State) -> None:
+def _leave(path: Path, target: Any, state: _State) -> None:
     """Upload the rest, and remove the local copy; keep it if that fails."""
     if not state.complete:
         try:
-            remote.upload(path, url)
+            upload(path, target)
         except Exception as error:
             warnings.warn(f"{error!r}. The log up to now is kept as {path}.", stacklevel=1)
             return

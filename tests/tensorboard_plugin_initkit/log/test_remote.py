@@ -18,8 +18,9 @@ import pytest
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.sink import Sink
 from tensorboard_plugin_initkit.diagnosis.finding import to_json
-from tensorboard_plugin_initkit.log import remote, uploaded_event_file
+from tensorboard_plugin_initkit.log import uploaded_event_file
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
@@ -50,13 +51,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """URLs of the uploads that were made."""
     made: list[str] = []
-    upload = remote.upload
+    upload = uploaded_event_file.upload
 
-    def counted(local: Path, url: str) -> None:
-        made.append(url)
-        upload(local, url)
+    def counted(local: Path, target: Any) -> None:
+        made.append(str(target))
+        upload(local, target)
 
-    monkeypatch.setattr(remote, "upload", counted)
+    monkeypatch.setattr(uploaded_event_file, "upload", counted)
     return made
 
 
@@ -126,7 +127,7 @@ def test_a_path_object_may_name_a_protocol() -> None:
     writer = LogWriter(CloudPath())
     writer.write(chunk_at(3))
     writer.flush()
-    assert check_log_dir(CloudPath()) == "memory://cloud/runs"
+    assert str(check_log_dir(CloudPath())) == "memory://cloud/runs"
     assert steps_of(CloudPath()) == [3]
 
 
@@ -156,11 +157,11 @@ def test_a_slow_upload_is_made_less_often(
 ) -> None:
     made = []
 
-    def slow(local: Path, url: str) -> None:
+    def slow(local: Path, target: Any) -> None:
         made.append(clock[0])
         clock[0] += 10
 
-    monkeypatch.setattr(remote, "upload", slow)
+    monkeypatch.setattr(uploaded_event_file, "upload", slow)
     writer = LogWriter(url)
     for step in range(1_000):
         writer.write(chunk_at(step))
@@ -174,7 +175,7 @@ def test_an_upload_that_failed_is_made_up_for(
 ) -> None:
     writer = LogWriter(url)
     with monkeypatch.context() as patch:
-        patch.setattr(remote, "upload", fail)
+        patch.setattr(uploaded_event_file, "upload", fail)
         clock[0] += 60
         writer.write(chunk_at(0))
     clock[0] += 60
@@ -191,7 +192,7 @@ def test_where_the_last_upload_fails_the_local_copy_is_kept_and_named(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = LogWriter(url)
-    monkeypatch.setattr(remote, "upload", fail)
+    monkeypatch.setattr(uploaded_event_file, "upload", fail)
     writer.write(chunk_at(0))
     with pytest.raises(OSError, match=r"network is down.*is kept as (.*)") as caught:
         writer.flush()
@@ -202,7 +203,7 @@ def test_where_the_last_upload_fails_the_local_copy_is_kept_and_named(
 
 
 def test_the_local_copy_goes_with_its_writer(url: str) -> None:
-    writer = uploaded_event_file.UploadedEventFile(url)
+    writer = uploaded_event_file.UploadedEventFile(path_at(url))
     local = writer._file.path
     assert local.exists()
     del writer
@@ -213,7 +214,7 @@ def test_the_local_copy_goes_with_its_writer(url: str) -> None:
 
 
 def test_what_fails_at_the_url_is_one_warning(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "upload", fail)
+    monkeypatch.setattr(uploaded_event_file, "upload", fail)
     sink = Sink(url)
     sink.open()
 
@@ -231,7 +232,7 @@ def test_what_fails_at_the_url_is_one_warning(url: str, monkeypatch: pytest.Monk
 def test_a_slow_file_system_does_not_hold_up_training(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "upload", lambda local, url: time.sleep(0.5))
+    monkeypatch.setattr(uploaded_event_file, "upload", lambda local, target: time.sleep(0.5))
     sink = Sink(url)
     sink.open()
     start = time.monotonic()
@@ -264,11 +265,15 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
     return remove
 
 
-def test_without_fsspec_a_url_is_refused_with_what_to_install(without: Any) -> None:
-    without("fsspec")
+@pytest.mark.parametrize("package", ["fsspec", "upath"])
+def test_without_its_packages_a_url_is_refused_with_what_to_install(
+    without: Any, package: str
+) -> None:
+    without(package)
     message = (
-        "`log_dir` must be the path of a local directory where fsspec is not installed. "
-        "Received: log_dir='gs://bucket/runs'. Run `pip install 'keras-initkit[fsspec]'`."
+        "`log_dir` must be the path of a local directory where universal_pathlib is not "
+        "installed. Received: log_dir='gs://bucket/runs'. Run "
+        "`pip install 'keras-initkit[fsspec]'`."
     )
     for use in (check_log_dir, read_log, LogWriter):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
@@ -298,20 +303,7 @@ def test_a_protocol_that_does_not_exist_is_refused() -> None:
 
 def test_local_paths_need_no_fsspec(without: Any, tmp_path: Path) -> None:
     without("fsspec")
+    without("upath")
     LogWriter(tmp_path).write(chunk_at(0))
     assert steps_of(tmp_path) == [0]
     assert check_log_dir(str(tmp_path)) == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("url", "name", "expected"),
-    [
-        ("gs://bucket/runs", "gradients", "gs://bucket/runs/gradients"),
-        ("gs://bucket/runs/", "gradients", "gs://bucket/runs/gradients"),
-        ("gs://bucket", "a", "gs://bucket/a"),
-        ("memory://", "a", "memory:///a"),
-        ("file:///", "a", "file:///a"),
-    ],
-)
-def test_what_lies_in_a_directory_has_a_url(url: str, name: str, expected: str) -> None:
-    assert remote.child(url, name) == expected
