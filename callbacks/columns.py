@@ -6,8 +6,7 @@ from typing import Any
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
 from keras_initkit.anatomy.weights import Weight, weights_of
 from tensorboard_plugin_initkit.record.layout import Variable
-
-_BIASES = ("bias", "beta")
+from tensorboard_plugin_initkit.record.signal import is_bias
 
 
 def variables_of(
@@ -69,10 +68,10 @@ def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str
         For each, "bias": in the zeros of this gradient; "kernel": in its zero columns, for such
         kernels of layers without a bias; "": nowhere.
     """
-    places = [variable.path.rpartition("/") for variable in variables]
-    have_bias = {layer for layer, _, name in places if name in _BIASES}
-    sources = []
-    for variable, (layer, _, name) in zip(variables, places, strict=True):
-        is_kernel = id(variable) in kernels and layer not in have_bias
-        sources.append("bias" if name in _BIASES else "kernel" if is_kernel else "")
-    return sources
+    layers = [variable.path.rpartition("/")[0] for variable in variables]
+    biases = [is_bias(variable.path) for variable in variables]
+    have_bias = {layer for layer, bias in zip(layers, biases, strict=True) if bias}
+    return [
+        "bias" if bias else "kernel" if id(variable) in kernels and layer not in have_bias else ""
+        for variable, layer, bias in zip(variables, layers, biases, strict=True)
+    ]

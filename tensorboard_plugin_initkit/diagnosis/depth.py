@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import count_layers
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
@@ -286,7 +287,7 @@ def _read_windows(history: GradientHistory, rows: Ints) -> tuple[Facts, Ints]:
 
 
 def _not_finite(count: int) -> Slope | None:
-    return Slope(f"not finite in {count} layers") if count else None
+    return Slope(f"not finite in {count_layers(count)}") if count else None
 
 
 def _say_why_none(values: Floats) -> str:
@@ -296,7 +297,7 @@ def _say_why_none(values: Floats) -> str:
         return "zero"
     if not known.any() or len(values) + 1 < THRESHOLDS["depth_layers"].value:
         return "too few layers for a slope"
-    return f"no gradient in {int((~(values > 0)).sum())} layers"
+    return f"no gradient in {count_layers((~(values > 0)).sum())}"
 
 
 def _name(total: np.floating) -> str:

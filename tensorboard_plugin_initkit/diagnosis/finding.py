@@ -45,6 +45,11 @@ class Finding:
         return -1 if self.step is None else self.step
 
 
+def count_layers(count: int) -> str:
+    """Write a number of layers for a message."""
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
 def to_json(findings: Iterable[Finding]) -> str:
     """Serialise; NaN and infinity become strings, as JSON has neither."""
     content = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.windows import find_runs, persists
 
 
@@ -45,7 +45,7 @@ def _finding(facts: Facts, row: int, begin: int, end: int) -> Finding:
         )
         return Finding("no_gradient", "", step, message, evidence)
     layer = facts.layers[end]
-    others = f" and in the {end - begin} layers before it" if end > begin else ""
+    others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
     message = f"{since} the gradient is exactly zero in `{layer}`{others}"
     if end + 1 < len(facts.layers) and _is_all_zero(facts, row, end + 1):
         after = facts.layers[end + 1]

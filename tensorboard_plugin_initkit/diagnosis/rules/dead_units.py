@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
 
@@ -30,7 +30,7 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
     column = int(np.flatnonzero(lasting[row])[-1])
     layer, step = facts.layers[facts.layer_of[units[column]]], int(facts.steps[row])
     number, value = int(lasting[row].sum()), float(share[row, column])
-    others = f", and at least {number - 1} layers more are like it" if number > 1 else ""
+    others = f", as in at least {count_layers(number - 1)} more" if number > 1 else ""
     yield Finding(
         "dead_units",
         layer,

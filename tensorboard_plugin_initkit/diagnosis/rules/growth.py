@@ -14,9 +14,8 @@ def find_growth(facts: Facts) -> Iterator[Finding]:
     """Find gradients growing from step to step, as in a diverging training."""
     norm = np.sqrt(np.nansum(np.square(facts.per_variable("norm")), axis=1))
     ready = find_first(facts.ready)
-    if ready is None:
+    if ready is None or not (before := window_mean(norm, facts.start)[ready]):
         return
-    before = window_mean(norm, facts.start)[ready]
     grown = persists(norm > THRESHOLDS["norm_growth"].value * before, facts.start, facts.ready)
     row = find_first(grown & facts.loss.risen)
     if row is None:

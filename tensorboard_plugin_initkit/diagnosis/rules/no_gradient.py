@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_runs
 
@@ -28,7 +28,7 @@ def find_no_gradient(facts: Facts) -> Iterator[Finding]:
         return
     for begin, end in find_runs(never[row]):
         step, layer = int(facts.steps[row]), facts.layers[begin]
-        others = f" nor any of the {end - begin} layers after it" if end > begin else ""
+        others = f", like the {count_layers(end - begin)} after it" if end > begin else ""
         yield Finding(
             "no_gradient",
             layer,

@@ -88,7 +88,8 @@ def expected_word(profile):
     if depth < 4:
         return "too few layers for a slope"
     if not all(filled):
-        return f"no gradient in {filled.count(0)} layers"
+        count = filled.count(0)
+        return f"no gradient in {count} layer" + "s" * (count > 1)
     third = max(2, depth // 3)
     ends = filled[:third], filled[-third:]
     front, back = (statistics.median(math.log(value) for value in end) for end in ends)
@@ -182,7 +183,7 @@ def test_the_line_has_the_slope_of_the_medians_and_half_of_the_layers_above_it()
     [
         (np.zeros(9), "zero"),
         (np.full(9, np.nan), "too few layers for a slope"),
-        ([1, np.nan, np.nan, np.nan, 1, 1, 1, 1], "no gradient in 1 layers"),
+        ([1, np.nan, np.nan, np.nan, 1, 1, 1, 1], "no gradient in 1 layer"),
         ([1], "too few layers for a slope"),
     ],
 )
@@ -214,7 +215,7 @@ def test_other_statistics_have_a_line_and_no_word():
     assert line.word == ""
     assert line.layers == (0, 5)
     assert re.fullmatch(r"×[\d.e-]+ per layer towards the input, ×[\d.e-]+ in all", str(line))
-    assert str(broken) == "not finite in 1 layers"
+    assert str(broken) == "not finite in 1 layer"
     assert [slope.word for slope in line_slopes(np.ones((1, 2)))] == ["too few layers for a slope"]
 
 

@@ -89,6 +89,13 @@ def test_a_finding_stays_at_any_schedule(change, expected, by):
             assert so_far == [f for f in whole if f.step <= steps[end - 1]]
 
 
+def test_growth_is_not_measured_from_a_first_window_of_zeros():
+    record = made()
+    record.bias[:4] = record.kernel[:4] = 0
+    record.loss[4:] = 10
+    assert kinds(record.history()) == [("no_gradient", "")]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_what_was_found_stays_found_in_any_record(seed):
     """Records that make no sense, in which everything happens."""
