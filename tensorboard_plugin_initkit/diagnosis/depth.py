@@ -221,10 +221,8 @@ def _is_steep(facts: Facts, total: Floats, nearest: Floats) -> Bools:
 def depth_bands(history: GradientHistory, rows: Ints | None = None) -> Bands:
     """Find the records where gradients vanish or explode over depth.
 
-    Args:
-        history: The history.
-        rows: Positions of the records to judge, each once and sorted; by default all. Only
-            these are read, with their windows.
+    Only the records of `rows`, sorted positions without repeats, are read, with their windows; by
+    default all.
     """
     chosen = np.arange(len(history)) if rows is None else rows
     vanishing, exploding = np.zeros((2, len(chosen)), bool)
@@ -239,10 +237,7 @@ def depth_bands(history: GradientHistory, rows: Ints | None = None) -> Bands:
 def depth_slopes(history: GradientHistory, rows: Ints) -> list[list[Slope]]:
     """Return the line of the rule and its word at some records, for each optimizer.
 
-    Args:
-        history: The history.
-        rows: Positions of the records, each once and sorted. Only these are read, with their
-            windows.
+    Only the records of `rows`, sorted positions without repeats, are read, with their windows.
     """
     if not len(rows) or not history.variables:
         return [[] for _ in rows]

@@ -33,12 +33,8 @@ RULES: tuple[Rule, ...] = (
 def judge(history: GradientHistory) -> list[Finding]:
     """Return all findings in a history, in order of step.
 
-    Args:
-        history: Records of a `GradientMonitor` up to now, at any schedule.
-
-    Returns:
-        Findings, each at the first record with enough evidence. While records are only added, they
-        are found again later. Ask `news` for the new ones.
+    Each is at the first record with enough evidence, at any schedule. While records are only added,
+    they are found again later: ask `news` for the new ones.
     """
     if not len(history) or not history.variables:
         return []
@@ -55,10 +51,6 @@ def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
 
     A thinned history loses records: later on a finding can come a few records later, and with
     another layer.
-
-    Args:
-        known: The findings up to now.
-        judged: The findings of `judge` now.
     """
     said = list(known)
     count = len(said)

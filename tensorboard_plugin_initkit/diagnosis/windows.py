@@ -75,9 +75,7 @@ class Loss(NamedTuple):
 def read_loss(loss: Floats, start: Ints) -> Loss:
     """Compare the mean loss of each window with the first loss and with the window before.
 
-    Args:
-        loss: One number a record, NaN where it is unknown, (n,).
-        start: First record of the window ending with each record, (n,).
+    An unknown loss is NaN; `start` is the first record of the window ending with each one, (n,).
     """
     known = loss[np.isfinite(loss)]
     first = known[0] if len(known) else np.nan

@@ -167,11 +167,7 @@ def _table(tensor: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split a table of a log into steps and columns.
-
-    Args:
-        table: float32 array (n, 2 + columns).
-    """
+    """Split a table of a log, float32 (n, 2 + columns), into steps and columns."""
     high, low = table[:, :2].astype(np.int64).T
     return high * _STEP_BASE + low, table[:, 2:]
 

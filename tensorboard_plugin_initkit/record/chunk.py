@@ -120,11 +120,7 @@ class _Rows(LazyArrays):
 
 
 def append_chunk(chunks: list[Chunk], chunk: Chunk) -> int:
-    """Append a chunk to others; it replaces the records from its first step on.
-
-    Returns:
-        The number of records that were replaced.
-    """
+    """Append a chunk; it replaces the records from its first step on. Return their number."""
     first, replaced = chunk.steps[0], 0
     while chunks and chunks[-1].steps[-1] >= first:
         last = chunks.pop()

@@ -21,14 +21,7 @@ def shows_units(paths: Sequence[str], dead_units: Floats) -> npt.NDArray[np.bool
     """Choose the variables with gradients that show the units of their layers.
 
     These are the biases, and the kernels of layers without a bias: for these, as for biases, the
-    share of dead units is recorded.
-
-    Args:
-        paths: Paths of the variables.
-        dead_units: Array (n, variables), NaN where it is not recorded.
-
-    Returns:
-        Mask (variables,).
+    share of dead units, (n, variables), is recorded. Elsewhere it is NaN.
     """
     named = np.array([is_bias(path) for path in paths], bool)
     return named | ~np.isnan(dead_units).all(axis=0)
@@ -38,11 +31,7 @@ def signal_of(rms: npt.ArrayLike, zeros: npt.ArrayLike) -> npt.NDArray[np.float6
     """Return the RMS over the elements of a gradient other than zero.
 
     Of an embedding most rows are in no sample, and of a ReLU layer some units are inactive for a
-    whole batch: the others count.
-
-    Args:
-        rms: RMS over all elements.
-        zeros: Share of exact zeros; NaN counts as 0.
+    whole batch: the others count. An unknown share of `zeros`, NaN, counts as 0.
     """
     zeros = np.nan_to_num(np.asarray(zeros, np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):

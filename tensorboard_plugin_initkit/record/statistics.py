@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from tensorboard_plugin_initkit.record.chunk import SAMPLED, TOTALS, Chunk
-from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.signal import shows_units, signal_of
 
 # Statistics of variables and layers, and of optimizers.
@@ -144,17 +143,11 @@ def _sum_of_squares(chunk: Chunk, statistic: str) -> np.ndarray:
     present = ~np.isnan(chunk.values_of("nonfinite"))
     squares = np.where(present, np.square(per_variable(chunk, statistic)), 0.0)
     result = np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
-    for i, columns in enumerate(_columns_by_optimizer(chunk.layout)):
+    for i, name in enumerate(chunk.layout.optimizers):
+        columns = [j for j, v in enumerate(chunk.layout.variables) if v.optimizer == name]
         rows = present[:, columns].any(axis=1)
         result[rows, i] = squares[rows][:, columns].sum(axis=1)
     return result
-
-
-def _columns_by_optimizer(layout: Layout) -> list[list[int]]:
-    columns: dict[str, list[int]] = {name: [] for name in layout.optimizers}
-    for i, variable in enumerate(layout.variables):
-        columns[variable.optimizer].append(i)
-    return list(columns.values())
 
 
 def _weights(chunk: Chunk, statistic: str) -> np.ndarray:

@@ -21,12 +21,8 @@ def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
     Spans are aligned to multiples of their length, and double: thinning again and again wears
     out no part of the record.
 
-    Args:
-        chunk: The record.
-        max_steps: Number of rows to aim at.
-
     Returns:
-        Boolean array (n,).
+        Boolean array (n,), with about `max_steps` of True.
     """
     norm = per_layer(chunk, "norm")
     older = max(0, len(norm) - (max_steps + 1) // 2)
