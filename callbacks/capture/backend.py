@@ -10,30 +10,22 @@ from keras import ops
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.reductions import Reductions
+from keras_initkit.callbacks.measures.reductions import PLAIN, Reductions
 
 
 class Arrays:
-    """Operations on the gradients and weights of a step.
+    """Operations on the gradients and weights of a step."""
 
-    Attributes:
-        reductions: The way to reduce stacks of tensors.
-    """
-
-    def __init__(self, reductions: Reductions | None = None) -> None:
-        self.reductions = reductions or Reductions()
+    def __init__(self, reductions: Reductions = PLAIN) -> None:
+        self.reductions = reductions
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""
         return variable
 
-    def weight(self, variable: Any) -> Any:
-        """Return the value of a weight now."""
+    def weight(self, variable: Any, keep: bool = False) -> Any:
+        """Return the value of a weight now; with `keep`, safe from later updates."""
         return variable.value
-
-    def kept_weight(self, variable: Any) -> Any:
-        """Return the value of a weight now, safe from later updates."""
-        return self.weight(variable)
 
     def is_dense(self, gradient: Any) -> bool:
         """Check for a gradient with all the elements of its variable."""
@@ -56,41 +48,27 @@ class Arrays:
         """Take the root mean square over the workers."""
         return values
 
-    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
-        """Move arrays of one shape to the host, stacked."""
-        return np.asarray(ops.convert_to_numpy(ops.stack(arrays)))
-
 
 class Storage:
-    """Keeps the rows of updates on the device until they are read.
-
-    Args:
-        target: The model and its optimizers.
-
-    Attributes:
-        replicas: Number of replicas.
-        writes: Whether this process is to write logs.
-        has_loss: Whether the sums of losses are up to date when the optimizer is called.
-    """
+    """Keeps the rows of updates on the device until they are read."""
 
     replicas = 1
-    writes = True
-    has_loss = False
+    writes = True  # whether this process is to write logs
+    has_loss = False  # whether the sums of losses are up to date when the optimizer is called
+    _row: RowLayout
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, arrays: Arrays | None = None) -> None:
+        self.arrays = arrays or Arrays()
         self._target = target
 
     def allocate(self, row: RowLayout, capacity: int) -> None:
         """Make room for a number of rows."""
-        raise NotImplementedError
+        self._row = row
 
     def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
-        """Keep the row of an update.
+        """Keep the row of an update, float32 (row size,), at iteration `step` of the optimizer.
 
-        Args:
-            row: float32 (row size,).
-            mine: Mask of the numbers heard, if others hear the rest: bool (row size,).
-            step: Iterations of the optimizer.
+        `mine` is a mask, bool (row size,), of the numbers heard, if others hear the rest.
         """
         raise NotImplementedError
 
@@ -111,6 +89,10 @@ class Storage:
     def metric(self, variable: Any) -> Any:
         """Return the value of a metric's variable now, on the device."""
         return ops.multiply(variable, 1)  # a reading could share the memory that is written later
+
+    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Move arrays of one shape to the host, stacked."""
+        return np.asarray(ops.convert_to_numpy(ops.stack(arrays)))
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""

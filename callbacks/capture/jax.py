@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.backend import Arrays, Storage
+from keras_initkit.callbacks.capture.backend import Storage
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
 from keras_initkit.callbacks.capture.row import RowLayout
@@ -28,27 +28,13 @@ from keras_initkit.callbacks.capture.row import RowLayout
 _NO_UPDATE = -1
 
 
-def open_backend(target: Target) -> tuple[Arrays, Storage]:
-    """Make the operations and the storage for a model."""
-    return JaxArrays(), JaxStorage(target)
-
-
-class JaxArrays(Arrays):
-    """Operations on arrays. See `backend.Arrays`."""
-
-    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
-        """Move arrays of one shape to the host, stacked."""
-        # Stacked on the device, each number of arrays would be compiled for.
-        return np.stack(jax.device_get(list(arrays)))
-
-
 class _Stored(NamedTuple):
-    """A row on the device, with the step of its update, the call's number for it, loss scales."""
+    """A row on the device."""
 
     row: Any
-    step: Any
-    number: int
-    scales: list[Any]
+    step: Any  # iterations of the optimizer
+    number: int  # the call's step
+    scales: list[Any]  # loss scale of each optimizer, if it has one
 
 
 class JaxStorage(Storage):
@@ -58,7 +44,6 @@ class JaxStorage(Storage):
         super().__init__(target)
         self._rows: list[_Stored] = []
         self._next_step = 0
-        self._row: RowLayout | None = None
         # The variables that the state has more, and the values that they begin a step with.
         self._variables: list[Any] = []
         self._empty: tuple[np.ndarray, ...] = ()
@@ -67,7 +52,7 @@ class JaxStorage(Storage):
 
     def allocate(self, row: RowLayout, capacity: int) -> None:
         """Make the variables of a row."""
-        self._row = row
+        super().allocate(row, capacity)
         empty = np.full(row.size, np.nan, np.float32)
         self._empty = (empty, np.array(_NO_UPDATE, np.int32))
         self._variables = [
@@ -85,8 +70,7 @@ class JaxStorage(Storage):
         logs, (_, _, _, self._metrics) = result
         return logs
 
-    @contextlib.contextmanager
-    def instrumenting(self) -> Iterator[None]:
+    def instrumenting(self) -> contextlib.AbstractContextManager[None]:
         """Have the training function carry the row through its state."""
         model = self._target.model
         make = model._make_function
@@ -97,8 +81,7 @@ class JaxStorage(Storage):
         methods: dict[str, Callable[..., Any]] = {"_make_function": make_function}
         if self._shardings is not None:
             methods["_get_state_sharding_spec"] = self._shardings_with_row()
-        with replaced_methods(model, **methods):
-            yield
+        return replaced_methods(model, **methods)
 
     @contextlib.contextmanager
     def carrying(self) -> Iterator[None]:
@@ -127,20 +110,18 @@ class JaxStorage(Storage):
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return steps and rows stored since the last call."""
-        assert self._row is not None
         taken, self._rows = self._rows, []
         if not taken:
             return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
-        to_host = JaxArrays().to_host
-        rows = to_host([stored.row for stored in taken])
-        steps = to_host([stored.step for stored in taken]).astype(np.int64)
+        rows = self.to_host([stored.row for stored in taken])
+        steps = self.to_host([stored.step for stored in taken]).astype(np.int64)
         made = steps != _NO_UPDATE
         if self._target.several:
             steps = np.array([stored.number for stored in taken], np.int64)
         for i, leaf in enumerate(self._target.leaves):
             if leaf.loss_scale is not None:
-                scales = to_host([stored.scales[i] for stored in taken])
-                rows[:, self._row.loss_scale(i)] = scales
+                place = self._row.loss_scale(i)
+                rows[:, place] = self.to_host([stored.scales[i] for stored in taken])
         return steps[made], rows[made]
 
     def iterations(self, optimizer: Any) -> int:
@@ -164,15 +145,24 @@ class JaxStorage(Storage):
         places = [id(v) for v in self._target.model.metrics_variables]
         return jax.numpy.copy(self._metrics[places.index(id(variable))])
 
+    def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Move arrays of one shape to the host, stacked."""
+        # Stacked on the device, each number of arrays would be compiled for.
+        return np.stack(jax.device_get(list(arrays)))
+
     def _carry_row(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
         def step(state: Any, data: Any) -> Any:
             trainable, other, optimizer, metrics = state
             place = self._place(self._variables[0])
-            scales = [self._copied_scale(leaf, optimizer) for leaf in self._target.leaves]
+            # Copied before the step is given the only ones.
+            scales = [
+                leaf.loss_scale
+                and jax.numpy.copy(optimizer[self._place(leaf.loss_scale.dynamic_scale)])
+                for leaf in self._target.leaves
+            ]
             optimizer = [*optimizer[:place], *self._empty, *optimizer[place:]]
-            logs, (trainable, other, optimizer, metrics) = step_function(
-                (trainable, other, optimizer, metrics), data
-            )
+            state = trainable, other, optimizer, metrics
+            logs, (trainable, other, optimizer, metrics) = step_function(state, data)
             row, index = optimizer[place : place + 2]
             self._rows.append(_Stored(row, index, self._next_step, scales))
             self._next_step += 1
@@ -196,9 +186,3 @@ class JaxStorage(Storage):
     def _place(self, variable: Any) -> int:
         """Return the place of a variable in the state of the model's optimizer."""
         return [id(v) for v in self._target.model.optimizer.variables].index(id(variable))
-
-    def _copied_scale(self, leaf: Leaf, optimizer: Any) -> Any:
-        """Return the loss scale of a step, before the step is given its only copy."""
-        if leaf.loss_scale is None:
-            return None
-        return jax.numpy.copy(optimizer[self._place(leaf.loss_scale.dynamic_scale)])

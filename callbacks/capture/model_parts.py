@@ -12,17 +12,11 @@ _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 class Leaf(NamedTuple):
-    """An optimizer, holding no other one.
+    """An optimizer, holding no other one."""
 
-    Attributes:
-        name: Its name among the model's optimizers; "" for the only one.
-        optimizer: It.
-        loss_scale: The `LossScaleOptimizer` around it, if there is one.
-    """
-
-    name: str
+    name: str  # among the model's optimizers; "" for the only one
     optimizer: Any
-    loss_scale: Any
+    loss_scale: Any  # the `LossScaleOptimizer` around it, if there is one
 
 
 class Target(NamedTuple):
@@ -47,22 +41,21 @@ class Target(NamedTuple):
         return type(self.model).train_step is not keras.Model.train_step
 
     @property
+    def loss_sums(self) -> tuple[Any, ...]:
+        """Variables (total, count) of the model's loss metric; empty if it has none."""
+        for metric in self.model.metrics:
+            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+                return metric.total, metric.count
+        return ()
+
+    @property
     def skips(self) -> bool:
         """Whether a loss scale can skip updates."""
         return any(leaf.loss_scale is not None for leaf in self.leaves)
 
-    @property
-    def clips(self) -> bool:
-        """Whether gradients are clipped."""
-        optimizers = [leaf.optimizer for leaf in self.leaves]
-        return any(o.clipnorm or o.clipvalue or o.global_clipnorm for o in optimizers)
-
 
 def leaf_optimizers(model: Any) -> list[Leaf]:
-    """Find the optimizers of a model: the compiled one, and attributes of the model.
-
-    Args:
-        model: A compiled `keras.Model`.
+    """Find the optimizers of a compiled model: `compile`'s own, and attributes of the model.
 
     Raises:
         ValueError: If they cannot be known yet.

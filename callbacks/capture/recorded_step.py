@@ -8,48 +8,25 @@ model is left as it was.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 TrainFunction = Callable[..., Any]
+Capture = Any  # `capture.Capture`, which imports this file
 
 
 class Call(NamedTuple):
-    """A recorded call of the training function.
+    """A recorded call of the training function."""
 
-    Attributes:
-        first_step: Number of updates before it.
-        last_step: The same, before its last update.
-        skipped: Number of updates skipped by a loss scale before it.
-    """
-
-    first_step: int
-    last_step: int
-    skipped: int
+    first_step: int  # number of updates before it
+    last_step: int  # the same, before its last update
+    skipped: int  # number of updates skipped by a loss scale before it
 
     def covers(self, steps: Any) -> Any:
         """Check for each of an array of steps whether the call makes it."""
         return (self.first_step <= steps) & (steps <= self.last_step)
 
 
-class Listener(Protocol):
-    """The part of a capture for a recorded step."""
-
-    functions: dict[tuple[Any, ...], TrainFunction]
-
-    def instrumenting(self) -> contextlib.AbstractContextManager[None]:
-        """Prepare the training function made inside the context."""
-
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Hear the updates traced or run inside the context."""
-
-    def begin_call(self, call: Call) -> None:
-        """Prepare for a call of the instrumented training function."""
-
-    def end_call(self, call: Call, result: Any) -> None:
-        """Take its result."""
-
-
-def record_next_step(model: Any, capture: Listener, call: Call) -> None:
+def record_next_step(model: Any, capture: Capture, call: Call) -> None:
     """Have `capture` listen to the next call of `model.train_function`."""
     if model.train_function is None:
         model.make_train_function()
@@ -64,7 +41,7 @@ class _RecordedStep:
     def __init__(self, model: Any, plain: TrainFunction) -> None:
         self.model = model
         self.plain = plain
-        self.captures: list[tuple[Listener, Call]] = []
+        self.captures: list[tuple[Capture, Call]] = []
 
     def __call__(self, *args: Any) -> Any:
         self.model.train_function = self.plain
@@ -89,7 +66,7 @@ class _RecordedStep:
             functions[key] = self._make(captures)
         return functions[key]
 
-    def _make(self, captures: list[Listener]) -> TrainFunction:
+    def _make(self, captures: list[Capture]) -> TrainFunction:
         with contextlib.ExitStack() as stack:
             for capture in captures:
                 stack.enter_context(capture.instrumenting())

@@ -8,21 +8,13 @@ import numpy as np
 
 
 class RowLayout(NamedTuple):
-    """The order of a row's numbers: a table, totals, losses, samples.
+    """The order of a row's numbers: a table, totals, losses, samples."""
 
-    Attributes:
-        variables: Number of variables: rows of the table.
-        statistics: Names of the measured ones: columns of the table.
-        leaves: Number of optimizers; each has a learning rate and a loss scale.
-        has_loss: Whether there are the sum and the count of the mean loss.
-        samples: Number of sampled gradient elements of each variable.
-    """
-
-    variables: int
-    statistics: tuple[str, ...]
-    leaves: int
-    has_loss: bool
-    samples: tuple[int, ...]
+    variables: int  # rows of the table
+    statistics: tuple[str, ...]  # columns of the table
+    leaves: int  # number of optimizers; each has a learning rate and a loss scale
+    has_loss: bool  # whether there are the sum and the count of the mean loss
+    samples: tuple[int, ...]  # number of sampled gradient elements of each variable
 
     @property
     def table_size(self) -> int:
@@ -45,13 +37,10 @@ class RowLayout(NamedTuple):
 
     @functools.lru_cache  # noqa: B019 (a layout is a value, and there are few)
     def order(self, columns: tuple[int, ...], leaf: int) -> np.ndarray:
-        """Return indices that gather a row's table, totals and losses from an update's output.
+        """Return indices that gather a row, without samples, from an update's output: int32.
 
         The output is one statistic after the other, each of the variables in `columns`; then
         learning rate, loss scale, losses; and last NaN, for all numbers unknown to the update.
-
-        Returns:
-            int32 array (size without samples,).
         """
         count = len(self.statistics) * len(columns)
         last = count + 2 + 2 * self.has_loss
@@ -76,29 +65,16 @@ class RowLayout(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of n rows, taken apart.
+    """The numbers of n rows, taken apart: float32 arrays."""
 
-    Attributes:
-        values: Statistics by name: float32 arrays (n, variables).
-        totals: Learning rates and loss scales by name: float32 arrays (n, optimizers).
-        loss: float32 array (n, 2): sum and count of the losses of the epoch so far; (n, 0) if
-            they are not in the rows.
-        samples: For each variable, elements of its gradient: float32 arrays (n, elements).
-    """
-
-    values: dict[str, np.ndarray]
-    totals: dict[str, np.ndarray]
-    loss: np.ndarray
-    samples: list[np.ndarray]
+    values: dict[str, np.ndarray]  # statistics by name, (n, variables)
+    totals: dict[str, np.ndarray]  # learning rates and loss scales by name, (n, optimizers)
+    loss: np.ndarray  # sum and count of the losses of the epoch so far, (n, 2); (n, 0) without
+    samples: list[np.ndarray]  # for each variable, elements of its gradient, (n, elements)
 
 
 def unpack(layout: RowLayout, rows: np.ndarray) -> Numbers:
-    """Take rows apart.
-
-    Args:
-        layout: Of the rows.
-        rows: float32 array (n, size).
-    """
+    """Take rows apart: float32 array (n, size)."""
     ends = np.cumsum([layout.table_size, 2 * layout.leaves, 2 * layout.has_loss])
     table, totals, loss, samples = np.split(rows, ends, axis=1)
     table = table.reshape(len(rows), layout.variables, len(layout.statistics))

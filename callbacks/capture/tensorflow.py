@@ -12,27 +12,21 @@ import numpy as np
 import tensorflow as tf
 
 from keras_initkit.callbacks.capture.backend import Arrays, Storage
-from keras_initkit.callbacks.capture.loss import loss_sums
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.reductions import FoldedReductions
-from keras_initkit.callbacks.measures.tensorflow import GraphReductions
+from keras_initkit.callbacks.measures.reductions import FOLDED
+from keras_initkit.callbacks.measures.tensorflow import GRAPH
 
 # What each replica measures of its part of the batch; the root mean square over them is recorded.
 _OF_REPLICAS = ("clip_ratio", "local_norm")
-
-
-def open_backend(target: Target) -> tuple[Arrays, Storage]:
-    """Make the operations and the storage for a model."""
-    return TensorFlowArrays(target), TensorFlowStorage(target)
 
 
 class TensorFlowArrays(Arrays):
     """Operations on tensors and sparse gradients. See `backend.Arrays`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(FoldedReductions() if target.model.jit_compile else GraphReductions())
+        super().__init__(FOLDED if target.model.jit_compile else GRAPH)
         strategy = target.model.distribute_strategy
         replicas = strategy.num_replicas_in_sync
         self._has_workers = replicas > 1 and replicas > len(strategy.extended.worker_devices)
@@ -41,8 +35,8 @@ class TensorFlowArrays(Arrays):
         """Return the object in an optimizer's update that stands for a variable."""
         return variable.value
 
-    def weight(self, variable: Any) -> Any:
-        """Return the value of a weight now."""
+    def weight(self, variable: Any, keep: bool = False) -> Any:
+        """Return the value of a weight now, safe from later updates."""
         return tf.identity(variable.value)
 
     def is_dense(self, gradient: Any) -> bool:
@@ -74,22 +68,21 @@ class TensorFlowStorage(Storage):
     """A ring buffer of variables, one for each replica. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(target)
+        super().__init__(target, TensorFlowArrays(target))
         self._strategy = target.model.distribute_strategy
         self.replicas = self._strategy.num_replicas_in_sync
         # Of the processes that train together, the chief does.
         self.writes = self._strategy.extended.should_save_summary
         # Keras's own `train_step` adds to them before it calls the optimizer.
-        has_sums = loss_sums(target.model) is not None
-        self.has_loss = has_sums and not target.own_step and self.replicas == 1
-        self._row: RowLayout | None = None
+        self.has_loss = bool(target.loss_sums) and not target.own_step and self.replicas == 1
         self._capacity = 0
         self._rows_read = 0
         self._waiting: list[int] = []
 
     def allocate(self, row: RowLayout, capacity: int) -> None:
         """Make room for a number of rows."""
-        self._row, self._capacity = row, capacity
+        super().allocate(row, capacity)
+        self._capacity = capacity
         table = np.full((capacity, row.size), np.nan, np.float32)
         with tf.init_scope(), self._strategy.scope():
             self._table = _replica_variable(table)
@@ -101,7 +94,7 @@ class TensorFlowStorage(Storage):
         if not self._target.several:
             return
         self._waiting.append(call.last_step)
-        if self._row is not None:
+        if self._capacity:
             nothing = np.full(self._row.size, np.nan, np.float32)
             components = zip(*map(self._on_replicas, (self._count, self._table)), strict=True)
             for count, table in components:
@@ -123,7 +116,6 @@ class TensorFlowStorage(Storage):
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return steps and rows stored since the last call."""
-        assert self._row is not None
         count = int(self._on_replicas(self._count)[0])
         # More updates than there were batches may have come round.
         places = np.arange(max(self._rows_read, count - self._capacity), count) % self._capacity

@@ -10,29 +10,20 @@ from keras import ops
 from keras_initkit.callbacks.capture.backend import Arrays, Storage
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.torch import TorchReductions
-
-
-def open_backend(target: Target) -> tuple[Arrays, Storage]:
-    """Make the operations and the storage for a model."""
-    return TorchArrays(), TorchStorage(target)
+from keras_initkit.callbacks.measures.torch import TORCH
 
 
 class TorchArrays(Arrays):
     """Operations on tensors, where they are. See `backend.Arrays`."""
 
     def __init__(self) -> None:
-        super().__init__(TorchReductions())
+        super().__init__(TORCH)
         self._places: dict[tuple[Any, ...], Any] = {}
 
-    def weight(self, variable: Any) -> Any:
-        """Return the value of a weight now."""
-        return variable.value.detach()
-
-    def kept_weight(self, variable: Any) -> Any:
-        """Return a copy of a weight: the update writes into the tensor itself."""
-        return variable.value.detach().clone()
+    def weight(self, variable: Any, keep: bool = False) -> Any:
+        """Return the value of a weight; to keep it a copy: updates write into the tensor itself."""
+        value = variable.value.detach()
+        return value.clone() if keep else value
 
     def stack(self, tensors: Sequence[Any]) -> Any:
         """Flatten k tensors of one size into an array (k, size)."""
@@ -48,51 +39,37 @@ class TorchArrays(Arrays):
 
 
 class TorchStorage(Storage):
-    """A list of rows. See `backend.Storage`."""
+    """A list of rows, each with its step. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(target)
+        super().__init__(target, TorchArrays())
         self._rows: list[tuple[Any, Any]] = []
-        self._row: RowLayout | None = None
-        self._step = 0
-        self._is_new = True
-
-    def allocate(self, row: RowLayout, capacity: int) -> None:
-        """Remember the layout of rows."""
-        self._row = row
+        self._call: Call | None = None  # where several optimizers make a row: until the first has
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
-        self._step = call.last_step
-        self._is_new = True
+        self._call = call
 
     def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
         """Keep the row of an update."""
         if mine is None:
             self._rows.append((row, ops.convert_to_tensor(step).clone()))
-        elif self._is_new:
-            self._is_new = False
-            self._rows.append((row, self._step))
+        elif self._call is not None:
+            self._rows.append((row, self._call.last_step))
+            self._call = None
         else:
-            former, _ = self._rows[-1]
-            heard = ops.convert_to_tensor(mine)
-            self._rows[-1] = (ops.where(heard, row, former), self._step)
+            former, number = self._rows[-1]
+            self._rows[-1] = (ops.where(ops.convert_to_tensor(mine), row, former), number)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return steps and rows stored since the last call."""
-        assert self._row is not None
         rows, self._rows = self._rows, []
         if not rows:
             return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
         steps = torch.stack([torch.as_tensor(step) for _, step in rows]).cpu().numpy()
-        table = torch.stack([row for row, _ in rows]).cpu().numpy()
-        return steps.astype(np.int64), table
+        return steps.astype(np.int64), torch.stack([row for row, _ in rows]).cpu().numpy()
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
         """Keep a function of the step out of compiled code."""
         outside = torch.compiler.disable(function)
-
-        def call(*args: Any) -> None:
-            (outside if torch.compiler.is_compiling() else function)(*args)
-
-        return call
+        return lambda *args: (outside if torch.compiler.is_compiling() else function)(*args)

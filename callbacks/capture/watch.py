@@ -16,59 +16,36 @@ _MOST_ROWS, _MOST_NUMBERS = 64, 2**22
 
 
 class Watch(NamedTuple):
-    """A request: the variables and statistics to measure.
+    """A request: the variables and statistics to measure."""
 
-    Attributes:
-        select: Picks the variables to measure out of a list of `keras.Variable`s.
-        statistics: Names out of `MEASURED`.
-        sample_size: Number of elements of each gradient to keep.
-        per: "layer", or "variable" to count every variable as a layer.
-        is_due: Tells for a step whether it is to be recorded.
-    """
-
-    select: Callable[[Sequence[Any]], list[Any]]
-    statistics: frozenset[str]
-    sample_size: int = 0
-    per: str = "layer"
-    is_due: Callable[[int], bool] = lambda step: True
+    select: Callable[[Sequence[Any]], list[Any]]  # picks the variables out of `keras.Variable`s
+    statistics: frozenset[str]  # names out of `MEASURED`
+    sample_size: int = 0  # number of elements of each gradient to keep
+    per: str = "layer"  # or "variable", to count every variable as a layer
+    is_due: Callable[[int], bool] = lambda step: True  # tells whether to record a step
 
 
 class Watched(NamedTuple):
-    """The recorded variables and statistics of a model.
+    """The recorded variables and statistics of a model."""
 
-    Attributes:
-        variables: The recorded trainable `keras.Variable`s, in the model's order.
-        unit_sources: For each, where its dead units show: see `columns.unit_sources`.
-        row: Layout of an update's numbers.
-        replicas: Number of replicas.
-        capacity: Greatest number of updates between two reads.
-        frozen: Paths of the frozen layers.
-    """
-
-    variables: list[Any]
-    unit_sources: list[str]
+    variables: list[Any]  # trainable `keras.Variable`s, in the model's order
+    unit_sources: list[str]  # where the dead units of each show: see `columns.unit_sources`
     row: RowLayout
     replicas: int
-    capacity: int
-    frozen: tuple[str, ...]
+    capacity: int  # greatest number of updates between two reads
+    frozen: tuple[str, ...]  # paths of the frozen layers
 
 
 def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> Watched:
-    """Find the variables and statistics to measure in a built model.
-
-    Args:
-        target: The model and its optimizers.
-        watch: The request.
-        replicas: Number of replicas.
-        has_loss: Whether rows hold the sums of losses.
-    """
+    """Find the variables and statistics to measure in a built model."""
     model = target.model
     variables = watch.select(model.trainable_variables)
     sources = unit_sources(variables, unit_kernels(model))
     names = set(watch.statistics)
     if "kernel" not in sources:
         names -= {"dead_units"}
-    if not target.clips:
+    optimizers = [leaf.optimizer for leaf in target.leaves]
+    if not any(o.clipnorm or o.clipvalue or o.global_clipnorm for o in optimizers):
         names -= {"clip_ratio"}
     if replicas == 1:
         names -= {"local_norm"}
@@ -87,16 +64,9 @@ def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> 
 def make_layout(
     target: Target, watched: Watched, per: str, optimizer_of: dict[int, int]
 ) -> tuple[list[int], Layout]:
-    """Name the columns of a record.
+    """Return the numbers of the heard optimizers, and the layout of a record.
 
-    Args:
-        target: The model and its optimizers.
-        watched: Its recorded variables.
-        per: "layer", or "variable" to count every variable as a layer.
-        optimizer_of: For each heard column, the number of its optimizer.
-
-    Returns:
-        Numbers of the heard optimizers, and the layout.
+    `optimizer_of` tells for each heard column the number of its optimizer.
     """
     heard = sorted(set(optimizer_of.values())) or [0]
     names = {i: target.leaves[i].name if len(heard) > 1 else "" for i in heard}

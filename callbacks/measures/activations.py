@@ -9,14 +9,14 @@ Array = Any
 
 
 class ActivationStatistics(NamedTuple):
-    """Statistics of one layer's outputs: float32 scalars."""
+    """Statistics of one layer's outputs: float32 scalars. Fractions are in [0, 1]."""
 
-    mean: Array
-    std: Array
-    zeros: Array
-    dead_units: Array
-    saturation: Array
-    nonfinite: Array
+    mean: Array  # of all outputs; not finite where an output is not
+    std: Array  # population standard deviation of them, likewise
+    zeros: Array  # fraction of exact zeros
+    dead_units: Array  # fraction of units with exact zeros at every sample and position
+    saturation: Array  # fraction of outputs in the flat part of the activation: see `saturation`
+    nonfinite: Array  # number of NaN and infinities
 
 
 # An activation is flat where its slope is below this part of its largest one. Error signals that
@@ -39,13 +39,6 @@ def activation_statistics(
         outputs: Array of shape (batch, …), any float dtype.
         activation: Name of the activation function of the outputs.
         unit_axis: Axis of the units: features or channels.
-
-    Returns:
-        `ActivationStatistics`: `mean` and `std` (population standard deviation) of all outputs,
-        not finite where an output is not; `zeros`, the fraction of exact zeros; `dead_units`, the
-        fraction of units with exact zeros at every sample and position; `saturation`, the
-        fraction of outputs in the flat part of the activation, see `saturation`; `nonfinite`, the
-        number of NaN and infinities. Fractions are in [0, 1].
     """
     is_zero = ops.equal(outputs, 0)
     others = [axis for axis in range(len(outputs.shape)) if axis != unit_axis % len(outputs.shape)]
@@ -77,13 +70,8 @@ def saturation(outputs: Array, activation: str | None) -> Array:
     those where float32 has no slope left at all. Of relu and its like the zeros tell; softmax
     is meant to saturate.
 
-    Args:
-        outputs: Array of any shape, float32.
-        activation: Name of the activation function.
-
-    Returns:
-        float32 scalar in [0, 1]; NaN where the activation is not one of these, and where the
-        outputs are not values of it, for they exceed its bounds.
+    It is NaN where the activation is not one of these, and where the outputs are not values of it,
+    for they exceed its bounds.
     """
     if activation not in _SLOPES:
         return ops.full((), float("nan"), "float32")

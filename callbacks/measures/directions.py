@@ -10,7 +10,16 @@ WINDOW = 16
 
 
 class Directions(NamedTuple):
-    """Figures of each variable: float32 arrays (n, variables)."""
+    """Figures of each variable: float32 arrays (n, variables).
+
+    Both are NaN as long as there are too few records, and where a gradient is zero or not finite.
+
+    Attributes:
+        cosine: Of a gradient and the one of the record before, in [-1, 1]; exact for a variable
+            sampled whole, else an estimate.
+        snr: ‖mean‖² / Σ variance over the last `WINDOW` records; where there is noise alone it is
+            about 1 / `WINDOW`.
+    """
 
     cosine: np.ndarray
     snr: np.ndarray
@@ -23,35 +32,23 @@ class DirectionTracker:
         self._before: list[np.ndarray] | None = None
 
     def add(self, samples: Sequence[np.ndarray]) -> Directions:
-        """Compare the gradients of the next n records: see `directions`."""
+        """Compare the gradients of the next n records.
+
+        Args:
+            samples: For each variable, sampled elements of its gradient: float32 arrays (n, size).
+        """
         before = self._before or [array[:0] for array in samples]
-        pairs = zip(before, samples, strict=True)
+        pairs = list(zip(before, samples, strict=True))
         self._before = [np.concatenate(pair)[1 - WINDOW :] for pair in pairs]
-        return directions(samples, before)
+        tables = [_with_records_before(*pair) for pair in pairs]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return Directions(
+                np.array([_cosine(table) for table in tables]).T.astype(np.float32),
+                np.array([_snr(table) for table in tables]).T.astype(np.float32),
+            )
 
 
-def directions(samples: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> Directions:
-    """Compare the gradients of successive records.
-
-    Args:
-        samples: For each variable, the sampled elements of its gradient: float32 arrays (n, size).
-        before: The same for the records just before; the last `WINDOW` - 1 are used.
-
-    Returns:
-        `Directions`. `cosine`: of a gradient and the one of the record before, in [-1, 1]; exact
-        for a variable sampled whole, else an estimate. `snr`: ‖mean‖² / Σ variance over the
-        last `WINDOW` records; where there is noise alone it is about 1 / `WINDOW`. Both are NaN
-        as long as there are too few records, and where a gradient is zero or not finite.
-    """
-    tables = [_with_records_before(*pair) for pair in zip(samples, before, strict=True)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Directions(
-            np.array([_cosine(table) for table in tables]).T.astype(np.float32),
-            np.array([_snr(table) for table in tables]).T.astype(np.float32),
-        )
-
-
-def _with_records_before(samples: np.ndarray, before: np.ndarray) -> np.ndarray:
+def _with_records_before(before: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Put `WINDOW` - 1 records before the first one; missing ones are NaN."""
     missing = np.full((WINDOW - 1, samples.shape[1]), np.nan)
     table = np.concatenate([missing, before, samples]).astype(np.float64)

@@ -19,51 +19,36 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.measures.reductions import Array, Reductions
+from keras_initkit.callbacks.measures.reductions import PLAIN, Array, Reductions
 
 # A sum of squares in between lost no square to underflow that matters, and none to overflow.
 _ORDINARY = (1e-20, 1e30)
 
 
 class _Scaled(NamedTuple):
-    """A stack relative to the largest magnitude of each tensor.
+    """A stack relative to the largest magnitude of each tensor."""
 
-    Attributes:
-        stack: The stack, (k, size).
-        scaled: |x| / scale, (k, size).
-        scale: Largest magnitudes, or 1 where it is no scale: (k,).
-        largest: Largest magnitudes, (k,).
-        mean: Means of |x|, (k,).
-        reductions: The backend's way to reduce.
-    """
-
-    stack: Array
-    scaled: Array
-    scale: Array
-    largest: Array
-    mean: Array
-    reductions: Reductions
+    stack: Array  # (k, size)
+    scaled: Array  # |x| / scale, (k, size)
+    scale: Array  # largest magnitudes, or 1 where it is no scale: (k,)
+    largest: Array  # largest magnitudes, (k,)
+    mean: Array  # means of |x|, (k,)
+    squares: Array  # sums of scaled², (k,)
 
 
 class _Statistic(NamedTuple):
-    """How a statistic is computed.
-
-    Attributes:
-        reduction: Name of the reduction it is made of.
-        plain: Computes it from the reduction and the tensors' sizes, of ordinary gradients.
-        careful: Computes it from a stack with numbers of any size, or not finite.
-    """
+    """The two ways to compute a statistic."""
 
     reduction: str
-    plain: Callable[[Array, Array], Array]
-    careful: Callable[[_Scaled], Array]
+    plain: Callable[[Array, Array], Array]  # from the reduction and the sizes, if ordinary
+    careful: Callable[[_Scaled], Array]  # of numbers of any size, or not finite
 
 
 _STATISTICS = {
     "norm": _Statistic(
         "squares",
         lambda squares, sizes: ops.sqrt(squares),
-        lambda s: s.scale * ops.sqrt(s.reductions.squares([s.scaled])),
+        lambda s: s.scale * ops.sqrt(s.squares),
     ),
     "mean_abs": _Statistic("magnitudes", lambda total, sizes: total / sizes, lambda s: s.mean),
     "max_abs": _Statistic(
@@ -90,9 +75,9 @@ GRADIENT_STATISTICS = tuple(_STATISTICS)
 def gradient_statistics(
     stacks: Sequence[Array],
     wanted: Collection[str] = GRADIENT_STATISTICS,
-    reductions: Reductions | None = None,
+    reductions: Reductions = PLAIN,
 ) -> dict[str, Array]:
-    """Measure gradients.
+    """Measure each tensor of all stacks, in order: float32 arrays (Σk,) by name.
 
     Args:
         stacks: Arrays of shape (k, size), any float dtype; computed in float32.
@@ -101,11 +86,7 @@ def gradient_statistics(
             the number of NaN and infinities. A NaN makes the first three NaN; an infinity makes
             them infinite.
         reductions: The backend's way to reduce.
-
-    Returns:
-        The wanted statistics of each tensor of all stacks, in order: float32 arrays, shape (Σk,).
     """
-    reductions = reductions or Reductions()
     stacks = [as_float32(stack) for stack in stacks]
     ways = {name: way for name, way in _STATISTICS.items() if name in wanted}
 
@@ -124,16 +105,8 @@ def gradient_statistics(
     return dict(zip(ways, columns, strict=True))
 
 
-def norms(stacks: Sequence[Array], reductions: Reductions | None = None) -> Array:
-    """Return the L2 norm of each tensor of all stacks, in order.
-
-    Args:
-        stacks: Arrays of shape (k, size), any float dtype; computed in float32.
-        reductions: The backend's way to reduce.
-
-    Returns:
-        float32 array of shape (Σk,).
-    """
+def norms(stacks: Sequence[Array], reductions: Reductions = PLAIN) -> Array:
+    """Return the L2 norm of each tensor of all stacks, as `gradient_statistics` does."""
     return gradient_statistics(stacks, ("norm",), reductions)["norm"]
 
 
@@ -175,4 +148,4 @@ def _scaled(stack: Array, reductions: Reductions) -> _Scaled:
     scale = ops.where(usable, largest, ops.ones_like(largest))
     scaled = magnitudes / ops.expand_dims(scale, 1)
     mean = scale * reductions.magnitudes([scaled]) / _sizes([stack])
-    return _Scaled(stack, scaled, scale, largest, mean, reductions)
+    return _Scaled(stack, scaled, scale, largest, mean, reductions.squares([scaled]))

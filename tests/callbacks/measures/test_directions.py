@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_initkit.callbacks.measures.directions import WINDOW, DirectionTracker, directions
+from keras_initkit.callbacks.measures.directions import WINDOW, DirectionTracker
 
 SIZES = (3, 1, 5)
 
@@ -40,7 +40,7 @@ def test_records_in_pieces_are_compared_as_in_one(samples, cuts):
 
 def test_zero_and_not_finite_gradients_have_no_direction(samples):
     samples[0][20], samples[1][20] = 0, np.inf
-    found = directions(samples, [table[:0] for table in samples])
+    found = DirectionTracker().add(samples)
     missing = np.isnan(found.cosine)
     assert missing[:, :2].sum(axis=0).tolist() == [3, 3]  # the first, and two with it
     assert missing[20:22, :2].all()

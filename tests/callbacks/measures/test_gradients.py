@@ -11,7 +11,7 @@ from keras_initkit.callbacks.measures.gradients import (
     gradient_statistics,
     norms,
 )
-from keras_initkit.callbacks.measures.reductions import FoldedReductions, Reductions
+from keras_initkit.callbacks.measures.reductions import FOLDED, PLAIN
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -21,23 +21,23 @@ TINY, HUGE = 1e-30, 1e30
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    from keras_initkit.callbacks.measures.tensorflow import GraphReductions
+    from keras_initkit.callbacks.measures.tensorflow import GRAPH
 
     CASES = {
-        "graph": (tf.function, Reductions()),
-        "xla": (tf.function(jit_compile=True), Reductions()),
-        "folded": (tf.function, FoldedReductions()),
-        "folded xla": (tf.function(jit_compile=True), FoldedReductions()),
-        "graph's own": (tf.function, GraphReductions()),
+        "graph": (tf.function, PLAIN),
+        "xla": (tf.function(jit_compile=True), PLAIN),
+        "folded": (tf.function, FOLDED),
+        "folded xla": (tf.function(jit_compile=True), FOLDED),
+        "graph's own": (tf.function, GRAPH),
     }
 elif BACKEND == "jax":
     import jax
 
-    CASES = {"jit": (jax.jit, Reductions())}
+    CASES = {"jit": (jax.jit, PLAIN)}
 else:
-    from keras_initkit.callbacks.measures.torch import TorchReductions
+    from keras_initkit.callbacks.measures.torch import TORCH
 
-    CASES = {"torch's own": (lambda function: function, TorchReductions())}
+    CASES = {"torch's own": (lambda function: function, TORCH)}
 
 ways = pytest.mark.parametrize("way", CASES.values(), ids=CASES)
 
