@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import BACKEND, BATCH, STEPS, compiled, data, fit, layers, mlp
+from tests.callbacks.capture.test_backends import small
+from tests.callbacks.training import BACKEND, BATCH, STEPS, compiled, data, layers, recorded
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -30,32 +31,26 @@ def kernel(model):
 
 
 # Gradients that are exact in any precision, and whose squares float16 cannot hold.
-@pytest.mark.parametrize("size", [2.0**11, 2.0**-13])
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("policy", "size"),
+    [("mixed_bfloat16", 2.0**-13), ("bfloat16", 2.0**11), ("float16", 2.0**-13)]
+    + [("mixed_float16", size) for size in (2.0**11, 2.0**-13)],
+)
 def test_squares_are_summed_in_float32(policy, size, rng):
     keras.config.set_dtype_policy(policy)
     x = rng.integers(0, 4, (3, 4, 5)).astype("float32")
     y = size * rng.choice([-1, 1, 2], (3, 4, 2)).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((5,)),
-            layers.Dense(2, use_bias=False, kernel_initializer=keras.initializers.Constant(512)),
-        ]
-    )
+    constant = keras.initializers.Constant(512)
+    dense = layers.Dense(2, use_bias=False, kernel_initializer=constant)
+    model = keras.Sequential([keras.Input((5,)), dense])
     # The gradient for outputs is y / y.size.
     model.compile(keras.optimizers.SGD(2.0**-8), lambda y, outputs: y * outputs)
     monitor, weights = GradientMonitor(every_n_steps=1), BeforeEachBatch(kernel)
     if policy == "mixed_float16":
         scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(2.0**-8), 4.0)
         model.compile(scaled, model.loss)
-    model.fit(
-        x.reshape(12, 5),
-        y.reshape(12, 2),
-        4,
-        shuffle=False,
-        verbose=0,
-        callbacks=[monitor, weights],
-    )
+    flat = x.reshape(12, 5), y.reshape(12, 2)
+    model.fit(*flat, 4, shuffle=False, verbose=0, callbacks=[monitor, weights])
     gradients = np.einsum("sni,snj->sij", x.astype("float64"), y.astype("float64")) / 8
     before = np.array(weights.seen)
     want = {
@@ -76,12 +71,10 @@ def test_squares_are_summed_in_float32(policy, size, rng):
 
 
 def test_a_loss_scale_factor_is_taken_off():
-    def recorded(**arguments):
-        monitor = GradientMonitor(every_n_steps=1)
-        fit(compiled(mlp, keras.optimizers.SGD(0.1, **arguments)), monitor)
-        return monitor.history
-
-    plain, scaled = recorded(), recorded(loss_scale_factor=1024)
+    plain, scaled = (
+        recorded(small, keras.optimizers.SGD(0.1, loss_scale_factor=factor))
+        for factor in (None, 1024)
+    )
     np.testing.assert_allclose(scaled.per_variable("norm"), plain.per_variable("norm"), rtol=1e-5)
     np.testing.assert_array_equal(plain["loss_scale"], np.full((STEPS, 1), 1.0))
     np.testing.assert_array_equal(scaled["loss_scale"], np.full((STEPS, 1), 1024.0))
@@ -93,7 +86,7 @@ def scaling(*callbacks, **how):
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(1e-2), initial_scale=2.0**15, dynamic_growth_steps=2
     )
-    model, (x, y) = compiled(mlp, optimizer, **how), data()
+    model, (x, y) = compiled(small, optimizer, **how), data()
     x, y = np.tile(x, (5, 1)), np.tile(y, 5)
     model.fit(x, y, BATCH, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
 

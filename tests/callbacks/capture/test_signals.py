@@ -1,5 +1,6 @@
 """What a monitor records besides norms, and how it is told what to record, on every backend."""
 
+import functools
 import itertools
 import re
 
@@ -9,12 +10,11 @@ import pytest
 from keras import ops
 
 from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.capture.test_backends import Beside, small
 from tests.callbacks.training import (
-    BATCH,
+    LOSS,
     STEPS,
-    autodiff,
     compiled,
-    data,
     fit,
     label,
     layers,
@@ -25,13 +25,22 @@ from tests.callbacks.training import (
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
-BACKEND = keras.backend.backend()
+
+def record_with(*monitors, make=small, optimizer=None, epochs=1):
+    """Train once under several monitors."""
+    keras.backend.clear_session(free_memory=False)  # layers have the same names each time
+    fit(compiled(make, optimizer), *monitors, epochs=epochs)
+    return [monitor.history for monitor in monitors]
 
 
-def record(make=mlp, optimizer=None, epochs=1, compile_args=None, **monitor_args):
-    monitor = GradientMonitor(**{"every_n_steps": 1, **monitor_args})
-    fit(compiled(make, optimizer, **(compile_args or {})), monitor, make=make, epochs=epochs)
-    return monitor.history
+def record(make=small, optimizer=None, **monitor_args):
+    monitor = GradientMonitor(every_n_steps=1, **monitor_args)
+    return record_with(monitor, make=make, optimizer=optimizer)[0]
+
+
+@functools.cache
+def everything():
+    return record()
 
 
 def sgd(**arguments):
@@ -61,8 +70,9 @@ def clipped_by_global_norm(gradients):
     ids=label,
 )
 def test_norms_before_and_after_clipping(argument, clip):
-    history = record(optimizer=sgd(**argument))
-    given = [gradients for gradients, _ in trained_beside(mlp, sgd(**argument))]
+    monitor, beside = GradientMonitor(every_n_steps=1), Beside()
+    fit(compiled(small, sgd(**argument)), beside, monitor)
+    history, given = monitor.history, [gradients for gradients, _ in beside.seen]
     applied = [clip(gradients) for gradients in given]
     raw, norm = (np.array([norms(step) for step in steps]) for steps in (given, applied))
     np.testing.assert_allclose(history.per_variable("norm"), norm, rtol=1e-5)
@@ -78,14 +88,14 @@ def test_norms_before_and_after_clipping(argument, clip):
 
 
 def test_without_clipping_nothing_is_clipped():
-    history = record()
+    history = everything()
     np.testing.assert_array_equal(history["clip_ratio"], 1)
     np.testing.assert_array_equal(history["raw_norm"], history["norm"])
 
 
 def test_rms_is_the_norm_of_a_layer_by_its_size():
-    history = record()
-    sizes = [8 * 16 + 16, 16 * 16 + 16, 16 * 16 + 16, 16 * 4 + 4]
+    history = everything()
+    sizes = [8 * 6 + 6, 6 * 4 + 4]
     np.testing.assert_allclose(history["rms"], history["norm"] / np.sqrt(sizes), rtol=1e-12)
 
 
@@ -97,7 +107,7 @@ def test_the_loss_is_that_of_the_batches_since_the_record_before():
             losses.append(logs["loss"])  # mean over the epoch up to now
 
     monitor = GradientMonitor(every_n_steps=2)
-    fit(compiled(mlp), monitor, Losses(), epochs=2)
+    fit(compiled(small), monitor, Losses(), epochs=2)
     means = np.array(losses).reshape(2, STEPS)
     batches = np.diff(means * np.arange(1, STEPS + 1), axis=1, prepend=0)
     want = [[b[0], b[1:3].mean(), b[3:5].mean()] for b in batches]
@@ -116,7 +126,7 @@ def test_the_learning_rate_is_that_of_the_step():
 def test_a_learning_rate_set_by_a_callback():
     monitor = GradientMonitor(every_n_steps=1)
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
-    fit(compiled(mlp, sgd()), monitor, scheduler, epochs=2)
+    fit(compiled(small, sgd()), monitor, scheduler, epochs=2)
     want = np.repeat([0.1, 0.05], STEPS)
     np.testing.assert_allclose(monitor.history["learning_rate"][:, 0], want, rtol=1e-6)
 
@@ -156,49 +166,50 @@ def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
 
 
 def test_directions_of_successive_gradients():
-    history = record(sample_size=10**6, epochs=4)
-    model, (x, y) = compiled(mlp), data()
-    samples = []
-    for start in 4 * list(range(0, len(x), BATCH)):
-        batch = x[start : start + BATCH], y[start : start + BATCH]
-        grads = [keras.ops.convert_to_numpy(g).ravel() for g in autodiff(model, *batch)]
-        samples.append([g.astype("float64") for g in grads])
-        model.train_on_batch(*batch)
+    beside = Beside()
+    model = compiled(mlp)
+    whole, part = (GradientMonitor(every_n_steps=1, sample_size=size) for size in (10**6, 64))
+    fit(model, beside, whole, part, epochs=3)
+    samples = [[gradient.ravel() for gradient in gradients] for gradients, _ in beside.seen]
     cosines = [
         [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*pair, strict=True)]
         for pair in itertools.pairwise(samples)
     ]
-    assert np.isnan(history["cosine"][0]).all()
-    np.testing.assert_allclose(history.per_variable("cosine")[1:], cosines, atol=1e-5)
+    cosine, snr = (whole.history.per_variable(name) for name in ("cosine", "snr"))
+    assert np.isnan(cosine[0]).all()
+    np.testing.assert_allclose(cosine[1:], cosines, atol=1e-5)
+    assert np.isnan(snr[:15]).all()
     for end in range(16, len(samples) + 1):
         for column, window in enumerate(zip(*samples[end - 16 : end], strict=True)):
-            snr = np.sum(np.mean(window, axis=0) ** 2) / np.sum(np.var(window, axis=0, ddof=1))
-            got = history.per_variable("snr")[end - 1, column]
-            assert got == pytest.approx(snr, rel=1e-4)
-    assert np.isnan(history["snr"][:15]).all()
-
-
-def test_a_sample_stands_for_a_large_gradient():
-    whole, part = (record(sample_size=size, epochs=4) for size in (10**6, 64))
-    large = [0, 2, 4]  # kernels of 128 and 256 elements
-    error = part.per_variable("cosine")[1:, large] - whole.per_variable("cosine")[1:, large]
+            want = np.sum(np.mean(window, axis=0) ** 2) / np.sum(np.var(window, axis=0, ddof=1))
+            assert snr[end - 1, column] == pytest.approx(want, rel=1e-4)
+    # Kernels of 128 and 256 elements, of which 64 stand for all.
+    error = (part.history.per_variable("cosine") - cosine)[1:, [0, 2, 4]]
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
 
 
-def test_layers_are_selected():
-    everything = record()
-    names = first, second, third, last = everything.layers
-    for selector, want in (
-        (names[1], [second]),
-        (third, [third]),
-        ([names[0], re.compile(f"{names[3]}$")], [first, last]),
-        (lambda layer: layer.name == names[2], [third]),
-    ):
-        keras.backend.clear_session(free_memory=False)
-        history = record(layers=selector)
-        assert history.layers == want
-        columns = [everything.layers.index(path) for path in want]
-        np.testing.assert_array_equal(history["norm"], everything["norm"][:, columns])
+def test_what_to_record_is_selected():
+    want = everything()
+    names = [path.rpartition("/")[2] for path in want.layers]
+    selections = [
+        (names[1], [1]),
+        (want.layers[0], [0]),
+        ([names[0], re.compile(f"{names[1]}$")], [0, 1]),
+        (lambda layer: layer.name == names[1], [1]),
+    ]
+    monitors = [GradientMonitor(every_n_steps=1, layers=layers) for layers, _ in selections]
+    monitors.append(GradientMonitor(every_n_steps=1, per="variable"))
+    monitors.append(GradientMonitor(every_n_steps=1, statistics=["zeros"]))
+    *selected, by_variable, zeros = record_with(*monitors)
+    for history, (_, columns) in zip(selected, selections, strict=True):
+        assert history.layers == [want.layers[i] for i in columns]
+        np.testing.assert_array_equal(history["norm"], want["norm"][:, columns])
+    assert by_variable.layers == want.variables == by_variable.variables
+    np.testing.assert_array_equal(by_variable["norm"], want.per_variable("norm"))
+    for name in ("norm", "rms", "zeros", "nonfinite", "clip_ratio"):
+        np.testing.assert_array_equal(zeros[name], want[name])
+    for name in ("mean_abs", "max_abs", "dead_units", "weight_norm", "update_ratio", "cosine"):
+        assert np.isnan(zeros[name]).all()
 
 
 def test_a_name_selects_the_layers_inside():
@@ -207,8 +218,10 @@ def test_a_name_selects_the_layers_inside():
         block = keras.Sequential(inside, name="block")
         return keras.Sequential([keras.Input((8,)), block, layers.Dense(4, name="three")])
 
-    assert record(nested, layers="block").layers == ["block/one", "block/two"]
-    assert record(nested, layers="block/two").layers == ["block/two"]
+    monitors = (GradientMonitor(every_n_steps=1, layers=name) for name in ("block", "block/two"))
+    block, two = record_with(*monitors, make=nested)
+    assert block.layers == ["block/one", "block/two"]
+    assert two.layers == ["block/two"]
 
 
 class Twins(keras.Model):
@@ -224,41 +237,26 @@ class Twins(keras.Model):
 
 
 def test_layers_of_one_name_are_selected_together_or_by_number():
-    everything = record(Twins)
-    assert everything.layers == ["twin", "twin#2", "head"]
-    for selector, columns in (
+    selections = [
+        (None, [0, 1, 2]),
         ("twin", [0, 1]),
         ("twin#2", [1]),
         (re.compile("twin$"), [0]),
         ((layers.Dense, "twin#2"), [1]),
-    ):
-        history = record(Twins, layers=selector)
-        assert history.layers == [everything.layers[i] for i in columns]
-        np.testing.assert_allclose(history["norm"], everything["norm"][:, columns], rtol=1e-6)
+    ]
+    monitors = [GradientMonitor(every_n_steps=1, layers=layers) for layers, _ in selections]
+    whole, *histories = record_with(*monitors, make=Twins)
+    assert whole.layers == ["twin", "twin#2", "head"]
+    for history, (_, columns) in zip(histories, selections[1:], strict=True):
+        assert history.layers == [whole.layers[i] for i in columns]
+        np.testing.assert_allclose(history["norm"], whole["norm"][:, columns], rtol=1e-6)
 
 
 def test_a_selection_of_nothing_names_the_layers():
-    model = compiled(mlp)
+    model = compiled(small)
     path = model.layers[0].name
     with pytest.warns(UserWarning, match=rf"`layers` must select.*layers='conv'.*{path}"):
         fit(model, GradientMonitor(layers="conv"))
-
-
-def test_variables_can_be_layers_of_their_own():
-    by_layer = record()
-    keras.backend.clear_session(free_memory=False)
-    history = record(per="variable")
-    assert history.layers == by_layer.variables == history.variables
-    np.testing.assert_array_equal(history["norm"], by_layer.per_variable("norm"))
-
-
-def test_statistics_are_selected():
-    everything = record()
-    history = record(statistics=["zeros"])
-    for name in ("norm", "rms", "zeros", "nonfinite", "clip_ratio"):
-        np.testing.assert_array_equal(history[name], everything[name])
-    for name in ("mean_abs", "max_abs", "dead_units", "weight_norm", "update_ratio", "cosine"):
-        assert np.isnan(history[name]).all()
 
 
 def test_frozen_layers_are_listed_as_frozen():
@@ -291,7 +289,7 @@ def test_a_step_in_which_no_watched_layer_gets_a_gradient_is_recorded():
     inputs = keras.Input((8,))
     hidden = Detached()(layers.Dense(8, name="cut_off")(inputs))
     network = keras.Model(inputs, layers.Dense(4)(hidden))
-    network.compile(sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.compile(sgd(), LOSS)
     monitor = GradientMonitor(every_n_steps=1, layers="cut_off")
     x = np.random.default_rng(0).normal(size=(24, 8)).astype("float32")
     network.fit(x, np.arange(24) % 4, batch_size=8, verbose=0, callbacks=[monitor])

@@ -8,20 +8,10 @@ import pytest
 import torch
 
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import (
-    STEPS,
-    compiled,
-    fit,
-    layers,
-    norms,
-    trained_beside,
-)
+from tests.callbacks.capture.test_backends import small
+from tests.callbacks.training import STEPS, compiled, fit, norms, trained_beside
 
 pytestmark = pytest.mark.backends("torch")
-
-
-def small():
-    return keras.Sequential([keras.Input((8,)), layers.Dense(6, "tanh"), layers.Dense(4)])
 
 
 @pytest.fixture

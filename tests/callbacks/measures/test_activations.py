@@ -45,8 +45,10 @@ def measure(outputs, *args):
     return values | {"variance": values["std"] ** 2}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("shape", [(40,), (40, 5), (4, 3, 3, 5)])
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("float32", (40,)), ("float32", (4, 3, 3, 5)), ("float16", (40, 5)), ("bfloat16", (40, 5))],
+)
 def test_every_statistic_in_every_precision(rng, dtype, shape):
     y = np.maximum(rng.normal(300, 400, shape), 0)  # squares exceed float16
     y[..., :2] = 0
@@ -56,7 +58,7 @@ def test_every_statistic_in_every_precision(rng, dtype, shape):
     assert_same(measure(y, None, 0), expected(want, axis=0), 1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_neither_vanishing_nor_exploding_outputs_lose_their_deviation(rng, scale):
     y = (rng.normal(1, 1, (50, 4)) * scale).astype("float32")
     got, y = measure(ops.convert_to_tensor(y)), y.astype("float64")
@@ -80,9 +82,8 @@ def test_nonfinite_outputs_are_counted():
 @pytest.mark.parametrize(
     "activation", ["tanh", "sigmoid", "softsign", "hard_tanh", "hard_sigmoid", "relu6"]
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_saturation_is_where_the_slope_is_gone(activation, dtype):
-    x = ops.cast(np.linspace(-20, 20, 4001), dtype)
+def test_saturation_is_where_the_slope_is_gone(activation):
+    x = ops.cast(np.linspace(-20, 20, 4001), "bfloat16")
     y = keras.activations.get(activation)(x)
     want = expected(ops.convert_to_numpy(ops.cast(y, "float32")), activation)["saturation"]
     assert want > 0.4
