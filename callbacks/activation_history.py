@@ -1,24 +1,8 @@
 """`ActivationHistory`: the record of an `ActivationProbe`."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
-
-
-class ActivationRecord(NamedTuple):
-    """A model's activations at one time.
-
-    Attributes:
-        epoch: Number of epochs trained before.
-        step: `optimizer.iterations`.
-        layers: For each path, the numbers of `STATISTICS`: float64 array (statistics,).
-    """
-
-    epoch: int
-    step: int
-    layers: dict[str, np.ndarray]
 
 
 class ActivationHistory:
@@ -39,7 +23,7 @@ class ActivationHistory:
     """
 
     def __init__(self) -> None:
-        self._records: list[ActivationRecord] = []
+        self._records: list[tuple[int, int, dict[str, np.ndarray]]] = []
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -48,17 +32,17 @@ class ActivationHistory:
     @property
     def epochs(self) -> np.ndarray:
         """int64 array (n,): number of epochs trained before each record."""
-        return np.array([record.epoch for record in self._records], np.int64)
+        return np.array([epoch for epoch, _, _ in self._records], np.int64)
 
     @property
     def steps(self) -> np.ndarray:
         """int64 array (n,): `optimizer.iterations` at each record."""
-        return np.array([record.step for record in self._records], np.int64)
+        return np.array([step for _, step, _ in self._records], np.int64)
 
     @property
     def layers(self) -> list[str]:
         """Paths of the layers, in the order in which they end: a block follows its layers."""
-        return list(dict.fromkeys(path for record in self._records for path in record.layers))
+        return list(dict.fromkeys(path for _, _, found in self._records for path in found))
 
     def __getitem__(self, statistic: str) -> np.ndarray:
         """Return a statistic of every layer: float64 array (n, layers)."""
@@ -67,14 +51,12 @@ class ActivationHistory:
             raise KeyError(f"The statistic must be one of {names}. Received: {statistic!r}.")
         layers, column = self.layers, STATISTICS.index(statistic)
         missing = np.full(len(STATISTICS), np.nan)
-        table = [
-            [record.layers.get(p, missing)[column] for p in layers] for record in self._records
-        ]
+        table = [[found.get(p, missing)[column] for p in layers] for _, _, found in self._records]
         return np.array(table, np.float64).reshape(len(self), len(layers))
 
     def __repr__(self) -> str:
         return f"<ActivationHistory: {len(self)} records of {len(self.layers)} layers>"
 
-    def append(self, record: ActivationRecord) -> None:
-        """Add a record."""
-        self._records.append(record)
+    def append(self, epoch: int, step: int, found: dict[str, np.ndarray]) -> None:
+        """Add a record: for the path of each layer the numbers of `STATISTICS`, float64."""
+        self._records.append((epoch, step, found))

@@ -1,6 +1,8 @@
 """`ActivationProbe`: the outputs of every layer on a fixed batch, epoch by epoch."""
 
+import functools
 import os
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,17 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_initkit.anatomy.selectors import Selection, Selector
-from keras_initkit.callbacks.activation_history import (
-    STATISTICS,
-    ActivationHistory,
-    ActivationRecord,
-)
+from keras_initkit.callbacks.activation_history import STATISTICS, ActivationHistory
 from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.layer_listener import measure_layers
-
-# The run in the log, and the group of its tags.
-_RUN = _GROUP = "activations"
 
 
 class ActivationProbe(GuardedCallback):
@@ -68,9 +63,11 @@ class ActivationProbe(GuardedCallback):
         super().__init__()
         self.history = ActivationHistory()
         self._batch = _copy_batch(batch)
-        self._log_dir = check_log_dir(log_dir)
         self._layers = Selection("layers", layers)
         self._log: BackgroundLog | None = None
+        if place := check_log_dir(log_dir):
+            open_log = functools.partial(_open_log, place)
+            self._log = BackgroundLog(open_log, place, "ActivationProbe", "probe.history")
         self._offset = 0
         self._started = False
 
@@ -107,14 +104,14 @@ class ActivationProbe(GuardedCallback):
                 "`layers` must select a layer whose output is one floating point tensor. "
                 f"Received: layers={self._layers.selector!r}."
             )
-        self.history.append(ActivationRecord(epoch, step, found))
-        if self._log_dir is None:
-            return
-        if self._log is None:
-            self._log = BackgroundLog(
-                self._open_writer, self._log_dir, "ActivationProbe", "probe.history"
-            )
-        self._log.write(step, _name_scalars(found))
+        self.history.append(epoch, step, found)
+        scalars = {
+            f"activations/{path}/{name}": value
+            for path, values in found.items()
+            for name, value in zip(STATISTICS, values.tolist(), strict=True)
+        }
+        if self._log is not None:
+            self._log.write(step, scalars)
 
     def _step(self, model: Any, resumes: bool) -> int:
         iterations = getattr(model.optimizer, "iterations", 0)
@@ -125,21 +122,12 @@ class ActivationProbe(GuardedCallback):
             step = last
         return step
 
-    def _open_writer(self) -> Any:
-        # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-        from tensorboard_plugin_initkit.log.scalars import ScalarLog
 
-        assert self._log_dir is not None
-        return ScalarLog(self._log_dir, _RUN)
+def _open_log(log_dir: Path | str) -> Any:
+    # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
+    from tensorboard_plugin_initkit.log.scalars import ScalarLog
 
-
-def _name_scalars(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return each number by its tag, `activations/<layer>/<statistic>`."""
-    return {
-        f"{_GROUP}/{path}/{name}": value
-        for path, values in found.items()
-        for name, value in zip(STATISTICS, values.tolist(), strict=True)
-    }
+    return ScalarLog(log_dir, "activations")
 
 
 def _copy_batch(batch: Any) -> Any:

@@ -22,9 +22,8 @@ class BackgroundLog:
 
     Args:
         open_writer: Opens the log, on that thread, when there is something to write.
-        log_dir: Its place, for the warnings.
-        owner: Name of the callback, for the warnings.
-        kept_in: Name of the attribute with the record, for the warnings.
+        log_dir: Its place, for the warnings, as the callback's name and its attribute with the
+            record are: `owner`, `kept_in`.
     """
 
     def __init__(
@@ -95,13 +94,7 @@ class BackgroundLog:
 
 
 def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Check an argument `log_dir`.
-
-    Args:
-        log_dir: Path of a directory, URL of one within fsspec's reach, or `None`.
-
-    Returns:
-        A `pathlib.Path`, for a URL a `UPath`, or `None`.
+    """Return a checked `log_dir`: a `pathlib.Path`, for a URL a `UPath`, or `None`.
 
     Raises:
         ImportError: If a package for the URL is missing.

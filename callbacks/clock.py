@@ -29,12 +29,7 @@ class StepClock:
         self._run = 0
 
     def begin_training(self, iterations: int, iterations_per_update: int = 1) -> None:
-        """Begin to count.
-
-        Args:
-            iterations: Those of the optimizer now.
-            iterations_per_update: Its gradient accumulation steps.
-        """
+        """Begin to count, from the optimizer's iterations now and its accumulation steps."""
         self._iterations_per_update = iterations_per_update
         self._iterations_per_batch = 1
         self._iterations_at_start = self._iterations_at_epoch_start = iterations
@@ -47,11 +42,7 @@ class StepClock:
         self.offset = max(0, last_step + 1 - next_step)
 
     def begin_epoch(self, iterations: int | None) -> None:
-        """Begin an epoch, whose batches are counted from 0.
-
-        Args:
-            iterations: Those of the optimizer now; `None` to count each batch as one.
-        """
+        """Begin an epoch, from the optimizer's iterations now; `None` counts a batch as one."""
         self._batches_before_epoch += self._batches_in_epoch
         self._batches_in_epoch = 0
         if iterations is None:
@@ -64,12 +55,7 @@ class StepClock:
         self._batches_in_epoch = max(self._batches_in_epoch, batch + 1)
 
     def look(self, batch: int, iterations: int) -> None:
-        """Correct the count by the optimizer's own.
-
-        Args:
-            batch: Number of the next batch.
-            iterations: Those of the optimizer now.
-        """
+        """Correct the count by the optimizer's iterations before a batch."""
         last_batch, last_iterations = self._last_look
         if batch > last_batch:
             rate = round((iterations - last_iterations) / (batch - last_batch))
@@ -77,42 +63,33 @@ class StepClock:
         self._last_look = (batch, iterations)
         self._iterations_at_epoch_start = iterations - batch * self._iterations_per_batch
 
+    def iterations(self, block: range) -> range:
+        """Return the iterations of a block of batches: the optimizer is given gradients in each."""
+        begin, per_batch = self._iterations_at_epoch_start, self._iterations_per_batch
+        return range(begin + block.start * per_batch, begin + block.stop * per_batch)
+
     def updates(self, block: range) -> range:
         """Return the updates completed by a block of batches."""
-        begin, per_update = self._iterations_at_epoch_start, self._iterations_per_update
-        start = begin + block.start * self._iterations_per_batch
-        stop = begin + block.stop * self._iterations_per_batch
-        return range(start // per_update, stop // per_update)
-
-    def size(self, block: range) -> int:
-        """Return how often the optimizer is given gradients in a block."""
-        return len(block) * self._iterations_per_batch
+        iterations, per_update = self.iterations(block), self._iterations_per_update
+        return range(iterations.start // per_update, iterations.stop // per_update)
 
     def call(self, block: range, may_skip: bool = False) -> Call:
-        """Describe the call of the training function for a block of batches.
-
-        Args:
-            block: The batches.
-            may_skip: Count the batches without an update as skipped by a loss scale.
-        """
-        per_update = self._iterations_per_update
-        start = self._iterations_at_epoch_start + block.start * self._iterations_per_batch
-        stop = start + self.size(block)
+        """Describe a block; `may_skip`: a loss scale has skipped the batches without an update."""
+        iterations, per_update = self.iterations(block), self._iterations_per_update
         batches = self._batches_before_epoch + block.start
-        skipped = max(0, batches - (start - self._iterations_at_start)) if may_skip else 0
-        return Call(start // per_update, (stop - 1) // per_update, skipped)
+        skipped = batches - (iterations.start - self._iterations_at_start) if may_skip else 0
+        first, last = iterations.start // per_update, (iterations.stop - 1) // per_update
+        return Call(first, last, max(0, skipped))
 
     def expect(self, block: range) -> None:
         """Count the updates of a block as recorded by the next call."""
-        self._expected = self.size(block)
+        self._expected = len(self.iterations(block))
 
     def settle(self) -> bool:
         """Count the expected call as run; return whether there was one."""
-        if not self._expected:
-            return False
-        self._run += self._expected
-        self._expected = 0
-        return True
+        expected, self._expected = self._expected, 0
+        self._run += expected
+        return expected > 0
 
     @property
     def waiting(self) -> int:

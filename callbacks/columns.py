@@ -14,13 +14,8 @@ def variables_of(
 ) -> tuple[Variable, ...]:
     """Describe variables, by their paths in the model and their layers' paths.
 
-    Where there are several optimizers, each one's name stands before the layers it trains.
-
-    Args:
-        model: Their model.
-        variables: `keras.Variable`s, in the order of the record.
-        optimizers: Name of the optimizer of each; "" for a model's only one.
-        per: "layer", or "variable" to count every variable as a layer.
+    Where there are several optimizers, each one's name stands before the layers it trains; the
+    name of a model's only one is "".
     """
     weights = {id(weight.variable): weight for weight in weights_of(model)}
     columns = []
@@ -58,15 +53,8 @@ def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str
     """Return where dead units show: in the bias's gradient, in the kernel's columns, or nowhere.
 
     A unit activated by no sample of a batch passes no gradient on, neither to its bias nor to its
-    column of the kernel; the bias is the cheaper witness.
-
-    Args:
-        variables: `keras.Variable`s.
-        kernels: The `id`s of the kernels whose last axis is the units.
-
-    Returns:
-        For each, "bias": in the zeros of this gradient; "kernel": in its zero columns, for such
-        kernels of layers without a bias; "": nowhere.
+    column of the kernel; the bias is the cheaper witness. "kernel" is returned in layers without
+    a bias, for variables in `kernels`: the `id`s of those whose last axis is the units.
     """
     layers = [variable.path.rpartition("/")[0] for variable in variables]
     biases = [is_bias(variable.path) for variable in variables]

@@ -10,13 +10,7 @@ import keras
 
 from keras_initkit.anatomy.selectors import Selector
 from keras_initkit.anatomy.weights import weights_of
-from keras_initkit.callbacks.capture import (
-    BACKENDS,
-    Capture,
-    Watch,
-    open_capture,
-    record_next_step,
-)
+from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.columns import layer_path
 from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
@@ -106,7 +100,12 @@ class GradientMonitor(GuardedCallback):
         histograms: int = 0,
     ) -> None:
         super().__init__()
-        _check_backend()
+        if keras.backend.backend() not in BACKENDS:
+            raise NotImplementedError(
+                f"GradientMonitor works on the backends {', '.join(BACKENDS)}. Received: backend "
+                f'"{keras.backend.backend()}". Set KERAS_BACKEND to one of these before importing '
+                "keras."
+            )
         self._settings = settings = Settings.from_arguments(
             log_dir, every_n_steps, layers, per, statistics, sample_size, scalars, histograms
         )
@@ -167,7 +166,7 @@ class GradientMonitor(GuardedCallback):
             # The update before may have been skipped, or still be to come.
             clock.look(batch, capture.batches_done())
         if self._is_due(block):
-            if clock.waiting + clock.size(block) > capture.capacity:
+            if clock.waiting + len(clock.iterations(block)) > capture.capacity:
                 self._deliver()
             record_next_step(self._watched, capture, clock.call(block, capture.skips))
             clock.expect(block)
@@ -239,8 +238,7 @@ class GradientMonitor(GuardedCallback):
             return None
         watched = self._select(model.trainable_variables)
         if model.built and not watched:
-            trained = set(map(id, model.trainable_variables))
-            weights = [weight for weight in weights_of(model) if id(weight.variable) in trained]
+            weights = [weight for weight in weights_of(model) if weight.variable.trainable]
             names = dict.fromkeys(map(layer_path, weights))
             raise ValueError(
                 "`layers` must select a layer that is trained. Received: "
@@ -295,12 +293,3 @@ class GradientMonitor(GuardedCallback):
         self._sink.report(findings)
         for finding in findings:
             warn_user(finding.message, GradientWarning)
-
-
-def _check_backend() -> None:
-    if keras.backend.backend() not in BACKENDS:
-        raise NotImplementedError(
-            f"GradientMonitor works on the backends {', '.join(BACKENDS)}. Received: backend "
-            f'"{keras.backend.backend()}". Set KERAS_BACKEND to one of these before importing '
-            "keras."
-        )

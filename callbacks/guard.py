@@ -30,13 +30,6 @@ class GuardedCallback(keras.callbacks.Callback):
     def _close(self) -> None:
         """Save the record up to now, after a failure."""
 
-    def _stop(self, error: Exception) -> None:
-        self._stopped = True
-        with contextlib.suppress(Exception):
-            self._close()
-        name = type(self).__name__
-        warn_user(f"{name} stops recording, training goes on. Reason: {error!r}.")
-
 
 def never_breaks_training(hook: Callable[..., None]) -> Callable[..., None]:
     """Guard a method of a `GuardedCallback`: it does nothing once one has failed."""
@@ -51,6 +44,10 @@ def never_breaks_training(hook: Callable[..., None]) -> Callable[..., None]:
         except GradientWarning:
             raise  # the user has made these warnings errors, to stop the training
         except Exception as error:
-            self._stop(error)
+            self._stopped = True
+            with contextlib.suppress(Exception):
+                self._close()
+            name = type(self).__name__
+            warn_user(f"{name} stops recording, training goes on. Reason: {error!r}.")
 
     return guarded

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -35,31 +35,18 @@ def measure_layers(model: Any, batch: Any, layers: Selection) -> dict[str, np.nd
             methods = {name: listener.listen_to(chain, getattr(layer, name)) for name in names}
             stack.enter_context(replaced_methods(layer, **methods))
         stack.enter_context(keras.StatelessScope())  # what is assigned is dropped at its end
-        stack.enter_context(_without_gradients())
+        if keras.backend.backend() == "torch":
+            import torch
+
+            stack.enter_context(torch.no_grad())
         model(batch, training=False)
     if not listener.found and listener.error is not None:
         raise listener.error
     return listener.found
 
 
-@contextlib.contextmanager
-def _without_gradients() -> Iterator[None]:
-    if keras.backend.backend() != "torch":
-        yield
-        return
-    import torch
-
-    with torch.no_grad():
-        yield
-
-
 class _Listener:
-    """Measures the layers of a model while it is called.
-
-    Attributes:
-        found: The statistics of each call, by the path of the layer.
-        error: Why a layer could not be measured, if one could not.
-    """
+    """Keeps the statistics of each layer's call, and the error if one could not be measured."""
 
     def __init__(self, model: Any, layers: Selection) -> None:
         self.found: dict[str, np.ndarray] = {}
@@ -92,11 +79,10 @@ class _Listener:
         return measured_call
 
     def _measure(self, chain: tuple[Any, ...], path: str, outputs: Any) -> None:
-        if not _is_measurable(outputs) or self._calls[path] == _MAX_CALLS:
+        if not _is_measurable(outputs) or (calls := self._calls[path] + 1) > _MAX_CALLS:
             return
-        self._calls[path] += 1
-        if (calls := self._calls[path]) > 1:
-            path = f"{path}#{calls}"
+        self._calls[path] = calls
+        path = f"{path}#{calls}" if calls > 1 else path
         if self._layers(path, chain):
             self.found[path] = _measure_outputs(chain[-1], outputs)
 

@@ -11,14 +11,9 @@ _FIRST_STEPS, _AT_FIRST, _LATER = 200, 10, 50
 
 
 def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
-    """Make a schedule of an argument `every_n_steps`.
+    """Make a schedule of an argument `every_n_steps`, a positive integer, a schedule or `None`.
 
-    Args:
-        every_n_steps: A positive integer n, for the steps 0, n, 2n, …; or a schedule; or None for
-            every 10th of the first 200 steps, where a bad start shows, and every 50th later.
-
-    Raises:
-        ValueError: If it is neither.
+    None is every 10th of the first 200 steps, where a bad start shows, and every 50th later.
     """
     if every_n_steps is None:
         return _is_multiple_by_age

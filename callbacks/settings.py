@@ -26,18 +26,7 @@ _ALWAYS = ("norm", "nonfinite", "clip_ratio", "local_norm")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The checked arguments of a `GradientMonitor`.
-
-    Attributes:
-        log_dir: Directory or URL to log to, or `None`.
-        schedule: Tells for a step whether it is to be recorded.
-        layers: Tells for the path of a layer, and the layers around it, whether to record it.
-        per: "layer" or "variable".
-        statistics: The wanted names of `MEASURED`.
-        sample_size: Number of elements of each gradient to keep.
-        scalars: Of every how many recorded steps to write scalars; 0 for none.
-        histograms: Of every how many recorded steps to write histograms; 0 for none.
-    """
+    """The checked arguments of a `GradientMonitor`, and the names of `MEASURED` they take."""
 
     log_dir: Path | str | None
     schedule: Schedule
@@ -60,12 +49,7 @@ class Settings:
         scalars: int,
         histograms: int,
     ) -> Self:
-        """Check the arguments of a monitor.
-
-        Raises:
-            ImportError: If a package for the URL is missing.
-            ValueError: If an argument is not as the monitor describes it.
-        """
+        """Check the arguments of a monitor; raise the errors that it describes."""
         settings = cls(
             check_log_dir(log_dir),
             as_schedule(every_n_steps),

@@ -13,15 +13,9 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 
 
 class Sink:
-    """The history of a `GradientMonitor`, and its log once that is open.
+    """The history of a `GradientMonitor`, with findings, and its log once that is open.
 
-    Args:
-        log_dir: Directory or URL of the log; `None` for none.
-        scalars: Of every how many recorded steps to write scalars; 0 for none.
-        histograms: Of every how many recorded steps to write histograms; 0 for none.
-
-    Attributes:
-        history: The `GradientHistory`, with its findings.
+    Scalars and histograms are written at every so many recorded steps; 0 for none.
     """
 
     def __init__(
@@ -39,9 +33,9 @@ class Sink:
 
     def open(self) -> None:
         """Open the log, if there is to be one and it is not open."""
-        if self._log_dir is not None and self._log is None:
+        if (place := self._log_dir) is not None and self._log is None:
             self._log = BackgroundLog(
-                self._open_writer, self._log_dir, "GradientMonitor", "monitor.history"
+                self._open_writer, place, "GradientMonitor", "monitor.history"
             )
 
     def take(self, chunk: Chunk, samples: Sequence[np.ndarray]) -> None:

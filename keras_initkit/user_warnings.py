@@ -4,16 +4,10 @@ import sys
 import warnings
 
 # Frames of these packages, and of Python's own library, are not the user's.
-_PACKAGES = {
-    "keras_initkit",
-    "tensorboard_plugin_initkit",
-    "keras",
-    "tensorflow",
-    "jax",
-    "jaxlib",
-    "torch",
-    "optree",
-}
+_INSIDE = sys.stdlib_module_names.union(
+    ("keras_initkit", "tensorboard_plugin_initkit", "keras"),
+    ("tensorflow", "jax", "jaxlib", "torch", "optree"),
+)
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -23,7 +17,9 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     Where none is left, as in a thread that runs `fit` itself, the outermost frame is named.
     """
     frame = sys._getframe(1)
-    while _is_inside(frame.f_globals.get("__name__", "")) and frame.f_back is not None:
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _INSIDE:
+            break
         frame = frame.f_back
     warnings.warn_explicit(
         message,
@@ -33,8 +29,3 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
         frame.f_globals.get("__name__", "<string>"),
         frame.f_globals.setdefault("__warningregistry__", {}),
     )
-
-
-def _is_inside(module: str) -> bool:
-    package = module.partition(".")[0]
-    return package in _PACKAGES or package in sys.stdlib_module_names
