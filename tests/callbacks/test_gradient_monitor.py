@@ -16,7 +16,6 @@ import keras_initkit
 from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWarning
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import assert_same_record
-from tests.callbacks.test_columns import Twins
 from tests.callbacks.training import (
     BATCH,
     STEPS,
@@ -42,7 +41,31 @@ def functional():
     return keras.Model(inputs, layers.Dense(4)(both))
 
 
-@pytest.mark.parametrize("make", [functional, Twins], ids=lambda make: make.__name__)
+class Block(keras.Layer):
+    def __init__(self):
+        super().__init__(name="block")
+        self.dense = layers.Dense(8, "tanh", name="dense")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return x + self.dense(x)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block(), Block()]  # two layers of one path
+        self.head = layers.Dense(4)
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("make", [functional, Subclassed], ids=lambda make: make.__name__)
 def test_every_kind_of_model_is_recorded_rightly(make):
     assert_same_record(recorded(make), trained_beside(make))
 
