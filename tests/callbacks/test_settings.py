@@ -133,7 +133,7 @@ def test_an_argument_is_checked(argument, values, message):
 
 
 def test_a_log_dir_is_a_path_or_a_url(tmp_path):
-    assert settings(log_dir="memory://runs").log_dir == "memory://runs"
+    assert str(settings(log_dir="memory://runs").log_dir) == "memory://runs"
     assert settings(log_dir="runs/first").log_dir == Path("runs/first")
     assert settings(log_dir=tmp_path).log_dir == tmp_path
     (tmp_path / "file").write_text("")
