@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+import types
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import fsspec  # type: ignore[import-untyped]
 import numpy as np
@@ -22,24 +21,28 @@ from tensorboard_plugin_initkit.log import uploaded_event_file
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tests.tensorboard_plugin_initkit.record.made import dense, ones
 from tests.tensorboard_plugin_initkit.support.made_logs import read_findings
 
-LAYOUT = Layout((Variable("dense/kernel", "dense", (3, 2)),))
+pytestmark = pytest.mark.numpy_alone
 
 
-def chunk_at(*steps: int) -> Chunk:
-    table = np.ones((len(steps), 1), np.float32)
-    return Chunk(LAYOUT, np.array(steps), dict.fromkeys(RECORDED, table))
+def chunk_at(*steps):
+    return ones(dense("a"), steps)
 
 
-def steps_of(url: Any) -> list[int]:
+def write(log_dir, *steps):
+    writer = LogWriter(log_dir)
+    writer.write(chunk_at(*steps))
+    writer.flush()
+
+
+def steps_of(url):
     return read_log(url).steps.tolist()
 
 
 @pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request, tmp_path):
     if request.param == "file":
         yield f"file://{tmp_path}/runs/first"
     else:
@@ -48,85 +51,56 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """URLs of the uploads that were made."""
-    made: list[str] = []
-    upload = uploaded_event_file.upload
-
-    def counted(local: Path, target: Any) -> None:
-        made.append(str(target))
-        upload(local, target)
-
-    monkeypatch.setattr(uploaded_event_file, "upload", counted)
-    return made
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch):
     """A clock that stands at the number in the list."""
     now = [1_000.0]
-
-    class Time:
-        @staticmethod
-        def monotonic() -> float:
-            return now[0]
-
-    monkeypatch.setattr(uploaded_event_file, "time", Time)
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(uploaded_event_file, "time", clock)
     return now
+
+
+def fail(*args, **options):
+    raise ConnectionError("the network is down")
 
 
 # What is written there is read from there.
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_log_at_a_url_is_read_like_another(url: str, end: str) -> None:
+def test_a_log_at_a_url_is_read_like_another(url, end):
+    message = f"Received: log_dir={url!r}, which holds no such log."
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        read_log(url)
     writer = LogWriter(url + end)
     writer.write(chunk_at(0, 10))
     writer.write_findings(to_json([]), 10)
     writer.flush()
+    with fsspec.open(f"{url}/gradients/events.out.tfevents.1.other", "wb") as file:
+        file.write(b"not ours")
     for log_dir in (url, url + "/", f"{url}/gradients"):
         assert steps_of(log_dir) == [0, 10]
         assert read_findings(log_dir) == [to_json([])]
-    later = LogWriter(url)
-    later.write(chunk_at(20))
-    later.flush()
+    write(url, 20)
     assert steps_of(url) == [0, 10, 20]
 
 
-def test_a_log_on_a_disk_is_the_same_by_its_path_and_by_its_url(tmp_path: Path) -> None:
-    LogWriter(tmp_path / "by path").write(chunk_at(0, 1))
-    assert steps_of(f"file://{tmp_path}/by path") == [0, 1]
-    writer = LogWriter(f"file://{tmp_path}/by url")
-    writer.write(chunk_at(2))
-    writer.flush()
-    assert steps_of(tmp_path / "by url") == [2]
+def test_a_log_on_a_disk_is_the_same_by_its_path_and_by_its_url(tmp_path):
+    for write_to, read_from in (
+        (tmp_path / "1", f"file://{tmp_path}/1"),
+        (f"file://{tmp_path}/2", tmp_path / "2"),
+    ):
+        write(write_to, 2)
+        assert steps_of(read_from) == [2]
 
 
-def test_a_url_without_a_log_is_an_error_with_the_lines_that_log(url: str) -> None:
-    message = f"Received: log_dir={url!r}, which holds no such log."
-    with pytest.raises(FileNotFoundError, match=re.escape(message)):
-        read_log(url)
-
-
-def test_only_our_files_are_read(url: str) -> None:
-    writer = LogWriter(url)
-    writer.write(chunk_at(0))
-    writer.flush()
-    with fsspec.open(f"{url}/gradients/events.out.tfevents.1.other", "wb") as file:
-        file.write(b"something else")
-    assert steps_of(url) == [0]
-
-
-def test_a_path_object_may_name_a_protocol() -> None:
+def test_a_path_object_may_name_a_protocol():
     class CloudPath:
-        def __fspath__(self) -> str:
+        def __fspath__(self):
             return "memory://cloud/runs"
 
         __str__ = __fspath__
 
-    writer = LogWriter(CloudPath())
-    writer.write(chunk_at(3))
-    writer.flush()
+    write(CloudPath(), 3)
     assert str(check_log_dir(CloudPath())) == "memory://cloud/runs"
     assert steps_of(CloudPath()) == [3]
 
@@ -134,45 +108,41 @@ def test_a_path_object_may_name_a_protocol() -> None:
 # When it is uploaded.
 
 
-def test_a_log_is_uploaded_at_once_then_when_due_and_at_the_end(
-    url: str, uploads: list[str], clock: list[float]
-) -> None:
+def test_a_log_is_uploaded_at_once_then_when_due_and_at_the_end(url, clock, monkeypatch):
+    upload = mock.Mock(wraps=uploaded_event_file.upload)
+    monkeypatch.setattr(uploaded_event_file, "upload", upload)
     writer = LogWriter(url)
-    assert len(uploads) == 1
+    assert upload.call_count == 1
     assert steps_of(url) == []
-    for step in range(100):
+    for step in range(11):
         writer.write(chunk_at(step))
-        clock[0] += 1
-    assert len(uploads) == 1 + 3
-    assert steps_of(url) == list(range(91))
+        clock[0] += 10
+    assert upload.call_count == 1 + 3
+    assert steps_of(url) == list(range(10))
     writer.flush()
     writer.flush()
-    assert len(uploads) == 1 + 4
-    assert steps_of(url) == list(range(100))
-    assert len(set(uploads)) == 1
+    assert upload.call_count == 1 + 4
+    assert steps_of(url) == list(range(11))
+    assert len({str(call.args) for call in upload.call_args_list}) == 1
 
 
-def test_a_slow_upload_is_made_less_often(
-    url: str, clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_upload_is_made_less_often(tmp_path, clock, monkeypatch):
     made = []
 
-    def slow(local: Path, target: Any) -> None:
+    def slow(local, url):
         made.append(clock[0])
         clock[0] += 10
 
     monkeypatch.setattr(uploaded_event_file, "upload", slow)
-    writer = LogWriter(url)
-    for step in range(1_000):
+    writer = LogWriter(f"file://{tmp_path}")
+    for step in range(300):
         writer.write(chunk_at(step))
-        clock[0] += 1
+        clock[0] += 3
     assert 4 <= len(made) <= 6
     assert np.diff(made).min() >= 20 * 10
 
 
-def test_an_upload_that_failed_is_made_up_for(
-    url: str, clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_that_failed_is_made_up_for(url, clock, monkeypatch):
     writer = LogWriter(url)
     with monkeypatch.context() as patch:
         patch.setattr(uploaded_event_file, "upload", fail)
@@ -184,13 +154,7 @@ def test_an_upload_that_failed_is_made_up_for(
     assert steps_of(url) == [0, 1]
 
 
-def fail(*args: Any, **options: Any) -> None:
-    raise ConnectionError("the network is down")
-
-
-def test_where_the_last_upload_fails_the_local_copy_is_kept_and_named(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_last_upload_fails_the_local_copy_is_kept_and_named(url, monkeypatch):
     writer = LogWriter(url)
     monkeypatch.setattr(uploaded_event_file, "upload", fail)
     writer.write(chunk_at(0))
@@ -202,7 +166,7 @@ def test_where_the_last_upload_fails_the_local_copy_is_kept_and_named(
     shutil.rmtree(local.parent)
 
 
-def test_the_local_copy_goes_with_its_writer(url: str) -> None:
+def test_the_local_copy_goes_with_its_writer(url):
     writer = uploaded_event_file.UploadedEventFile(path_at(url))
     local = writer._file.path
     assert local.exists()
@@ -213,12 +177,12 @@ def test_the_local_copy_goes_with_its_writer(url: str) -> None:
 # Off the training thread.
 
 
-def test_what_fails_at_the_url_is_one_warning(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_at_the_url_is_one_warning(url, monkeypatch):
     monkeypatch.setattr(uploaded_event_file, "upload", fail)
     sink = Sink(url)
     sink.open()
 
-    def train() -> None:
+    def train():
         for step in range(5):
             sink.take(chunk_at(step), [])
         sink.finish()
@@ -229,10 +193,8 @@ def test_what_fails_at_the_url_is_one_warning(url: str, monkeypatch: pytest.Monk
     assert len(caught) == 1
 
 
-def test_a_slow_file_system_does_not_hold_up_training(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uploaded_event_file, "upload", lambda local, target: time.sleep(0.5))
+def test_a_slow_file_system_does_not_hold_up_training(url, monkeypatch):
+    monkeypatch.setattr(uploaded_event_file, "upload", lambda local, url: time.sleep(0.5))
     sink = Sink(url)
     sink.open()
     start = time.monotonic()
@@ -245,31 +207,18 @@ def test_a_slow_file_system_does_not_hold_up_training(
 # Packages that are missing.
 
 
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a package fail to import."""
-
-    def remove(package: str) -> None:
-        for name in list(sys.modules):
-            if name.partition(".")[0] == package:
-                monkeypatch.delitem(sys.modules, name)
-        original = builtins.__import__
-
-        def importing(name: str, *args: Any, **options: Any) -> Any:
-            if name.partition(".")[0] == package:
-                raise ImportError(f"No module named {package!r}")
-            return original(name, *args, **options)
-
-        monkeypatch.setattr(builtins, "__import__", importing)
-
-    return remove
+def remove(monkeypatch, *packages):
+    """Make packages fail to import, also where they are imported already."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("fsspec", "upath", *packages):
+            monkeypatch.delitem(sys.modules, name)
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.mark.parametrize("package", ["fsspec", "upath"])
-def test_without_its_packages_a_url_is_refused_with_what_to_install(
-    without: Any, package: str
-) -> None:
-    without(package)
+def test_without_its_packages_a_url_is_refused_with_what_to_install(monkeypatch, package):
+    remove(monkeypatch, package)
     message = (
         "`log_dir` must be the path of a local directory where universal_pathlib is not "
         "installed. Received: log_dir='gs://bucket/runs'. Run "
@@ -283,16 +232,14 @@ def test_without_its_packages_a_url_is_refused_with_what_to_install(
 @pytest.mark.parametrize(
     ("url", "package"), [("gs://bucket/runs", "gcsfs"), ("s3://bucket/runs", "s3fs")]
 )
-def test_the_package_of_a_protocol_that_is_missing_is_named(
-    without: Any, url: str, package: str
-) -> None:
-    without(package)
+def test_the_package_of_a_protocol_that_is_missing_is_named(monkeypatch, url, package):
+    remove(monkeypatch, package)
     message = rf"^`log_dir` must be of a protocol whose package is .*{url}.*nstall {package}"
     with pytest.raises(ImportError, match=message):
         check_log_dir(url)
 
 
-def test_a_protocol_that_does_not_exist_is_refused() -> None:
+def test_a_protocol_that_does_not_exist_is_refused():
     message = (
         "`log_dir` must be of a protocol that fsspec knows. Received: log_dir='gss://bucket/runs'. "
         "Write a local path, or a URL as gs://bucket/runs."
@@ -301,9 +248,8 @@ def test_a_protocol_that_does_not_exist_is_refused() -> None:
         check_log_dir("gss://bucket/runs")
 
 
-def test_local_paths_need_no_fsspec(without: Any, tmp_path: Path) -> None:
-    without("fsspec")
-    without("upath")
-    LogWriter(tmp_path).write(chunk_at(0))
+def test_local_paths_need_no_fsspec(monkeypatch, tmp_path):
+    remove(monkeypatch, "fsspec", "upath")
+    write(tmp_path, 0)
     assert steps_of(tmp_path) == [0]
     assert check_log_dir(str(tmp_path)) == tmp_path

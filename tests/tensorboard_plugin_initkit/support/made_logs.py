@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -152,3 +154,9 @@ def event_file(log_dir: Path) -> Path:
     """The only event file of a log."""
     (path,) = (log_dir / "gradients").glob("events.*")
     return path
+
+
+def write_half(file: Any, data: bytes) -> None:
+    """Fail half way, as on a full disk; in place of `event_file._write_all`."""
+    file.write(data[: len(data) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
