@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.record.chunk import Chunk
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tests.tensorboard_plugin_initkit.record.made import ones
 
 EVERY_10 = np.arange(0, 130, 10)
 EVERY_STEP = np.arange(0, 130)
@@ -43,47 +44,35 @@ class Made:
         for i in range(self.bias.shape[1]):
             layer = f"net/dense_{i}"
             variables.append(Variable(f"{layer}/kernel", layer, (UNITS, UNITS)))
-            columns.append(self._kernel(i))
+            columns.append(self._column(i, self.kernel[:, i], UNITS * UNITS, not self.with_bias))
             if self.with_bias:
                 variables.append(Variable(f"{layer}/bias", layer, (UNITS,)))
-                columns.append(self._bias(i))
+                columns.append(self._column(i, self.bias[:, i], UNITS, True))
         values = {
-            name: np.stack([column[name] for column in columns], axis=1).astype(np.float32)
-            for name in columns[0]
+            name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]
         }
         totals = {"loss": self.loss[:, None], "learning_rate": self.rate[:, None]}
-        chunk = Chunk(Layout(tuple(variables)), self.steps, values, totals).select(rows)
+        missing = dict.fromkeys(set(RECORDED + TOTALS) - values.keys() - totals.keys())
+        layout = Layout(tuple(variables))
+        chunk = ones(layout, self.steps, **values, **totals, **missing).select(rows)
         history = GradientHistory(max_steps=max_steps)
         for begin in range(0, len(chunk.steps), 64):
             history.append(chunk.select(slice(begin, begin + 64)))
         return history
 
-    def _kernel(self, i: int) -> dict[str, NDArray[Any]]:
-        dead = np.where(self.kernel[:, i] == 0, 1.0, self.dead[:, i])
-        return self._column(i, self.kernel[:, i], UNITS * UNITS, dead) | {
-            "dead_units": dead * np.nan if self.with_bias else dead,
-            "weight_norm": self.weight[:, i],
-            "update_norm": self.weight[:, i] * self.update[:, i],
-        }
-
-    def _bias(self, i: int) -> dict[str, NDArray[Any]]:
-        dead = np.where(self.bias[:, i] == 0, 1.0, self.dead[:, i])
-        return self._column(i, self.bias[:, i], UNITS, dead) | {
-            "dead_units": dead,
-            "weight_norm": np.zeros(len(self.steps)),
-            "update_norm": self.update[:, i] * 1e-3,
-        }
-
-    def _column(
-        self, i: int, rms: NDArray[Any], size: int, zeros: NDArray[Any]
-    ) -> dict[str, NDArray[Any]]:
+    def _column(self, i: int, rms: Any, size: int, shows_units: bool) -> dict[str, NDArray[Any]]:
         norm = np.where(self.nonfinite[:, i] > 0, np.nan, rms * np.sqrt(size))
+        dead = np.where(rms == 0, 1.0, self.dead[:, i])
+        kernel = size > UNITS  # a bias is zero at first
         return {
             "norm": norm,
             "mean_abs": norm,
             "max_abs": norm,
-            "zeros": zeros,
+            "zeros": dead,
             "nonfinite": self.nonfinite[:, i],
+            "dead_units": dead if shows_units else dead * np.nan,
+            "weight_norm": kernel * self.weight[:, i],
+            "update_norm": self.update[:, i] * (self.weight[:, i] if kernel else 1e-3),
         }
 
 
@@ -104,11 +93,48 @@ def made(steps: NDArray[np.int64] = EVERY_10, layers: int = 12, seed: int = 0) -
     )
 
 
-def falls(record: Made, factor: float) -> None:
-    """Gradients fall by a factor a layer from output to input."""
-    depth = record.bias.shape[1]
-    record.bias *= factor ** np.arange(depth - 1, -1, -1)
-    record.kernel *= factor ** np.arange(depth - 1, -1, -1)
+BOTH = ("bias", "kernel")
+Change = Callable[[Made], None]
+
+
+def put(value: float, *names: str, steps: Any = slice(None), layers: Any = slice(None)) -> Change:
+    """Make a change that sets what is recorded of some layers at some steps."""
+
+    def change(record: Made) -> None:
+        for name in names:
+            array = getattr(record, name)
+            array[(steps, layers)[: array.ndim]] = value
+
+    return change
+
+
+def times(factor: float, *names: str, layers: Any = slice(None)) -> Change:
+    """Make a change that multiplies what is recorded of some layers."""
+
+    def change(record: Made) -> None:
+        for name in names:
+            getattr(record, name)[:, layers] *= factor
+
+    return change
+
+
+def falls(factor: float, *names: str) -> Change:
+    """Make gradients fall by a factor a layer from output to input."""
+
+    def change(record: Made) -> None:
+        for name in names or BOTH:
+            array = getattr(record, name)
+            array *= factor ** np.arange(array.shape[1] - 1, -1, -1)
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(record: Made) -> None:
+        for one in changes:
+            one(record)
+
+    return change
 
 
 def learns(record: Made) -> None:
@@ -118,38 +144,11 @@ def learns(record: Made) -> None:
 # Healthy.
 
 
-def nothing(record: Made) -> None:
-    pass
-
-
-def scale(factor: float) -> Callable[[Made], None]:
-    def change(record: Made) -> None:
-        record.bias *= factor
-        record.kernel *= factor
-
-    return change
-
-
 def zero_head(record: Made) -> None:
     """A head of zeros: nothing comes through at first, then little of it."""
     passed = 1e-3 * record.elapsed[:, None]
     record.bias[:, :-1] *= passed
     record.kernel[:, :-1] *= passed
-
-
-def zero_branches(record: Made) -> None:
-    """Residual branches that end in zeros: their layers wait for one update."""
-    record.bias[0, 1:-1:2] = record.kernel[0, 1:-1:2] = 0
-
-
-def key_biases(record: Made) -> None:
-    """A softmax does not change with them: rounding errors."""
-    record.bias[:, 1::3] *= 1e-9
-    record.bias[::2, 4:5] = 0
-
-
-def biases_before_normalization(record: Made) -> None:
-    record.bias[:, 0::2] *= 1e-8
 
 
 def converged(record: Made) -> None:
@@ -166,35 +165,8 @@ def hinge_reached(record: Made) -> None:
     record.loss = np.where(late, 0.0, 2.3)
 
 
-def hinge_reached_before(record: Made) -> None:
-    record.bias[:] = record.kernel[:] = 0
-    record.loss[:] = 0
-
-
-def two_records_of_zeros(record: Made) -> None:
-    record.bias[5:7] = record.kernel[5:7] = 0
-
-
-def unknown_loss(record: Made) -> None:
-    record.loss[:] = np.nan
-
-
 def negative_loss(record: Made) -> None:
     record.loss = -np.linspace(1, 2, len(record.steps))
-
-
-def wide_and_narrow(record: Made) -> None:
-    record.bias[:, ::3] *= 30
-    record.kernel[:, ::2] /= 30
-
-
-def half_dead(record: Made) -> None:
-    record.dead[:, 1] = 0.75
-
-
-def mild_slope(record: Made) -> None:
-    """Xavier with 10 ReLU layers: it learns."""
-    falls(record, 0.71)
 
 
 def mending(record: Made) -> None:
@@ -204,13 +176,8 @@ def mending(record: Made) -> None:
     record.bias *= np.exp(np.log(1e-5) * left[:, None] * np.linspace(1, 0, depth))
 
 
-def steep_but_learning(record: Made) -> None:
-    falls(record, 0.3)
-    learns(record)
-
-
 def scales_like_a_deep_residual_network(record: Made) -> None:
-    falls(record, 1 / 1.5)
+    falls(1 / 1.5)(record)
     record.bias = record.bias[:, ::-1] / record.bias.max()
 
 
@@ -235,67 +202,58 @@ def a_batch_of_large_gradients(record: Made) -> None:
     record.loss[6] = 1e3
 
 
-HEALTHY = [
-    nothing,
-    scale(1e-12),
-    scale(1e12),
-    zero_head,
-    zero_branches,
-    key_biases,
-    biases_before_normalization,
-    converged,
-    hinge_reached,
-    hinge_reached_before,
-    two_records_of_zeros,
-    unknown_loss,
-    negative_loss,
-    wide_and_narrow,
-    half_dead,
-    mild_slope,
-    mending,
-    steep_but_learning,
-    scales_like_a_deep_residual_network,
-    warm_up,
-    no_weights_at_first,
-    gradients_grow_as_the_loss_falls,
-    a_batch_of_large_gradients,
-]
+HEALTHY: dict[str, Change] = {
+    "nothing": both(),
+    "tiny gradients": times(1e-12, *BOTH),
+    "huge gradients": times(1e12, *BOTH),
+    "zero head": zero_head,
+    # Residual branches that end in zeros: their layers wait for one update.
+    "zero branches": put(0, *BOTH, steps=0, layers=slice(1, -1, 2)),
+    # A softmax does not change with them: rounding errors.
+    "key biases": both(
+        times(1e-9, "bias", layers=slice(1, None, 3)),
+        put(0, "bias", steps=slice(None, None, 2), layers=slice(4, 5)),
+    ),
+    "biases before normalization": times(1e-8, "bias", layers=slice(0, None, 2)),
+    "converged": converged,
+    "hinge reached": hinge_reached,
+    "hinge reached before": put(0, *BOTH, "loss"),
+    "two records of zeros": put(0, *BOTH, steps=slice(5, 7)),
+    "unknown loss": put(np.nan, "loss"),
+    "negative loss": negative_loss,
+    "wide and narrow": both(
+        times(30, "bias", layers=slice(None, None, 3)),
+        times(1 / 30, "kernel", layers=slice(None, None, 2)),
+    ),
+    "half dead": put(0.75, "dead", layers=1),
+    "mild slope": falls(0.71),  # Xavier with 10 ReLU layers: it learns
+    "mending": mending,
+    "steep but learning": both(falls(0.3), learns),
+    "scales like a deep residual network": scales_like_a_deep_residual_network,
+    "warm-up": warm_up,
+    "no weights at first": no_weights_at_first,
+    "gradients grow as the loss falls": gradients_grow_as_the_loss_falls,
+    "a batch of large gradients": a_batch_of_large_gradients,
+}
 
 
 # Faulty, with what is to be said of 12 layers.
 
 
-def vanishes(record: Made) -> None:
-    falls(record, 0.3)
-
-
-def vanishes_in_kernels_alike(record: Made) -> None:
-    """Weights of ReLU layers too small: only biases show a slope."""
-    record.bias *= 0.3 ** np.arange(record.bias.shape[1] - 1, -1, -1)
-    record.kernel *= 1e-6
-
-
 def vanishes_without_biases(record: Made) -> None:
     record.with_bias = False
-    falls(record, 0.3)
-
-
-def vanishes_into_nothing(record: Made) -> None:
-    """ReLU units that are hardly reached die: it is said once."""
-    falls(record, 0.1)
-    record.bias[3:, :8] = record.kernel[3:, :8] = 0
+    falls(0.3)(record)
 
 
 def vanishes_with_a_biased_head(record: Made) -> None:
     """The head fits the skew of the targets, and there it stays."""
-    falls(record, 0.3)
+    falls(0.3)(record)
     record.loss = np.where(record.elapsed < 8, 2.3, 0.3)
     record.loss[0] = 0.5
 
 
 def explodes(record: Made) -> None:
-    falls(record, 1 / 4)
-    record.bias = record.bias[:, ::-1]
+    falls(4.0, "bias")(record)
     record.kernel[:] = 1e6
     record.loss = 1e9 * 0.8**record.elapsed
 
@@ -306,82 +264,42 @@ def diverges(record: Made) -> None:
     record.loss = 2.3 * grown
 
 
-def forward_overflow(record: Made) -> None:
-    record.nonfinite[:] = 8
-
-
-def backward_overflow(record: Made) -> None:
-    record.nonfinite[4:, :7] = 8
-
-
-def lost_weights(record: Made) -> None:
-    """The step that broke them was not recorded."""
-    record.weight[4:, :1] = np.nan
-
-
-def dead_layer(record: Made) -> None:
-    record.bias[:, :5] = record.kernel[:, :5] = 0
-
-
-def dies_later(record: Made) -> None:
-    record.bias[8:, :5] = record.kernel[8:, :5] = 0
-
-
-def dies_after_a_large_loss(record: Made) -> None:
-    dead_layer(record)
-    record.loss[0] = 1e25
-
-
-def mostly_dead_layer(record: Made) -> None:
-    record.dead[:, 4] = 0.95
-
-
-def all_zero_weights(record: Made) -> None:
-    record.bias[:, :-1] = record.kernel[:, :] = 0
-    record.weight[:] = 0
-
-
-def nothing_at_all(record: Made) -> None:
-    record.bias[:] = record.kernel[:] = 0
-
-
-def not_connected(record: Made) -> None:
-    for array in (record.bias, record.kernel, record.dead, record.nonfinite, record.weight):
-        array[:, 2:4] = np.nan
-
-
 def large_steps(record: Made) -> None:
     record.weight = record.weight * np.minimum(1 + 4.0 * record.elapsed, 30)[:, None]
 
 
-def small_steps(record: Made) -> None:
-    record.update[:] = 1e-9
+LATER, INPUT, COLUMNS = slice(4, None), slice(5), ("bias", "kernel", "dead", "nonfinite", "weight")
+DEAD = put(0, *BOTH, layers=INPUT)
+SMALL_RELU = both(falls(0.3, "bias"), times(1e-6, "kernel"))  # only biases show a slope
+FALLS_TO_0 = both(falls(0.1), put(0, *BOTH, steps=LATER, layers=slice(8)))  # it is said once
+NO_WEIGHTS = both(put(0, "bias", layers=slice(-1)), put(0, "kernel", "weight"))
+
+# The change, kind and layer of its finding, and the step it is found by.
+FAULTY: dict[str, tuple[Change, str, int | None, int]] = {
+    "vanishes": (falls(0.3), "vanishing", 0, 40),
+    "vanishes in kernels alike": (SMALL_RELU, "vanishing", 0, 40),
+    "vanishes without biases": (vanishes_without_biases, "vanishing", 0, 40),
+    "vanishes into nothing": (FALLS_TO_0, "vanishing", 0, 40),
+    "vanishes with a biased head": (vanishes_with_a_biased_head, "vanishing", 0, 60),
+    "explodes": (explodes, "exploding", 0, 40),
+    "diverges": (diverges, "exploding", None, 100),
+    "forward overflow": (put(8, "nonfinite"), "nonfinite", 11, 0),
+    "backward overflow": (put(8, "nonfinite", steps=LATER, layers=slice(7)), "nonfinite", 6, 40),
+    # The step that broke them was not recorded.
+    "lost weights": (put(np.nan, "weight", steps=LATER, layers=0), "nonfinite", 0, 40),
+    "dead layer": (DEAD, "dead_units", 4, 20),
+    "dies later": (put(0, *BOTH, steps=slice(8, None), layers=INPUT), "dead_units", 4, 100),
+    "dies after a large loss": (both(DEAD, put(1e25, "loss", steps=0)), "dead_units", 4, 60),
+    "mostly dead layer": (put(0.95, "dead", layers=4), "dead_units", 4, 20),
+    "all weights zero": (NO_WEIGHTS, "no_gradient", 10, 20),
+    "nothing at all": (put(0, *BOTH), "no_gradient", None, 20),
+    "not connected": (put(np.nan, *COLUMNS, layers=slice(2, 4)), "no_gradient", 2, 20),
+    "large steps": (large_steps, "large_updates", None, 20),
+    "small steps": (put(1e-9, "update"), "small_updates", None, 20),
+}
 
 
-FAULTY: list[tuple[Callable[[Made], None], list[tuple[str, str]], int]] = [
-    (vanishes, [("vanishing", "net/dense_0")], 40),
-    (vanishes_in_kernels_alike, [("vanishing", "net/dense_0")], 40),
-    (vanishes_without_biases, [("vanishing", "net/dense_0")], 40),
-    (vanishes_into_nothing, [("vanishing", "net/dense_0")], 20),
-    (vanishes_with_a_biased_head, [("vanishing", "net/dense_0")], 60),
-    (explodes, [("exploding", "net/dense_0")], 40),
-    (diverges, [("exploding", "")], 100),
-    (forward_overflow, [("nonfinite", "net/dense_11")], 0),
-    (backward_overflow, [("nonfinite", "net/dense_6")], 40),
-    (lost_weights, [("nonfinite", "net/dense_0")], 40),
-    (dead_layer, [("dead_units", "net/dense_4")], 20),
-    (dies_later, [("dead_units", "net/dense_4")], 100),
-    (dies_after_a_large_loss, [("dead_units", "net/dense_4")], 60),
-    (mostly_dead_layer, [("dead_units", "net/dense_4")], 20),
-    (all_zero_weights, [("no_gradient", "net/dense_10")], 20),
-    (nothing_at_all, [("no_gradient", "")], 20),
-    (not_connected, [("no_gradient", "net/dense_2")], 20),
-    (large_steps, [("large_updates", "")], 20),
-    (small_steps, [("small_updates", "")], 20),
-]
-
-
-def faulty_record(change: Callable[[Made], None], steps: NDArray[np.int64] = EVERY_10) -> Made:
+def faulty_record(name: str, steps: NDArray[np.int64] = EVERY_10) -> Made:
     record = made(steps)
-    change(record)
+    FAULTY[name][0](record)
     return record

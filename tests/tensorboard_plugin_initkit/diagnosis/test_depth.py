@@ -14,16 +14,19 @@ from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.diagnosis.judge import judge
 from tensorboard_plugin_initkit.plotting import plot
-from tensorboard_plugin_initkit.record.chunk import Chunk
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,
     EVERY_STEP,
     HEALTHY,
+    both,
     falls,
     made,
+    put,
 )
+from tests.tensorboard_plugin_initkit.record.made import ones
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -36,24 +39,20 @@ PROFILES = {
     "an even fall": [*np.logspace(-7, 0, 12)],
     "a fall in the middle": [*[1e-6] * 6, *[1.0] * 6],
     "an even growth": [*np.logspace(7, 0, 12)],
-    "flat": [1.0] * 12,
-    "a mild fall": [*np.logspace(-3, 0, 12)],
-    "a mild growth": [*np.logspace(3, 0, 12)],
     "too few": [1e-9, 1.0, 1.0],
 }
 
 
 def steady(profile, steps=EVERY_10):
     """Make a history of layers with a bias each, alike at all records; its loss is flat."""
-    rms = np.tile(np.asarray(profile, np.float32), (len(steps), 1))
-    layers = [f"layer_{i}" for i in range(rms.shape[1])]
+    rms = np.asarray(profile, np.float32)
+    layers = [f"layer_{i}" for i in range(len(rms))]
     layout = Layout(tuple(Variable(f"{layer}/bias", layer, (4,)) for layer in layers))
     missing = np.where(np.isnan(rms), np.nan, 0)
-    values = {"norm": 2 * rms, "nonfinite": missing, "zeros": np.where(rms == 0, 1, missing)}
-    totals = {"loss": np.full((len(steps), 1), 2.3, np.float32)}
+    values = dict.fromkeys((*RECORDED, *TOTALS)) | {"norm": 2 * rms, "nonfinite": missing}
+    values |= {"zeros": np.where(rms == 0, 1, missing), "loss": 2.3}
     history = GradientHistory(None)
-    values = {name: np.asarray(array, np.float32) for name, array in values.items()}
-    history.append(Chunk(layout, steps, values, totals))
+    history.append(ones(layout, steps, **values))
     return history
 
 
@@ -104,12 +103,6 @@ def expected_word(profile):
     return "healthy" if abs(total) < -limit / 2 else "falling" if total < 0 else "rising"
 
 
-def callbacks_word(history):
-    """Return the word of the callback's findings over depth, if there is one."""
-    said = [f.kind for f in judge(history) if f.kind in WORDS]
-    return said[0] if said else ""
-
-
 def map_word(history):
     """Return the word of the map's strip at its last column."""
     bins = bin_statistic(history, View(columns=5), range(len(history.layers)))
@@ -122,11 +115,11 @@ def labels_of_depth_view(histories):
 
 
 def test_every_view_says_the_same_word_of_any_profile():
-    profiles = [*PROFILES.values(), *(random_profile(seed) for seed in range(1000))]
+    profiles = [*PROFILES.values(), *(random_profile(seed) for seed in range(400))]
     histories = [steady(profile) for profile in profiles]
     texts = [str(depth_slopes(history, np.array([12]))[0][0]) for history in histories]
-    labels = labels_of_depth_view(histories[:40])  # to draw them all would take a minute
-    assert [label.partition(": ")[2] for label in labels] == texts[:40]
+    labels = labels_of_depth_view(histories[:25])  # drawing takes long
+    assert [label.partition(": ")[2] for label in labels] == texts[:25]
     seen = set()
     for profile, history, text in zip(profiles, histories, texts, strict=True):
         word = expected_word(profile)
@@ -134,15 +127,14 @@ def test_every_view_says_the_same_word_of_any_profile():
         assert text.rpartition(": ")[2] == word
         loud = word if word in ("vanishing", "exploding") else ""
         assert map_word(history) == loud
+        said = [f.kind for f in judge(history) if f.kind in WORDS]
         # Of layers from the input on without any gradient the callback may have spoken before.
-        if (np.asarray(profile) == 0).any() and word == "vanishing":
-            assert callbacks_word(history) in ("vanishing", "")
-        else:
-            assert callbacks_word(history) == loud
+        echo = [] if word == "vanishing" and (np.asarray(profile) == 0).any() else [loud]
+        assert said[:1] in ([loud] if loud else [], echo)
     assert set(WORDS) < seen
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", list(PROFILES)[:3] + list(PROFILES)[-2:])
 def test_a_report_says_the_same_word_in_its_map_profile_and_findings(name):
     profile = PROFILES[name]
     history = steady(profile)
@@ -151,13 +143,21 @@ def test_a_report_says_the_same_word_in_its_map_profile_and_findings(name):
     word = expected_word(profile)
     cells = re.findall(r"<td>(vanishing|exploding)</td>", html)
     assert cells == [word] * len(found)
-    last = history.steps[-1]
-    assert re.search(rf"step {last}: [^\"]*{word}\\*\"", html)
+    assert re.search(rf"step {history.steps[-1]}: [^\"]*{word}\\*\"", html)
     for finding in found:  # and the same numbers
         (slope,) = depth_slopes(history, np.array([3]))[0]
         assert (finding.step, finding.kind) == (30, slope.word)
         assert finding.evidence["factor"] == slope.factor
         assert finding.evidence["ratio"] == slope.total
+
+
+def falls_between(factor, begin, end, steps=EVERY_10):
+    """Make a history whose gradients fall by a factor a layer from step `begin` to `end`."""
+    record = made(steps)
+    rows = (steps >= begin) & (steps < end)
+    for array in (record.bias, record.kernel):
+        array[rows] *= factor ** np.arange(array.shape[1] - 1, -1, -1)
+    return record.history()
 
 
 def test_the_line_has_the_slope_of_the_medians_and_half_of_the_layers_above_it():
@@ -195,17 +195,15 @@ def test_where_there_is_no_slope_it_says_why(values, word):
 
 def test_where_numbers_are_not_finite_there_is_no_slope():
     record = made()
-    record.nonfinite[20:, 3:5] = 7
-    record.nonfinite[8:, 3:5] = 7
+    put(7, "nonfinite", steps=slice(8, None), layers=slice(3, 5))(record)
     ((before,), (slope,)) = depth_slopes(record.history(), np.array([7, 8]))
     assert before.word == "healthy"
     assert str(slope) == "not finite in 2 layers"
 
 
 def test_the_word_is_that_of_the_step():
-    record = made()
-    falls_between(record, 0.2, 30, 100)
-    slopes = [slope.word for (slope,) in depth_slopes(record.history(), np.arange(13))]
+    history = falls_between(0.2, 30, 100)
+    slopes = [slope.word for (slope,) in depth_slopes(history, np.arange(13))]
     assert slopes == ["healthy"] * 3 + ["falling"] * 3 + ["vanishing"] * 4 + ["healthy"] * 3
 
 
@@ -239,9 +237,7 @@ def test_each_optimizer_has_a_slope_of_its_own():
 
 @pytest.mark.parametrize("steps", [EVERY_10, EVERY_STEP, np.array([0, 1, 2, 50, 51, 90, 91, 200])])
 def test_some_records_are_judged_as_among_all(steps):
-    record = made(steps, 12)
-    falls_between(record, 0.2, 30, 100)
-    history = record.history()
+    history = falls_between(0.2, 30, 100, steps)
     whole = depth_bands(history)
     for row in range(len(steps)):
         part = depth_bands(history, np.array([row]))
@@ -255,37 +251,21 @@ def test_some_records_are_judged_as_among_all(steps):
     ("factor", "name"), [(0.2, "vanishing"), (5.0, "exploding"), (0.7, ""), (1.4, "")]
 )
 def test_bands_are_where_the_rule_holds(factor, name):
-    record = made(EVERY_10, 12)
-    whole = falls_between(record, factor, 30, 100)
-    bands = depth_bands(whole)
-    np.testing.assert_array_equal(bands.steps, record.steps)
+    history = falls_between(factor, 30, 100)
+    bands = depth_bands(history)
+    np.testing.assert_array_equal(bands.steps, EVERY_10)
     for band in ("vanishing", "exploding"):
-        judged = record.steps[getattr(bands, band)]
-        if band != name:
-            assert not len(judged)
-            continue
         # It must have lasted for 30 steps: from step 60 to the last one.
-        assert judged.tolist() == [60, 70, 80, 90]
-        first = next(f for f in judge(whole) if f.kind == band)
-        assert first.step == judged[0]
-
-
-def falls_between(record, factor, begin, end):
-    """Gradients that fall by a factor a layer at the steps from `begin` to `end`."""
-    rows = (record.steps >= begin) & (record.steps < end)
-    change = factor ** np.arange(record.bias.shape[1] - 1, -1, -1)
-    record.bias[rows] *= change
-    record.kernel[rows] *= change
-    return record.history()
+        judged = bands.steps[getattr(bands, band)].tolist()
+        assert judged == ([60, 70, 80, 90] if band == name else [])
+        assert [f.step for f in judge(history) if f.kind == band] == judged[:1]
 
 
 @pytest.mark.parametrize("layer", [0, 4, 10])
 @pytest.mark.parametrize(("factor", "kind"), [(0.2, "vanishing"), (5.0, "exploding")])
 def test_a_layer_without_gradient_hides_no_slope(layer, factor, kind):
     record = made()
-    falls(record, factor)
-    for values in (record.bias, record.kernel, record.dead, record.nonfinite):
-        values[:, layer] = np.nan
+    both(falls(factor), put(np.nan, "bias", "kernel", "dead", "nonfinite", layers=layer))(record)
     history = record.history()
     assert {kind, "no_gradient"} <= {finding.kind for finding in judge(history)}
     assert getattr(depth_bands(history), kind).any()
@@ -293,29 +273,25 @@ def test_a_layer_without_gradient_hides_no_slope(layer, factor, kind):
 
 def test_bands_are_not_of_layers_without_any_gradient():
     record = made()
-    for values in (record.bias, record.kernel):
-        values[5:, :4] = 0
-    bands = depth_bands(record.history())
-    assert not bands.vanishing.any()
+    put(0, "bias", "kernel", steps=slice(5, None), layers=slice(4))(record)
+    assert not depth_bands(record.history()).vanishing.any()
     assert "dead_units" in {finding.kind for finding in judge(record.history())}
 
 
 def test_bands_end_where_numbers_are_not_finite():
-    record = made(EVERY_10, 12)
-    falls(record, 0.2)
-    record.nonfinite[20:, 3] = 7
+    record = made(EVERY_STEP)
+    both(falls(0.2), put(7, "nonfinite", steps=slice(60, None), layers=3))(record)
     bands = depth_bands(record.history())
-    assert bands.vanishing[:20].any()
-    assert not bands.vanishing[20:].any()
+    assert bands.vanishing[:60].any()
+    assert not bands.vanishing[60:].any()
 
 
-@pytest.mark.parametrize("change", HEALTHY, ids=lambda change: change.__name__)
-def test_bands_of_healthy_networks_are_empty(change):
-    record = made()
-    change(record)
-    bands = depth_bands(record.history())
-    assert not bands.vanishing.any()
-    assert not bands.exploding.any()
+def test_bands_of_healthy_networks_are_empty():
+    for change in HEALTHY.values():
+        record = made()
+        change(record)
+        bands = depth_bands(record.history())
+        assert not (bands.vanishing | bands.exploding).any()
 
 
 def test_an_empty_history_has_no_bands_and_no_slopes():

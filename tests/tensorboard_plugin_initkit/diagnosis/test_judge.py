@@ -18,50 +18,45 @@ from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_STEP,
     FAULTY,
     HEALTHY,
-    Made,
-    dead_layer,
     faulty_record,
     made,
-    mild_slope,
-    mostly_dead_layer,
-    scale,
-    scales_like_a_deep_residual_network,
-    small_steps,
-    vanishes,
+    put,
+    times,
 )
 
 pytestmark = pytest.mark.numpy_alone
 
-healthy = pytest.mark.parametrize("change", HEALTHY, ids=lambda change: change.__name__)
-faulty = pytest.mark.parametrize(
-    ("change", "expected", "by"), FAULTY, ids=[change.__name__ for change, *_ in FAULTY]
-)
+faulty = pytest.mark.parametrize("name", FAULTY)
+DEEP_FAULTS = ("mild slope", "scales like a deep residual network")  # of 40 layers
 
 
-def kinds(history: GradientHistory) -> list[tuple[str, str]]:
+def kinds(history):
     return [(finding.kind, finding.layer) for finding in judge(history)]
 
 
-@healthy
-def test_nothing_is_said_of_healthy_networks(change):
-    for steps in (EVERY_10, EVERY_STEP, EVERY_10 + 5000):
-        for layers in (2, 6, 12, 40):
-            if layers == 40 and change in (mild_slope, scales_like_a_deep_residual_network):
-                continue  # with 40 layers these are not healthy
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_is_said_of_healthy_networks(name):
+    for steps in (EVERY_10, EVERY_STEP + 5000):
+        for layers in (2, 6, 12, 12 if name in DEEP_FAULTS else 40):
             record = made(steps, layers)
-            change(record)
+            HEALTHY[name](record)
             assert judge(record.history()) == []
 
 
+def expected_key(name):
+    _, kind, layer, _ = FAULTY[name]
+    return kind, "" if layer is None else f"net/dense_{layer}"
+
+
 @faulty
-def test_a_fault_is_said_once_with_its_layer_the_step_and_the_numbers(change, expected, by):
-    (finding,) = judge(faulty_record(change).history())
-    assert [finding.key] == expected
-    assert finding.step <= by
+def test_a_fault_is_said_once_with_its_layer_the_step_and_the_numbers(name):
+    (finding,) = judge(faulty_record(name).history())
+    assert finding.key == expected_key(name)
+    assert (finding.step or 0) <= FAULTY[name][-1]
     assert finding.severity == ("error" if finding.kind == "nonfinite" else "warning")
     assert finding.message.startswith(finding.message[0].upper())
     assert finding.message.endswith(".")
-    assert finding.message.count("\n") == 0
+    assert "\n" not in finding.message
     assert str(finding.step) in finding.message
     assert f"`{finding.layer}`" in finding.message or not finding.layer
     assert finding.evidence
@@ -69,22 +64,22 @@ def test_a_fault_is_said_once_with_its_layer_the_step_and_the_numbers(change, ex
 
 
 @faulty
-def test_the_scale_of_gradients_changes_nothing(change, expected, by):
-    before = judge(faulty_record(change).history())
+def test_the_scale_of_gradients_changes_nothing(name):
+    before = judge(faulty_record(name).history())
     for factor in (1e-10, 1e10):
-        record = faulty_record(change)
-        scale(factor)(record)
+        record = faulty_record(name)
+        times(factor, "bias", "kernel")(record)
         after = judge(record.history())
         assert [(*f.key, f.step) for f in after] == [(*f.key, f.step) for f in before]
 
 
 @faulty
-def test_a_finding_stays_at_any_schedule(change, expected, by):
+def test_a_finding_stays_at_any_schedule(name):
     for steps in (EVERY_10, EVERY_STEP):
-        record = faulty_record(change, steps)
+        record = faulty_record(name, steps)
         whole = judge(record.history())
-        assert [finding.key for finding in whole][:1] == expected
-        for end in range(1, len(steps) + 1, max(1, len(steps) // 20)):
+        assert whole[0].key == expected_key(name)
+        for end in range(1, len(steps) + 1, max(1, len(steps) // 12)):
             so_far = judge(record.history(slice(0, end)))
             assert so_far == [f for f in whole if f.step <= steps[end - 1]]
 
@@ -96,7 +91,7 @@ def test_growth_is_not_measured_from_a_first_window_of_zeros():
     assert kinds(record.history()) == [("no_gradient", "")]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_what_was_found_stays_found_in_any_record(seed):
     """Records that make no sense, in which everything happens."""
     rng = np.random.default_rng(seed)
@@ -117,7 +112,7 @@ def test_what_was_found_stays_found_in_any_record(seed):
 
 def test_findings_are_in_order_of_step_and_each_said_once():
     record = made(np.arange(0, 400, 10))
-    small_steps(record)
+    put(1e-9, "update")(record)
     record.bias[20:, :5] = record.kernel[20:, :5] = 0
     record.nonfinite[30:] = 1
     found = judge(record.history())
@@ -125,13 +120,13 @@ def test_findings_are_in_order_of_step_and_each_said_once():
     assert [f.step for f in found] == [20, 220, 300]
 
 
-@pytest.mark.parametrize("change", [c for c, *_ in FAULTY] + HEALTHY, ids=lambda c: c.__name__)
-def test_a_history_that_thins_itself_says_nothing_new(change):
-    steps = np.arange(0, 1500)
+@pytest.mark.parametrize("name", [*FAULTY, *HEALTHY])
+def test_a_history_that_thins_itself_says_nothing_new(name):
+    steps = np.arange(0, 1200)
     record = made(steps, 8)
-    change(record)
+    (HEALTHY.get(name) or FAULTY[name][0])(record)
     thinned: list[Finding] = []
-    for end in range(64, len(steps), 64 * 5):
+    for end in range(64, len(steps), 64 * 6):
         history = record.history(slice(0, end), max_steps=256)
         thinned += news(thinned, judge(history))
     whole = judge(record.history())
@@ -140,7 +135,7 @@ def test_a_history_that_thins_itself_says_nothing_new(change):
 
 
 def test_news_are_what_was_not_said_before():
-    def finding(kind: str, layer: str, **evidence: float) -> Finding:
+    def finding(kind, layer, **evidence):
         return Finding(kind, layer, 1, "", evidence)
 
     vanishing = finding("vanishing", "a")
@@ -166,7 +161,7 @@ def test_an_empty_history_has_no_findings():
 def test_layers_that_are_named_by_variable_are_put_together():
     """`GradientMonitor` can count each variable as a layer."""
     record = made()
-    mostly_dead_layer(record)
+    FAULTY["mostly dead layer"][0](record)
     history = record.history()
     chunk = history._joined()
     layout = Layout(tuple(v._replace(layer=v.path) for v in chunk.layout.variables))
@@ -179,7 +174,7 @@ def test_layers_that_are_named_by_variable_are_put_together():
     "left_out", ["mean_abs", "max_abs", "zeros", "dead_units", "weight_norm", "update_norm"]
 )
 def test_statistics_that_are_not_recorded_say_nothing(left_out):
-    def without(record: Made) -> GradientHistory:
+    def without(record):
         chunk = record.history()._joined()
         values = {name: array for name, array in chunk.values.items() if name != left_out}
         history = GradientHistory()
@@ -187,8 +182,8 @@ def test_statistics_that_are_not_recorded_say_nothing(left_out):
         return history
 
     assert judge(without(made())) == []
-    assert kinds(without(faulty_record(vanishes))) == [("vanishing", "net/dense_0")]
-    assert kinds(without(faulty_record(dead_layer))) == [("dead_units", "net/dense_4")]
+    assert kinds(without(faulty_record("vanishes"))) == [("vanishing", "net/dense_0")]
+    assert kinds(without(faulty_record("dead layer"))) == [("dead_units", "net/dense_4")]
 
 
 def test_an_optimizer_that_waits_for_others_is_not_blamed():
@@ -217,12 +212,12 @@ def test_an_optimizer_that_waits_for_others_is_not_blamed():
 def test_it_is_fast_enough_to_be_asked_while_training():
     history = made(np.arange(300), 200).history()
     judge(history)
-    times = []
+    seconds = []
     for _ in range(5):
         begin = time.process_time()
         judge(history)
-        times.append(time.process_time() - begin)
-    assert min(times) < 0.05  # 5 ms, on a machine that has nothing else to do
+        seconds.append(time.process_time() - begin)
+    assert min(seconds) < 0.05  # 5 ms, on a machine that has nothing else to do
 
 
 def test_every_threshold_has_a_reason_and_is_in_the_documentation():

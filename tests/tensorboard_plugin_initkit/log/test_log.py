@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, join
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -81,9 +81,11 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
     chunks = []
     for layers, optimizers, steps, missing in contents:
         chunk = random_chunk(dense(*layers, optimizers=optimizers), steps, seed, special=0.05)
-        for name in missing:
-            (chunk.values if name in RECORDED else chunk.totals).pop(name)
-        chunks.append(chunk)
+        values, totals = (
+            {name: array for name, array in arrays.items() if name not in missing}
+            for arrays in (chunk.values, chunk.totals)
+        )
+        chunks.append(Chunk(chunk.layout, chunk.steps, values, totals))
     write(log_dir, *chunks, scalars=scalars)
     for got, want in zip(read_chunks(log_dir), chunks, strict=True):
         assert_equal(got, want)
@@ -140,8 +142,8 @@ def test_scalars_are_byte_for_byte_what_protocol_buffers_would_write(tmp_path, l
         table = np.concatenate([of_layers, *totals], axis=1).astype(np.float32)
     events = logged_events(tmp_path)[-len(chunk.steps) :]
     for event, step, row in zip(events, chunk.steps.tolist(), table, strict=True):
-        values = zip(tags, row, strict=True)
-        values = [Summary.Value(tag=t, simple_value=v) for t, v in values if not np.isnan(v)]
+        scalars = zip(tags, row, strict=True)
+        values = [Summary.Value(tag=t, simple_value=v) for t, v in scalars if not np.isnan(v)]
         same = Event(step=step, wall_time=event.wall_time, summary=Summary(value=values))
         assert event.SerializeToString() == same.SerializeToString()
 
