@@ -115,7 +115,7 @@ def labels_of_depth_view(histories):
 
 
 def test_every_view_says_the_same_word_of_any_profile():
-    profiles = [*PROFILES.values(), *(random_profile(seed) for seed in range(400))]
+    profiles = [*PROFILES.values(), *(random_profile(seed) for seed in range(1000))]
     histories = [steady(profile) for profile in profiles]
     texts = [str(depth_slopes(history, np.array([12]))[0][0]) for history in histories]
     labels = labels_of_depth_view(histories[:25])  # drawing takes long
