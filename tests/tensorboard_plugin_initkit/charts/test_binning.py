@@ -31,7 +31,7 @@ def rows_of(bins, steps, column):
     return (steps >= bins.first[column]) & (steps <= bins.last[column])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60), st.sampled_from(sorted(REDUCE)))
 def test_a_column_shows_what_the_slow_way_finds(record, columns, how):
     steps, values, broken = record
@@ -49,7 +49,7 @@ def test_a_column_shows_what_the_slow_way_finds(record, columns, how):
             assert bins.missing[i, layer] == (not len(finite) and not nonfinite)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60))
 def test_every_record_is_in_the_column_that_lies_over_its_step(record, columns):
     steps, values, _ = record
@@ -77,7 +77,7 @@ def test_the_spike_of_a_single_step_survives_at_every_width(record, columns):
     assert (bins.values[shown] == 1e300).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60), st.sampled_from(sorted(REDUCE)), st.integers(1, 50))
 def test_blocks_make_what_all_at_once_makes(record, columns, how, most):
     steps, values, broken = record
@@ -98,7 +98,7 @@ def test_blocks_make_what_all_at_once_makes(record, columns, how, most):
     assert all(r.stop - r.start <= max(most, whole.records.max()) for r in asked)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60), st.data())
 def test_the_spike_of_a_single_step_is_in_one_column_of_every_range_that_shows_it(
     record, columns, data

@@ -111,7 +111,7 @@ def serialised(model):
     return json.dumps(document.to_json(), default=str)
 
 
-@pytest.mark.parametrize("statistic", ["rms", "norm", "signal", "zeros", "nonfinite"])
+@pytest.mark.parametrize("statistic", ["signal", "nonfinite"])
 def test_the_map_holds_the_values_of_the_record(history, statistic):
     source = source_with(plot(history, statistic=statistic), "image")
     np.testing.assert_allclose(source["image"][0], history[statistic].T, rtol=1e-6)
@@ -151,6 +151,8 @@ def test_the_colours_do_not_depend_on_the_values(history):
     assert limits[0] == limits[1]
     chart = plot(history, limits=(1e-3, 2))
     assert chart.renderers[0].glyph.color_mapper.low == 1e-3
+    args = formatters(chart)["value"].args
+    assert (args["low"], args["high"]) == (1e-3, 2)
     with pytest.raises(ValueError, match=r"must increase, and be positive .* limits=\(0, 1\)"):
         plot(history, limits=(0, 1))
 
@@ -212,9 +214,12 @@ def test_zooming_draws_the_same_models_with_the_steps_that_are_seen(history):
     place = data(part, "cells")
     assert (place["x"], place["dw"]) == ([40], [30])
     assert data(part, "bands")["x"] == place["x"]
+    loss = data(plot(history, "lines", steps=(41, 60)), "loss-0")
+    np.testing.assert_array_equal(loss["step"], np.arange(40, 70, 5))
+    np.testing.assert_array_equal(loss["value"], history["loss"][8:14, 0])
 
 
-@pytest.mark.parametrize("steps", [(-50, -10), (500, 600), (7, 8), (95, 95), (0, 0), (-5, 500)])
+@pytest.mark.parametrize("steps", [(-50, -10), (500, 600), (7, 8), (-5, 500)])
 def test_any_range_shows_something(history, steps):
     for chart in (
         plot(history, steps=steps),
@@ -225,58 +230,28 @@ def test_any_range_shows_something(history, steps):
         assert serialised(chart)
 
 
-def test_lines_and_differences_of_a_range_have_the_same_models(history):
-    both = {"a": history, "b": history}
-    for shown, kind in ((history, "lines"), (both, "difference")):
-        whole, part = plot(shown, kind), plot(shown, kind, steps=(41, 60))
-        assert names_of(whole) == names_of(part)
-        figure = part.select_one({"name": "steps"})
-        assert (figure.x_range.start, figure.x_range.end) == (41, 60)
-        assert figure.x_range.bounds == (0, 100)
-    loss = data(plot(history, "lines", steps=(41, 60)), "loss-0")
-    np.testing.assert_array_equal(loss["step"], np.arange(40, 70, 5))
-    np.testing.assert_array_equal(loss["value"], history["loss"][8:14, 0])
+class Watched(GradientHistory):
+    """A history that notes how many records are asked for at once."""
+
+    def __init__(self, history):
+        super().__init__(None)
+        self.append(history._joined())
+        self.asked = []
+
+    def select(self, rows):
+        self.asked.append(rows.stop - rows.start if isinstance(rows, slice) else len(rows))
+        return super().select(rows)
 
 
-def test_a_spike_is_in_exactly_one_column_at_every_zoom():
-    norms = np.ones((3000, 3))
-    norms[1234, 1] = 1e20
-    history = history_of(norms)
-    for first, last in ((0, 2999), (1000, 1300), (1234, 1234), (1230, 2999), (0, 1234)):
-        for columns in (1, 7, 100, 4000):
-            chart = plot(history, statistic="norm", steps=(first, last), columns=columns)
-            assert cells(chart).shape[1] <= columns
-            assert (cells(chart) == np.float32(1e20)).sum() == 1
-
-
-def test_columns_are_computed_from_blocks_of_the_steps_that_are_seen():
-    asked = []
-
-    class Watched(GradientHistory):
-        def select(self, rows):
-            asked.append(rows.stop - rows.start)
-            return super().select(rows)
-
-    history = Watched(None)
-    history.append(history_of(np.ones((3000, 1000)))._joined())
+def test_only_what_is_seen_is_computed_and_lines_in_blocks():
+    history = Watched(history_of(np.ones((3000, 1000))))
     plot(history, "lines", layers=["layer_3"], steps=(1000, 2500))
-    assert max(asked) <= 500  # times 1,000 variables
-    assert sum(asked) == 1502
-
-
-def test_a_profile_is_computed_from_the_steps_it_shows():
-    asked = []
-
-    class Watched(GradientHistory):
-        def select(self, rows):
-            asked.append(len(rows))
-            return super().select(rows)
-
-    history = Watched(None)
-    history.append(history_of(np.ones((3000, 10)))._joined())
+    assert max(history.asked) <= 500  # times 1,000 variables
+    assert sum(history.asked) == 1502
+    history = Watched(history_of(np.ones((3000, 10))))
     plot(history, "depth", at=[7, 8])
     # The axis is that of a hundred steps; the slopes are judged with the windows of their steps.
-    assert asked == [102, 9]
+    assert history.asked == [102, 9]
 
 
 def test_only_the_layers_that_are_named_are_shown_in_the_models_order(history):
@@ -386,11 +361,6 @@ def test_what_is_said_of_a_layer_has_its_type_and_weights():
     }
 
 
-def test_what_is_said_of_the_ends_of_the_scale_are_its_limits(history):
-    args = formatters(plot(history, limits=(1e-3, 2)))["value"].args
-    assert (args["low"], args["high"]) == (1e-3, 2)
-
-
 def test_the_number_of_models_does_not_grow_with_the_layers():
     few, many = (len(plot(history_of(np.ones((2, count)))).references()) for count in (10, 500))
     assert few == many
@@ -433,12 +403,6 @@ def distance(some, others):
     return np.linalg.norm(some[:, None] - others[None], axis=-1)
 
 
-def test_a_loss_that_is_not_known_is_left_out():
-    assert (
-        len(list(plot(history_of(np.ones((3, 2))), "lines").select({"type": plotting.figure}))) == 1
-    )
-
-
 def test_a_record_alone_between_broken_ones_is_a_dot():
     norms = np.array([[1.0], [np.nan], [2.0], [3.0]])
     layout = plot(history_of(norms, nonfinite=np.isnan(norms)), "lines")
@@ -464,21 +428,15 @@ def test_smoothed_lines_have_what_was_recorded_behind_them(history):
         plot(history, "lines", smoothing=1)
 
 
-def test_findings_are_marked_on_the_map(history):
-    finding = Finding("vanishing", "layer_2", 35, "It vanishes.")
-    history.findings = [finding]
-    source = source_with(plot(history), "message")
-    assert (source["step"], source["layer"], source["message"]) == ([35], [2], ["It vanishes."])
-
-
 def test_findings_are_marked_where_their_layer_is_shown():
     layers = ["a/kernel", "a/bias", "m/b", "c"]
     kinds = ("c", "a", "m/b", "", "gone")  # "a" stands for its variables
-    findings = [Finding(kind, kind, 0, "") for kind in kinds]
+    findings = [Finding(kind, kind, 35, "It is <b>.") for kind in kinds]
     history = history_of(np.ones((3, 4)), layers)
     history.findings = findings
     source = data(plot(history), "findings")
     assert (source["kind"], source["layer"]) == (["c", "a", "m/b", "", "gone"], [3, 0, 2, 0, 0])
+    assert (source["step"], source["message"]) == ([35] * 5, ["It is <b>."] * 5)
     chart = plot(history, layers=["a/bias", "c"])
     source = data(chart, "findings")
     assert (source["kind"], source["layer"]) == (["c", "a", "", "gone"], [1, 0, 0, 0])
@@ -557,6 +515,8 @@ def test_lines_share_their_steps(history):
     figures = list(plot(history, "lines").select({"type": plotting.figure}))
     assert len(figures) == 3
     assert len({chart.x_range.id for chart in figures}) == 1
+    without_totals = plot(history_of(np.ones((3, 2))), "lines")
+    assert len(list(without_totals.select({"type": plotting.figure}))) == 1
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -583,7 +543,7 @@ def test_a_plot_is_as_wide_as_the_page_or_as_it_is_told(history, kind):
         assert serialised(chart)
 
 
-@pytest.mark.parametrize("width", [0, -1, 700.0, True, "700"])
+@pytest.mark.parametrize("width", [0, 700.0, True])
 def test_a_width_is_a_number_of_pixels(history, width):
     message = f"`width` must be a positive integer, or None .* Received: width={width!r}[.]"
     with pytest.raises(ValueError, match=message):
@@ -621,21 +581,11 @@ def test_hostile_names_are_text(kind):
         assert "{safe}" not in str(tool.tooltips)  # of which Bokeh would make markup
 
 
-def test_long_names_are_shortened_in_the_middle():
+def test_a_name_is_one_short_line_of_its_own():
     assert display_name("x" * 100 + "end", 11) == "xxxxx…xxend"
-    assert len(display_name("x" * 10_000)) == 48
     assert display_name("plain/name_1") == "plain/name_1"
-
-
-def test_names_that_look_the_same_are_numbered():
-    assert display_names(["a" * 99, "b", "a" * 98]) == [
-        f"{display_name('a' * 99)} (1)",
-        "b",
-        f"{display_name('a' * 98)} (3)",
-    ]
-
-
-def test_characters_without_a_look_are_written_out():
+    shown = display_name("a" * 99)
+    assert display_names(["a" * 99, "b", "a" * 98]) == [f"{shown} (1)", "b", f"{shown} (3)"]
     assert display_name("a\nb\u202e\x00") == "a\\nb\\u202e\\x00"
     assert display_name("شبكة") == "\u2068شبكة\u2069"
     assert as_html("<a & 'b'>") == "&lt;a &amp; &#x27;b&#x27;&gt;"

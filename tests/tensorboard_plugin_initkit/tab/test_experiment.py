@@ -25,31 +25,22 @@ from tensorboard.util.grpc_util import ChannelCredsType
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record import layout
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
+from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
 from tests.tensorboard_plugin_initkit.support import random_logs
 from tests.tensorboard_plugin_initkit.support.application import python_provider
 from tests.tensorboard_plugin_initkit.support.random_logs import layout_of, write
 from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
-
-HOSTILE = [
-    "plain/dense",
-    "<script>alert(1)</script>",
-    "line\nbreak\ttab\x00",
-    "\"quotes\" 'others' \\",
-    "مرحبا",
-    "x" * 10_000,
-]
 
 
 def chunk_of(layout: Layout, steps: Any, seed: int = 0, statistics: Any = RECORDED) -> Chunk:
@@ -78,22 +69,11 @@ def long_steps(log_dir: Path) -> None:
     write(log_dir, chunk_of(SMALL, [3, 2**24 - 1, 2**24 + 1, 2**40 + 1]))
 
 
-def resumed(log_dir: Path) -> None:
-    """In the middle of a chunk, with chunks of another size."""
-    write(log_dir, *chunks_of(SMALL, 0, 100, 20))
-    write(log_dir, *chunks_of(SMALL, 50, 90, 3, seed=1000))
-
-
 def resumed_twice(log_dir: Path) -> None:
     """The second time further back, and not as far as before."""
     write(log_dir, *chunks_of(SMALL, 0, 100, 30))
     write(log_dir, *chunks_of(LARGE, 70, 200, 30, seed=1000))
     write(log_dir, *chunks_of(SMALL, 40, 60, 4, seed=2000))
-
-
-def begun_anew(log_dir: Path) -> None:
-    write(log_dir, *chunks_of(LARGE, 0, 100, 20))
-    write(log_dir, *chunks_of(SMALL, 0, 30, 7, seed=1000))
 
 
 def grown(log_dir: Path) -> None:
@@ -125,41 +105,14 @@ def truncated(log_dir: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-LOGS = {
-    f.__name__: f
-    for f in (
-        plain,
-        hostile,
-        long_steps,
-        resumed,
-        resumed_twice,
-        begun_anew,
-        grown,
-        later_statistics,
-        truncated,
-    )
-}
-
-
-def another_version(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(layout, "SCHEMA_VERSION", 99)
-        patch.setattr(log, "SCHEMA_VERSION", 99)
-        plain(log_dir)
-
-
-def no_record(log_dir: Path) -> None:
-    LogWriter(log_dir).write_findings(to_json([]), 0)
-
-
-def written(log_dir: Path, *events: bytes) -> None:
-    EventFileWriter(log_dir / log.RUN).write(list(events))
-
-
 def table_event(tag: str, array: np.ndarray) -> bytes:
     return log._event(tag, make_tensor_proto(array.astype("<f4")), 0, 1.0)
 
 
+LOGS = {
+    make.__name__: make
+    for make in (plain, hostile, long_steps, resumed_twice, grown, later_statistics, truncated)
+}
 TABLE = np.array([[0.0, 1, 1, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
 DAMAGED: dict[str, tuple[list[bytes | str], str]] = {
     "layout_text": ([log._text_event(log.LAYOUT_TAG, "{", 0, 1.0)], "Expecting"),
@@ -191,10 +144,12 @@ def damaged(root: Path) -> None:
             log._text_event(log.LAYOUT_TAG, event, 0, 1.0) if isinstance(event, str) else event
             for event in events
         ]
-        written(root / name, *first, table_event(log.TOTALS_TAG, TABLE))
+        written = [*first, table_event(log.TOTALS_TAG, TABLE)]
+        EventFileWriter(root / name / log.RUN).write(written)
     for name, (table, _) in TABLES.items():
         layout = log._text_event(log.LAYOUT_TAG, SMALL.to_json(), 0, 1.0)
-        written(root / name, layout, table_event(log.TOTALS_TAG, table))
+        written = [layout, table_event(log.TOTALS_TAG, table)]
+        EventFileWriter(root / name / log.RUN).write(written)
     (root / "empty_file" / log.RUN).mkdir(parents=True)
     (root / "empty_file" / log.RUN / "events.out.tfevents.1.x").touch()
     (root / "garbage" / log.RUN).mkdir(parents=True)
@@ -206,9 +161,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("logs")
     for name, make in LOGS.items():
         make(root / name)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        another_version(root / "another_version", monkeypatch)
-    no_record(root / "no_record")
     damaged(root)
     return root
 
@@ -245,7 +197,7 @@ def experiment(request: pytest.FixtureRequest, root: Path) -> Iterator[Experimen
         experiment = Experiment(provider)
 
         def loaded() -> None:
-            assert len(experiment.runs()) >= len(LOGS) + len(DAMAGED) + len(TABLES) + 2
+            assert len(experiment.runs()) >= len(LOGS) + len(DAMAGED) + len(TABLES)
 
         eventually(loaded, also=LogError)
         yield experiment
@@ -280,34 +232,12 @@ def test_a_log_is_read_as_it_was_written(experiment: Experiment, root: Path, nam
     eventually(same, also=LogError)
 
 
-def test_runs_are_called_by_their_directories(experiment: Experiment) -> None:
-    by_name = {run.name: run for run in experiment.runs()}
-    assert by_name["plain/gradients"].title == "plain"
-    assert by_name["plain/gradients"] == run_of(experiment, "plain")
-    assert experiment.run("plain") is None
-    assert experiment.runs_of_all_plugins() >= len(by_name)
-
-
 def test_a_log_in_the_log_directory_itself_has_a_title(tmp_path: Path) -> None:
     plain(tmp_path)
     (run,) = Experiment(python_provider(tmp_path)).runs()
     assert (run.name, run.title) == ("gradients", "gradients")
     (run,) = Experiment(python_provider(tmp_path / "gradients")).runs()
     assert (run.name, run.title) == (".", "gradients")
-
-
-def test_a_log_of_another_version_is_refused_with_the_reason(experiment: Experiment) -> None:
-    expected = (
-        r"The log 'another_version' cannot be read: The log must have schema version "
-        rf"{layout.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that"
-    )
-    with pytest.raises(LogError, match=expected):
-        eventually_loaded(experiment, "another_version")
-
-
-def test_a_log_without_a_record_says_so(experiment: Experiment) -> None:
-    with pytest.raises(EmptyLogError, match="The log 'no_record' holds no recorded step yet"):
-        experiment.history(run_of(experiment, "no_record"))
 
 
 def eventually_loaded(experiment: Experiment, name: str) -> GradientHistory:
@@ -481,6 +411,7 @@ def test_a_sampled_log_says_so(tmp_path: Path) -> None:
     assert 0 < len(history) <= 35
     rows = np.searchsorted(expected.steps, history.steps)
     np.testing.assert_array_equal(history["norm"], expected["norm"][rows])
+    assert Experiment(python_provider(tmp_path), samples=30).notes(run) == []
 
 
 def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None:
@@ -502,13 +433,6 @@ def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None
     writer.end()
     assert notes() == []
     assert read_log(tmp_path).steps.tolist() == [*range(7)]
-
-
-def test_a_log_that_is_smaller_than_the_sample_says_nothing(tmp_path: Path) -> None:
-    plain(tmp_path)
-    for samples in (0, 30):
-        experiment = Experiment(python_provider(tmp_path), samples)
-        assert experiment.notes(experiment.runs()[0]) == []
 
 
 class FailingError(Exception):
@@ -555,20 +479,6 @@ def test_a_data_server_that_fails_is_said(watched: Watched) -> None:
     watched.list_tensors = fail  # type: ignore[method-assign]
     with pytest.raises(LogError, match=r"^TensorBoard cannot list its runs: NotFoundError: Not"):
         Experiment(watched).runs()
-
-
-def test_findings_are_those_of_all_texts_once_in_order(tmp_path: Path) -> None:
-    late, early = (Finding("zero", "a", step, "It is.", {"x": step / 2}) for step in (20, 10))
-    writer = LogWriter(tmp_path)
-    writer.write(chunk_of(SMALL, range(5)))
-    writer.write_findings(to_json([late]), 20)
-    writer.write_findings(to_json([late, early]), 21)
-    experiment = Experiment(python_provider(tmp_path))
-    assert experiment.findings(experiment.runs()[0]) == [early, late]
-    writer.write_findings('{"version": 7}', 22)
-    experiment = Experiment(python_provider(tmp_path))
-    with pytest.raises(LogError, match=r"^The log 'gradients' cannot be read: The findings must"):
-        experiment.findings(experiment.runs()[0])
 
 
 def test_a_cache_drops_what_was_not_used_for_longest() -> None:

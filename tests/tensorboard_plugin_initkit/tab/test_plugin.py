@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -15,7 +16,6 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def make_logs(root: Path) -> None:
     writer = LogWriter(root / "first")
     writer.write(chunk_of(layout, range(0, 100, 2)))
     writer.write(chunk_of(layout, range(100, 160, 2)))
-    writer.write_findings(to_json(FINDINGS), 100)
+    writer.write_findings(to_json(FINDINGS[:1]), 30)
+    writer.write_findings(to_json(FINDINGS), 100)  # all that are known, each time
     writer.end()
     write(root / "second", chunk_of(layout_of(*LAYERS[1:]), range(50, 200)))
     write(
@@ -153,25 +154,16 @@ def test_runs_are_listed(client: Client) -> None:
     assert get(client, "/runs") == answer
 
 
-def test_an_empty_log_directory_says_why_there_is_nothing(tmp_path: Path) -> None:
+def test_a_directory_without_our_logs_says_why_there_is_nothing(tmp_path: Path) -> None:
+    why = "No run in this log directory has records of a GradientMonitor: "
     answer = get(application(tmp_path), "/runs")
-    assert answer["runs"] == []
-    assert answer["why"] == (
-        "No run in this log directory has records of a GradientMonitor: it holds no run at all."
-    )
-
-
-def test_a_log_of_other_plugins_says_why_there_is_nothing(tmp_path: Path) -> None:
+    assert (answer["runs"], answer["why"]) == ([], f"{why}it holds no run at all.")
     scalar = Summary(value=[Summary.Value(tag="loss", simple_value=1.0)])
     event = Event(step=1, wall_time=1.0, summary=scalar).SerializeToString()
     for name in ("train", "validation"):
         EventFileWriter(tmp_path / name).write([event])
     answer = get(application(tmp_path), "/runs")
-    assert answer["runs"] == []
-    assert answer["why"] == (
-        "No run in this log directory has records of a GradientMonitor: "
-        "2 runs of other plugins were found."
-    )
+    assert (answer["runs"], answer["why"]) == ([], f"{why}2 runs of other plugins were found.")
 
 
 def test_a_run_is_described(client: Client, root: Path) -> None:
@@ -188,34 +180,10 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
     assert answer["optimizers"] == [""]
     assert [item["name"] for item in answer["statistics"]] == list(SCALES)
     assert answer["statistics"][1] == {"name": "rms", **SCALES["rms"]._asdict()}
-    assert answer["findings"] == [
-        {
-            "kind": "zero",
-            "layer": "",
-            "step": 10,
-            "message": "All <b>zero</b>.",
-            "evidence": {},
-            "severity": "warning",
-            "fix": "",
-        },
-        {
-            "kind": "vanishing",
-            "layer": LAYERS[0],
-            "step": 30,
-            "message": "Far less.",
-            "evidence": {"ratio": "1.235e-09", "at": "inf"},
-            "severity": "warning",
-            "fix": "Draw wider.",
-        },
-    ]
+    vanishing, zero = map(dataclasses.asdict, FINDINGS)
+    vanishing["evidence"] = {"ratio": "1.235e-09", "at": "inf"}
+    assert answer["findings"] == [zero, vanishing]
     assert answer["notes"] == []
-
-
-def test_only_what_was_recorded_is_offered(client: Client) -> None:
-    answer = get(client, "/run", run="norm_only/gradients")
-    names = [item["name"] for item in answer["statistics"]]
-    assert names == ["signal", "rms", "norm", "nonfinite"]
-    assert answer["layers"] == [{"path": "a", "type": "Dense"}, {"path": "b", "type": "Dense"}]
 
 
 def test_names_of_any_kind_arrive_as_they_are(client: Client) -> None:
@@ -235,16 +203,6 @@ def test_findings_that_cannot_be_read_are_a_note(client: Client) -> None:
 # Charts
 
 
-@pytest.mark.parametrize("statistic", ["signal", "update_ratio", "zeros"])
-def test_a_map_shows_the_numbers_of_the_log(client: Client, root: Path, statistic: str) -> None:
-    answer = chart(client, "map", "first", statistic=statistic)
-    history = read_log(root / "first")
-    values = payloads._values(history, statistic)
-    (image,) = sources(answer)["data-cells"]["image"]
-    np.testing.assert_array_equal(image, values.T.astype(np.float32))
-    assert answer["notes"] == []
-
-
 def test_the_values_of_a_range_are_those_of_its_steps(client: Client, root: Path) -> None:
     answer = chart(client, "map", "first", first=20, last=30, statistic="norm")
     data = sources(answer)
@@ -257,14 +215,11 @@ def test_the_values_of_a_range_are_those_of_its_steps(client: Client, root: Path
     np.testing.assert_array_equal(image, history["norm"][rows].T.astype(np.float32))
 
 
-@pytest.mark.parametrize(("how", "combined"), [("max", np.max), ("min", np.min), ("mean", np.mean)])
-def test_a_column_of_several_records_is_what_was_asked_for(
-    client: Client, root: Path, how: str, combined: Callable[..., Any]
-) -> None:
-    answer = chart(client, "map", "first", how=how, columns=8, statistic="norm")
+def test_a_column_of_several_records_is_what_was_asked_for(client: Client, root: Path) -> None:
+    answer = chart(client, "map", "first", how="min", columns=8, statistic="norm")
     (image,) = sources(answer)["data-cells"]["image"]
     blocks = read_log(root / "first")["norm"].reshape(8, 10, 4)
-    np.testing.assert_allclose(image.T, combined(blocks, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(image.T, blocks.min(axis=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -304,23 +259,14 @@ def test_a_zoom_changes_data_and_not_the_structure(client: Client) -> None:
 
 
 def test_what_changes_the_structure_changes_the_key(client: Client) -> None:
-    maps: list[dict[str, Any]] = [
-        {},
-        {"statistic": "norm"},
-        {"how": "min"},
-        {"theme": "dark"},
-        {"low": 1e-3},
+    asked = [("map", word) for word in ("", "statistic=norm", "how=min", "theme=dark", "low=1e-3")]
+    asked += [("map", "filter=conv2d"), ("depth", ""), ("depth", "step=0")]
+    asked += [("lines", word) for word in ("", "smoothing=0.5", *(f"layer={x}" for x in LAYERS))]
+    keys = [
+        chart(client, view, "first", **dict(urllib.parse.parse_qsl(words)))["key"]
+        for view, words in asked
     ]
-    lines: list[dict[str, Any]] = [
-        {},
-        {"layer": LAYERS[:1]},
-        {"layer": LAYERS[1:2]},
-        {"smoothing": 0.5},
-    ]
-    keys = [chart(client, "map", "first", **o)["key"] for o in (*maps, {"filter": "conv2d"})]
-    keys += [chart(client, "lines", "first", **o)["key"] for o in lines]
-    keys += [chart(client, "depth", "first", **o)["key"] for o in ({}, {"step": 0})]
-    keys += [chart(client, "map", "second")["key"]]
+    keys.append(chart(client, "map", "second")["key"])
     assert len(set(keys)) == len(keys)
 
 
@@ -362,7 +308,10 @@ def test_a_layer_that_is_gone_is_a_note(client: Client) -> None:
     assert answer["notes"] == ["The run has no such layer: a, b, c and 2 more."]
 
 
-def test_a_statistic_that_was_not_recorded_is_a_note(client: Client) -> None:
+def test_only_what_was_recorded_is_offered(client: Client) -> None:
+    answer = get(client, "/run", run="norm_only/gradients")
+    names = [item["name"] for item in answer["statistics"]]
+    assert names == ["signal", "rms", "norm", "nonfinite"]
     answer = chart(client, "map", "norm_only", statistic="cosine")
     assert answer["notes"] == ["'cosine with the gradient before' was not recorded in 'norm_only'."]
 
@@ -412,14 +361,11 @@ GARBAGE = [
     ("/run", "`run` must be given. Received: no such parameter."),
     ("/run?run=a&run=b", "`run` must be given once. Received: 2 values."),
     ("/run?run=a&x=1", "A parameter must be one of `run`. Received: 'x'."),
-    ("/csv?run=first/gradients&first=9&last=3", "`first` must not be larger than `last`. "
-     "Received: first=9, last=3."),
     ("/csv?run=first/gradients&how=max", "A parameter must be one of `run`, `statistic`, "
      "`first`, `last`, `filter`. Received: 'how'."),
     ("/chart", "`view` must be given once. Received: 0 values."),
     ("/chart?view=pie", '`view` must be one of "map", "difference", "depth", "lines". '
      "Received: view='pie'."),
-    ("/chart?view=map", "`run` must be given. Received: no such parameter."),
     (f"/chart?{CHART}&run=b", "`run` must be given 1 times for the view 'map'. Received: 2 runs."),
     ("/chart?view=difference&run=b", "`run` must be given 2 times for the view 'difference'. "
      "Received: 1 runs."),
@@ -427,39 +373,25 @@ GARBAGE = [
      "'depth'. Received: 101 runs."),
     (f"/chart?{CHART}&columns=0", "`columns` must be an integer from 1 to 4000. "
      "Received: columns='0'."),
-    (f"/chart?{CHART}&columns=4001", "`columns` must be an integer from 1 to 4000. "
-     "Received: columns='4001'."),
     (f"/chart?{CHART}&columns=1e3", "`columns` must be an integer from 1 to 4000. "
      "Received: columns='1e3'."),
     (f"/chart?{CHART}&columns={'9' * 5000}", "`columns` must be an integer from 1 to 4000. "
      f"Received: columns='{'9' * 79}…'."),
-    (f"/chart?{CHART}&first=-1", "`first` must be an integer from 0 to 281474976710656. "
-     "Received: first='-1'."),
     (f"/chart?{CHART}&last=%D9%A3", "`last` must be an integer from 0 to 281474976710656. "
      "Received: last='٣'."),
     (f"/chart?{CHART}&first=7&last=6", "`first` must not be larger than `last`. "
      "Received: first=7, last=6."),
-    (f"/chart?{CHART}&step=x", "`step` must be an integer from 0 to 281474976710656. "
-     "Received: step='x'."),
     (f"/chart?{CHART}{'&step=1' * 21}", "`step` must be given at most 20 times. Received: 21."),
-    (f"/chart?{CHART}&low=nan", "`low` must be a finite number. Received: low='nan'."),
     (f"/chart?{CHART}&high=inf", "`high` must be a finite number. Received: high='inf'."),
     (f"/chart?{CHART}&high=x", "`high` must be a finite number. Received: high='x'."),
-    (f"/chart?{CHART}&low=2&high=1", "`low` must be less than `high`, and positive for a "
-     "statistic on a logarithmic scale. Received: low=2.0, high=1.0 of 'signal'."),
     (f"/chart?{CHART}&low=0", "`low` must be less than `high`, and positive for a statistic on "
      "a logarithmic scale. Received: low=0.0, high=10.0 of 'signal'."),
     (f"/chart?{CHART}&high=1e-10", "`low` must be less than `high`, and positive for a statistic "
      "on a logarithmic scale. Received: low=1e-09, high=1e-10 of 'signal'."),
     (f"/chart?{CHART}&smoothing=1", "`smoothing` must be at least 0 and less than 1. "
      "Received: smoothing='1'."),
-    (f"/chart?{CHART}&smoothing=-.1", "`smoothing` must be at least 0 and less than 1. "
-     "Received: smoothing='-.1'."),
-    (f"/chart?{CHART}&theme=blue", '`theme` must be one of "light", "dark". '
-     "Received: theme='blue'."),
     (f"/chart?{CHART}&how=<b>", '`how` must be one of "max", "min", "mean". '
      "Received: how='<b>'."),
-    (f"/chart?{CHART}&how=max&how=min", "`how` must be given once. Received: 2 values."),
     (f"/chart?{CHART}&filter={'x' * 1001}", "`filter` must be at most 1000 characters long. "
      "Received: 1001."),
     (f"/chart?{CHART}&statistic=loss", "`statistic` must be one of "
@@ -475,7 +407,7 @@ def test_a_wrong_parameter_is_explained(client: Client, url: str, sentence: str)
     assert error(client, url) == (400, sentence)
 
 
-@pytest.mark.parametrize("name", ["gone", "first", "", "../../etc/passwd", "/etc/passwd", "."])
+@pytest.mark.parametrize("name", ["first", "", "../../etc/passwd"])
 def test_a_run_that_is_not_there_is_not_found(client: Client, name: str) -> None:
     expected = 404, f"TensorBoard has no such run any more: {name!r}."
     for route in ("/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&"):
@@ -548,17 +480,16 @@ def table(client: Client, **query: Any) -> list[list[str]]:
     return list(csv.reader(io.StringIO(response.text, newline="")))
 
 
-@pytest.mark.parametrize("statistic", ["rms", "signal", "cosine"])
 def test_a_table_has_the_exact_numbers(
-    client: Client, root: Path, statistic: str, monkeypatch: pytest.MonkeyPatch
+    client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(payloads, "_BLOCK", 50)  # of which there are several
-    head, *rows = table(client, run="first/gradients", statistic=statistic)
+    head, *rows = table(client, run="first/gradients", statistic="cosine")
     history = read_log(root / "first")
     assert head == ["step", *LAYERS]
     assert [int(row[0]) for row in rows] == history.steps.tolist()
     values = np.array([[float(text) for text in row[1:]] for row in rows])
-    np.testing.assert_array_equal(values, payloads._values(history, statistic))
+    np.testing.assert_array_equal(values, history["cosine"])
 
 
 def test_a_table_is_of_the_range_and_the_layers_that_are_seen(client: Client) -> None:
@@ -594,12 +525,6 @@ def test_a_table_that_is_too_large_says_what_to_do(
     assert len(table(client, run="first/gradients")) == 81
 
 
-def test_a_table_of_unknown_layers_is_an_error(client: Client) -> None:
-    code, sentence = error(client, "/csv?run=first/gradients&filter=nothing")
-    assert code == 400
-    assert sentence.endswith("Received: filter='nothing', which no layer has.")
-
-
 # Files of the page
 
 
@@ -628,16 +553,8 @@ def test_bokehs_own_files_are_served_and_kept_by_the_browser(client: Client, nam
 
 
 def test_no_other_file_is_served(client: Client) -> None:
-    names = [
-        "",
-        "other.js",
-        "../plugin.py",
-        "..%2fplugin.py",
-        "%2e%2e/plugin.py",
-        "....//plugin.py",
-    ]
-    names += ["static/../../plugin.py", "index.js/../../plugin.py", "/etc/passwd"]
-    names += ["%2fetc%2fpasswd", "C:\\x", "index.js%00", "bokeh.js", "bokeh.min.js.map", "INDEX.JS"]
+    names = ["", "../plugin.py", "..%2fplugin.py", "%2e%2e/plugin.py", "index.js/../../plugin.py"]
+    names += ["/etc/passwd", "%2fetc%2fpasswd", "index.js%00", "bokeh.min.js.map", "INDEX.JS"]
     for name in names:
         response = client.get(f"{BASE}/static/{name}")
         assert response.status_code == 404, name
@@ -666,11 +583,9 @@ def test_the_tab_has_a_name_and_a_page(client: Client) -> None:
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ({}, {"initkit": 0}),
         ({"scalars": 5}, {"scalars": 5, "initkit": 0}),
         ({"initkit": 7}, {"initkit": 7}),
         (None, None),  # of another TensorBoard
-        ("x", "x"),
     ],
 )
 def test_all_records_are_kept_unless_the_user_has_said_how_many(given: Any, kept: Any) -> None:
