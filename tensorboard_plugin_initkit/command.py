@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report.add_argument("logdir", metavar="LOGDIR", help="directory that GradientMonitor logs to")
     report.add_argument("-o", "--output", default="report.html", help="file to write")
-    report.add_argument("--statistic", default="rms", help="what maps and lines show")
+    report.add_argument("--statistic", default="signal", help="what maps and lines show")
     report.add_argument("--title", default="Gradient flow", help="heading of the report")
     report.add_argument("--theme", choices=("light", "dark"), default="light")
     try:

@@ -56,15 +56,7 @@ def room_for(rows: int, height: int) -> float:
 def draw_bands(
     figure: Any, marks: npt.NDArray[np.uint8], columns: Any, cells: Any, height: int
 ) -> list[Mark]:
-    """Draw the strip; return its entries of the legend.
-
-    Args:
-        figure: The map.
-        marks: From `judge_columns`.
-        columns: The source with the first and last step of each column.
-        cells: The source of the cells, in the same columns.
-        height: Of the axis, in pixels.
-    """
+    """Draw the strip; return its legend entries. `height` is that of the axis, in pixels."""
     place = {name: cells.data[name] for name in ("x", "dw")}
     source = ColumnDataSource({"marks": [marks[None]]} | place, name="data-bands")
     part = _HEIGHT / height

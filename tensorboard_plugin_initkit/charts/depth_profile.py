@@ -101,7 +101,8 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
         ValueError: If no history has such a layer, or an option is not as described.
     """
     shown, scale = _drop_empty(histories), scale_of(view.statistic)
-    steps = [int(step) for step in view.at] or [_last(shown)]
+    last = max((int(history.steps[-1]) for history in shown.values()), default=0)
+    steps = [int(step) for step in view.at] or [last]
     # The axis is that of the player.
     frames = [*_some_steps(shown, _FRAMES), *steps]
     records = _records(shown, view, frames, steps)
@@ -210,10 +211,6 @@ def _row(recorded: npt.NDArray[Any], step: int) -> int:
     return max(0, int(np.searchsorted(recorded, step, "right")) - 1)
 
 
-def _last(by_name: Mapping[str, GradientHistory]) -> int:
-    return max((int(history.steps[-1]) for history in by_name.values()), default=0)
-
-
 def _some_steps(by_name: Mapping[str, GradientHistory], most: int) -> list[int]:
     """Choose at most so many recorded steps: the first, the last, and evenly between."""
     if not by_name:
@@ -241,6 +238,7 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
     there = np.isfinite(values) & ((values > 0) | (not scale.log))
     zero = (values == 0) & scale.log
     slopes = record.slopes.get(at, [])
+    known = [slope for slope in slopes if not np.isnan(slope.factor)]
 
     def dots(mask: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, list[Any]]:
         return {"depth": np.flatnonzero(mask).tolist(), "value": y[mask].tolist()}
@@ -255,7 +253,11 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
         at,
         dots(there, values),
         dots(zero, at_bottom),
-        _lines(slopes),
+        # A line for each known slope, from its first layer to its last.
+        {
+            "depth": [[float(layer) for layer in slope.layers] for slope in known],
+            "value": [np.clip(slope.ends, 5e-324, 1e308).tolist() for slope in known],
+        },
         f"{record.name}, {label}" if record.name else label,
     )
 
@@ -271,15 +273,6 @@ def _source(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
     return ColumnDataSource(dots | more)
 
 
-def _lines(slopes: Sequence[Slope]) -> dict[str, list[list[float]]]:
-    """Return a line for each known slope, from its first layer to its last."""
-    there = [slope for slope in slopes if not np.isnan(slope.factor)]
-    return {
-        "depth": [[float(layer) for layer in slope.layers] for slope in there],
-        "value": [np.clip(slope.ends, 5e-324, 1e308).tolist() for slope in there],
-    }
-
-
 def _draw(
     curves: Sequence[_Curve],
     records: Sequence[_Record],
@@ -290,6 +283,7 @@ def _draw(
     """Draw the figure; return it, and its parts by what changes with the step."""
     theme, limits = theme_of(theme_name), _limits(records, scale)
     deepest = max((len(record.layers) for record in records), default=1)
+    many = deepest > 100  # of which the dots are fainter
     figure = new_figure(
         theme,
         title=title,
@@ -308,7 +302,16 @@ def _draw(
         record = records[i % len(records)]
         points, zeros = (_source(part, record, curve.step) for part in (curve.points, curve.zeros))
         fit = ColumnDataSource(curve.fit)
-        marker = _marker(i, colour, many=deepest > 100)
+        marker = Scatter(
+            x="depth",
+            y="value",
+            size=4 if many else 8,
+            fill_alpha=0.5 if many else 1,
+            line_alpha=0.5 if many else 1,
+            fill_color=colour,
+            line_color=colour,
+            marker=_MARKERS[(i + i // 7) % 7],
+        )
         own = colour if len(curves) > 1 else theme.text
         dashes = MultiLine(
             xs="depth", ys="value", line_dash="dashed", line_color=own, line_width=1.5
@@ -333,18 +336,3 @@ def _draw(
     figure.add_tools(hover(dots, fields))
     figure.add_tools(hover(at_bottom, [*fields[:-1], ("value", "exactly zero")]))
     return figure, drawn
-
-
-def _marker(number: int, colour: str, many: bool) -> Any:
-    """Return the glyph of a curve's dots: fainter if there are many."""
-    alpha = 0.5 if many else 1
-    return Scatter(
-        x="depth",
-        y="value",
-        size=4 if many else 8,
-        fill_alpha=alpha,
-        line_alpha=alpha,
-        fill_color=colour,
-        line_color=colour,
-        marker=_MARKERS[(number + number // 7) % 7],
-    )

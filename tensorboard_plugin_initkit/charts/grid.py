@@ -39,35 +39,25 @@ _OK, _ZERO, _NONFINITE, _MISSING = range(4)
 MOST_ROWS = 760
 # Pixels between lines that part groups.
 _APART = 24
-_CELL = """
-const {flat_index, i, j} = special_vars.image_index
-"""
-_LAYER = (
-    _CELL
-    + """
+_LAYER = """
+const {j} = special_vars.image_index
 const {name, type} = layers.data
 const [first, last] = [rows.data.first[j], rows.data.last[j]]
 if (first == last) return type[first] ? `${name[first]}, ${type[first]}` : name[first]
 return `${name[first]} to ${name[last]}, ${last - first + 1} layers`
 """
-)
-_WEIGHTS = (
-    _CELL
-    + """
+_WEIGHTS = """
+const {j} = special_vars.image_index
 const [first, last] = [rows.data.first[j], rows.data.last[j]]
 return first == last ? layers.data.weights[first] : "of each, if fewer layers are shown"
 """
-)
-_STEPS = (
-    _CELL
-    + """
+_STEPS = """
+const {i} = special_vars.image_index
 const {first, last, records} = columns.data
 return first[i] == last[i] ? `${first[i]}` : `${first[i]} to ${last[i]}, ${records[i]} records`
 """
-)
-_VALUE = (
-    _CELL
-    + """
+_VALUE = """
+const {flat_index} = special_vars.image_index
 const number = cells.data.image[0][flat_index]
 const mark = cells.data.marks[0][flat_index]
 const size = Math.abs(number)
@@ -79,7 +69,6 @@ if (mark == 2) return `not finite${besides}`
 if (mark == 3) return missing
 return number < low ? `${text}, below the scale` : number > high ? `${text}, above the scale` : text
 """
-)
 
 
 class Grid(NamedTuple):
@@ -134,15 +123,7 @@ def draw_grid(
     theme: Theme,
     bands: npt.NDArray[np.uint8] | None = None,
 ) -> Any:
-    """Draw the figure of a map.
-
-    Args:
-        grid: Its cells.
-        look: Its colours and texts.
-        history: Knows the types and weights of the layers.
-        theme: Colours around it.
-        bands: From `judge_columns`, for a strip along the upper edge.
-    """
+    """Draw the figure of a map; `bands`, from `judge_columns`, are a strip on its upper edge."""
     count, height = len(grid.layers), _height(len(grid.layers))
     room = 0 if bands is None else room_for(count, height)
     figure = new_figure(

@@ -113,7 +113,7 @@ def _line(
     colour: str,
     smoothing: float,
 ) -> Any:
-    """A line; with smoothing on its axis, the line itself stays behind it."""
+    """Draw a line; with smoothing, the original one stays faintly behind it."""
     log = isinstance(figure.y_scale, LogScale)
     shown = smooth(values, smoothing, log) if smoothing else values
     there = np.pad(np.isfinite(shown), 1)
@@ -145,11 +145,7 @@ def _add_legend(figure: Any, items: list[Any], theme: Theme) -> None:
 
 
 def _mark_nonfinite(figure: Any, steps: Any, broken: Any) -> Any:
-    """Crosses along the lower edge: such a gradient has no place on the axis.
-
-    Returns:
-        The entry of the legend.
-    """
+    """Draw crosses on the lower edge, not having a place on the axis; return the legend's entry."""
     data = {"step": steps[broken], "y": np.full(int(broken.sum()), 3)}
     source = ColumnDataSource(data, name="data-nonfinite")
     figure.extra_y_ranges = {"edge": Range1d(0, 100)}
@@ -170,7 +166,7 @@ def _total(
     smoothing: float,
     theme_name: ThemeName,
 ) -> Any:
-    """A number of each optimizer over steps."""
+    """Draw a number of each optimizer over steps."""
     own = bins.records > 0
     values, known = bins.values[own], np.isfinite(history[name])
     positive = bool((history[name][known] > 0).all())

@@ -72,7 +72,7 @@ def write_report(
     histories: Mapping[str, GradientHistory],
     path: str | os.PathLike[str],
     *,
-    statistic: str = "rms",
+    statistic: str = "signal",
     title: str = "Gradient flow",
     notes: Sequence[str] = (),
     theme: ThemeName = "light",
@@ -96,11 +96,7 @@ def write_report(
 
 
 class _Charts:
-    """The charts of a report: each is drawn, and put in its place when the page is done.
-
-    Args:
-        theme: `"light"` or `"dark"`.
-    """
+    """The charts of a report: each is drawn, and put in its place when the page is done."""
 
     def __init__(self, theme: ThemeName) -> None:
         self._theme = theme
@@ -153,6 +149,7 @@ def report_html(
     if not histories:
         body.append(f"<p>There is no record to show. These two lines make one:</p>{_HOW_TO_LOG}")
     text, script = charts.embed("\n".join(body))
+    library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
     return _PAGE.substitute(
         rules=_RULES,
         title=as_html(title),
@@ -162,15 +159,10 @@ def report_html(
         grid=colours.grid,
         code=colours.missing,
         scheme=theme,
-        library=_library() if charts.models else "",
+        library=library.render() if charts.models else "",
         body=text,
         script=script,
     )
-
-
-def _library() -> str:
-    """Read Bokeh's own JavaScript from its package."""
-    return str(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render())
 
 
 def _findings_section(histories: Mapping[str, GradientHistory], runs: Mapping[str, int]) -> str:

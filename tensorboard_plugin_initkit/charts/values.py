@@ -39,13 +39,7 @@ def values_of(
 
 
 def bin_statistic(history: GradientHistory, view: View, layers: Sequence[int]) -> Bins:
-    """Bin the statistic of a view, computed block by block.
-
-    Args:
-        history: Where it is from.
-        view: Says the statistic, the steps, the columns, and how records are combined.
-        layers: Positions of the layers.
-    """
+    """Bin the statistic of a view at the layers of these positions, block by block."""
     rows = rows_seen(history.steps, view.steps)
 
     def read(block: slice) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

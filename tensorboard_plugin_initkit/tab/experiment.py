@@ -69,11 +69,9 @@ class Run(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """The columns and steps of a log, without its statistics.
+    """The columns and steps of a log: its chunks, by the step and time of their tables; and joined.
 
-    Attributes:
-        chunks: As they were written, each with the step and the time of its tables.
-        whole: All of them in one; steps recorded anew replace the older ones.
+    In the whole, steps recorded anew replace the older ones.
     """
 
     chunks: list[tuple[tuple[int, float], Chunk]]
@@ -177,7 +175,16 @@ class Experiment:
                 run_tag_filter=RunTagFilter(runs=[run.name], tags=[tag]),
             )
         except Exception as error:
-            raise _unreadable(run, tag, error) from error
+            what = f"{tag!r} of the log {run.title!r}"
+            sentence = f"TensorBoard cannot read {what}: {_one_line(error)}"
+            # Every error of gRPC says its code in its text, whatever its class.
+            if "RESOURCE_EXHAUSTED" in str(error):
+                sentence = (
+                    f"{what} is larger than the 256 MB that TensorBoard's data server sends at "
+                    "once. Start TensorBoard with `--load_fast=false`, or record fewer steps with "
+                    "`GradientMonitor(every_n_steps=…)`."
+                )
+            raise LogError(sentence) from error
         return read.get(run.name, {}).get(tag, [])
 
     def _index(self, run: Run) -> _Index:
@@ -263,11 +270,8 @@ def _describe(name: str, tags: Mapping[str, Any]) -> Run:
     statistics = tuple(name for name in RECORDED if f"{PLUGIN_NAME}/{name}" in tags)
     end, totals = tags.get(END_TAG), tags.get(TOTALS_TAG)
     has_ended = bool(end and totals and end.max_wall_time >= totals.max_wall_time)
-    return Run(name, _title(name), state, statistics, FINDINGS_TAG in tags, has_ended)
-
-
-def _title(name: str) -> str:
-    return RUN if name == "." else name.removesuffix(f"/{RUN}")
+    title = RUN if name == "." else name.removesuffix(f"/{RUN}")
+    return Run(name, title, state, statistics, FINDINGS_TAG in tags, has_ended)
 
 
 def _text(value: np.ndarray) -> str | bytes:
@@ -284,17 +288,6 @@ def _naming(run: Run) -> Iterator[None]:
     except Exception as error:
         why = f"it is damaged ({error})" if not isinstance(error, ValueError) else str(error)
         raise LogError(f"The log {run.title!r} cannot be read: {why}") from error
-
-
-def _unreadable(run: Run, tag: str, error: Exception) -> LogError:
-    # Every error of gRPC says its code in its text, whatever its class.
-    if "RESOURCE_EXHAUSTED" in str(error):
-        return LogError(
-            f"{tag!r} of the log {run.title!r} is larger than the 256 MB that TensorBoard's data "
-            "server sends at once. Start TensorBoard with `--load_fast=false`, or record fewer "
-            "steps with `GradientMonitor(every_n_steps=…)`."
-        )
-    return LogError(f"TensorBoard cannot read {tag!r} of the log {run.title!r}: {_one_line(error)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from werkzeug.datastructures import MultiDict
 
 from tensorboard_plugin_initkit.charts.binning import How
 from tensorboard_plugin_initkit.charts.scales import SCALES, scale_of
@@ -86,34 +88,7 @@ class ChartParameters:
         )
 
 
-class Query(Protocol):
-    """The parameters of a URL, each with its values."""
-
-    def keys(self) -> Iterable[str]:
-        """Return the names."""
-
-    def getlist(self, key: str) -> list[str]:
-        """Return the values of one."""
-
-
-def run_parameters(query: Query) -> RunParameters:
-    """Read the parameters of `./run`.
-
-    Raises:
-        ValueError: If one is not as described, missing or unknown.
-    """
-    return _parse(query, RunParameters)
-
-
-def csv_parameters(query: Query) -> CsvParameters:
-    """Read the parameters of `./csv`.
-
-    Raises:
-        ValueError: If one is not as described, missing or unknown.
-    """
-    parameters = _parse(query, CsvParameters)
-    _check_order("first", parameters.first, "last", parameters.last)
-    return parameters
+Query = MultiDict[str, str]
 
 
 def chart_parameters(query: Query) -> ChartParameters:
@@ -123,7 +98,7 @@ def chart_parameters(query: Query) -> ChartParameters:
         ValueError: If one is not as described, missing or unknown.
     """
     view = _one_of(tuple(_RUNS))("view", _single("view", query.getlist("view")))
-    parameters = _parse(query, ChartParameters)
+    parameters = parse(query, ChartParameters)
     least, most = _RUNS[view]
     if not least <= len(parameters.run) <= most:
         count = f"{least}" if least == most else f"{least} to {most}"
@@ -131,7 +106,6 @@ def chart_parameters(query: Query) -> ChartParameters:
             f"`run` must be given {count} times for the view {view!r}. "
             f"Received: {len(parameters.run)} runs."
         )
-    _check_order("first", parameters.first, "last", parameters.last)
     if parameters.limits is not None:
         low, high = parameters.limits
         if not low < high or (scale_of(parameters.statistic).log and low <= 0):
@@ -146,9 +120,14 @@ Parameters = TypeVar("Parameters", RunParameters, CsvParameters, ChartParameters
 Reader = Callable[[str, str], Any]
 
 
-def _parse(query: Query, kind: type[Parameters]) -> Parameters:
+def parse(query: Query, kind: type[Parameters]) -> Parameters:
+    """Read the parameters of a request.
+
+    Raises:
+        ValueError: If one is not as described, missing or unknown.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    for name in query.keys():  # noqa: SIM118 - it is no mapping
+    for name in query:
         if name not in fields:
             known = ", ".join(f"`{known}`" for known in fields)
             raise ValueError(f"A parameter must be one of {known}. Received: {_quote(name)}.")
@@ -166,6 +145,11 @@ def _parse(query: Query, kind: type[Parameters]) -> Parameters:
     if len(values.get("step", ())) > _MOST_STEPS:
         raise ValueError(
             f"`step` must be given at most {_MOST_STEPS} times. Received: {len(values['step'])}."
+        )
+    first, last = values.get("first"), values.get("last")
+    if first is not None and last is not None and first > last:
+        raise ValueError(
+            f"`first` must not be larger than `last`. Received: first={first}, last={last}."
         )
     return kind(**values)
 
@@ -217,10 +201,6 @@ def _fraction(name: str, text: str) -> float:
     return value
 
 
-def _text(name: str, text: str) -> str:
-    return text
-
-
 def _short_text(name: str, text: str) -> str:
     if len(text) > _MOST_TEXT:
         raise ValueError(
@@ -229,15 +209,12 @@ def _short_text(name: str, text: str) -> str:
     return text
 
 
-def _check_order(lower: str, low: int | None, upper: str, high: int | None) -> None:
-    if low is not None and high is not None and low > high:
-        raise ValueError(
-            f"`{lower}` must not be larger than `{upper}`. Received: {lower}={low}, {upper}={high}."
-        )
-
-
 def _quote(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+def _text(name: str, text: str) -> str:
+    return text
 
 
 _READERS: dict[str, Reader] = {

@@ -28,13 +28,7 @@ _MOST_PIXELS, _FEWEST_COLUMNS = 2_000_000, 200
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """All content of a log.
-
-    Attributes:
-        run: Its run in TensorBoard.
-        history: Its records and findings.
-        notes: Sentences on its gaps.
-    """
+    """A log: its run in TensorBoard, its records with findings, and sentences on its gaps."""
 
     run: Run
     history: GradientHistory
@@ -73,10 +67,6 @@ def _describe(finding: Finding) -> dict[str, Any]:
 def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
     """Draw a chart; return it as compressed JSON.
 
-    Args:
-        parameters: Of the request.
-        logs: Of its runs, in this order.
-
     Raises:
         ValueError: If no layer passes the filter, or the runs cannot be compared.
     """
@@ -87,10 +77,28 @@ def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
     notes = [note for log in logs for note in log.notes]
-    notes += _note_missing(parameters.statistic, logs)
+    notes += [
+        f"{SCALES[parameters.statistic].title!r} was not recorded in "
+        f"{display_name(log.run.title)!r}."
+        for log in logs
+        if parameters.statistic not in _statistics(log.history)
+    ]
     layers = _choose_layers(parameters, logs, notes)
-    view = _view(parameters, logs, layers)
-    figure = CHARTS[parameters.kind](_by_title(logs), view, parameters.theme)
+    shown = max(len(layers or log.history.layers) for log in logs)
+    view = View(
+        parameters.statistic,
+        layers,
+        _steps(parameters, logs),
+        parameters.step,
+        parameters.how,
+        min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
+        parameters.limits,
+        parameters.smoothing,
+    )
+    # By their titles, or by the names of their runs if two titles are the same.
+    titled = {log.run.title: log.history for log in logs}
+    by_name = titled if len(titled) == len(logs) else {log.run.name: log.history for log in logs}
+    figure = CHARTS[parameters.kind](by_name, view, parameters.theme)
     sources = list(figure.select({"type": ColumnDataSource}))
     changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
@@ -107,27 +115,6 @@ def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
     return gzip.compress(text.encode("ascii"), 1, mtime=0)
 
 
-def _by_title(logs: Sequence[Log]) -> dict[str, GradientHistory]:
-    """Return the histories by their titles, or by the names of their runs if two are the same."""
-    titles = [log.run.title for log in logs]
-    names = titles if len(set(titles)) == len(titles) else [r.run.name for r in logs]
-    return {name: log.history for name, log in zip(names, logs, strict=True)}
-
-
-def _view(parameters: ChartParameters, logs: Sequence[Log], layers: list[str] | None) -> View:
-    shown = max(len(layers or log.history.layers) for log in logs)
-    return View(
-        parameters.statistic,
-        layers,
-        _steps(parameters, logs),
-        parameters.step,
-        parameters.how,
-        min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
-        parameters.limits,
-        parameters.smoothing,
-    )
-
-
 def _steps(parameters: ChartParameters, logs: Sequence[Log]) -> tuple[int, int] | None:
     """Return the first and last step; a request may give only one of them."""
     first, last = parameters.first, parameters.last
@@ -138,14 +125,6 @@ def _steps(parameters: ChartParameters, logs: Sequence[Log]) -> tuple[int, int] 
         min(min(ends), last or 0) if first is None else first,
         max(max(ends), first or 0) if last is None else last,
     )
-
-
-def _note_missing(statistic: str, logs: Sequence[Log]) -> list[str]:
-    return [
-        f"{SCALES[statistic].title!r} was not recorded in {display_name(log.run.title)!r}."
-        for log in logs
-        if statistic not in _statistics(log.history)
-    ]
 
 
 def _choose_layers(
@@ -210,7 +189,7 @@ def csv_lines(parameters: CsvParameters, history: GradientHistory) -> Iterator[b
             f"of {len(layers):,} layers. Zoom in, or filter layers."
         )
     part = history.select(slice(first, end))
-    _values(part.select(slice(0, 1)), parameters.statistic)  # read now, as long as it can be said
+    part.select(slice(0, 1))[parameters.statistic]  # read now, as long as errors can be said
     return _csv_lines(parameters.statistic, part, layers)
 
 
@@ -221,14 +200,10 @@ def _csv_lines(statistic: str, history: GradientHistory, layers: list[str]) -> I
     block = max(1, _BLOCK // max(1, len(history.variables)))
     for start in range(0, len(history), block):
         part = history.select(slice(start, start + block))
-        values = _values(part, statistic)[:, columns]
+        values = part[statistic][:, columns]
         steps = part.steps.tolist()
         rows = ([step, *row] for step, row in zip(steps, values.tolist(), strict=True))
         yield _csv(rows)
-
-
-def _values(history: GradientHistory, statistic: str) -> np.ndarray:
-    return history[statistic]
 
 
 def _csv(rows: Any) -> bytes:

@@ -20,9 +20,10 @@ from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment,
 from tensorboard_plugin_initkit.tab.memory import give_back_memory
 from tensorboard_plugin_initkit.tab.parameters import (
     ChartParameters,
+    CsvParameters,
+    RunParameters,
     chart_parameters,
-    csv_parameters,
-    run_parameters,
+    parse,
 )
 from tensorboard_plugin_initkit.tab.web import (
     Handler,
@@ -60,12 +61,7 @@ class InitkitPlugin(TabPlugin):
 
     def handlers(self) -> dict[str, Handler]:
         """Return the routes besides those of static files."""
-        return {
-            "/runs": self._runs,
-            "/run": self._run,
-            "/chart": self._chart,
-            "/csv": self._csv,
-        }
+        return {"/runs": self._runs, "/run": self._run, "/chart": self._chart, "/csv": self._csv}
 
     def _runs(self, request: Request) -> Response:
         with _answering_errors():
@@ -96,7 +92,7 @@ class InitkitPlugin(TabPlugin):
 
     def _run(self, request: Request) -> Response:
         with _answering_errors():
-            run = self._find(run_parameters(request.args).run)
+            run = self._find(parse(request.args, RunParameters).run)
             return respond_json(request, payloads.overview(self._load(run)))
 
     def _chart(self, request: Request) -> Response:
@@ -117,7 +113,7 @@ class InitkitPlugin(TabPlugin):
 
     def _csv(self, request: Request) -> Response:
         with _answering_errors():
-            parameters = csv_parameters(request.args)
+            parameters = parse(request.args, CsvParameters)
             run = self._find(parameters.run)
             lines = payloads.csv_lines(parameters, self._experiment.history(run))
         name = re.sub("[^A-Za-z0-9.]+", "-", f"{run.title}-{parameters.statistic}")[-80:]

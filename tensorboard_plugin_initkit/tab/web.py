@@ -18,19 +18,9 @@ from tensorboard_plugin_initkit import PLUGIN_NAME
 Handler = Callable[[Request], Response]
 Apps = dict[str, Callable[..., Iterable[bytes]]]
 
-OWN_FILES = {
-    "index.js": "text/javascript",
-    "state.js": "text/javascript",
-    "controls.js": "text/javascript",
-    "panels.js": "text/javascript",
-    "findings.js": "text/javascript",
-    "chart.js": "text/javascript",
-    "server.js": "text/javascript",
-    "host.js": "text/javascript",
-    "elements.js": "text/javascript",
-    "texts.js": "text/javascript",
-    "style.css": "text/css",
-}
+_SCRIPTS = ["index", "state", "controls", "panels", "findings"]
+_SCRIPTS += ["chart", "server", "host", "elements", "texts"]
+OWN_FILES = {f"{name}.js": "text/javascript" for name in _SCRIPTS} | {"style.css": "text/css"}
 _BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
 _YEAR = 365 * 24 * 3600
 
@@ -74,11 +64,7 @@ class TabPlugin(base_plugin.TBPlugin):
 
 
 class BrokenPlugin(TabPlugin):
-    """A tab with nothing but the reason for a failed start.
-
-    Args:
-        error: The reason.
-    """
+    """A tab with nothing but the error of a failed start."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(None)
@@ -90,13 +76,7 @@ class BrokenPlugin(TabPlugin):
 
     def handlers(self) -> dict[str, Handler]:
         """Return the first route of the page."""
-        content: dict[str, Any] = {
-            "version": "",
-            "bokeh": None,
-            "runs": [],
-            "notes": [],
-            "problem": self._problem,
-        }
+        content = {"version": "", "bokeh": None, "runs": [], "notes": [], "problem": self._problem}
         return {"/runs": lambda request: respond_json(request, content)}
 
 

@@ -66,18 +66,6 @@ def test_every_record_is_in_the_column_that_lies_over_its_step(record, columns):
 
 
 @settings(max_examples=100, deadline=None)
-@given(records(), st.integers(1, 60))
-def test_the_spike_of_a_single_step_survives_at_every_width(record, columns):
-    steps, values, _ = record
-    row = len(steps) // 2
-    values[row] = 1e300
-    bins = bin_steps(steps, values, columns)
-    shown = (bins.first <= steps[row]) & (steps[row] <= bins.last)
-    assert shown.any()
-    assert (bins.values[shown] == 1e300).all()
-
-
-@settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60), st.sampled_from(sorted(REDUCE)), st.integers(1, 50))
 def test_blocks_make_what_all_at_once_makes(record, columns, how, most):
     steps, values, broken = record
@@ -166,19 +154,6 @@ def test_a_row_shows_neighbouring_layers(layers, rows, how):
             assert combined.missing[column, row] == (
                 not len(known) and not broken[column, own].any()
             )
-
-
-@settings(max_examples=50, deadline=None)
-@given(records(), st.integers(1, 60))
-def test_one_gradient_that_is_not_finite_is_marked_at_every_width(record, columns):
-    steps, values, _ = record
-    broken = np.zeros(values.shape, bool)
-    values[:] = 1.0
-    values[-1, 0], broken[-1, 0] = np.nan, True
-    bins = bin_steps(steps, values, columns, "mean", broken)
-    assert bins.nonfinite[-1, 0]
-    assert bins.nonfinite[:, 0].sum() == 1
-    assert not bins.missing.any()
 
 
 @settings(max_examples=50, deadline=None)

@@ -31,12 +31,7 @@ def python_provider(log_dir: Path, samples: int = 0) -> Any:
 
 
 def application(log_dir: Path, samples: int | None = None) -> Client:
-    """A client of the application.
-
-    Args:
-        log_dir: What it shows.
-        samples: Number of chunks that the user wants TensorBoard to keep.
-    """
+    """A client of the application; `samples` is the number of chunks that TensorBoard keeps."""
     flags = argparse.Namespace(
         logdir=str(log_dir), path_prefix="", window_title="", samples_per_plugin={}
     )

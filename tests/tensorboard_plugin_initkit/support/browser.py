@@ -11,30 +11,19 @@ import re
 import shutil
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests import ROOT
-from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
+from tests.tensorboard_plugin_initkit.support.tensorboard import SECONDS, eventually
 
 PICTURES = Path(os.environ.get("KERAS_INITKIT_SCREENSHOTS", ROOT / "build" / "screenshots"))
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--force-color-profile=srgb",
-)
+_FLAGS = ("--headless=new", "--no-sandbox", "--no-first-run", "--no-proxy-server")
+_FLAGS += ("--hide-scrollbars", "--force-color-profile=srgb", "--disable-gpu", "--disable-quic")
+_FLAGS += ("--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -44,14 +33,7 @@ class NoBrowserError(Exception):
 
 @contextlib.contextmanager
 def chromium(scratch: Path) -> Iterator[Any]:
-    """A headless browser, driven by Selenium.
-
-    Args:
-        scratch: Directory for its profile.
-
-    Raises:
-        NoBrowserError: If there is none.
-    """
+    """Start a headless browser; `NoBrowserError` if there is none. `scratch` has its profile."""
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -120,11 +102,7 @@ class Box(NamedTuple):
 
 
 class Tab:
-    """The page of the tab in a browser, by itself or in TensorBoard.
-
-    Args:
-        driver: The browser.
-    """
+    """The page of the tab in a browser, by itself or in TensorBoard."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
@@ -147,13 +125,7 @@ class Tab:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wish]})
 
     def open(self, address: str, embedded: bool = False, **state: Any) -> None:
-        """Open the page, and wait until its charts are drawn.
-
-        Args:
-            address: Of a TensorBoard.
-            embedded: In TensorBoard itself; else it stands alone.
-            state: What its address says.
-        """
+        """Open the page of a TensorBoard, in it or alone, and wait until its charts are drawn."""
         page = "" if embedded else "data/plugin_entry.html?name=initkit"
         self.go(f"{address}{page}#initkit{link(state)}", embedded)
         self._here = "" if embedded else address
@@ -161,14 +133,14 @@ class Tab:
     def show(self, address: str, **state: Any) -> None:
         """Show a state, on the page that is open if it is this TensorBoard's: as by a link."""
         if self._here != address:
-            return self.open(address, **state)
+            self.open(address, **state)
+            return
         self._turns += 1  # or else the same state again would be no change
         with self.drawn():
             self.js(
                 "document.activeElement.blur(); location.hash = arguments[0]",
                 f"#initkit&turn={self._turns}{link(state)}",
             )
-        return None
 
     def go(self, address: str, embedded: bool = False) -> None:
         """Open the page by its address, and wait until its charts are drawn."""
@@ -179,10 +151,12 @@ class Tab:
         if embedded:
             eventually(self.enter)
 
-        def check() -> None:
-            assert self.turn(), self.text()
+        self._wait(self.turn)
 
-        eventually(check)
+    def _wait(self, condition: Callable[[], Any]) -> Any:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        return WebDriverWait(self.driver, SECONDS, 0.05).until(lambda driver: condition())
 
     def enter(self) -> None:
         """Be in the page, within TensorBoard."""
@@ -207,17 +181,16 @@ class Tab:
         """How often the page has drawn all of its charts."""
         return int(self.js("return document.body?.dataset.ready ?? 0"))
 
+    def busy(self) -> bool:
+        """Check for a chart that is being drawn."""
+        return self.js("return document.querySelector('[aria-busy]') !== null")
+
     @contextlib.contextmanager
     def drawn(self) -> Iterator[None]:
         """Wait until what is done in the context has been drawn."""
         before = self.turn()
         yield
-
-        def check() -> None:
-            assert self.turn() > before, self.text()
-            assert not self.js("return document.querySelector('[aria-busy]') !== null")
-
-        eventually(check)
+        self._wait(lambda: self.turn() > before and not self.busy())
 
     def text(self) -> str:
         """All text that can be seen, without the charts."""
@@ -296,16 +269,12 @@ class Tab:
         for x in (left + 3, left):
             self._mouse("mouseMoved", round(x), round(top))
 
-        def tooltip() -> str:
-            texts = self.js(
-                "return [...everything(document)]"
-                ".filter((e) => e.classList.contains('bk-tooltip-content') && e.offsetHeight)"
-                ".map((e) => e.innerText)"
-            )
-            assert texts, "Nothing is said of this place."
-            return "\n".join(texts)
-
-        return eventually(tooltip, 10)
+        code = (
+            "return [...everything(document)]"
+            ".filter((e) => e.classList.contains('bk-tooltip-content') && e.offsetHeight)"
+            ".map((e) => e.innerText)"
+        )
+        return "\n".join(self._wait(lambda: self.js(code)))
 
     def wheel(self, left: float, top: float, delta: int) -> None:
         """Turn the wheel of the mouse at some place."""
@@ -338,13 +307,7 @@ class Tab:
 
     def click(self, selector: str, text: str = "") -> None:
         """Click on the first element of a selector with this text, as soon as it is there."""
-
-        def find() -> Any:
-            found = [e for e in self.find(selector) if text in ("", e.text)]
-            assert found, f"There is no {selector} {text!r}."
-            return found[0]
-
-        eventually(find, 10).click()
+        self._wait(lambda: [e for e in self.find(selector) if text in ("", e.text)])[0].click()
 
     def control(self, label: str) -> Any:
         """The control of a label that begins so."""
@@ -372,7 +335,7 @@ class Tab:
         """Wait until the page has drawn nothing for half a second."""
         last, since = self.turn(), time.monotonic()
         while time.monotonic() < since + 0.5:
-            if self.turn() != last or self.js("return !!document.querySelector('[aria-busy]')"):
+            if self.turn() != last or self.busy():
                 last, since = self.turn(), time.monotonic()
             time.sleep(0.05)
 

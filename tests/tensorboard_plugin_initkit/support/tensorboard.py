@@ -30,13 +30,7 @@ T = TypeVar("T")
 def eventually(
     check: Callable[[], T], seconds: float = SECONDS, *, also: type[Exception] = AssertionError
 ) -> T:
-    """Result of `check`, as soon as it no longer fails.
-
-    Args:
-        check: Fails with an AssertionError or OSError as long as it is too early.
-        seconds: For how long it may fail.
-        also: What else it may fail with.
-    """
+    """Return the result of `check` when it no longer fails with an AssertionError or OSError."""
     deadline = time.monotonic() + seconds
     while True:
         try:

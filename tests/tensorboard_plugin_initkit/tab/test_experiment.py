@@ -17,15 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard import errors
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.data import server_ingester
 from tensorboard.data.provider import TensorDatum
 from tensorboard.util.grpc_util import ChannelCredsType
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -116,7 +113,6 @@ LOGS = {
 TABLE = np.array([[0.0, 1, 1, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
 DAMAGED: dict[str, tuple[list[bytes | str], str]] = {
     "layout_text": ([log._text_event(log.LAYOUT_TAG, "{", 0, 1.0)], "Expecting"),
-    "layout_list": ([log._text_event(log.LAYOUT_TAG, "[]", 0, 1.0)], "is damaged"),
     "layout_number": ([table_event(log.LAYOUT_TAG, TABLE)], "is damaged"),
     "no_layout": ([], "the names of its columns at step 1 are missing"),
     "names": (
@@ -150,10 +146,6 @@ def damaged(root: Path) -> None:
         layout = log._text_event(log.LAYOUT_TAG, SMALL.to_json(), 0, 1.0)
         written = [layout, table_event(log.TOTALS_TAG, table)]
         EventFileWriter(root / name / log.RUN).write(written)
-    (root / "empty_file" / log.RUN).mkdir(parents=True)
-    (root / "empty_file" / log.RUN / "events.out.tfevents.1.x").touch()
-    (root / "garbage" / log.RUN).mkdir(parents=True)
-    (root / "garbage" / log.RUN / "events.out.tfevents.1.x").write_bytes(b"\x93garbage" * 99)
 
 
 @pytest.fixture(scope="module")
@@ -251,11 +243,6 @@ def test_a_damaged_log_says_what_is_wrong(experiment: Experiment, name: str) -> 
     with pytest.raises(LogError, match=expected) as error:
         eventually_loaded(experiment, name)
     assert str(error.value).startswith(f"The log '{name}' cannot be read: ")
-
-
-@pytest.mark.parametrize("name", ["empty_file", "garbage"])
-def test_a_file_that_is_no_log_is_no_run(experiment: Experiment, name: str) -> None:
-    assert experiment.run(f"{name}/{log.RUN}") is None
 
 
 sizes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25), st.booleans()), max_size=6)
@@ -359,27 +346,6 @@ def test_nothing_is_kept_of_a_run_that_is_gone(watched: Watched) -> None:
     assert experiment.runs() == []
     gc.collect()
     assert array() is None
-
-
-def test_what_is_logged_later_is_read_later(tmp_path: Path) -> None:
-    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 0})
-    writer = LogWriter(tmp_path)
-    writer.write(chunk_of(SMALL, range(10)))
-    multiplexer.AddRunsFromDirectory(str(tmp_path))
-    multiplexer.Reload()
-    experiment = Experiment(MultiplexerDataProvider(multiplexer, ""))
-    before = experiment.runs()[0]
-    assert_same(experiment.history(before), read_log(tmp_path))
-    assert experiment.runs()[0] == before
-    writer.write(chunk_of(LARGE, range(10, 14)))
-    multiplexer.Reload()
-    after = experiment.runs()[0]
-    assert after.state != before.state
-    assert_same(experiment.history(after), read_log(tmp_path))
-    assert len(experiment.history(after)) == 14
-    writer.write_findings(to_json([]), 14)
-    multiplexer.Reload()
-    assert experiment.runs()[0].state != after.state
 
 
 def test_a_table_that_does_not_fit_is_missing(watched: Watched) -> None:

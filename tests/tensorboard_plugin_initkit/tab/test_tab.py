@@ -496,23 +496,6 @@ def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
     assert tab.js(f"return {handle} ?? null") is None
 
 
-def test_a_filter_leaves_the_layers_that_match(tab, rust):
-    tab.show(rust, runs=[run("healthy")])
-    field = tab.control("Layers with")
-    with tab.drawn():
-        field.send_keys("DENSE _1")
-    assert tab.values(chart("healthy")).shape[0] == 11
-    field.clear()
-    with tab.drawn():
-        field.send_keys("conv")
-    assert "no layer has" in tab.said(chart("healthy"))
-    assert [error[-17:] for error in tab.errors()] == ["400 (BAD REQUEST)"]
-    field.clear()
-    with tab.drawn():
-        field.send_keys("dense_29")
-    assert tab.values(chart("healthy")).shape[0] == 1
-
-
 def test_the_numbers_can_be_downloaded(tab, rust, logs):
     tab.show(rust, runs=[run("trained")], statistic="norm")
     (address,) = (e.get_attribute("href") for e in tab.find("a") if e.text == "CSV")

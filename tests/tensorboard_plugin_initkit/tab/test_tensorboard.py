@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import urllib.error
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -76,8 +74,6 @@ class Logs:
         self.written.write(10)
         self.uploaded = Log(log_dir / "uploaded", url=True)
         self.uploaded.write(10)
-        self.doomed = Log(log_dir / "doomed")
-        self.doomed.write(10)
         self.train(log_dir / "trained")
 
     def train(self, log_dir: Path) -> None:
@@ -196,7 +192,7 @@ def test_the_run_of_keras_own_callback_is_still_there(
         here = {name for name in shown if name.startswith(f"logged-{server}/")}
         gradients = {run_of(logs.log_dir / name) for name in ("written", "uploaded", "trained")}
         keras_run = f"logged-{server}/trained/train"
-        assert here - {run_of(logs.doomed.log_dir)} == gradients | {keras_run}
+        assert here == gradients | {keras_run}
         assert "epoch_loss" in shown[keras_run]
         points = board.get(f"{SCALARS}/scalars", run=keras_run, tag="epoch_loss")
         assert {step for _, step, _ in points} == {0, 1}
@@ -240,18 +236,3 @@ def test_what_is_written_later_and_by_a_resumed_training_appears(
     assert len(read_log(log.log_dir)) == log.steps == 35
     eventually(lambda: check_shown(board, log.log_dir))
     eventually(lambda: check_drawn(board, log.log_dir))
-
-
-def test_a_log_that_is_deleted_is_gone_from_the_tab(board: TensorBoard, logs: Logs) -> None:
-    doomed, written = run_of(logs.doomed.log_dir), run_of(logs.written.log_dir)
-
-    def check(there: bool) -> None:
-        runs = board.runs()
-        assert (doomed in runs) == there
-        assert written in runs
-
-    eventually(lambda: check(True))
-    shutil.rmtree(logs.doomed.log_dir)
-    eventually(lambda: check(False))
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        board.get(f"{TAB}/chart", view="map", run=doomed)
