@@ -76,7 +76,8 @@ class BrokenPlugin(TabPlugin):
 
     def handlers(self) -> dict[str, Handler]:
         """Return the first route of the page."""
-        content = {"version": "", "bokeh": None, "runs": [], "notes": [], "problem": self._problem}
+        content: dict[str, Any] = {"version": "", "bokeh": None, "runs": [], "notes": []}
+        content["problem"] = self._problem
         return {"/runs": lambda request: respond_json(request, content)}
 
 

@@ -21,9 +21,9 @@ from tests import ROOT
 from tests.tensorboard_plugin_initkit.support.tensorboard import SECONDS, eventually
 
 PICTURES = Path(os.environ.get("KERAS_INITKIT_SCREENSHOTS", ROOT / "build" / "screenshots"))
-_FLAGS = ("--headless=new", "--no-sandbox", "--no-first-run", "--no-proxy-server")
-_FLAGS += ("--hide-scrollbars", "--force-color-profile=srgb", "--disable-gpu", "--disable-quic")
-_FLAGS += ("--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync")
+_FLAGS = ["--headless=new", "--no-sandbox", "--no-first-run", "--no-proxy-server"]
+_FLAGS += ["--hide-scrollbars", "--force-color-profile=srgb", "--disable-gpu", "--disable-quic"]
+_FLAGS += ["--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync"]
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

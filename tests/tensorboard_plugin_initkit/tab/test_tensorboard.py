@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Logs:
         self.log_dir = log_dir
         self.written = Log(log_dir / "written")
         self.written.write(10)
-        self.uploaded = Log(log_dir / "uploaded", url=True)
+        self.uploaded = Log(log_dir / "uploaded", url=find_spec("upath") is not None)
         self.uploaded.write(10)
         self.train(log_dir / "trained")
 
