@@ -327,12 +327,7 @@ def _draw(
     legend = Legend(items=drawn["items"], click_policy="hide", location="top_left")
     style_legend(legend, theme)
     figure.add_layout(legend, "below")
-    fields = [
-        ("run", "@run"),
-        ("layer", "@layer"),
-        ("step", "@step"),
-        ("value", "@value{%.4g}"),
-    ]
-    figure.add_tools(hover(dots, fields))
-    figure.add_tools(hover(at_bottom, [*fields[:-1], ("value", "exactly zero")]))
+    fields = [("run", "@run"), ("layer", "@layer"), ("step", "@step")]
+    figure.add_tools(hover(dots, [*fields, ("value", "@value{%.4g}")]))
+    figure.add_tools(hover(at_bottom, [*fields, ("value", "exactly zero")]))
     return figure, drawn

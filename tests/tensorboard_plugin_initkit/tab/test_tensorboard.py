@@ -14,6 +14,7 @@ from bokeh.document import Document
 
 from keras_initkit import GradientHistory, read_log
 from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
@@ -61,7 +62,7 @@ class Log:
         )
         samples = [rng.normal(size=(steps, v.size)).astype("f4") for v in self.layout.variables]
         self._writer.write(chunk, samples)
-        self._writer.write_findings("[]", self.steps)
+        self._writer.write_findings(to_json([]), self.steps)
         self._writer.flush()
         self.steps += steps
 
