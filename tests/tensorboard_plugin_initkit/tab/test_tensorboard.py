@@ -16,9 +16,9 @@ from keras_initkit import GradientHistory, read_log
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
+from tests.tensorboard_plugin_initkit.support.random_logs import chunk_of
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
 from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 
@@ -53,13 +53,7 @@ class Log:
 
     def write(self, steps: int) -> None:
         rng = np.random.default_rng(self.steps)
-        width = len(self.layout.variables)
-        chunk = Chunk(
-            self.layout,
-            np.arange(self.steps, self.steps + steps),
-            {name: rng.lognormal(size=(steps, width)).astype("f4") for name in RECORDED},
-            {name: rng.lognormal(size=(steps, 2)).astype("f4") for name in TOTALS},
-        )
+        chunk = chunk_of(self.layout, range(self.steps, self.steps + steps), self.steps)
         samples = [rng.normal(size=(steps, v.size)).astype("f4") for v in self.layout.variables]
         self._writer.write(chunk, samples)
         self._writer.write_findings(to_json([]), self.steps)
