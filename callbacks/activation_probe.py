@@ -125,7 +125,7 @@ class ActivationProbe(GuardedCallback):
 
 def _open_log(log_dir: Path | str) -> Any:
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-    from tensorboard_plugin_initkit.log.scalars import ScalarLog
+    from tensorboard_plugin_initkit.log.dashboards import ScalarLog
 
     return ScalarLog(log_dir, "activations")
 

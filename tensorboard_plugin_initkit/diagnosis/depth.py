@@ -142,14 +142,11 @@ class Bands(NamedTuple):
 
 
 def fit_trend(profile: Floats) -> Trend:
-    """Fill single gaps of a profile, and take the medians of its first and last third.
+    """Fill single gaps of a profile (n, depth), and take medians of its first and last third.
 
     A single layer without a gradient, or with hardly any, is filled from its neighbours: such are
     the biases of attention's keys (zero in theory: a softmax does not change with them) and those
     in front of a normalization.
-
-    Args:
-        profile: Array (n, depth), input first.
     """
     filled, third = profile.copy(), _third(profile.shape[1])
     filled[:, 1:] = np.fmax(filled[:, 1:], profile[:, :-1])
@@ -258,10 +255,8 @@ def depth_slopes(history: GradientHistory, rows: Ints) -> list[list[Slope]]:
 def line_slopes(values: Floats) -> list[Slope]:
     """Return the line through another statistic than the signal at each record, without a word.
 
-    The last layer is left out, and so are layers without a value at any record.
-
-    Args:
-        values: Array (n, layers), input first.
+    Values are (n, layers), input first. The last layer is left out, and so are layers without a
+    value at any record.
     """
     layers = np.flatnonzero((np.nan_to_num(values) > 0).any(axis=0))[:-1]
     trend = fit_trend(values[:, layers])

@@ -76,6 +76,10 @@ class Facts:
         """Combine the columns of each layer's variables: (n, variables) to (n, layers)."""
         return combine.reduceat(values[:, self._order], self._begins, axis=1)
 
+    def norm_of_layers(self, norms: Floats) -> Floats:
+        """Return the norm of each layer from those of its variables; unknown ones are left out."""
+        return np.sqrt(self.by_layer(np.add, np.square(np.nan_to_num(norms))))
+
     @property
     def first_rows(self) -> slice:
         """Rows of the first steps of the training: updates are judged there."""

@@ -83,11 +83,7 @@ def from_json(text: str | bytes) -> list[Finding]:
 def merge_findings(texts: Iterable[str | bytes]) -> list[Finding]:
     """Return all findings of a log, each once, in order of steps; each text repeats earlier ones.
 
-    Args:
-        texts: Outputs of `to_json`, in the order of the log.
-
-    Raises:
-        ValueError: If one was written by another version.
+    The texts are outputs of `to_json`, in the order of the log.
     """
     found = [finding for text in texts for finding in from_json(text)]
     unique = {(f.kind, f.layer, f.step, f.message): f for f in found}

@@ -6,14 +6,20 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.rules.cut_off import find_cut_off
-from tensorboard_plugin_initkit.diagnosis.rules.dead_units import find_dead_units
-from tensorboard_plugin_initkit.diagnosis.rules.growth import find_growth
-from tensorboard_plugin_initkit.diagnosis.rules.large_updates import find_large_updates
-from tensorboard_plugin_initkit.diagnosis.rules.no_gradient import find_no_gradient
-from tensorboard_plugin_initkit.diagnosis.rules.nonfinite import find_nonfinite
-from tensorboard_plugin_initkit.diagnosis.rules.slope import find_slopes
-from tensorboard_plugin_initkit.diagnosis.rules.small_updates import find_small_updates
+from tensorboard_plugin_initkit.diagnosis.rules.silent import (
+    find_cut_off,
+    find_dead_units,
+    find_no_gradient,
+)
+from tensorboard_plugin_initkit.diagnosis.rules.strength import (
+    find_growth,
+    find_nonfinite,
+    find_slopes,
+)
+from tensorboard_plugin_initkit.diagnosis.rules.updates import (
+    find_large_updates,
+    find_small_updates,
+)
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Rule = Callable[[Facts], Iterable[Finding]]

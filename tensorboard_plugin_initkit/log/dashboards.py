@@ -1,6 +1,8 @@
 """Content of a log for TensorBoard's own dashboards: scalars, and histograms of log10 |g|."""
 
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
+from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import Chunk, join
 from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.statistics import (
@@ -30,16 +33,13 @@ _NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
 
 
 class Scalars:
-    """Scalars of every n-th recorded step.
+    """Scalars of every n-th recorded step; 0 for none.
 
     - `gradients/<layer>/<statistic>`: each of the recorded statistics;
     - `optimizer/<name>`, or `optimizer/<optimizer>/<name>` where there are several: those of
       `TOTAL_STATISTICS` with something to say.
 
     NaN is left out.
-
-    Args:
-        every: n; 0 for none.
     """
 
     def __init__(self, every: int) -> None:
@@ -76,14 +76,11 @@ class Scalars:
 
 
 class Histograms:
-    """Histograms `log10_gradient/<layer>` of every n-th recorded step.
+    """Histograms `log10_gradient/<layer>` of every n-th recorded step; 0 for none.
 
     Bins are half decades. A sampled element counts for as many of its variable's as it stands
     for, so the counts of a layer add up to about the number of its elements other than
     zero.
-
-    Args:
-        every: n; 0 for none.
     """
 
     def __init__(self, every: int) -> None:
@@ -94,10 +91,7 @@ class Histograms:
     ) -> Iterator[bytes]:
         """Yield one serialised event for each due step.
 
-        Args:
-            chunk: The recorded steps.
-            samples: For each variable a float32 array (n, k) of elements of its gradient.
-            wall_time: Time of writing.
+        Samples are, for each variable, a float32 array (n, k) of elements of its gradient.
         """
         rows = self._rows.of_next(len(chunk.steps))
         variables, layers = chunk.layout.variables, chunk.layout.layers
@@ -123,6 +117,32 @@ class Histograms:
             summary = Summary(value=values)
             step = int(chunk.steps[row])
             yield Event(step=step, wall_time=wall_time, summary=summary).SerializeToString()
+
+
+class ScalarLog:
+    """Appends scalars to a new event file: of a run, in a directory or at a URL.
+
+    Raises:
+        OSError: If the directory or file cannot be written or uploaded: now, or by a method.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str], run: str) -> None:
+        self._file = open_event_file(log_dir, run)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append one number for each tag; NaN is left out."""
+        with np.errstate(over="ignore"):  # what exceeds float32 is written as infinite
+            values = [
+                Summary.Value(tag=tag, simple_value=float(np.float32(value)))
+                for tag, value in scalars.items()
+                if not np.isnan(value)
+            ]
+        event = Event(step=step, wall_time=time.time(), summary=Summary(value=values))
+        self._file.write([event.SerializeToString()])
+
+    def flush(self) -> None:
+        """Upload the rest, if the run is at a URL."""
+        self._file.flush()
 
 
 class _EveryNth:
@@ -153,9 +173,9 @@ def _tags(layout: Layout, names: Sequence[str]) -> list[str]:
 
 def _total(chunk: Chunk, name: str, noise: np.ndarray) -> np.ndarray:
     """Return a total, NaN where it says nothing."""
-    values = per_optimizer(chunk, name) if name != "noise_scale" else noise
     if name == "noise_scale":
-        return np.where(np.isfinite(values), values, np.nan)
+        return np.where(np.isfinite(noise), noise, np.nan)
+    values = per_optimizer(chunk, name)
     if name == "loss_scale":
         return np.where((values != 1).any(axis=0), values, np.nan)
     if name == "skipped":

@@ -50,7 +50,7 @@ class EventFileWriter:
         directory: Directory of the run; made if missing.
 
     Raises:
-        OSError: If the directory or file cannot be written.
+        OSError: If the directory or file cannot be written, or the file is gone: also by `write`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -69,11 +69,7 @@ class EventFileWriter:
         self.write([version.SerializeToString()])
 
     def write(self, events: Iterable[bytes]) -> None:
-        """Append serialised events.
-
-        Raises:
-            OSError: If the file is gone or cannot be written.
-        """
+        """Append serialised events."""
         data = b"".join(map(_record, events))
         with open(self.path, "r+b", buffering=0) as file:
             end = min(file.seek(0, os.SEEK_END), self._size)

@@ -55,7 +55,8 @@ class LogWriter:
             samples; 0 for none.
 
     Raises:
-        OSError: If the directory or file cannot be written.
+        OSError: If the directory or file cannot be written or uploaded: now, or by a method. What
+            was written before stays.
     """
 
     def __init__(
@@ -68,15 +69,10 @@ class LogWriter:
         self._last: int | None = None  # step that was written since the end before
 
     def write(self, chunk: Chunk, samples: Sequence[np.ndarray] | None = None) -> None:
-        """Append a chunk.
+        """Append a chunk. Samples are for the histograms.
 
-        Args:
-            chunk: The recorded steps.
-            samples: For each variable a float32 array (n, k) of elements of its gradient, NaN
-                where there are none; for the histograms.
-
-        Raises:
-            OSError: If the file is gone or cannot be written; earlier content stays.
+        They are, for each variable, a float32 array (n, k) of elements of its gradient, NaN where
+        there are none.
         """
         now = time.time()
         events = []
@@ -91,42 +87,25 @@ class LogWriter:
         self._layout, self._last = chunk.layout, int(chunk.steps[-1])
 
     def write_findings(self, text: str, step: int) -> None:
-        """Append the findings up to a step, as JSON.
-
-        Raises:
-            OSError: If the file is gone or cannot be written.
-        """
+        """Append the findings up to a step, as JSON."""
         self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
 
     def end(self) -> None:
-        """Append a mark of completeness, if something was written; more may follow.
-
-        Raises:
-            OSError: If the file is gone or cannot be written.
-        """
+        """Append a mark of completeness, if something was written; more may follow."""
         if self._last is not None:
             self._file.write([_text_event(END_TAG, "", self._last, time.time())])
             self._last = None
 
     def flush(self) -> None:
-        """Upload the rest of a log at a URL: until then it is uploaded now and then only.
-
-        Raises:
-            OSError: If it cannot be uploaded.
-        """
+        """Upload the rest of a log at a URL: until then it is uploaded now and then only."""
         self._file.flush()
 
 
 def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
     """Yield the chunks of a log and the texts of its findings, in the order they were written in.
 
-    Args:
-        log_dir: The directory or URL given to the monitor, or its run directory.
-
-    Raises:
-        FileNotFoundError: If there is no log.
-        ImportError: If a package for the URL is missing.
-        ValueError: If the log is damaged, or of another schema version.
+    The log is in the directory or URL given to the monitor, or is this run directory itself. The
+    errors are those of `read_log`.
     """
     files = event_files(path_at(log_dir) / RUN) or event_files(log_dir)
     if not files:

@@ -1,10 +1,10 @@
 """An event file in a directory that cannot be appended to."""
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 import weakref
@@ -39,32 +39,24 @@ class UploadedEventFile:
         local = tempfile.mkdtemp(prefix="keras-initkit-")
         self._file = EventFileWriter(local)
         self._target = directory / self._file.path.name
-        self._state = _State(complete=False)
+        self._complete = threading.Event()  # set once all is uploaded
         # A training that is interrupted does not flush.
-        self._leave = weakref.finalize(self, _leave, self._file.path, self._target, self._state)
-        self._state.complete = True  # nothing is lost if the first upload fails
+        self._leave = weakref.finalize(self, _leave, self._file.path, self._target, self._complete)
+        self._complete.set()  # nothing is lost if the first upload fails
         self._due = 0.0
         self._upload()
 
     def write(self, events: Iterable[bytes]) -> None:
-        """Append serialised events.
-
-        Raises:
-            OSError: If the local copy cannot be written.
-        """
+        """Append serialised events; raise OSError if the local copy cannot be written."""
         self._file.write(events)
-        self._state.complete = False
+        self._complete.clear()
         if time.monotonic() >= self._due:
             with contextlib.suppress(Exception):
                 self._upload()
 
     def flush(self) -> None:
-        """Upload the rest.
-
-        Raises:
-            OSError: If that fails; the local copy is then kept.
-        """
-        if self._state.complete:
+        """Upload the rest; raise OSError if that fails, and keep the local copy."""
+        if self._complete.is_set():
             return
         try:
             self._upload()
@@ -76,7 +68,7 @@ class UploadedEventFile:
         start = time.monotonic()
         try:
             upload(self._file.path, self._target)
-            self._state.complete = True
+            self._complete.set()
         finally:
             end = time.monotonic()
             self._due = end + max(_SECONDS_BETWEEN_UPLOADS, (end - start) / _UPLOADS_SHARE)
@@ -96,16 +88,9 @@ def upload(local: Path, target: Any) -> None:
     target.fs.put_file(str(local), target.path)
 
 
-@dataclasses.dataclass
-class _State:
-    """True once all is uploaded."""
-
-    complete: bool
-
-
-def _leave(path: Path, target: Any, state: _State) -> None:
+def _leave(path: Path, target: Any, complete: threading.Event) -> None:
     """Upload the rest, and remove the local copy; keep it if that fails."""
-    if not state.complete:
+    if not complete.is_set():
         try:
             upload(path, target)
         except Exception as error:

@@ -72,18 +72,9 @@ class Chunk:
             return self
         variables = layout.columns_of(self.layout)
         optimizers = positions(layout.optimizers, self.layout.optimizers)
-        return Chunk(
-            layout,
-            self.steps,
-            {
-                name: _widened(array, variables, len(layout.variables))
-                for name, array in self.values.items()
-            },
-            {
-                name: _widened(array, optimizers, len(layout.optimizers))
-                for name, array in self.totals.items()
-            },
-        )
+        values = _widen(self.values, variables, len(layout.variables))
+        totals = _widen(self.totals, optimizers, len(layout.optimizers))
+        return Chunk(layout, self.steps, values, totals)
 
 
 class LazyArrays(Mapping[str, np.ndarray]):
@@ -155,7 +146,11 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     )
 
 
-def _widened(array: np.ndarray, columns: list[int], width: int) -> np.ndarray:
-    wide = np.full((len(array), width), np.nan, array.dtype)
-    wide[:, columns] = array
+def _widen(
+    arrays: Mapping[str, np.ndarray], columns: list[int], width: int
+) -> dict[str, np.ndarray]:
+    wide = {}
+    for name, array in arrays.items():
+        wide[name] = np.full((len(array), width), np.nan, array.dtype)
+        wide[name][:, columns] = array
     return wide

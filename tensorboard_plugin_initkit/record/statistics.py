@@ -36,6 +36,10 @@ _SOURCES = {
     "update_ratio": {"update_norm", "weight_norm"},
 }
 
+_NORMS = ("norm", "raw_norm", "local_norm", "weight_norm", "update_norm")
+# Known of some of a layer's variables only: means are over those.
+_PARTLY_KNOWN = ("dead_units", *SAMPLED)
+
 
 def recorded_statistics(values: Mapping[str, np.ndarray]) -> list[str]:
     """Return the names of `STATISTICS` computable from the values of a chunk."""
@@ -93,7 +97,7 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
     everywhere = present.all()
     if not everywhere:
         values, weights = np.where(present, values, 0.0), np.where(present, weights, 0.0)
-    result = _COMBINE[statistic](values, weights, starts)
+    result = _combine(statistic, values, weights, starts)
     if everywhere:
         return result
     return np.where(np.logical_or.reduceat(present, starts, axis=1), result, np.nan)
@@ -166,47 +170,22 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.where(part == 0, np.where(np.isnan(whole), whole, 0.0), part / whole)
 
 
-# Values and weights are arrays (n, variables), sorted by layer; a layer's begin at its start.
-
-
-def _sum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(values, starts, axis=1)
-
-
-def _maximum(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.maximum.reduceat(values, starts, axis=1)
-
-
-def _root_sum_of_squares(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.sqrt(_sum(np.square(values), weights, starts))
-
-
-def _root_mean_square(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.sqrt(_mean(np.square(values), weights, starts))
-
-
-def _mean(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return _sum(values * weights, weights, starts) / _sum(weights, weights, starts)
-
-
-def _mean_of_defined(values: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    return _mean(np.where(defined, values, 0.0), np.where(defined, weights, 0.0), starts)
-
-
-_COMBINE = {
-    "norm": _root_sum_of_squares,
-    "rms": _root_mean_square,
-    "mean_abs": _mean,
-    "max_abs": _maximum,
-    "zeros": _mean,
-    "nonfinite": _sum,
-    "dead_units": _mean_of_defined,
-    "raw_norm": _root_sum_of_squares,
-    "local_norm": _root_sum_of_squares,
-    "weight_norm": _root_sum_of_squares,
-    "update_norm": _root_sum_of_squares,
-    "cosine": _mean_of_defined,
-    "snr": _mean_of_defined,
-}
+def _combine(
+    statistic: str, values: np.ndarray, weights: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """Combine columns to layers: arrays (n, variables), sorted by layer, and the layers' starts."""
+    if statistic == "max_abs":
+        return np.maximum.reduceat(values, starts, axis=1)
+    squared = statistic in ("rms", *_NORMS)
+    if squared:
+        values = np.square(values)
+    if statistic in _PARTLY_KNOWN:
+        known = ~np.isnan(values)
+        values, weights = np.where(known, values, 0.0), np.where(known, weights, 0.0)
+    if statistic == "nonfinite" or statistic in _NORMS:
+        result = np.add.reduceat(values, starts, axis=1)
+    else:
+        with np.errstate(invalid="ignore"):
+            total = np.add.reduceat(values * weights, starts, axis=1)
+            result = total / np.add.reduceat(weights, starts, axis=1)
+    return np.sqrt(result) if squared else result

@@ -7,7 +7,7 @@ from tensorboard_plugin_initkit.record.statistics import per_layer
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
-    """Choose the rows to keep of a chunk.
+    """Choose about `max_steps` rows of a chunk to keep: boolean array (n,).
 
     These stay:
 
@@ -20,9 +20,6 @@ def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
 
     Spans are aligned to multiples of their length, and double: thinning again and again wears
     out no part of the record.
-
-    Returns:
-        Boolean array (n,), with about `max_steps` of True.
     """
     norm = per_layer(chunk, "norm")
     older = max(0, len(norm) - (max_steps + 1) // 2)

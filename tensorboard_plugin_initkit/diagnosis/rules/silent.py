@@ -1,0 +1,138 @@
+"""Layers and units without a gradient."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Floats,
+    find_first,
+    find_runs,
+    persists,
+    quotient,
+)
+
+
+def find_no_gradient(facts: Facts) -> Iterator[Finding]:
+    """Find layers without influence on the loss: the framework gives them no gradient."""
+    missing = np.isnan(facts.per_variable("nonfinite"))
+    if not missing.any():
+        return
+    missing = facts.by_layer(np.logical_and, missing)
+    # An optimizer may wait for others, as in adversarial training: its own records count.
+    heard = np.zeros(missing.shape, np.int64)
+    for optimizer in np.unique(facts.optimizer_of):
+        own = facts.optimizer_of == optimizer
+        heard[:, own] = np.cumsum(~missing[:, own].all(axis=1))[:, None]
+    never = np.logical_and.accumulate(missing, axis=0) & facts.ready[:, None]
+    never &= heard >= THRESHOLDS["window_records"].value
+    row = find_first(never.any(axis=1))
+    if row is None:
+        return
+    for begin, end in find_runs(never[row]):
+        step, layer = int(facts.steps[row]), facts.layers[begin]
+        others = f", like the {count_layers(end - begin)} after it" if end > begin else ""
+        yield Finding(
+            "no_gradient",
+            layer,
+            step,
+            f"No gradient: up to step {step} `{layer}` has received no gradient{others}; the loss "
+            "does not depend on its weights.",
+            {"layers": float(end - begin + 1)},
+        )
+
+
+def find_cut_off(facts: Facts) -> Iterator[Finding]:
+    """Find layers without any gradient, up to one that passes nothing back.
+
+    Where they begin at the input, a loss that has halved is no excuse: fitting the output's bias
+    can do that, after a start with a large loss. A loss still falling is one, and where all layers
+    are without gradient, so is a loss near zero. Further on the layers may be a branch that others
+    go around: there any good loss is enough.
+    """
+    norm = facts.per_variable("norm")
+    if (norm != 0).all():
+        return
+    nothing = facts.by_layer(np.logical_and, (norm == 0) | np.isnan(norm))
+    nothing &= facts.by_layer(np.logical_or, norm == 0)
+    zero = persists(nothing, facts.start, facts.ready)
+    from_input = np.logical_and.accumulate(zero, axis=1)
+    loss = facts.loss
+    at_input = loss.falling | (loss.gone & zero.all(axis=1))
+    zero &= ~np.where(from_input, at_input[:, None], loss.good[:, None])
+    said = np.zeros(len(facts.layers), bool)
+    for row in np.unique(zero.argmax(axis=0)[zero.any(axis=0)]):
+        for begin, end in find_runs(zero[row]):
+            if not said[begin : end + 1].any():
+                yield _finding(facts, int(row), begin, end)
+            said[begin : end + 1] = True
+
+
+def _finding(facts: Facts, row: int, begin: int, end: int) -> Finding:
+    step, count = int(facts.steps[row]), end - begin + 1
+    evidence = {"layers": float(count), "from_input": float(begin == 0)}
+    since = f"from step {facts.steps[facts.start[row]]} to {step}"
+    if count == len(facts.layers):
+        message = (
+            f"No gradient: {since} the gradient is exactly zero in all {count} recorded layers."
+        )
+        return Finding("no_gradient", "", step, message, evidence)
+    layer = facts.layers[end]
+    others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
+    message = f"{since} the gradient is exactly zero in `{layer}`{others}"
+    if end + 1 < len(facts.layers) and _is_all_zero(facts, row, end + 1):
+        after = facts.layers[end + 1]
+        message = f"No gradient: {message}; the weights of `{after}` after it are all zero."
+        return Finding("no_gradient", layer, step, message, evidence)
+    message = f"Dead units: {message}; all of its units are inactive or saturated."
+    return Finding("dead_units", layer, step, message, evidence | {"share": 1.0})
+
+
+def _is_all_zero(facts: Facts, row: int, layer: int) -> bool:
+    """Check a layer for weights of zero, without its biases."""
+    columns = facts.layer_of == layer
+    weights = columns & ~facts.units if columns.sum() > 1 else columns
+    return bool((facts.per_variable("weight_norm")[row, weights] == 0).all())
+
+
+def find_dead_units(facts: Facts) -> Iterator[Finding]:
+    """Find layers where most units receive exactly no gradient, in bias and kernel; others do.
+
+    Both are asked for: the bias of attention's keys can be zero by theory, a kernel's columns
+    because of inputs of zero. Of several layers, the one nearest the output is named: units
+    before it may be dead because of it.
+    """
+    units, limit = np.flatnonzero(facts.units), THRESHOLDS["dead_share"].value
+    share = facts.per_variable("dead_units")[:, units]
+    if not (share >= limit).any():
+        return
+    share = np.minimum(share, _share_of_zeros(facts)[:, units])
+    dead = (share >= limit) & (facts.per_variable("norm")[:, units] > 0)
+    lasting = persists(dead, facts.start, facts.ready) & ~facts.loss.good[:, None]
+    row = find_first(lasting.any(axis=1))
+    if row is None:
+        return
+    column = int(np.flatnonzero(lasting[row])[-1])
+    layer, step = facts.layers[facts.layer_of[units[column]]], int(facts.steps[row])
+    number, value = int(lasting[row].sum()), float(share[row, column])
+    others = f", as in at least {count_layers(number - 1)} more" if number > 1 else ""
+    yield Finding(
+        "dead_units",
+        layer,
+        step,
+        f"Dead units: from step {facts.steps[facts.start[row]]} to {step} {value:.0%} of the "
+        f"units of `{layer}` receive no gradient{others}.",
+        {"share": value, "layers": float(number)},
+    )
+
+
+def _share_of_zeros(facts: Facts) -> Floats:
+    """Return the share of exact zeros in each variable's whole layer, (n, variables)."""
+    norm, rms = facts.per_variable("norm"), facts.per_variable("rms")
+    size = np.nanmax(np.square(quotient(norm, rms)), axis=0, initial=1.0)
+    size = np.where(np.isfinite(size), size, 1.0) * np.ones_like(norm)
+    zeros = facts.by_layer(np.add, np.nan_to_num(facts.per_variable("zeros")) * size)
+    return quotient(zeros, facts.by_layer(np.add, size))[:, facts.layer_of]
