@@ -67,16 +67,11 @@ class Trend(NamedTuple):
     is_whole: Bools
 
     @property
-    def third(self) -> int:
-        """Number of layers in each of the thirds."""
-        return _third(self.filled.shape[1])
-
-    @property
     def total(self) -> Floats:
         """Logarithm of the change over all of the depth, towards the input, (n,)."""
         depth = self.filled.shape[1]
         with np.errstate(invalid="ignore"):
-            return (self.front - self.back) * (depth - 1) / max(1, depth - self.third)
+            return (self.front - self.back) * (depth - 1) / max(1, depth - _third(depth))
 
     def line_at(self, row: int) -> Slope:
         """Return the line at a record, without a word; or the reason why there is none."""
@@ -148,7 +143,7 @@ def fit_trend(profile: Floats) -> Trend:
     the biases of attention's keys (zero in theory: a softmax does not change with them) and those
     in front of a normalization.
     """
-    filled, third = profile.copy(), _third(profile.shape[1])
+    filled = profile.copy()
     filled[:, 1:] = np.fmax(filled[:, 1:], profile[:, :-1])
     filled[:, :-1] = np.fmax(filled[:, :-1], profile[:, 1:])
     if not filled.shape[1]:
@@ -156,7 +151,7 @@ def fit_trend(profile: Floats) -> Trend:
         return Trend(profile, filled, nothing, nothing, np.zeros(len(filled), bool))
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(filled)
-        front, back = (np.median(level[:, part], axis=1) for part in _ends(third))
+        front, back = (np.median(level[:, part], axis=1) for part in _ends(profile))
         return Trend(profile, filled, front, back, np.all(filled > 0, axis=1))
 
 
@@ -197,9 +192,7 @@ def _judge(trend: Trend, signal: Floats, facts: Facts) -> tuple[Bools, Bools]:
         return np.zeros(len(signal), bool), np.zeros(len(signal), bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(signal)
-        front_most, back_most = (
-            np.fmax.reduce(level[:, part], axis=1) for part in _ends(trend.third)
-        )
+        front_most, back_most = (np.fmax.reduce(level[:, part], axis=1) for part in _ends(signal))
         falls = _is_steep(facts, trend.total, front_most - trend.back)
         grows = _is_steep(facts, -trend.total, back_most - trend.front)
     return falls & ~facts.loss.good, grows
@@ -302,5 +295,6 @@ def _third(depth: int) -> int:
     return max(2, depth // 3)
 
 
-def _ends(third: int) -> tuple[slice, slice]:
+def _ends(profile: Floats) -> tuple[slice, slice]:
+    third = _third(profile.shape[1])
     return slice(None, third), slice(-third, None)

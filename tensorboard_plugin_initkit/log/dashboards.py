@@ -226,6 +226,12 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+def make_tensor(table: np.ndarray, dtype: int) -> Any:
+    """Return an array, of little-endian numbers, as a message."""
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in table.shape])
+    return TensorProto(dtype=dtype, tensor_shape=shape, tensor_content=table.tobytes())
+
+
 def _half_decades(
     magnitude: np.ndarray, layer_of: np.ndarray, weights: np.ndarray, layers: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -241,11 +247,7 @@ def _histogram(tag: str, counts: np.ndarray, edges: np.ndarray) -> Any:
     used = np.flatnonzero(counts)
     bins = slice(used[0], used[-1] + 1)
     table = np.stack([edges[:-1][bins], edges[1:][bins], counts[bins]], axis=1).astype("<f8")
-    tensor = TensorProto(
-        dtype=DT_DOUBLE,
-        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in table.shape]),
-        tensor_content=table.tobytes(),
-    )
+    tensor = make_tensor(table, DT_DOUBLE)
     metadata = create_summary_metadata(
         display_name=None,
         description="log10 |g| of a sample of the layer's gradient. Exact zeros are left out: "

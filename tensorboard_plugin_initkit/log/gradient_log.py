@@ -28,7 +28,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars
+from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars, make_tensor
 from tensorboard_plugin_initkit.log.event_file import event_files, read_events
 from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
@@ -132,17 +132,14 @@ def _read_file(path: str | os.PathLike[str]) -> Iterator[Chunk | str]:
             if value.tag == LAYOUT_TAG:
                 layout = Layout.from_json(value.tensor.string_val[0])
                 continue
-            steps, table = _table(value.tensor)
+            shape = [dim.size for dim in value.tensor.tensor_shape.dim]
+            numbers = np.frombuffer(value.tensor.tensor_content, "<f4").reshape(shape)
+            steps, table = split_table(numbers)
             if value.tag != TOTALS_TAG:
                 values[statistic] = table
                 continue
             yield Chunk(layout, steps, values, split_totals(table))
             values = {}
-
-
-def _table(tensor: Any) -> tuple[np.ndarray, np.ndarray]:
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    return split_table(np.frombuffer(tensor.tensor_content, "<f4").reshape(shape))
 
 
 def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,17 +153,12 @@ def split_totals(columns: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(TOTALS, np.split(columns, len(TOTALS), axis=1), strict=True))
 
 
-def _metadata() -> Any:
-    return SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(
-            plugin_name=PLUGIN_NAME, content=b'{"version": %d}' % SCHEMA_VERSION
-        ),
-        data_class="DATA_CLASS_TENSOR",
-    )
-
-
 def _event(tag: str, tensor: Any, step: int, wall_time: float) -> bytes:
-    value = Summary.Value(tag=tag, tensor=tensor, metadata=_metadata())
+    plugin = SummaryMetadata.PluginData(
+        plugin_name=PLUGIN_NAME, content=b'{"version": %d}' % SCHEMA_VERSION
+    )
+    metadata = SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_TENSOR")
+    value = Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
     event = Event(step=step, wall_time=wall_time, summary=Summary(value=[value]))
     return event.SerializeToString()
 
@@ -185,12 +177,6 @@ def _tensor_events(chunk: Chunk, wall_time: float) -> Iterator[bytes]:
     tables[TOTALS_TAG] = np.concatenate(totals, axis=1)
     for tag, array in tables.items():
         table = np.concatenate([steps, array], axis=1).astype("<f4")
-        dims = [TensorShapeProto.Dim(size=size) for size in table.shape]
-        tensor = TensorProto(
-            dtype=DT_FLOAT,
-            tensor_shape=TensorShapeProto(dim=dims),
-            tensor_content=table.tobytes(),
-        )
         # Of a training that goes on from an earlier step, TensorBoard drops what was logged at
         # later ones: by their first steps, these are the chunks of which nothing is left.
-        yield _event(tag, tensor, int(chunk.steps[0]), wall_time)
+        yield _event(tag, make_tensor(table, DT_FLOAT), int(chunk.steps[0]), wall_time)

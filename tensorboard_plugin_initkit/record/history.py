@@ -85,7 +85,14 @@ class GradientHistory:
     """
 
     def __init__(self, max_steps: int | None = 4096) -> None:
-        self._max_steps = _check_max_steps(max_steps)
+        if max_steps is not None and (
+            not isinstance(max_steps, Integral) or isinstance(max_steps, bool) or max_steps < 1
+        ):
+            raise ValueError(
+                "`max_steps` must be a positive integer, or None to keep every recorded step. "
+                f"Received: max_steps={max_steps!r}. Write `max_steps=4096` for the default."
+            )
+        self._max_steps = max_steps
         self.findings: list[Finding] = []
         self._chunks: list[Chunk] = []
         self._length = 0
@@ -198,17 +205,6 @@ class GradientHistory:
         steps = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""
         size = f"{len(self)} recorded steps of {len(self.layers)} layers"
         return f"<GradientHistory: {size}{steps}{thinned}>"
-
-
-def _check_max_steps(max_steps: int | None) -> int | None:
-    if max_steps is None:
-        return None
-    if not isinstance(max_steps, Integral) or isinstance(max_steps, bool) or max_steps < 1:
-        raise ValueError(
-            "`max_steps` must be a positive integer, or None to keep every recorded step. "
-            f"Received: max_steps={max_steps!r}. Write `max_steps=4096` for the default."
-        )
-    return int(max_steps)
 
 
 def _known(statistic: str, known: tuple[str, ...]) -> str:

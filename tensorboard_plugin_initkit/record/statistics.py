@@ -105,10 +105,8 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
 
 def per_optimizer(chunk: Chunk, statistic: str) -> np.ndarray:
     """Return one of `TOTAL_STATISTICS` for every optimizer: float64 array (n, optimizers)."""
-    if statistic == "global_norm":
-        return np.sqrt(_sum_of_squares(chunk, "norm"))
-    if statistic == "global_raw_norm":
-        return np.sqrt(_sum_of_squares(chunk, "raw_norm"))
+    if statistic in ("global_norm", "global_raw_norm"):
+        return np.sqrt(_sum_of_squares(chunk, statistic.removeprefix("global_")))
     if statistic == "noise_scale":
         return _noise_scale(chunk)
     return chunk.totals_of(statistic).astype(np.float64)

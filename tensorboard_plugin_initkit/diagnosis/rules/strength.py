@@ -72,11 +72,8 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     step, last = int(facts.steps[row]), int(np.flatnonzero(bad[row])[-1])
     number, layers = float(np.nansum(facts.per_variable("nonfinite")[row])), int(bad[row].sum())
     what = f"{number:.0f} elements of the gradient are" if number else "weights are"
-    where = (
-        "the last recorded layer"
-        if last == len(facts.layers) - 1
-        else "the layers after it are not"
-    )
+    is_end = last == len(facts.layers) - 1
+    where = "the last recorded layer" if is_end else "the layers after it are not"
     yield Finding(
         "nonfinite",
         facts.layers[last],
