@@ -62,9 +62,13 @@ class Chunk:
 
     def select(self, rows: np.ndarray | slice) -> "Chunk":
         """Return the rows of an index, mask or slice; nothing is read for it."""
-        return Chunk(
-            self.layout, self.steps[rows], _select(self.values, rows), _select(self.totals, rows)
+        values, totals = (
+            _Rows(arrays, rows)
+            if isinstance(arrays, LazyArrays)
+            else {name: array[rows] for name, array in arrays.items()}
+            for arrays in (self.values, self.totals)
         )
+        return Chunk(self.layout, self.steps[rows], values, totals)
 
     def spread(self, layout: Layout) -> "Chunk":
         """Return the same steps on the columns of a larger layout; new columns are NaN."""
@@ -83,12 +87,6 @@ class LazyArrays(Mapping[str, np.ndarray]):
     def take(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
         """Return rows of an array, without reading more than needed."""
         return self[name][rows]
-
-
-def _select(arrays: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
-    if isinstance(arrays, LazyArrays):
-        return _Rows(arrays, rows)
-    return {name: array[rows] for name, array in arrays.items()}
 
 
 class _Rows(LazyArrays):

@@ -118,16 +118,9 @@ class Layout:
                 f"The log must have schema version {SCHEMA_VERSION}. Received: version "
                 f"{content['version']}. Read it with the keras-initkit that wrote it."
             )
-        variables = (
-            Variable(**(column | {"shape": tuple(column["shape"])}))
-            for column in content["variables"]
-        )
-        return cls(
-            tuple(variables),
-            tuple(content["optimizers"]),
-            tuple(content["frozen"]),
-            content["replicas"],
-        )
+        variables = [Variable(**v | {"shape": tuple(v["shape"])}) for v in content["variables"]]
+        optimizers, frozen = tuple(content["optimizers"]), tuple(content["frozen"])
+        return cls(tuple(variables), optimizers, frozen, content["replicas"])
 
 
 def positions(here: Sequence[Any], others: Sequence[Any]) -> list[int]:
