@@ -23,12 +23,8 @@ class Facts:
     """Some records of a history: statistics of variables, by layer, in windows.
 
     Layers are those of the variables' paths, not `history.layers`: there, each variable may be a
-    layer of its own.
-
-    Args:
-        history: The history.
-        rows: Slice or sorted positions of the records, with the first record and whole
-            windows. The loss is read of all records, always.
+    layer of its own. The rows are a slice or sorted positions, with the first record and whole
+    windows; the loss is read of all records, always.
 
     Attributes:
         steps: Recorded steps, (n,).

@@ -61,11 +61,7 @@ def to_json(findings: Iterable[Finding]) -> str:
 
 
 def from_json(text: str | bytes) -> list[Finding]:
-    """Read the output of `to_json`.
-
-    Raises:
-        ValueError: If it was written by another version.
-    """
+    """Read the output of `to_json`; raise ValueError for another version."""
     content = json.loads(text)
     if content["version"] != FINDINGS_VERSION:
         raise ValueError(

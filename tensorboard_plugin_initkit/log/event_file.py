@@ -41,13 +41,10 @@ def _record(data: bytes) -> bytes:
 
 
 class EventFileWriter:
-    """Appends serialised events to a new event file.
+    """Appends serialised events to a new event file in a directory, which is made if missing.
 
     The file is open only while it is written: nothing has to be closed, whatever ends a training.
     It holds whole records only, also after a write that failed half way, as on a full disk.
-
-    Args:
-        directory: Directory of the run; made if missing.
 
     Raises:
         OSError: If the directory or file cannot be written, or the file is gone: also by `write`.
@@ -107,10 +104,8 @@ def event_files(directory: str | os.PathLike[str]) -> list[Any]:
 def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Yield the `Event`s of a file, up to the first incomplete record.
 
-    The last record may be cut while a file is written, or after its writer was killed.
-
-    Raises:
-        ValueError: If a whole record does not match its checksum.
+    The last record may be cut while a file is written, or after its writer was killed. A whole
+    record that does not match its checksum raises ValueError.
     """
     with path_at(path).open("rb") as file:
         start = 0

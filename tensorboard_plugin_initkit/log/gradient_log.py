@@ -45,18 +45,13 @@ _STEP_BASE = 2**24
 
 
 class LogWriter:
-    """Writes chunks to the log of a directory.
+    """Writes chunks to the log of a directory or URL for TensorBoard: its run `gradients`.
 
-    Args:
-        log_dir: Directory or URL for TensorBoard; the log is its run `gradients`.
-        scalars: Write scalars for TensorBoard's own dashboards at every `scalars`-th recorded
-            step; 0 for none.
-        histograms: Write histograms of log10 |g| at every `histograms`-th recorded step with
-            samples; 0 for none.
+    For TensorBoard's own dashboards, every `scalars`-th recorded step is also written as scalars,
+    and every `histograms`-th one with samples as histograms of log10 |g|; 0 for none.
 
     Raises:
-        OSError: If the directory or file cannot be written or uploaded: now, or by a method. What
-            was written before stays.
+        OSError: If the log cannot be written or uploaded, now or later; earlier content stays.
     """
 
     def __init__(

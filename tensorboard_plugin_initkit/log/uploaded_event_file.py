@@ -23,12 +23,9 @@ _UPLOADS_SHARE = 1 / 20
 class UploadedEventFile:
     """Appends serialised events to a local copy, uploaded whole from time to time.
 
-    Object stores replace files, and cannot append to them. The file is uploaded when it is made,
-    so that an obstacle shows at once, at `flush`, and in between at most every 30
-    seconds. A failed upload in between is made up for by the next one.
-
-    Args:
-        directory: `UPath` of the run; made if missing.
+    Object stores replace files, and cannot append to them. The directory, a `UPath`, is made if
+    missing. The file is uploaded when it is made, so that an obstacle shows at once, at `flush`,
+    and in between at most every 30 seconds; the next upload then makes up for a failed one.
 
     Raises:
         Exception: The file system's error if the file cannot be uploaded.

@@ -107,11 +107,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read the output of `to_json`.
-
-        Raises:
-            ValueError: If it was written by another version of the schema.
-        """
+        """Read the output of `to_json`; raise ValueError for another version of the schema."""
         content = json.loads(text)
         if content["version"] != SCHEMA_VERSION:
             raise ValueError(
