@@ -25,11 +25,6 @@ collect_ignore_glob = [
 ]
 
 
-def pytest_make_parametrize_id(val):
-    """Name a case by a class where its value shows an address, which differs in each process."""
-    return type(val).__name__ if " at 0x" in repr(val) else None
-
-
 def pytest_collection_modifyitems(config, items):
     """Keep the tests that are marked for this backend; without a mark a test is TensorFlow's."""
     here: list[pytest.Item] = []

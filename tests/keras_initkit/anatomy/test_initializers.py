@@ -60,7 +60,6 @@ def test_a_layer_that_does_not_say_has_no_own_initializer():
         (np.zeros, "zeros"),
         (None, ""),
     ],
-    ids=str,
 )
 def test_an_initializer_is_written_with_what_is_not_its_default(initializer, text):
     assert format_initializer(initializer) == text
