@@ -92,7 +92,7 @@ class GradientHistory:
                 "`max_steps` must be a positive integer, or None to keep every recorded step. "
                 f"Received: max_steps={max_steps!r}. Write `max_steps=4096` for the default."
             )
-        self._max_steps = max_steps
+        self._max_steps = max_steps and int(max_steps)
         self.findings: list[Finding] = []
         self._chunks: list[Chunk] = []
         self._length = 0
