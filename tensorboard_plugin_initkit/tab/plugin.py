@@ -53,9 +53,9 @@ class InitkitPlugin(TabPlugin):
         self._drawn: Cache[tuple[ChartParameters, tuple[str, ...]], bytes] = Cache(_MOST_BYTES, len)
         # All is read and drawn in one thread: each would keep memory of its own.
         self._worker = ThreadPoolExecutor(1, "initkit")
-        # Bokeh takes half a second to import. The first look need not wait for it, nor
-        # TensorBoard's start, which is over by then.
-        warm = threading.Timer(_WARM_AFTER_SECONDS, _warm)
+        # The first look need not wait for Bokeh's import of half a second, nor TensorBoard's start.
+        # It is done on the thread that draws: two that import it at once may get half of it.
+        warm = threading.Timer(_WARM_AFTER_SECONDS, self._worker.submit, [_warm])
         warm.daemon = True
         warm.start()
 

@@ -175,7 +175,7 @@ def test_layers_and_optimizers_are_tags_of_the_run_gradients(
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
 def test_the_values_are_those_of_the_history(board: TensorBoard, logs: Logs, name: str) -> None:
-    eventually(lambda: check_shown(board, logs.log_dir / name))
+    eventually(lambda: check_shown(board, logs.log_dir / name), also=KeyError)
     eventually(lambda: check_drawn(board, logs.log_dir / name))
 
 
@@ -221,7 +221,7 @@ def test_what_is_written_later_and_by_a_resumed_training_appears(
     for log in (logs.written, logs.uploaded):
         log.write(10)
     for log in (logs.written, logs.uploaded):
-        eventually(lambda log=log: check_shown(board, log.log_dir))  # type: ignore[misc]
+        eventually(lambda log=log: check_shown(board, log.log_dir), also=KeyError)  # type: ignore[misc]
         eventually(lambda log=log: check_drawn(board, log.log_dir))  # type: ignore[misc]
     log = logs.written
     log.restart()
@@ -230,5 +230,5 @@ def test_what_is_written_later_and_by_a_resumed_training_appears(
     log.restart()
     log.write(10)
     assert len(read_log(log.log_dir)) == log.steps == 35
-    eventually(lambda: check_shown(board, log.log_dir))
+    eventually(lambda: check_shown(board, log.log_dir), also=KeyError)
     eventually(lambda: check_drawn(board, log.log_dir))
