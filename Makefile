@@ -1,7 +1,7 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
-# Two processes, each with whole files.
-PYTEST = -m pytest --numprocesses 2 --dist loadfile
+# Two processes, each with whole files, in the order of `tests/conftest.py`.
+PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-floor test-backends test-beam lint measure docs bench wheel-test clean
 
