@@ -21,12 +21,19 @@ def sized(*layers_and_sizes: tuple[str, int], optimizers: Any = ("",), **fields:
     return Layout(tuple(variables), tuple(optimizers), **fields)
 
 
-def dense(*layers: str, optimizers: tuple[str, ...] = ("",), replicas: int = 1) -> Layout:
-    """Make a layout of two variables a layer, all the kernels first."""
+def dense(
+    *layers: str,
+    types: tuple[str, ...] = ("Dense",),
+    optimizers: tuple[str, ...] = ("",),
+    replicas: int = 1,
+) -> Layout:
+    """Make a layout of two variables a layer, all the kernels first; types take turns."""
     variables = (
-        Variable(f"{layer}/{name}", layer, shape, optimizers[-1])
+        Variable(
+            f"{layer}/{name}", layer, shape, optimizers[i % len(optimizers)], types[i % len(types)]
+        )
         for name, shape in (("kernel", (3, 2)), ("bias", (2,)))
-        for layer in layers
+        for i, layer in enumerate(layers)
     )
     return Layout(tuple(variables), optimizers, layers[:1], replicas)
 
@@ -49,18 +56,23 @@ def ones(layout: Layout, steps: Any, **values: Any) -> Chunk:
     )
 
 
-def random_chunk(layout: Layout, steps: Any, seed: int = 0, special: float = 0.0) -> Chunk:
-    """Make a chunk of random values, a share of each special kind."""
+def random_chunk(
+    layout: Layout, steps: Any, seed: int = 0, special: float = 0.0, **values: Any
+) -> Chunk:
+    """Make a chunk of random values, a share of each special kind; `values` as for `ones`."""
     rng = np.random.default_rng(seed)
 
-    def table(width: int) -> Any:
-        values = rng.lognormal(sigma=12 if special else 1, size=(len(steps), width))
+    def table(name: str, width: int) -> Any:
+        shape = (len(steps), width)
+        is_fraction = name in ("zeros", "dead_units", "clip_ratio")
+        table = rng.random(shape) if is_fraction else rng.lognormal(0, 12 if special else 1, shape)
         for value in (0, np.nan, np.inf, 1e-45, 3.4e38):
-            values[rng.random(values.shape) < special] = value
-        return values
+            table[rng.random(shape) < special] = value
+        return table
 
     columns = dict.fromkeys(RECORDED, layout.variables) | dict.fromkeys(TOTALS, layout.optimizers)
-    return ones(layout, steps, **{name: table(len(width)) for name, width in columns.items()})
+    tables = {name: table(name, len(width)) for name, width in columns.items()}
+    return ones(layout, steps, **tables | values)
 
 
 def assert_equal(some: Chunk, other: Chunk) -> None:

@@ -104,6 +104,15 @@ def chunk_of(
     )
 
 
+def write(log_dir: str | os.PathLike[str], *chunks: Chunk) -> LogWriter:
+    """Write a log as a process of its own does; return its writer."""
+    writer = LogWriter(log_dir, scalars=0)
+    for chunk in chunks:
+        writer.write(chunk)
+    writer.end()
+    return writer
+
+
 def write_log(
     log_dir: str | os.PathLike[str],
     rms: np.ndarray,

@@ -34,15 +34,16 @@ from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATI
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
-from tests.tensorboard_plugin_initkit.support import random_logs
+from tests.tensorboard_plugin_initkit.record.made import dense, random_chunk
 from tests.tensorboard_plugin_initkit.support.application import python_provider
-from tests.tensorboard_plugin_initkit.support.random_logs import layout_of, write
+from tests.tensorboard_plugin_initkit.support.made_logs import write
 from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
 
 
 def chunk_of(layout: Layout, steps: Any, seed: int = 0, statistics: Any = RECORDED) -> Chunk:
-    """Random values, among them missing gradients and those that are not finite."""
-    return random_logs.chunk_of(layout, steps, seed, statistics, (0, np.nan, np.inf))
+    """Random values of some statistics, among them missing gradients and those not finite."""
+    without = dict.fromkeys(set(RECORDED) - set(statistics))
+    return random_chunk(layout, steps, seed, 0.1, **without)
 
 
 def chunks_of(layout: Layout, first: int, last: int, size: int, seed: int = 0) -> list[Chunk]:
@@ -50,8 +51,8 @@ def chunks_of(layout: Layout, first: int, last: int, size: int, seed: int = 0) -
     return [chunk_of(layout, range(s, min(s + size, last)), seed + s) for s in starts]
 
 
-SMALL = layout_of("a", "b", "c")
-LARGE = layout_of("a", "b", "new", "c")
+SMALL = dense("a", "b", "c")
+LARGE = dense("a", "b", "new", "c")
 
 
 def plain(log_dir: Path) -> None:
@@ -59,7 +60,7 @@ def plain(log_dir: Path) -> None:
 
 
 def hostile(log_dir: Path) -> None:
-    write(log_dir, *chunks_of(layout_of(*HOSTILE, optimizers=("body", "<b>")), 0, 30, 10))
+    write(log_dir, *chunks_of(dense(*HOSTILE, optimizers=("body", "<b>")), 0, 30, 10))
 
 
 def long_steps(log_dir: Path) -> None:
@@ -79,7 +80,7 @@ def grown(log_dir: Path) -> None:
         log_dir,
         *chunks_of(SMALL, 0, 50, 20),
         *chunks_of(LARGE, 50, 80, 20),
-        *chunks_of(layout_of("c", "other", optimizers=("second",)), 80, 90, 20),
+        *chunks_of(dense("c", "other", optimizers=("second",)), 80, 90, 20),
         *chunks_of(SMALL, 90, 120, 20),
     )
 

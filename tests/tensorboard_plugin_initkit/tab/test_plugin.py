@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -35,16 +36,18 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record import layout
+from tensorboard_plugin_initkit.record.chunk import RECORDED
 from tensorboard_plugin_initkit.tab import payloads, web
 from tensorboard_plugin_initkit.tab.loader import InitkitLoader
+from tests.tensorboard_plugin_initkit.record.made import dense, random_chunk
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
-from tests.tensorboard_plugin_initkit.support.random_logs import chunk_of, layout_of, write
+from tests.tensorboard_plugin_initkit.support.made_logs import write
 from tests.tensorboard_plugin_initkit.support.tensorboard import loads
 
 HOSTILE = ["=HYPERLINK(1)", "+1", "@x", "-x", "\tx", "\rx", 'with "quotes", commas', "x" * 10_000]
 HOSTILE += ["<script>alert(1)</script>", "line\nbreak", "مرحبا", "\ud800"]
 RUN_NAME = "run & <b>, مرحبا"
-
+chunk_of = functools.partial(random_chunk, nonfinite=0)
 
 LAYERS = [f"block/dense_{i}" for i in range(4)]
 FINDINGS = [
@@ -61,22 +64,20 @@ FINDINGS = [
 
 
 def make_logs(root: Path) -> None:
-    layout = layout_of(*LAYERS, types=("Dense", "Conv2D"))
+    layout = dense(*LAYERS, types=("Dense", "Conv2D"))
     writer = LogWriter(root / "first")
     writer.write(chunk_of(layout, range(0, 100, 2)))
     writer.write(chunk_of(layout, range(100, 160, 2)))
     writer.write_findings(to_json(FINDINGS[:1]), 30)
     writer.write_findings(to_json(FINDINGS), 100)  # all that are known, each time
     writer.end()
-    write(root / "second", chunk_of(layout_of(*LAYERS[1:]), range(50, 200)))
-    write(
-        root / "norm_only",
-        chunk_of(layout_of("a", "b"), range(9), statistics=("norm", "nonfinite")),
-    )
-    write(root / RUN_NAME, chunk_of(layout_of(*HOSTILE), range(9)))
+    write(root / "second", chunk_of(dense(*LAYERS[1:]), range(50, 200)))
+    others: Any = dict.fromkeys(set(RECORDED) - {"norm", "nonfinite"})
+    write(root / "norm_only", chunk_of(dense("a", "b"), range(9), **others))
+    write(root / RUN_NAME, chunk_of(dense(*HOSTILE), range(9)))
     LogWriter(root / "empty").write_findings(to_json([]), 0)
     writer = LogWriter(root / "bad_findings")
-    writer.write(chunk_of(layout_of("a"), range(9)))
+    writer.write(chunk_of(dense("a"), range(9)))
     writer.write_findings('{"version": 99}', 0)
     writer.end()
 
@@ -238,7 +239,7 @@ def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
 
 def test_lines_are_of_ten_layers_of_those_that_are_left(tmp_path: Path) -> None:
     layers = [f"{'odd' if i % 2 else 'even'}_{i}" for i in range(60)]
-    LogWriter(tmp_path / "x").write(chunk_of(layout_of(*layers), range(5)))
+    LogWriter(tmp_path / "x").write(chunk_of(dense(*layers), range(5)))
     answer = chart(application(tmp_path), "lines", "x", filter="odd")
     text = json.dumps(answer)
     assert len(set(re.findall(r"odd_\d+", text))) == 10
@@ -375,8 +376,8 @@ def test_a_log_of_another_version_is_an_error_and_others_work(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(layout, "SCHEMA_VERSION", 99)
-        LogWriter(tmp_path / "other").write(chunk_of(layout_of("a"), range(5)))
-    write(tmp_path / "mine", chunk_of(layout_of("a"), range(5)))
+        LogWriter(tmp_path / "other").write(chunk_of(dense("a"), range(5)))
+    write(tmp_path / "mine", chunk_of(dense("a"), range(5)))
     client = application(tmp_path)
     assert [run["title"] for run in get(client, "/runs")["runs"]] == ["mine", "other"]
     sentence = (

@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
-from tests.tensorboard_plugin_initkit.support.random_logs import chunk_of
+from tests.tensorboard_plugin_initkit.record.made import random_chunk
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
 from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 
@@ -53,7 +53,8 @@ class Log:
 
     def write(self, steps: int) -> None:
         rng = np.random.default_rng(self.steps)
-        chunk = chunk_of(self.layout, range(self.steps, self.steps + steps), self.steps)
+        indices = range(self.steps, self.steps + steps)
+        chunk = random_chunk(self.layout, indices, self.steps, nonfinite=0)
         samples = [rng.normal(size=(steps, v.size)).astype("f4") for v in self.layout.variables]
         self._writer.write(chunk, samples)
         self._writer.write_findings(to_json([]), self.steps)
