@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import importlib
 import importlib.util
 import sys
@@ -10,8 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
+import ml_dtypes
 import numpy as np
+import pandas
+import polars
+import pyarrow
+import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 import scipy.sparse
 from numpy.typing import NDArray
@@ -97,8 +105,7 @@ def memory_map(folder: Path) -> Array:
 
 
 def in_file(x: Array, folder: Path, **kwargs: Any) -> Any:
-    file = importlib.import_module("h5py").File(folder / "x.h5", "w")
-    return file.create_dataset("x", data=x, **kwargs)
+    return h5py.File(folder / "x.h5", "w").create_dataset("x", data=x, **kwargs)
 
 
 ARRAYS: dict[str, Callable[[Path], Any]] = {
@@ -165,19 +172,19 @@ def loader(*tensors: Any) -> Any:
 
 
 def polars_frame() -> Any:
-    return importlib.import_module("polars").DataFrame(X, schema=list(NAMES))
+    return polars.DataFrame(X, schema=list(NAMES))
 
 
 def pandas_frame(x: Array = X) -> Any:
-    return importlib.import_module("pandas").DataFrame(x, columns=list(NAMES))
+    return pandas.DataFrame(x, columns=list(NAMES))
 
 
 def arrow_table() -> Any:
-    return importlib.import_module("pyarrow").table(dict(zip(NAMES, X.T, strict=True)))
+    return pyarrow.table(dict(zip(NAMES, X.T, strict=True)))
 
 
 def arrow_dataset(folder: Path) -> Any:
-    return importlib.import_module("pyarrow.dataset").dataset(parquet(folder), format="parquet")
+    return pyarrow.dataset.dataset(parquet(folder), format="parquet")
 
 
 def parquet(folder: Path) -> Path:
@@ -337,20 +344,16 @@ def test_lists() -> None:
     np.testing.assert_array_equal(inputs(([[1, 2], [3, 4]], [0, 1])), [[1, 2], [3, 4]])
 
 
-def test_integers_booleans_and_halves_keep_their_type() -> None:
-    for dtype in ("uint8", "int64", "bool", "float16", "float64", keras_bfloat16()):
-        got = inputs(np.ones((4, 2), dtype))
-        assert got.dtype == dtype
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int64", "bool", "float16", "float64", ml_dtypes.bfloat16]
+)
+def test_integers_booleans_and_halves_keep_their_type(dtype: Any) -> None:
+    assert inputs(np.ones((4, 2), dtype)).dtype == dtype
 
 
-def keras_bfloat16() -> Any:
-    return np.asarray(importlib.import_module("ml_dtypes").bfloat16(1)).dtype
-
-
-def test_half_precision_of_the_backend() -> None:
-    for dtype in ("float16", "bfloat16"):
-        got = inputs(keras.ops.cast(X, dtype))
-        np.testing.assert_allclose(got.astype("float32"), X, rtol=1e-2)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_the_backend(dtype: str) -> None:
+    np.testing.assert_allclose(inputs(keras.ops.cast(X, dtype)).astype("float32"), X, rtol=1e-2)
 
 
 @needs_torch
@@ -364,9 +367,6 @@ def test_bfloat16_of_torch_is_not_copied() -> None:
 
 
 def test_nulls_become_nan(tmp_path: Path) -> None:
-    pandas = importlib.import_module("pandas")
-    polars = importlib.import_module("polars")
-    arrow = importlib.import_module("pyarrow")
     values = {
         "n": [1, None, 3],
         "flag": [True, None, False],
@@ -380,7 +380,7 @@ def test_nulls_become_nan(tmp_path: Path) -> None:
         pandas.DataFrame(values).astype(types),
         polars.DataFrame(values),
         polars.LazyFrame(values),
-        arrow.table(values),
+        pyarrow.table(values),
     ):
         np.testing.assert_array_equal(inputs(data), expected)
     (tmp_path / "x.csv").write_text("n,flag,x,no\n1,true,.5,\n,,,\n3,false,2.5,\n")
@@ -394,9 +394,6 @@ def test_one_column_of_a_table() -> None:
 
 
 def test_columns_of_every_type() -> None:
-    pandas = importlib.import_module("pandas")
-    polars = importlib.import_module("polars")
-    arrow = importlib.import_module("pyarrow")
     values = {"age": [1, 2], "city": ["a", "b"], "flag": [True, False]}
     frame = pandas.DataFrame(values)
     for data in (
@@ -404,8 +401,8 @@ def test_columns_of_every_type() -> None:
         frame.astype({"city": "category"}),
         polars.DataFrame(values),
         polars.DataFrame(values, schema_overrides={"city": polars.Categorical}),
-        arrow.table(values),
-        arrow.table(values | {"city": arrow.array(["a", "b"]).dictionary_encode()}),
+        pyarrow.table(values),
+        pyarrow.table(values | {"city": pyarrow.array(["a", "b"]).dictionary_encode()}),
     ):
         x = inputs(data, by_columns=True)
         assert {name: column.tolist() for name, column in x.items()} == values
@@ -416,14 +413,11 @@ def test_columns_of_every_type() -> None:
 
 
 def test_decimals_are_numbers() -> None:
-    decimal = importlib.import_module("decimal").Decimal
-    polars = importlib.import_module("polars")
-    arrow = importlib.import_module("pyarrow")
-    values = {"price": [decimal("1.25"), decimal("2.50")]}
+    values = {"price": [decimal.Decimal("1.25"), decimal.Decimal("2.50")]}
     for data in (
         polars.DataFrame(values),
-        arrow.table(values),
-        arrow.table(values).to_pandas(types_mapper=importlib.import_module("pandas").ArrowDtype),
+        pyarrow.table(values),
+        pyarrow.table(values).to_pandas(types_mapper=pandas.ArrowDtype),
     ):
         np.testing.assert_array_equal(inputs(data), [[1.25], [2.5]])
 
@@ -448,19 +442,17 @@ def test_the_folders_of_a_partition_are_a_column(tmp_path: Path) -> None:
 
 def test_a_parquet_file_is_read_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "NUMBERS_AT_ONCE", 1 << 16)
-    arrow = importlib.import_module("pyarrow")
-    writer = importlib.import_module("pyarrow.parquet").ParquetWriter
-    part = arrow.table({name: np.random.default_rng(0).random(10_000) for name in NAMES})
-    with writer(tmp_path / "x.parquet", part.schema) as file:
+    part = pyarrow.table({name: np.random.default_rng(0).random(10_000) for name in NAMES})
+    with pyarrow.parquet.ParquetWriter(tmp_path / "x.parquet", part.schema) as file:
         for _ in range(16):
             file.write_table(part)
     del part
-    before = arrow.total_allocated_bytes()
+    before = pyarrow.total_allocated_bytes()
     tracemalloc.start()
     opened, most, rows = open_data(tmp_path / "x.parquet"), 0, 0
     for batch in opened.batches:
         rows += len(batch.x)
-        most = max(most, arrow.total_allocated_bytes() - before)
+        most = max(most, pyarrow.total_allocated_bytes() - before)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert rows == opened.rows == 160_000
