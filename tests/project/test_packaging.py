@@ -3,13 +3,16 @@
 import configparser
 import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_initkit
+from keras_initkit.initializers import HeNormal, Orthogonal
 from tests import ROOT
 
 
@@ -32,58 +35,27 @@ def test_callbacks_is_no_package_of_its_own():
         importlib.import_module("callbacks")
 
 
+PUBLIC = {
+    "keras_initkit": """
+        Finding GradientHistory Moments audit callbacks fans initializers layer_aware layers plot
+        read_log register_fans reinitialize theory with_normalization
+    """,
+    "keras_initkit.callbacks": "ActivationHistory ActivationProbe GradientMonitor GradientWarning",
+    "keras_initkit.initializers": """
+        ChronoBias DeltaOrthogonal Dirac ForgetGateBias GlorotNormal GlorotUniform HeNormal
+        HeUniform Identity KaimingNormal KaimingUniform LecunNormal LecunUniform Orthogonal
+        PriorBias Siren Sparse Spectral VarianceScaling XavierNormal XavierUniform ZerO
+    """,
+    "keras_initkit.layers": "Normalization",
+}
+
+
 def test_the_public_names_are_these():
-    assert keras_initkit.__all__ == [
-        "Finding",
-        "GradientHistory",
-        "Moments",
-        "audit",
-        "callbacks",
-        "fans",
-        "initializers",
-        "layer_aware",
-        "layers",
-        "plot",
-        "read_log",
-        "register_fans",
-        "reinitialize",
-        "theory",
-        "with_normalization",
-    ]
-    assert keras_initkit.callbacks.__all__ == [
-        "ActivationHistory",
-        "ActivationProbe",
-        "GradientMonitor",
-        "GradientWarning",
-    ]
-    assert keras_initkit.initializers.__all__ == [
-        "ChronoBias",
-        "DeltaOrthogonal",
-        "Dirac",
-        "ForgetGateBias",
-        "GlorotNormal",
-        "GlorotUniform",
-        "HeNormal",
-        "HeUniform",
-        "Identity",
-        "KaimingNormal",
-        "KaimingUniform",
-        "LecunNormal",
-        "LecunUniform",
-        "Orthogonal",
-        "PriorBias",
-        "Siren",
-        "Sparse",
-        "Spectral",
-        "VarianceScaling",
-        "XavierNormal",
-        "XavierUniform",
-        "ZerO",
-    ]
-    assert keras_initkit.layers.__all__ == ["Normalization"]
+    assert {name: sys.modules[name].__all__ for name in PUBLIC} == {
+        name: names.split() for name, names in PUBLIC.items()
+    }
     assert dir(keras_initkit) == sorted([*keras_initkit.__all__, "__version__"])
-    rooms = ("callbacks", "initializers", "layers", "theory")
-    for module in (keras_initkit, *(getattr(keras_initkit, room) for room in rooms)):
+    for module in (keras_initkit.theory, *(sys.modules[name] for name in PUBLIC)):
         for name in module.__all__:
             assert hasattr(module, name)
 
@@ -99,25 +71,37 @@ def test_importing_registers_everything_that_keras_can_save():
         assert keras.saving.get_registered_object(f"keras_initkit>{name}") is not None, name
 
 
-def test_importing_leaves_what_is_slow_for_later():
+def own_activation(x):
+    return keras.ops.sin(3.0 * x)
+
+
+def test_a_fresh_process_imports_little_computes_nothing_and_loads_a_model(tmp_path):
+    gained = HeNormal(3, gain=own_activation), Orthogonal(own_activation)
+    dense = [keras.layers.Dense(6, kernel_initializer=initializer) for initializer in gained]
+    model = keras.Sequential([keras.Input((6,)), *dense])
+    model.save(tmp_path / "model.keras")
     script = """
-import keras, sys
+import json, keras, sys
 before = set(sys.modules)
+calls, convert = [], keras.ops.convert_to_tensor
+keras.ops.convert_to_tensor = lambda *args, **kwargs: calls.append(args)
 import keras_initkit
-print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+keras.ops.convert_to_tensor = convert
+assert not calls
+imported = {name.partition(".")[0] for name in set(sys.modules) - before}
+model = keras.saving.load_model(sys.argv[1])
+configs = [layer.kernel_initializer.get_config() for layer in model.layers]
+print(json.dumps([list(imported), configs, model(keras.ops.ones((1, 6))).numpy().tolist()]))
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    imported = set(result.stdout.split())
-    assert "keras_initkit" in imported, result.stderr
-    assert not imported & {
-        "bokeh",
-        "dask",
-        "google_crc32c",
-        "pyarrow",
-        "rich",
-        "scipy",
-        "tensorboard",
-    }
+    command = [sys.executable, "-c", script, str(tmp_path / "model.keras")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    imported, configs, outputs = json.loads(result.stdout.splitlines()[-1])
+    assert "keras_initkit" in imported
+    slow = {"bokeh", "dask", "google_crc32c", "pyarrow", "rich", "scipy", "tensorboard"}
+    assert not slow & set(imported)
+    assert configs == [initializer.get_config() for initializer in gained]
+    np.testing.assert_allclose(outputs, model(np.ones((1, 6))), rtol=1e-4)
 
 
 def test_what_tensorboard_needs_imports_no_keras():
