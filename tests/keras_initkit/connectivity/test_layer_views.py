@@ -44,23 +44,6 @@ def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
             assert view.fans.fan_in == inputs
 
 
-@pytest.mark.parametrize(
-    ("layer", "maps"),
-    [
-        (layers.Conv2D(6, 3, groups=2), (2, 3, 3, 2, 3)),
-        (layers.DepthwiseConv2D(3), (4, 3, 3, 1, 1)),
-        # The phases of a transposed convolution, if all have as many taps.
-        (layers.Conv2DTranspose(3, 4, strides=2), (4, 2, 2, 4, 3)),
-        (layers.Conv2DTranspose(3, 3, strides=2), (1, 3, 3, 4, 3)),
-    ],
-)
-def test_views_separate_what_does_not_touch(layer, maps):
-    layer = built(type(layer).from_config(layer.get_config()), (None, 8, 8, 4))
-    view = view_of_weight(layer, layer.kernel)
-    assert view is not None
-    assert view.maps_shape == maps
-
-
 def test_phases_of_a_transposed_convolution_do_not_touch():
     layer = built(
         layers.Conv1DTranspose(1, 4, strides=2, padding="same", use_bias=False), (None, 8, 1)
