@@ -55,7 +55,7 @@ def test_save_and_serve(tmp_path, run_example):
 
 
 def test_separable_blocks(tmp_path, run_example):
-    output = run_example("separable_blocks.py", tmp_path, "--seeds", "1", "--epochs", "4")
+    output = run_example("separable_blocks.py", tmp_path, "--seeds", "1", "--epochs", "3")
     accuracies = re.findall(r"^  .*? ([\d.]+)% to", output, flags=re.MULTILINE)
     defaults, _, ours = map(float, accuracies)
     assert defaults < 20 < 40 < ours

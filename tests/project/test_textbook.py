@@ -17,7 +17,7 @@ from tensorboard_plugin_initkit.log.read_log import read_log
 
 pytestmark = pytest.mark.slow
 
-SMALL = textbook.Setting(depth=20, width=96, epochs=6)
+SMALL = textbook.Setting(depth=20, width=64, epochs=4)
 
 
 class Demonstration(NamedTuple):
@@ -76,7 +76,7 @@ def test_vanishing_and_exploding_factors_are_those_of_the_weights(outcomes):
     for outcome in outcomes.values():
         if outcome.expected_ratio is not None and len(outcome.gradients) > 2:
             assert outcome.factor == pytest.approx(outcome.expected_factor, rel=0.1)
-            # Twenty layers of 96 random units each scatter by a factor of two.
+            # Twenty layers of 64 random units each scatter by a factor of two.
             assert abs(math.log(outcome.ratio / outcome.expected_ratio)) < math.log(5)
 
 
