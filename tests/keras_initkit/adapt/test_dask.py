@@ -1,11 +1,6 @@
 """Statistics over shards by Dask: those of a single pass."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import dask.array
 import dask.bag
@@ -31,7 +26,7 @@ pytestmark = pytest.mark.numpy_alone
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_it_gives_the_moments_of_one_pass(offset: float) -> None:
+def test_it_gives_the_moments_of_one_pass(offset):
     check(run(cut(table(offset)), reduce_to_moments), table(offset))
 
 
@@ -47,20 +42,20 @@ def test_it_gives_the_moments_of_one_pass(offset: float) -> None:
     ],
     ids=["array", "array cut both ways", "data frame", "bag", "delayed", "list of delayed"],
 )
-def test_dask_collections_are_cut_as_they_are(collection: Any, partitions: int) -> None:
+def test_dask_collections_are_cut_as_they_are(collection, partitions):
     check(run(collection(table()), reduce_to_moments), table())
     assert len(run(collection(table()), Joined).items) == partitions
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def client():
     # One process: to import Keras and its backend there takes most of the time.
     cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
     with cluster, Client(cluster) as client:
         yield client
 
 
-def test_a_layer_adapts_on_a_cluster_of_processes(client: Client, tmp_path: Path) -> None:
+def test_a_layer_adapts_on_a_cluster_of_processes(client, tmp_path):
     assert run(range(2), reduce_to_process).items != [os.getpid()] * 2
     rows = table(1e3)
     frame = pd.DataFrame(rows, columns=list("abc"))
@@ -79,11 +74,11 @@ def test_a_layer_adapts_on_a_cluster_of_processes(client: Client, tmp_path: Path
     assert error.value.__notes__[0].startswith("This was in shards[1] of 2: array([[nan")
 
 
-def test_states_are_merged_in_the_order_of_the_shards() -> None:
+def test_states_are_merged_in_the_order_of_the_shards():
     assert run(list(range(100)), Joined).items == list(range(100))
 
 
-def test_an_error_says_which_shard_it_was() -> None:
+def test_an_error_says_which_shard_it_was():
     shards = cut(table())
     shards[6] = np.full((2, 3), np.nan)
     with pytest.raises(ValueError, match=r"^`data` must be finite. Received: NaN.") as error:
@@ -92,9 +87,9 @@ def test_an_error_says_which_shard_it_was() -> None:
     assert note.startswith("This was in shards[6] of 9: array([[nan")
 
 
-def test_a_dask_collection_without_partitions() -> None:
+def test_a_dask_collection_without_partitions():
     class Labelled:
-        def __dask_graph__(self) -> dict[str, int]:
+        def __dask_graph__(self):
             return {"x": 1}
 
     with pytest.raises(TypeError) as error:

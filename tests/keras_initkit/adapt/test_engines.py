@@ -1,7 +1,5 @@
 """Engines by name, and those that are functions of the user."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest
@@ -13,18 +11,18 @@ from tests.keras_initkit.adapt.sharded import Joined
 pytestmark = pytest.mark.numpy_alone
 
 
-def test_engines() -> None:
+def test_engines():
     assert find_engine("dask") is dask.run
     assert find_engine(max) is max
 
 
-def test_states_are_merged_into_a_copy() -> None:
+def test_states_are_merged_into_a_copy():
     states = [Joined(number) for number in range(4)]
     assert merge_states(states).items == [0, 1, 2, 3]
     assert [state.items for state in states] == [[0], [1], [2], [3]]
 
 
-def test_no_shards() -> None:
+def test_no_shards():
     with pytest.raises(ValueError, match="at least one shard") as error:
         list_shards(iter([]))
     assert str(error.value) == (
@@ -33,7 +31,7 @@ def test_no_shards() -> None:
     )
 
 
-def test_an_unknown_name() -> None:
+def test_an_unknown_name():
     with pytest.raises(ValueError, match="`engine`") as error:
         find_engine("ray")
     assert str(error.value) == (
@@ -43,7 +41,7 @@ def test_an_unknown_name() -> None:
     )
 
 
-def test_a_cluster_is_no_engine() -> None:
+def test_a_cluster_is_no_engine():
     with pytest.raises(TypeError) as error:
         find_engine([3])  # type: ignore[arg-type]
     assert str(error.value) == (
@@ -57,9 +55,7 @@ def test_a_cluster_is_no_engine() -> None:
     ("engine", "module", "package"),
     [("dask", "dask", "dask"), ("beam", "apache_beam", "apache-beam")],
 )
-def test_a_missing_package(
-    monkeypatch: pytest.MonkeyPatch, engine: str, module: str, package: str
-) -> None:
+def test_a_missing_package(monkeypatch, engine, module, package):
     monkeypatch.delitem(sys.modules, f"keras_initkit.adapt.{engine}", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError) as error:

@@ -1,24 +1,18 @@
 """Batches become tables of features, and small ones are joined."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from keras_initkit.adapt.intake import Intake, feature_tables
 from keras_initkit.statistics.moments import Moments
 
 pytestmark = pytest.mark.numpy_alone
 
-Array = NDArray[Any]
 
-
-def test_small_batches_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Array] = []
+def test_small_batches_are_joined_in_order(monkeypatch):
+    seen: list[np.ndarray] = []
     monkeypatch.setattr(Moments, "update", lambda self, batch, *_: seen.append(batch.copy()))
     generator = np.random.default_rng(6)
     sizes = [1, 3, 0, 70_000, 2, 30_000, 30_000, 5]
@@ -34,7 +28,7 @@ def test_small_batches_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("keep", [(1,), (2,), (1, 3), (3,), (1, 2, 3), ()])
-def test_tables_of_features(keep: tuple[int, ...]) -> None:
+def test_tables_of_features(keep):
     x = np.random.default_rng(9).random((7, 3, 4, 5))
     rest = tuple(axis for axis in range(4) if axis not in keep)
     got, none = zip(*feature_tables(x, keep, None), strict=True)

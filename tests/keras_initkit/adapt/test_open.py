@@ -1,14 +1,10 @@
 """`open_data`: the same rows from every kind of data, and errors that say what to write."""
 
-from __future__ import annotations
-
 import decimal
 import importlib
 import importlib.util
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -22,19 +18,17 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import scipy.sparse
-from numpy.typing import NDArray
 
 from keras_initkit.adapt import files
 from keras_initkit.adapt import open as opening
-from keras_initkit.adapt.reader import Batch, OpenData, Reading
+from keras_initkit.adapt.reader import Reading
 
 pytestmark = [pytest.mark.backends("tensorflow", "jax", "torch"), pytest.mark.numpy_alone]
 
-Array = NDArray[Any]
 NAMES = tuple("abcde")
 
 
-def optional(name: str) -> Any:
+def optional(name):
     return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
@@ -43,7 +37,7 @@ needs_tf = pytest.mark.skipif(tf is None, reason="TensorFlow is not installed")
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
 
-def table(rows: int = 700, features: int = 5) -> Array:
+def table(rows=700, features=5):
     return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
 
 
@@ -52,63 +46,63 @@ Y = np.arange(700.0)
 W = np.linspace(0, 2, 700)
 
 
-def open_data(data: Any, by_columns: bool = False, **options: Any) -> OpenData:
+def open_data(data, by_columns=False, **options):
     return opening.open_data(data, Reading(**options), by_columns)
 
 
-def read(data: Any, by_columns: bool = False, **options: Any) -> list[Batch]:
+def read(data, by_columns=False, **options):
     """All batches, copied: their arrays are valid for one step only."""
     opened = open_data(data, by_columns, **options)
     return [keras.tree.map_structure(copied, batch) for batch in opened.batches]
 
 
-def copied(value: Any) -> Any:
+def copied(value):
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-def joined(parts: list[Any]) -> Any:
+def joined(parts):
     return keras.tree.map_structure(lambda *arrays: np.ma.concatenate(arrays), *parts)
 
 
-def inputs(data: Any, **kwargs: Any) -> Any:
+def inputs(data, **kwargs):
     return joined([batch.x for batch in read(data, **kwargs)])
 
 
 class Batches(keras.utils.PyDataset):
-    def __init__(self, *arrays: Array) -> None:
+    def __init__(self, *arrays):
         super().__init__()
         self.arrays = arrays
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 7
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index):
         cut = tuple(array[100 * index : 100 * index + 100] for array in self.arrays)
         return cut if len(cut) > 1 else cut[0]
 
 
 class Endless(keras.utils.PyDataset):
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index):
         return np.full((2, 1), float(index))
 
 
-def reused_buffer() -> Iterator[Array]:
+def reused_buffer():
     buffer = np.empty((70, 5), "float32")
     for start in range(0, 700, 70):
         buffer[:] = X[start : start + 70]
         yield buffer
 
 
-def memory_map(folder: Path) -> Array:
+def memory_map(folder):
     np.save(folder / "x.npy", X)
     return np.asanyarray(np.load(folder / "x.npy", mmap_mode="r"))
 
 
-def in_file(x: Array, folder: Path, **kwargs: Any) -> Any:
+def in_file(x, folder, **kwargs):
     return h5py.File(folder / "x.h5", "w").create_dataset("x", data=x, **kwargs)
 
 
-ARRAYS: dict[str, Callable[[Path], Any]] = {
+ARRAYS = {
     "array": lambda _: X,
     "Fortran order": lambda _: np.asfortranarray(X),
     "matrix of a file": memory_map,
@@ -122,7 +116,7 @@ ARRAYS: dict[str, Callable[[Path], Any]] = {
     "x, y": lambda _: (X, Y),
     "x, nothing, w": lambda _: (X, None, W),
 }
-BATCHES: dict[str, Callable[[], Any]] = {
+BATCHES = {
     "PyDataset": lambda: Batches(X),
     "PyDataset of x, y, w": lambda: Batches(X, Y, W),
     "list": lambda: [X[:1], X[1:300], X[300:]],
@@ -136,15 +130,15 @@ BATCHES: dict[str, Callable[[], Any]] = {
 }
 
 
-def tf_dataset(*arrays: Any) -> Any:
+def tf_dataset(*arrays):
     return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
 
 
-def unknown_rank(x: Any) -> Any:
+def unknown_rank(x):
     return tf.py_function(lambda a: a, [x], x.dtype)
 
 
-TENSORFLOW: dict[str, Callable[[], Any]] = {
+TENSORFLOW = {
     "tf.Variable": lambda: tf.Variable(X),
     "sparse tensor": lambda: tf.sparse.from_dense(X),
     "tf.data": lambda: tf_dataset(X).batch(64),
@@ -157,7 +151,7 @@ TENSORFLOW: dict[str, Callable[[], Any]] = {
     "tf.data of sparse tensors": lambda: tf_dataset(tf.sparse.from_dense(X)).batch(64),
     "generator of sparse tensors": lambda: map(tf.sparse.from_dense, np.split(X, 7)),
 }
-TORCH: dict[str, Callable[[], Any]] = {
+TORCH = {
     "tensor with a gradient": lambda: torch.tensor(X, requires_grad=True),
     "sparse torch tensor": lambda: torch.tensor(X).to_sparse(),
     "transposed tensor": lambda: torch.tensor(X.T.copy()).T,
@@ -167,32 +161,32 @@ TORCH: dict[str, Callable[[], Any]] = {
 }
 
 
-def loader(*tensors: Any) -> Any:
+def loader(*tensors):
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), batch_size=64)
 
 
-def polars_frame() -> Any:
+def polars_frame():
     return polars.DataFrame(X, schema=list(NAMES))
 
 
-def pandas_frame(x: Array = X) -> Any:
+def pandas_frame(x=X):
     return pandas.DataFrame(x, columns=list(NAMES))
 
 
-def arrow_table() -> Any:
+def arrow_table():
     return pyarrow.table(dict(zip(NAMES, X.T, strict=True)))
 
 
-def arrow_dataset(folder: Path) -> Any:
+def arrow_dataset(folder):
     return pyarrow.dataset.dataset(parquet(folder), format="parquet")
 
 
-def parquet(folder: Path) -> Path:
+def parquet(folder):
     pandas_frame().to_parquet(folder / "x.parquet", row_group_size=100)
     return folder / "x.parquet"
 
 
-def two_files(folder: Path) -> Path:
+def two_files(folder):
     (folder / "data" / "part=2").mkdir(parents=True)
     pandas_frame(X[:300]).to_parquet(folder / "data" / "1.parquet")
     pandas_frame(X[300:]).to_parquet(folder / "data" / "2.parquet")
@@ -200,18 +194,18 @@ def two_files(folder: Path) -> Path:
     return folder / "data"
 
 
-def csv(folder: Path) -> str:
+def csv(folder):
     # The first values look like integers.
     pandas_frame().to_csv(folder / "x.csv", index=False, float_format="%.9g")
     return str(folder / "x.csv")
 
 
-def feather(folder: Path) -> Path:
+def feather(folder):
     pandas_frame().to_feather(folder / "x.feather")
     return folder / "x.feather"
 
 
-TABLES: dict[str, Callable[[Path], Any]] = {
+TABLES = {
     "pandas": lambda _: pandas_frame(),
     "pandas of arrow": lambda _: pandas_frame().astype("float32[pyarrow]"),
     "pandas and a target": lambda _: (pandas_frame(), Y),
@@ -231,7 +225,7 @@ TABLES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_arrays(kind: str, tmp_path: Path) -> None:
+def test_arrays(kind, tmp_path):
     data = ARRAYS[kind](tmp_path)
     opened = open_data(data)
     assert (opened.shape, opened.rows, opened.names) == ((None, 5), 700, None)
@@ -242,14 +236,14 @@ STREAMS = BATCHES | (TENSORFLOW if tf else {}) | (TORCH if torch else {})
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_streams(kind: str) -> None:
+def test_streams(kind):
     assert open_data(STREAMS[kind]()).shape == (None, 5)
     np.testing.assert_array_equal(inputs(STREAMS[kind]()).astype("float32"), X)
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
 @pytest.mark.parametrize("kind", TABLES)
-def test_tables(kind: str, by_columns: bool, tmp_path: Path) -> None:
+def test_tables(kind, by_columns, tmp_path):
     opened = open_data(TABLES[kind](tmp_path), by_columns)
     assert opened.names == NAMES
     assert opened.rows in (700, None)
@@ -261,7 +255,7 @@ def test_tables(kind: str, by_columns: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["array", "Parquet", "polars LazyFrame", "x, y", "pandas"])
-def test_a_mask_and_weights_follow_the_rows(kind: str, tmp_path: Path) -> None:
+def test_a_mask_and_weights_follow_the_rows(kind, tmp_path):
     data = (ARRAYS | TABLES)[kind](tmp_path)
     mask = np.random.default_rng(1).random(700) < 0.9
     opened = read(data, mask=mask, sample_weight=W)
@@ -271,7 +265,7 @@ def test_a_mask_and_weights_follow_the_rows(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(x.data, X)
 
 
-def test_large_arrays_come_in_pieces_of_the_memory_itself(tmp_path: Path) -> None:
+def test_large_arrays_come_in_pieces_of_the_memory_itself(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((3000, 1000), "uint8"))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     mask = np.ones((3000, 1000), bool)
@@ -287,7 +281,7 @@ def test_large_arrays_come_in_pieces_of_the_memory_itself(tmp_path: Path) -> Non
     assert batch.x.mask[-1, 7]
 
 
-def test_a_masked_array_keeps_its_mask() -> None:
+def test_a_masked_array_keeps_its_mask():
     masked = np.ma.masked_less(X, 1)
     np.testing.assert_array_equal(inputs(masked).mask, X < 1)
     both = inputs(masked, mask=np.arange(700) < 350)
@@ -295,7 +289,7 @@ def test_a_masked_array_keeps_its_mask() -> None:
     np.testing.assert_array_equal(inputs(iter([masked[:9], masked[9:]])).mask, X < 1)
 
 
-def test_steps_of_the_mask_value_do_not_count() -> None:
+def test_steps_of_the_mask_value_do_not_count():
     x = np.ones((4, 3, 2))
     x[0, 1:] = 0  # padding
     x[1, 0, 0] = 0  # a step with a zero in it
@@ -312,7 +306,7 @@ def test_steps_of_the_mask_value_do_not_count() -> None:
     assert got["age"].mask.tolist() == [True, False]
 
 
-def test_named_inputs_given_whole() -> None:
+def test_named_inputs_given_whole():
     data = {
         "image": X.reshape(700, 5, 1),
         "text": np.array(["a"] * 700, object),
@@ -328,7 +322,7 @@ def test_named_inputs_given_whole() -> None:
     np.testing.assert_array_equal(batch.y, Y)
 
 
-def test_structures_in_streams() -> None:
+def test_structures_in_streams():
     a, b = inputs(iter([((X, Y), 0), ((X, Y), 0)]))
     assert a.shape == (1400, 5)
     assert b.shape == (1400,)
@@ -336,7 +330,7 @@ def test_structures_in_streams() -> None:
     assert open_data([{"b": X, "a": Y}]).shape == {"b": (None, 5), "a": (None,)}
 
 
-def test_lists() -> None:
+def test_lists():
     np.testing.assert_array_equal(inputs([1, 2.5, 3]), [1, 2.5, 3])
     np.testing.assert_array_equal(inputs([np.float32(1), np.float32(2)]), [1, 2])
     assert open_data([[1, 2], [3, 4]]).shape == (None, 2)
@@ -347,17 +341,17 @@ def test_lists() -> None:
 @pytest.mark.parametrize(
     "dtype", ["uint8", "int64", "bool", "float16", "float64", ml_dtypes.bfloat16]
 )
-def test_integers_booleans_and_halves_keep_their_type(dtype: Any) -> None:
+def test_integers_booleans_and_halves_keep_their_type(dtype):
     assert inputs(np.ones((4, 2), dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_of_the_backend(dtype: str) -> None:
+def test_half_precision_of_the_backend(dtype):
     np.testing.assert_allclose(inputs(keras.ops.cast(X, dtype)).astype("float32"), X, rtol=1e-2)
 
 
 @needs_torch
-def test_bfloat16_of_torch_is_not_copied() -> None:
+def test_bfloat16_of_torch_is_not_copied():
     tensor = torch.tensor(X, dtype=torch.bfloat16)
     np.testing.assert_array_equal(inputs(tensor).astype("float32"), tensor.float().numpy())
     assert np.shares_memory(next(open_data(tensor).batches).x, tensor.view(torch.int16).numpy())
@@ -366,7 +360,7 @@ def test_bfloat16_of_torch_is_not_copied() -> None:
 # Tables.
 
 
-def test_nulls_become_nan(tmp_path: Path) -> None:
+def test_nulls_become_nan(tmp_path):
     values = {
         "n": [1, None, 3],
         "flag": [True, None, False],
@@ -387,13 +381,13 @@ def test_nulls_become_nan(tmp_path: Path) -> None:
     np.testing.assert_array_equal(inputs(tmp_path / "x.csv"), expected)
 
 
-def test_one_column_of_a_table() -> None:
+def test_one_column_of_a_table():
     for data in (pandas_frame()["a"], polars_frame()["a"], arrow_table()["a"]):
         assert open_data(data).shape == (None,)
         np.testing.assert_array_equal(inputs(data), X[:, 0])
 
 
-def test_columns_of_every_type() -> None:
+def test_columns_of_every_type():
     values = {"age": [1, 2], "city": ["a", "b"], "flag": [True, False]}
     frame = pandas.DataFrame(values)
     for data in (
@@ -412,7 +406,7 @@ def test_columns_of_every_type() -> None:
             open_data(data)
 
 
-def test_decimals_are_numbers() -> None:
+def test_decimals_are_numbers():
     values = {"price": [decimal.Decimal("1.25"), decimal.Decimal("2.50")]}
     for data in (
         polars.DataFrame(values),
@@ -422,7 +416,7 @@ def test_decimals_are_numbers() -> None:
         np.testing.assert_array_equal(inputs(data), [[1.25], [2.5]])
 
 
-def test_a_csv_whose_numbers_look_like_integers_at_first(tmp_path: Path) -> None:
+def test_a_csv_whose_numbers_look_like_integers_at_first(tmp_path):
     rows = "\n".join(["1,2"] * 400_000 + ["1.5,2"])
     (tmp_path / "x.csv").write_text(f"a,b\n{rows}\n")
     x = inputs(tmp_path / "x.csv")
@@ -430,7 +424,7 @@ def test_a_csv_whose_numbers_look_like_integers_at_first(tmp_path: Path) -> None
     assert x[-1].tolist() == [1.5, 2]
 
 
-def test_the_folders_of_a_partition_are_a_column(tmp_path: Path) -> None:
+def test_the_folders_of_a_partition_are_a_column(tmp_path):
     for year in (2024, 2025):
         (tmp_path / f"year={year}").mkdir()
         pandas_frame(X[:3]).to_parquet(tmp_path / f"year={year}" / "1.parquet")
@@ -440,7 +434,7 @@ def test_the_folders_of_a_partition_are_a_column(tmp_path: Path) -> None:
     assert inputs(tmp_path)[:, -1].tolist() == [2024] * 3 + [2025] * 3
 
 
-def test_a_parquet_file_is_read_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parquet_file_is_read_by_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "NUMBERS_AT_ONCE", 1 << 16)
     part = pyarrow.table({name: np.random.default_rng(0).random(10_000) for name in NAMES})
     with pyarrow.parquet.ParquetWriter(tmp_path / "x.parquet", part.schema) as file:
@@ -461,7 +455,7 @@ def test_a_parquet_file_is_read_by_batches(tmp_path: Path, monkeypatch: pytest.M
     assert peak < whole / 3
 
 
-def test_a_file_of_h5py_is_read_by_whole_chunks(tmp_path: Path) -> None:
+def test_a_file_of_h5py_is_read_by_whole_chunks(tmp_path):
     x = np.zeros((100_000, 40), "float32")
     data = in_file(x, tmp_path, chunks=(1000, 40), compression="gzip")
     sizes = [len(batch.x) for batch in open_data(data).batches]
@@ -470,7 +464,7 @@ def test_a_file_of_h5py_is_read_by_whole_chunks(tmp_path: Path) -> None:
     assert all(size % 1000 == 0 for size in sizes)
 
 
-def test_sparse_rows_become_dense_by_pieces() -> None:
+def test_sparse_rows_become_dense_by_pieces():
     sparse = scipy.sparse.random_array((20_000, 500), density=0.01, rng=np.random.default_rng(0))
     sizes = [len(batch.x) for batch in open_data(sparse).batches]
     assert sum(sizes) == 20_000
@@ -491,13 +485,13 @@ def test_sparse_rows_become_dense_by_pieces() -> None:
         (lambda: tf_dataset(({"s": [b"a", b"b"]}, [0, 1])).batch(2), {"s": (None,)}, None),
     ],
 )
-def test_what_a_dataset_says_of_itself(make: Callable[[], Any], shape: Any, rows: Any) -> None:
+def test_what_a_dataset_says_of_itself(make, shape, rows):
     opened = open_data(make())
     assert (opened.shape, opened.rows) == (shape, rows)
 
 
 @needs_tf
-def test_a_dataset_of_single_rows_is_told_by_its_scalars() -> None:
+def test_a_dataset_of_single_rows_is_told_by_its_scalars():
     ragged = tf_dataset(tf.ragged.constant([[1.0, 2], [], [3]]))
     for data in (tf_dataset(X, Y), tf_dataset({"a": X, "b": Y}), ragged):
         with pytest.raises(ValueError, match=r"^`data` must be batched.*`dataset.batch\(1024\)`"):
@@ -505,7 +499,7 @@ def test_a_dataset_of_single_rows_is_told_by_its_scalars() -> None:
 
 
 @needs_tf
-def test_ragged_tensors_give_the_values_at_hand() -> None:
+def test_ragged_tensors_give_the_values_at_hand():
     ragged = tf.ragged.constant([[1.0, 2], [], [3]])
     deep = tf.RaggedTensor.from_row_lengths(tf.reshape(tf.range(12.0), (6, 2)), [4, 0, 2])
     for data, shape, values in (
@@ -527,7 +521,7 @@ def test_ragged_tensors_give_the_values_at_hand() -> None:
 # Endless data.
 
 
-def test_endless_data_with_a_limit() -> None:
+def test_endless_data_with_a_limit():
     items = open_data(Endless(), max_rows=9).batches
     assert [next(items).x[0, 0] for _ in range(3)] == [0, 1, 2]
     if tf:
@@ -591,14 +585,12 @@ ERRORS += (TENSORFLOW_ERRORS if tf else []) + (TORCH_ERRORS if torch else [])
 
 
 @pytest.mark.parametrize(("make", "kwargs", "kind", "message"), ERRORS)
-def test_errors_say_what_to_write(
-    make: Any, kwargs: dict[str, Any], kind: type[Exception], message: str
-) -> None:
+def test_errors_say_what_to_write(make, kwargs, kind, message):
     with np.errstate(all="ignore"), pytest.raises(kind, match=message):
         read(make(), **kwargs)
 
 
-def test_errors_of_tables(tmp_path: Path) -> None:
+def test_errors_of_tables(tmp_path):
     mask = Y[:9] > 0
     with pytest.raises(ValueError, match=r"`mask` must have a row.*for 100 or more rows"):
         read(parquet(tmp_path), mask=mask)
@@ -613,7 +605,7 @@ def test_errors_of_tables(tmp_path: Path) -> None:
         open_data(tmp_path)
 
 
-def test_no_library_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_library_is_imported(monkeypatch):
     # The reading of arrays does not ask for libraries that are not there: these would fail.
     backend = keras.backend.backend()
     for name in ("pandas", "polars", "pyarrow", "scipy", "tensorflow", "torch", "jax", "narwhals"):

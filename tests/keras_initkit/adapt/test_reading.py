@@ -1,18 +1,13 @@
 """What `adapt()` can be told: missing values, masks, weights, limits, methods, parts."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from keras_initkit import Moments
 from keras_initkit.adapt import reading
@@ -21,34 +16,31 @@ from keras_initkit.layers import Normalization
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-Array = NDArray[Any]
-
-
-def table(rows: int = 700, features: int = 5) -> Array:
+def table(rows=700, features=5):
     return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
 
 
-def numpy(tensor: Any) -> Array:
+def numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def adapted(data: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+def adapted(data, options=None, **kwargs):
     layer = Normalization(**kwargs)
     layer.adapt(data, **(options or {}))
     return layer
 
 
-def check(layer: Any, mean: Any, variance: Any) -> None:
+def check(layer, mean, variance):
     np.testing.assert_allclose(numpy(layer.adapt_mean), mean, rtol=1e-6)
     np.testing.assert_allclose(numpy(layer.adapt_variance), variance, rtol=1e-6)
 
 
-def check_rows(layer: Any, rows: Array) -> None:
+def check_rows(layer, rows):
     check(layer, rows.astype(np.float64).mean(axis=0), rows.astype(np.float64).var(axis=0))
 
 
 @pytest.fixture
-def holes() -> Array:
+def holes():
     x = table().astype(np.float64)
     x[np.random.default_rng(1).random(x.shape) < 0.05] = np.nan
     return x
@@ -58,13 +50,13 @@ def holes() -> Array:
 
 
 @pytest.mark.parametrize("cuts", [1, 9])
-def test_nan_can_be_left_out(holes: Array, cuts: int) -> None:
+def test_nan_can_be_left_out(holes, cuts):
     layer = adapted(np.array_split(holes, cuts), {"nan": "ignore"})
     check(layer, np.nanmean(holes, axis=0), np.nanvar(holes, axis=0))
     assert layer.moments.count.tolist() == (~np.isnan(holes)).sum(axis=0).tolist()
 
 
-def test_nan_can_propagate(holes: Array) -> None:
+def test_nan_can_propagate(holes):
     holes[:, [0, 2]] = table()[:, [0, 2]]
     layer = adapted(holes, {"nan": "propagate"})
     whole = np.array([True, False, True, False, False])
@@ -75,7 +67,7 @@ def test_nan_can_propagate(holes: Array) -> None:
 
 @pytest.mark.parametrize("nan", ["error", "ignore", "propagate"])
 @pytest.mark.parametrize("cuts", [1, 7])
-def test_an_infinite_value_is_an_error_that_says_where(nan: str, cuts: int) -> None:
+def test_an_infinite_value_is_an_error_that_says_where(nan, cuts):
     x = table()
     x[432, 3] = -np.inf
     message = r"must be finite. Received: -inf at row 432, feature 3, the first of 0 NaN and 1 inf"
@@ -83,7 +75,7 @@ def test_an_infinite_value_is_an_error_that_says_where(nan: str, cuts: int) -> N
         adapted(np.array_split(x, cuts), {"nan": nan})
 
 
-def test_nan_is_an_error_that_says_what_to_write() -> None:
+def test_nan_is_an_error_that_says_what_to_write():
     x = table()
     x[[9, 20], 1] = np.nan
     message = (
@@ -93,7 +85,7 @@ def test_nan_is_an_error_that_says_what_to_write() -> None:
         adapted(x)
 
 
-def test_the_place_of_a_bad_value_in_an_image() -> None:
+def test_the_place_of_a_bad_value_in_an_image():
     x = np.zeros((40, 5, 4, 3), "float32")
     x[17, 2, 3, 1] = np.inf
     with pytest.raises(ValueError, match="inf at row 17, feature 1,"):
@@ -105,7 +97,7 @@ def test_the_place_of_a_bad_value_in_an_image() -> None:
 # What counts, and how much.
 
 
-def test_masked_steps_do_not_count() -> None:
+def test_masked_steps_do_not_count():
     x = np.random.default_rng(2).normal(2, 3, (50, 12, 4)).astype("float32")
     mask = np.arange(12) < np.random.default_rng(3).integers(1, 13, (50, 1))
     padded = np.where(mask[..., None], x, 0)
@@ -120,14 +112,14 @@ def test_masked_steps_do_not_count() -> None:
     assert np.array_equal(numpy(layer(masked)._keras_mask), mask)
 
 
-def test_weights_count() -> None:
+def test_weights_count():
     x, weights = table(), np.random.default_rng(4).integers(0, 3, 700)
     batches = [(x[:300], None, weights[:300]), (x[300:], None, weights[300:])]
     for layer in (adapted(x, {"sample_weight": weights}), adapted(batches)):
         check_rows(layer, np.repeat(x, weights, axis=0))
 
 
-def test_large_batches_are_cut_where_their_weights_are() -> None:
+def test_large_batches_are_cut_where_their_weights_are():
     x = np.random.default_rng(8).normal(2, 3, (100_000, 2, 3)).astype("float32")
     weights = np.random.default_rng(9).integers(0, 3, len(x))
     layer = adapted([(x, None, weights)], axis=1)
@@ -135,7 +127,7 @@ def test_large_batches_are_cut_where_their_weights_are() -> None:
     assert layer.moments.rows == 300_000
 
 
-def test_features_without_a_value(holes: Array) -> None:
+def test_features_without_a_value(holes):
     holes[:, 2] = np.nan
     message = r"a value that counts for each feature. Received: none in 700 rows for 1 of 5.*: 2."
     with pytest.raises(ValueError, match=message):
@@ -144,7 +136,7 @@ def test_features_without_a_value(holes: Array) -> None:
         adapted(table(), {"sample_weight": np.zeros(700)})
 
 
-def test_weights_of_steps() -> None:
+def test_weights_of_steps():
     x = np.random.default_rng(5).normal(2, 3, (50, 6, 4)).astype("float32")
     weights = np.random.default_rng(6).integers(0, 3, (50, 6))
     layer = adapted(x, {"sample_weight": weights})
@@ -154,12 +146,12 @@ def test_weights_of_steps() -> None:
 # Limits, progress, Ctrl-C.
 
 
-def endless(x: Array, size: int) -> Iterator[Array]:
+def endless(x, size):
     while True:
         yield from (x[start : start + size] for start in range(0, len(x), size))
 
 
-def test_steps_and_rows_limit_the_pass() -> None:
+def test_steps_and_rows_limit_the_pass():
     x = table()
     check_rows(adapted(endless(x, 70), {"steps": 3}), x[:210])
     for data in (endless(x, 70), x):
@@ -176,16 +168,14 @@ def test_steps_and_rows_limit_the_pass() -> None:
         ({"max_rows": 1.5}, r"`max_rows` must be a positive integer.* Received: max_rows=1.5"),
     ],
 )
-def test_bad_options(options: dict[str, Any], message: str) -> None:
+def test_bad_options(options, message):
     layer = Normalization()
     with pytest.raises(ValueError, match=message):
         layer.adapt(table(), **options)
     assert not layer.built
 
 
-def test_progress_is_shown_on_request_and_when_it_takes_long(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_shown_on_request_and_when_it_takes_long(capsys, monkeypatch):
     batches = np.array_split(table(), 7)
     adapted(batches)
     adapted(batches, {"verbose": 0})
@@ -198,7 +188,7 @@ def test_progress_is_shown_on_request_and_when_it_takes_long(
 
 
 @pytest.fixture
-def _as_in_a_terminal() -> Iterator[None]:
+def _as_in_a_terminal():
     """Ctrl-C as Python has it; jobs in the background may ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -206,10 +196,10 @@ def _as_in_a_terminal() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_as_in_a_terminal")
-def test_ctrl_c_keeps_what_was_read() -> None:
+def test_ctrl_c_keeps_what_was_read():
     x = table()
 
-    def interrupted() -> Iterator[Array]:
+    def interrupted():
         yield x[:100]
         signal.raise_signal(signal.SIGINT)
         yield x[100:300]
@@ -222,8 +212,8 @@ def test_ctrl_c_keeps_what_was_read() -> None:
 
 
 @pytest.mark.usefixtures("_as_in_a_terminal")
-def test_a_second_ctrl_c_interrupts() -> None:
-    def stuck() -> Iterator[Array]:
+def test_a_second_ctrl_c_interrupts():
+    def stuck():
         yield table()
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -236,8 +226,8 @@ def test_a_second_ctrl_c_interrupts() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_in_another_thread() -> None:
-    layers: list[Any] = []
+def test_in_another_thread():
+    layers = []
     thread = threading.Thread(target=lambda: layers.append(adapted(table())))
     thread.start()
     thread.join()
@@ -247,7 +237,7 @@ def test_in_another_thread() -> None:
 # Passes that are added, and parts.
 
 
-def test_a_pass_can_go_on() -> None:
+def test_a_pass_can_go_on():
     x = table()
     first = adapted(x[:300])
     state = first.moments.get_state()
@@ -257,7 +247,7 @@ def test_a_pass_can_go_on() -> None:
     np.testing.assert_array_equal(first.moments.get_state()["m2"], state["m2"])
 
 
-def test_a_pass_by_extremes_goes_on_from_such_only() -> None:
+def test_a_pass_by_extremes_goes_on_from_such_only():
     first = adapted(table())
     layer = Normalization(method="min_max")
     with pytest.raises(ValueError, match=r"^`initial` must hold minima and maxima for method='min"):
@@ -267,10 +257,10 @@ def test_a_pass_by_extremes_goes_on_from_such_only() -> None:
     np.testing.assert_array_equal(numpy(layer(table())), numpy(whole(table())))
 
 
-def test_an_engine_gives_the_same() -> None:
+def test_an_engine_gives_the_same():
     x = table()
 
-    def engine(shards: Any, reduce: Any) -> Any:
+    def engine(shards, reduce):
         states = [reduce(shard) for shard in shards]
         while len(states) > 1:
             states.append(states.pop(0).merge(states.pop(0)))
@@ -283,7 +273,7 @@ def test_an_engine_gives_the_same() -> None:
         adapted([x, x[:, 0, None, None]], {"engine": engine})
 
 
-def test_a_pass_takes_little_memory() -> None:
+def test_a_pass_takes_little_memory():
     images = np.zeros((3000, 32, 32, 3), "uint8")
     images[::2] = 255
     adapted(images[:10])

@@ -22,16 +22,16 @@ sizes = st.integers(1, 12)
         ((3, 3, 0, 4), (0, 36)),
     ],
 )
-def test_a_shape_is_read_in_keras_way(shape: tuple[int, ...], fans: tuple[int, int]) -> None:
+def test_a_shape_is_read_in_keras_way(shape, fans):
     assert fans_from_shape(shape) == fans
 
 
-def test_axes_may_be_counted_from_the_end() -> None:
+def test_axes_may_be_counted_from_the_end():
     assert fans_from_shape((16, 5), [-1], [-2]) == (5, 16)
 
 
 @given(st.data(), st.lists(sizes, min_size=1, max_size=5))
-def test_moving_axes_moves_fans_along(data: st.DataObject, shape: list[int]) -> None:
+def test_moving_axes_moves_fans_along(data, shape):
     rank = len(shape)
     cut = data.draw(st.integers(0, rank))
     order = data.draw(st.permutations(range(rank)))
@@ -43,12 +43,12 @@ def test_moving_axes_moves_fans_along(data: st.DataObject, shape: list[int]) -> 
 
 
 @pytest.mark.parametrize(("input_axes", "output_axes"), [([0], None), (None, [1])])
-def test_axes_come_in_pairs(input_axes: list[int] | None, output_axes: list[int] | None) -> None:
+def test_axes_come_in_pairs(input_axes, output_axes):
     with pytest.raises(ValueError, match=r"must be given together.*Received: input_axes="):
         fans_from_shape((3, 4), input_axes, output_axes)
 
 
 @pytest.mark.parametrize("axis", [2, -3])
-def test_an_axis_lies_in_the_shape(axis: int) -> None:
+def test_an_axis_lies_in_the_shape(axis):
     with pytest.raises(ValueError, match=r"`output_axes` must be axes .* from -2 to 1 for"):
         fans_from_shape((3, 4), [0], [axis])

@@ -3,7 +3,6 @@
 import inspect
 import math
 import re
-from typing import Any
 
 import keras
 import numpy as np
@@ -51,9 +50,7 @@ DENSE, CONV = (300, 500), (3, 3, 64, 128)
     ],
     ids=lambda value: type(value).__name__ if callable(value) else None,
 )
-def test_weights_have_the_variance_of_the_formula(
-    initializer: Any, shape: tuple[int, ...], variance: float
-) -> None:
+def test_weights_have_the_variance_of_the_formula(initializer, shape, variance):
     assert_variance(array(initializer(shape)), variance)
     assert initializer.stddev(shape) == pytest.approx(math.sqrt(variance), rel=1e-6)
 
@@ -71,8 +68,8 @@ TRUNCATION = 0.87962566103423978
     ],
 )
 def test_weights_have_the_shape_and_limits_of_their_distribution(
-    initializer: Any, distribution: Any, limit: float, dtype: str
-) -> None:
+    initializer, distribution, limit, dtype
+):
     values = array(initializer((400, 400), dtype=dtype)).ravel() * math.sqrt(400) / limit
     if distribution is stats.norm:
         assert np.abs(values).max() > 4
@@ -90,10 +87,8 @@ def test_weights_have_the_shape_and_limits_of_their_distribution(
     st.integers(1, 9),
     st.floats(0.1, 10),
 )
-def test_gains_scales_and_fans_scale_the_same_numbers(
-    mode: str, distribution: str, inputs: int, outputs: int, factor: float
-) -> None:
-    def draw(scale: float = 1.0, gain: float = 1.0) -> np.ndarray:
+def test_gains_scales_and_fans_scale_the_same_numbers(mode, distribution, inputs, outputs, factor):
+    def draw(scale=1.0, gain=1.0):
         initializer = VarianceScaling(scale, mode, distribution, 3, [0, 1], [0, 2], gain=gain)
         return array(initializer((1, inputs, outputs)))
 
@@ -112,23 +107,23 @@ def test_gains_scales_and_fans_scale_the_same_numbers(
 
 
 @pytest.mark.parametrize("cls", [HeNormal, LecunUniform, VarianceScaling, XavierNormal])
-def test_a_default_config_has_the_default_arguments(cls: Any) -> None:
+def test_a_default_config_has_the_default_arguments(cls):
     parameters = inspect.signature(cls).parameters
     assert cls().get_config() == {name: item.default for name, item in parameters.items()}
 
 
-def test_a_callable_gain_is_kept_as_its_number() -> None:
+def test_a_callable_gain_is_kept_as_its_number():
     initializer = HeNormal(gain=lambda x: keras.ops.tanh(x) * 2.0)
     assert initializer.get_config()["gain"] == pytest.approx(1.592537 / 2, abs=1e-6)
 
 
-def kernels(layer: Any) -> list[np.ndarray]:
+def kernels(layer):
     """Return the kernels of a layer."""
     return [array(weight) for weight in layer.weights if weight.name.endswith("kernel")]
 
 
 @pytest.mark.skipif(KERAS_GIVES_AXES, reason="this Keras gives EinsumDense its axes")
-def test_attention_without_axes_gets_the_variance_of_its_shapes() -> None:
+def test_attention_without_axes_gets_the_variance_of_its_shapes():
     layer = layers.MultiHeadAttention(8, 32, kernel_initializer=LecunNormal())
     query, _, _, output = kernels(attention_of(layer, 5, 128))
     # The kernel of shape (inputs, heads, units) passes for a convolution over inputs.
@@ -145,8 +140,8 @@ def test_attention_without_axes_gets_the_variance_of_its_shapes() -> None:
     ],
 )
 def test_einsum_kernels_get_the_variance_of_their_axes(
-    equation: str, output_shape: Any, inputs: Any, fan_in: int, fan_out: int
-) -> None:
+    equation, output_shape, inputs, fan_in, fan_out
+):
     for initializer, variance in [
         (HeNormal(), 2 / fan_in),
         (HeUniform(mode="fan_out", gain="tanh"), 2.536178 / fan_out),
@@ -157,7 +152,7 @@ def test_einsum_kernels_get_the_variance_of_their_axes(
         assert_variance(array(built(layer, *inputs).kernel), variance)
 
 
-def test_kernels_of_one_layer_differ_without_a_seed() -> None:
+def test_kernels_of_one_layer_differ_without_a_seed():
     layer = layers.MultiHeadAttention(8, 32, kernel_initializer=HeUniform())
     query, key, value, _ = kernels(attention_of(layer, 5, 128))
     both = layers.Bidirectional(layers.LSTM(8, kernel_initializer=VarianceScaling()))
@@ -169,22 +164,22 @@ def test_kernels_of_one_layer_differ_without_a_seed() -> None:
 class Late(keras.layers.Layer):
     """Creates its initializer as late as a layer can."""
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape):
         initializer = HeNormal(gain=lambda x: keras.ops.tanh(x) * 2.0)
         self.kernel = self.add_weight(shape=(input_shape[-1], 200), initializer=initializer)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs):
         return keras.ops.matmul(inputs, self.kernel)
 
 
 @pytest.mark.backends("tensorflow", "jax", "torch")
-def test_an_initializer_can_be_made_while_a_model_is_traced() -> None:
+def test_an_initializer_can_be_made_while_a_model_is_traced():
     class Model(keras.Model):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.late = Late()
 
-        def call(self, inputs: Any) -> Any:
+        def call(self, inputs):
             return self.late(inputs)
 
     model = Model()
@@ -205,6 +200,6 @@ def test_an_initializer_can_be_made_while_a_model_is_traced() -> None:
         (lambda: LecunNormal(None, [0]), "must be given together, or not at all. Received: input"),
     ],
 )
-def test_arguments_are_checked(make: Any, message: str) -> None:
+def test_arguments_are_checked(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()

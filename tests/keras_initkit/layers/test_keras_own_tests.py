@@ -3,8 +3,6 @@
 They are read from the installed Keras, and each is reported as a test of this file.
 """
 
-from __future__ import annotations
-
 import importlib.resources
 import types
 from typing import Any

@@ -1,37 +1,31 @@
 """`Normalization`: exact, and Keras's layer in every other respect."""
 
-from __future__ import annotations
-
 import inspect
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from keras_initkit.layers import Normalization
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
-Array = NDArray[Any]
 BACKEND = keras.backend.backend()
 
 
-def table(features: int = 5) -> Array:
+def table(features=5):
     return np.random.default_rng(0).normal(3, 2, (700, features)).astype("float32")
 
 
-def numpy(tensor: Any) -> Array:
+def numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def statistics(layer: Any) -> tuple[Array, Array]:
+def statistics(layer):
     return numpy(layer.adapt_mean), numpy(layer.adapt_variance)
 
 
-def adapted(data: Any, **kwargs: Any) -> Any:
+def adapted(data, **kwargs):
     layer = Normalization(**kwargs)
     layer.adapt(data)
     return layer
@@ -49,7 +43,7 @@ def adapted(data: Any, **kwargs: Any) -> Any:
         ((40, 5, 4, 3), [1, 2, 3]),
     ],
 )
-def test_agrees_with_keras(shape: tuple[int, ...], axis: Any, invert: bool) -> None:
+def test_agrees_with_keras(shape, axis, invert):
     x = np.random.default_rng(1).normal(1, 2, shape).astype("float32")
     theirs = keras.layers.Normalization(axis=axis, invert=invert)
     theirs.adapt(x)
@@ -61,7 +55,7 @@ def test_agrees_with_keras(shape: tuple[int, ...], axis: Any, invert: bool) -> N
         np.testing.assert_allclose(numpy(ours(x)), numpy(theirs(x)), rtol=1e-4, atol=1e-5)
 
 
-def test_it_is_a_keras_normalization() -> None:
+def test_it_is_a_keras_normalization():
     layer = Normalization(axis=(1, 2), invert=True, name="n")
     assert isinstance(layer, keras.layers.Normalization)
     assert layer.get_config() == keras.layers.Normalization(
@@ -70,7 +64,7 @@ def test_it_is_a_keras_normalization() -> None:
     assert Normalization.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
-def test_what_keras_has_not_is_given_by_keyword() -> None:
+def test_what_keras_has_not_is_given_by_keyword():
     parameters = inspect.signature(Normalization).parameters
     theirs = list(inspect.signature(keras.layers.Normalization).parameters)
     ours = [name for name, p in parameters.items() if p.kind != inspect.Parameter.KEYWORD_ONLY]
@@ -79,7 +73,7 @@ def test_what_keras_has_not_is_given_by_keyword() -> None:
     assert {option.kind for option in options} == {inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_it_takes_the_weights_of_a_keras_layer(tmp_path: Path) -> None:
+def test_it_takes_the_weights_of_a_keras_layer(tmp_path):
     x = table()
     models = [
         keras.Sequential([keras.Input((5,)), layer])
@@ -91,14 +85,14 @@ def test_it_takes_the_weights_of_a_keras_layer(tmp_path: Path) -> None:
     np.testing.assert_allclose(numpy(models[1](x)), numpy(models[0](x)), rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_of_another_layer_can_be_given() -> None:
+def test_statistics_of_another_layer_can_be_given():
     x = table()
     there = adapted(x)
     back = Normalization(mean=there.mean, variance=there.variance, invert=True)
     np.testing.assert_allclose(numpy(back(there(x))), x, rtol=1e-5, atol=1e-5)
 
 
-def test_min_max() -> None:
+def test_min_max():
     x = table()
     layer = adapted(x, method="min_max", feature_range=(-1, 3))
     outputs = numpy(layer(x))
@@ -113,7 +107,7 @@ def test_min_max() -> None:
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64")
-def test_a_long_stream_with_a_huge_offset() -> None:
+def test_a_long_stream_with_a_huge_offset():
     x = np.random.default_rng(10).normal(1e9, 1, (30_000, 2))
     layer = adapted(iter(np.array_split(x, 100)), dtype="float64")
     exact = x - 1e9  # without rounding, which `x.var()` is not
@@ -121,7 +115,7 @@ def test_a_long_stream_with_a_huge_offset() -> None:
     np.testing.assert_allclose(layer.moments.mean - 1e9, exact.mean(axis=0), atol=1.2e-7)
 
 
-def test_constant_features_are_named_once_and_come_out_as_zero() -> None:
+def test_constant_features_are_named_once_and_come_out_as_zero():
     x = table()
     x[:, 1], x[:, 4] = 0.1, -1e6 / 3
     for data in (x, iter(np.array_split(x, 9))):
@@ -133,16 +127,14 @@ def test_constant_features_are_named_once_and_come_out_as_zero() -> None:
         np.testing.assert_allclose(numpy(layer(x + 1))[:, 1], 1, rtol=1e-6)
 
 
-def test_small_deviations_are_scaled_as_others() -> None:
+def test_small_deviations_are_scaled_as_others():
     x = table() * np.float32(1e-9)
     np.testing.assert_allclose(numpy(adapted(x)(x)).std(axis=0), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize(("dtype", "mean", "std"), [("bfloat16", 1e4, 10), ("float16", 5000, 1000)])
-def test_halves_are_only_the_type_of_the_result(
-    dtype: str, given: bool, mean: float, std: float
-) -> None:
+def test_halves_are_only_the_type_of_the_result(dtype, given, mean, std):
     x = np.random.default_rng(11).normal(mean, std, (500, 3)).astype("float32")
     statistics_given = {"mean": x.mean(axis=0), "variance": x.var(axis=0)} if given else {}
     layer = Normalization(dtype=f"mixed_{dtype}", **statistics_given)
@@ -157,7 +149,7 @@ def test_halves_are_only_the_type_of_the_result(
     np.testing.assert_allclose(outputs, exact, rtol=2**-8, atol=2e-3)
 
 
-def test_what_rounding_left_of_the_mean_is_subtracted(tmp_path: Path) -> None:
+def test_what_rounding_left_of_the_mean_is_subtracted(tmp_path):
     # The values are float32 numbers, the mean lies a third of a step beside one.
     x = (np.arange(30) % 3 == 0)[:, None] * 4.0 + 2.0**25
     x = x.astype("float32")
@@ -177,7 +169,7 @@ def test_what_rounding_left_of_the_mean_is_subtracted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict(y, verbose=0), [[1.0]])
 
 
-def test_a_compiled_model_sees_a_later_adapt() -> None:
+def test_a_compiled_model_sees_a_later_adapt():
     x = table()
     layer = adapted(x)
     model = keras.Sequential([keras.Input((5,)), layer])
@@ -186,7 +178,7 @@ def test_a_compiled_model_sees_a_later_adapt() -> None:
     np.testing.assert_allclose(model.predict(x + 10, verbose=0).mean(axis=0), 0, atol=1e-4)
 
 
-def test_inside_tf_data_map() -> None:
+def test_inside_tf_data_map():
     tf = pytest.importorskip("tensorflow")
     x = table()
     layer = adapted(x)
@@ -200,7 +192,7 @@ def test_inside_tf_data_map() -> None:
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own")
-def test_under_a_distribution_strategy() -> None:
+def test_under_a_distribution_strategy():
     from tests.callbacks.training import two_devices
 
     x = table()
@@ -216,7 +208,7 @@ def test_under_a_distribution_strategy() -> None:
     np.testing.assert_allclose(model.predict(x, verbose=0).mean(axis=0), 0, atol=1e-5)
 
 
-def test_images_of_varying_size() -> None:
+def test_images_of_varying_size():
     generator = np.random.default_rng(4)
     images = [generator.random((2, n, n + 1, 3)).astype("float32") for n in (3, 5, 8)]
     rows = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64)
@@ -225,7 +217,7 @@ def test_images_of_varying_size() -> None:
 
 # Errors.
 
-ADAPT_ERRORS: list[tuple[Any, type[Exception], str]] = [
+ADAPT_ERRORS = [
     ({"a": table()}, TypeError, r"structure 'a'. Use `keras_initkit.with_normalization"),
     (np.zeros((5, 0)), ValueError, r"at least one feature.*Check what dropped"),
     (np.arange(9.0), ValueError, r"must not be the batch axis.*`axis=None`"),
@@ -236,14 +228,14 @@ ADAPT_ERRORS: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("data", "kind", "message"), ADAPT_ERRORS)
-def test_errors_of_adapt(data: Any, kind: type[Exception], message: str) -> None:
+def test_errors_of_adapt(data, kind, message):
     layer = Normalization()
     with pytest.raises(kind, match=message):
         layer.adapt(data)
     assert not layer.built
 
 
-def test_features_of_unknown_number() -> None:
+def test_features_of_unknown_number():
     tf = pytest.importorskip("tensorflow")
     with pytest.raises(ValueError, match=r"a known size along axis=\(-1,\)"):
         adapted(tf.ragged.constant([[1.0], []]))
@@ -258,7 +250,7 @@ def test_features_of_unknown_number() -> None:
         ({"method": "min_max", "feature_range": (1, 1)}, r"`feature_range` must be a pair \(low"),
     ],
 )
-def test_errors_of_arguments(kwargs: dict[str, Any], message: str) -> None:
+def test_errors_of_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         adapted(table(), **kwargs)
 
@@ -266,7 +258,7 @@ def test_errors_of_arguments(kwargs: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     "bad", [np.full((2, 5), np.nan), table(4), np.zeros((4, 3, 5)), [table(), table(4)]]
 )
-def test_former_statistics_survive_an_error(bad: Any) -> None:
+def test_former_statistics_survive_an_error(bad):
     layer = adapted(table())
     before = statistics(layer)
     with pytest.raises(ValueError, match="`data` must"):

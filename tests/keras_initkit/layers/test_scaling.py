@@ -1,13 +1,9 @@
 """Location and scale, as tables of cases."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from keras_initkit.layers.scaling import (
     Scaling,
@@ -20,11 +16,11 @@ from keras_initkit.statistics.moments import Moments
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-def moments(*columns: Any) -> Moments:
+def moments(*columns):
     return Moments((len(columns),)).update(np.array(columns, float).T)
 
 
-def scaling(location: Any, scale: Any) -> Scaling:
+def scaling(location, scale):
     nothing = np.zeros(np.shape(location), bool)
     return Scaling(np.array(location, float), np.array(scale, float), nothing, nothing)
 
@@ -85,7 +81,7 @@ def test_statistics_that_are_to_be_nan_are_in_range():
     assert not list(describe_problems(found, "float32", "standard", str))
 
 
-def names(chosen: NDArray[np.bool_]) -> str:
+def names(chosen):
     return str(np.flatnonzero(chosen).tolist())
 
 

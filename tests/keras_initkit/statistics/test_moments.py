@@ -1,19 +1,14 @@
 """One pass equals two passes, however the rows are cut, ordered and offset."""
 
-from __future__ import annotations
-
 import math
 import pickle
 import tracemalloc
-from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from keras_initkit.statistics.moments import Moments
 
@@ -22,11 +17,11 @@ pytestmark = pytest.mark.numpy_alone
 TOLERANCE = 1e-12
 
 
-def exact_sums(columns: NDArray[Any]) -> NDArray[Any]:
+def exact_sums(columns):
     return np.array([math.fsum(column) for column in columns.T])
 
 
-def two_pass(rows: NDArray[Any], weights: Any = 1.0) -> tuple[NDArray[Any], NDArray[Any]]:
+def two_pass(rows, weights=1.0):
     """Mean and weighted sum of squared deviations of each feature, with exactly rounded sums."""
     x = rows.reshape(len(rows), -1).astype(np.float64)
     w = np.broadcast_to(weights, rows.shape).reshape(x.shape)
@@ -35,7 +30,7 @@ def two_pass(rows: NDArray[Any], weights: Any = 1.0) -> tuple[NDArray[Any], NDAr
     return (x[0] + offsets).reshape(rows.shape[1:]), squares.reshape(rows.shape[1:])
 
 
-def check(moments: Moments, rows: NDArray[Any]) -> None:
+def check(moments, rows):
     mean, squares = two_pass(rows)
     assert moments.rows == len(rows)
     assert np.all(moments.count == len(rows))
@@ -47,7 +42,7 @@ def check(moments: Moments, rows: NDArray[Any]) -> None:
     np.testing.assert_array_equal(moments.max, rows.max(axis=0).astype(np.float64))
 
 
-def sample(seed: int, rows: int, features: int, offset: float) -> NDArray[Any]:
+def sample(seed, rows, features, offset):
     generator = np.random.default_rng(seed)
     return generator.normal(offset, 1.0, (rows, features))
 
@@ -61,9 +56,7 @@ def sample(seed: int, rows: int, features: int, offset: float) -> NDArray[Any]:
     order=st.sampled_from(["as is", "sorted", "reversed", "shuffled"]),
     data=st.data(),
 )
-def test_any_cut_any_order_any_offset(
-    seed: int, rows: int, features: int, offset: float, order: str, data: Any
-) -> None:
+def test_any_cut_any_order_any_offset(seed, rows, features, offset, order, data):
     x = sample(seed, rows, features, offset)
     if order != "as is":
         x = np.sort(x, axis=0)
@@ -81,7 +74,7 @@ def test_any_cut_any_order_any_offset(
     check(merged, x)
 
 
-def with_outlier(place: int) -> NDArray[Any]:
+def with_outlier(place):
     x = sample(2, 5000, 2, 0.0)
     x[place] = 1e6
     return x
@@ -118,7 +111,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
-def test_rows_of_every_kind(rows: NDArray[Any]) -> None:
+def test_rows_of_every_kind(rows):
     check(Moments(rows.shape[1:]).update(rows), rows)
 
 
@@ -129,9 +122,7 @@ def test_rows_of_every_kind(rows: NDArray[Any]) -> None:
     constant=st.sampled_from([0.0, 0.1, -1e-30, 3.3e8, 1 / 3]),
     way=st.sampled_from(["whole", "parts", "masked", "weighted", "merged"]),
 )
-def test_constants_are_told_from_all_others(
-    seed: int, rows: int, constant: float, way: str
-) -> None:
+def test_constants_are_told_from_all_others(seed, rows, constant, way):
     generator = np.random.default_rng(seed)
     x = np.stack([np.full(rows, constant), generator.normal(1e6, 1, rows)], axis=1)
     if rows > 1:  # nearly constant
@@ -159,7 +150,7 @@ def test_constants_are_told_from_all_others(
     assert plain.mean[0] == constant or plain.count[0] == 0
 
 
-def test_extremes_may_be_left_out() -> None:
+def test_extremes_may_be_left_out():
     x = sample(0, 50, 3, 0.0)
     plain, whole = Moments((3,), extremes=False).update(x), Moments((3,)).update(x)
     assert np.isnan([plain.min, plain.max]).all()
@@ -174,12 +165,12 @@ def test_extremes_may_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "O", "U3", "M8[s]"])
-def test_other_dtypes_are_refused(dtype: str) -> None:
+def test_other_dtypes_are_refused(dtype):
     with pytest.raises(TypeError, match=r"must hold booleans, integers.* Received: batch.dtype"):
         Moments((1,)).update(np.zeros((2, 1), dtype))
 
 
-def test_non_finite_values_are_counted_and_stay_in_their_feature() -> None:
+def test_non_finite_values_are_counted_and_stay_in_their_feature():
     x = sample(7, 5000, 4, 1.0)
     x[[3, 400, 4999], 1] = np.nan
     x[2000, 2], x[2001, 2] = np.inf, -np.inf
@@ -194,7 +185,7 @@ def test_non_finite_values_are_counted_and_stay_in_their_feature() -> None:
     np.testing.assert_allclose(moments.m2[[0, 3]], squares, rtol=TOLERANCE)
 
 
-def test_no_rows() -> None:
+def test_no_rows():
     empty = Moments((2,)).update(np.zeros((0, 2)))
     assert empty.rows == 0
     assert empty.count.tolist() == [0, 0]
@@ -205,7 +196,7 @@ def test_no_rows() -> None:
     check(empty.merge(Moments((2,)).update(x)), x)
 
 
-def test_merge_leaves_the_other_alone() -> None:
+def test_merge_leaves_the_other_alone():
     x = sample(9, 20, 2, 1.0)
     other = Moments((2,)).update(x[:10])
     total = Moments((2,)).merge(other).update(x[10:])
@@ -213,7 +204,7 @@ def test_merge_leaves_the_other_alone() -> None:
     check(other, x[:10])
 
 
-def test_state_goes_on_where_it_was() -> None:
+def test_state_goes_on_where_it_was():
     x = np.sort(sample(10, 600, 2, 1e6), axis=0)
     state = Moments((2,)).update(x[:300]).get_state()
     assert {type(value) for value in state.values()} == {np.ndarray}
@@ -229,9 +220,7 @@ def test_state_goes_on_where_it_was() -> None:
     kinds=st.sampled_from(["mask", "row mask", "weights", "row weights", "both"]),
     cuts=st.integers(1, 6),
 )
-def test_masks_and_weights(
-    seed: int, rows: int, features: int, offset: float, kinds: str, cuts: int
-) -> None:
+def test_masks_and_weights(seed, rows, features, offset, kinds, cuts):
     generator = np.random.default_rng(seed)
     x = generator.normal(offset, 1.0, (rows, features))
     by_row = kinds.startswith("row")
@@ -261,7 +250,7 @@ def test_masks_and_weights(
     np.testing.assert_array_equal(moments.max, np.where(used > 0, x, -np.inf).max(axis=0))
 
 
-def test_a_feature_that_counts_only_later_is_exact() -> None:
+def test_a_feature_that_counts_only_later_is_exact():
     x = sample(13, 3000, 2, 1e6)
     mask = np.ones(x.shape, bool)
     mask[:1500, 1] = False
@@ -272,7 +261,7 @@ def test_a_feature_that_counts_only_later_is_exact() -> None:
     assert np.isnan(Moments((2,)).update(x[:9], mask=mask[:9]).mean).tolist() == [False, True]
 
 
-def test_billions_of_rows() -> None:
+def test_billions_of_rows():
     x = sample(14, 1000, 2, 1e5)
     moments = Moments((2,)).update(x)
     mean, variance = moments.mean, moments.variance
@@ -283,7 +272,7 @@ def test_billions_of_rows() -> None:
     np.testing.assert_allclose(moments.variance, variance, rtol=TOLERANCE)
 
 
-def test_pickled_without_its_buffer() -> None:
+def test_pickled_without_its_buffer():
     x = sample(16, 5000, 2, 1.0)
     moments = Moments((2,)).update(x)
     data = pickle.dumps(moments)
@@ -291,7 +280,7 @@ def test_pickled_without_its_buffer() -> None:
     check(pickle.loads(data), x)
 
 
-def test_masks_and_weights_are_checked() -> None:
+def test_masks_and_weights_are_checked():
     moments, x = Moments((3,)), np.zeros((4, 3))
     with pytest.raises(ValueError, match=r"`mask` must have the shape \(4,\) or \(4, 3\)"):
         moments.update(x, mask=np.ones(3, bool))
@@ -302,14 +291,14 @@ def test_masks_and_weights_are_checked() -> None:
             moments.update(x, sample_weight=np.array([1, 1, bad, 1]))
 
 
-def test_shapes_are_checked() -> None:
+def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"must have the shape \(rows, 3\). Received: .*\(4, 2\)"):
         Moments((3,)).update(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"must have the shape \(3,\). Received: .*\(2,\)"):
         Moments((3,)).merge(Moments((2,)))
 
 
-def test_a_memory_map_is_never_copied_whole(tmp_path: Path) -> None:
+def test_a_memory_map_is_never_copied_whole(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.random.default_rng(11).normal(3, 2, (200_000, 16)).astype("float32"))
     mapped = np.load(path, mmap_mode="r")

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -28,24 +28,22 @@ class Formula(NamedTuple):
     kinks: tuple[float, ...] = ()
 
 
-def _piecewise(
-    edges: tuple[float, ...], *pieces: tuple[Callable[[float], float], Callable[[float], float]]
-) -> Formula:
-    def pick(x: float) -> int:
+def _piecewise(edges, *pieces):
+    def pick(x):
         return sum(x > edge for edge in edges)
 
     return Formula(lambda x: pieces[pick(x)][0](x), lambda x: pieces[pick(x)][1](x), edges)
 
 
-def _line(slope: float, offset: float = 0.0) -> tuple[Any, Any]:
+def _line(slope, offset=0.0):
     return (lambda x: slope * x + offset, lambda x: slope)
 
 
-def _sigmoid(x: float) -> float:
+def _sigmoid(x):
     return float(special.expit(x))
 
 
-def _mish_slope(x: float) -> float:
+def _mish_slope(x):
     tanh = math.tanh(np.logaddexp(0.0, x))
     return tanh + x * (1 - tanh**2) * _sigmoid(x)
 
@@ -72,9 +70,7 @@ FORMULAS = {
 }
 
 
-def _expectation(
-    function: Callable[[float], float], variance: float, kinks: tuple[float, ...]
-) -> float:
+def _expectation(function, variance, kinks):
     stddev = math.sqrt(variance)
     norm = stddev * math.sqrt(2 * math.pi)
     reach = 14 * stddev
@@ -94,7 +90,7 @@ def _expectation(
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_moments_agree_with_adaptive_quadrature_and_gains_keep_them(name: str) -> None:
+def test_moments_agree_with_adaptive_quadrature_and_gains_keep_them(name):
     value, slope, kinks = FORMULAS[name]
     for variance in (1.0, 0.01, 3.0):
         moments = gaussian_moments(name, variance)
@@ -111,14 +107,14 @@ def test_moments_agree_with_adaptive_quadrature_and_gains_keep_them(name: str) -
 
 
 @pytest.mark.parametrize("variance", [1e-20, 1.0, 9.0])
-def test_exponential_has_the_moments_of_a_lognormal(variance: float) -> None:
+def test_exponential_has_the_moments_of_a_lognormal(variance):
     moments = gaussian_moments("exponential", variance)
     expected = (math.exp(variance / 2), math.exp(2 * variance), math.exp(2 * variance))
     assert moments == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("frequency", [0.5, 30.0])
-def test_sine_has_its_closed_form(frequency: float) -> None:
+def test_sine_has_its_closed_form(frequency):
     moments = gaussian_moments(lambda x: np.sin(frequency * np.asarray(x)))
     damping = math.exp(-2 * frequency**2)
     assert moments.second_moment == pytest.approx((1 - damping) / 2, abs=1e-9)
@@ -128,7 +124,7 @@ def test_sine_has_its_closed_form(frequency: float) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-280, 290), st.floats(-3, 3))
-def test_a_leaky_relu_scales_over_all_magnitudes(exponent: float, slope: float) -> None:
+def test_a_leaky_relu_scales_over_all_magnitudes(exponent, slope):
     variance = 10.0**exponent
     moments = gaussian_moments(
         lambda x: np.where(np.asarray(x) > 0, x, slope * np.asarray(x)), variance
@@ -142,7 +138,7 @@ def test_a_leaky_relu_scales_over_all_magnitudes(exponent: float, slope: float) 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(-80, 80), st.floats(0.1, 30))
-def test_kinks_and_jumps_on_the_grid_cost_nothing(steps: int, variance: float) -> None:
+def test_kinks_and_jumps_on_the_grid_cost_nothing(steps, variance):
     kink, stddev = steps / 40, math.sqrt(variance)
     above = stats.norm.sf(kink, scale=stddev).item()
     ramp = gaussian_moments(lambda x: np.maximum(np.asarray(x) - kink, 0), variance)
@@ -153,7 +149,7 @@ def test_kinks_and_jumps_on_the_grid_cost_nothing(steps: int, variance: float) -
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(-3, 3))
-def test_kinks_and_jumps_off_the_grid_cost_what_is_documented(kink: float) -> None:
+def test_kinks_and_jumps_off_the_grid_cost_what_is_documented(kink):
     above = stats.norm.sf(kink).item()
     density = stats.norm.pdf(kink).item()
     ramp = gaussian_moments(lambda x: np.maximum(np.asarray(x) - kink, 0))
@@ -165,7 +161,7 @@ def test_kinks_and_jumps_off_the_grid_cost_what_is_documented(kink: float) -> No
 
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "softsign"])
-def test_moments_at_variance_zero_are_the_limit(name: str) -> None:
+def test_moments_at_variance_zero_are_the_limit(name):
     value, slope, _ = FORMULAS[name]
     expected = (value(0.0), value(0.0) ** 2, slope(0.0) ** 2)
     assert gaussian_moments(name, 0.0) == pytest.approx(expected, abs=1e-8)
@@ -174,7 +170,7 @@ def test_moments_at_variance_zero_are_the_limit(name: str) -> None:
     assert gaussian_moments("leaky_relu", 0.0) == pytest.approx((0.0, 0.0, 0.52), abs=1e-6)
 
 
-def test_a_saturated_activation_is_right_at_large_variances() -> None:
+def test_a_saturated_activation_is_right_at_large_variances():
     moments = gaussian_moments("tanh", 1e8)
     # E tanh² = 1 - E sech² and E sech⁴ = 4/3 · density at 0: a spike of width 1.
     density = 1e-4 / math.sqrt(2 * math.pi)
@@ -183,11 +179,11 @@ def test_a_saturated_activation_is_right_at_large_variances() -> None:
 
 
 @pytest.mark.backends("tensorflow", "jax", "torch")
-def test_an_activation_may_be_written_in_any_way() -> None:
-    def with_ops(x: Any) -> Any:
+def test_an_activation_may_be_written_in_any_way():
+    def with_ops(x):
         return x * 0.5 * (1 + keras.ops.erf(x / math.sqrt(2)))
 
-    def with_numpy(x: Any) -> Any:
+    def with_numpy(x):
         return np.asarray(x) * special.ndtr(np.asarray(x))
 
     layer = keras.layers.Activation("gelu")
@@ -196,13 +192,13 @@ def test_an_activation_may_be_written_in_any_way() -> None:
         assert forward_gain(function) == pytest.approx(1.533530, abs=1e-6)
 
 
-def test_an_activation_may_be_written_in_tensorflow() -> None:
+def test_an_activation_may_be_written_in_tensorflow():
     tf = pytest.importorskip("tensorflow")
     moments = gaussian_moments(tf.function(tf.nn.relu6))
     assert moments == pytest.approx(gaussian_moments("relu6"), abs=1e-12)
 
 
-def test_a_negative_slope_has_its_closed_form() -> None:
+def test_a_negative_slope_has_its_closed_form():
     for slope in (0.0, 0.01, 0.2, 1.0, math.sqrt(5.0), -1.0):
         expected = math.sqrt(2 / (1 + slope**2))
         assert gain("relu", slope) == gain("leaky_relu", slope)
@@ -211,7 +207,7 @@ def test_a_negative_slope_has_its_closed_form() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 0.25, np.float32(1.5), np.int64(3)])
-def test_a_number_stands_for_itself(number: Any) -> None:
+def test_a_number_stands_for_itself(number):
     got = gain(number)
     assert type(got) is float
     assert got == number
@@ -235,15 +231,13 @@ def test_a_number_stands_for_itself(number: Any) -> None:
     ],
     ids=["number", "type", "name", "axis", "mean", "random", "finite", "growth", "zero"],
 )
-def test_a_gain_is_a_positive_number_or_an_elementwise_activation(
-    things: list[Any], message: str
-) -> None:
+def test_a_gain_is_a_positive_number_or_an_elementwise_activation(things, message):
     for thing in things:
         with pytest.raises(ValueError, match=f"`gain` must .*{message}"):
             gain(thing)
 
 
-def test_an_activation_is_known_by_name() -> None:
+def test_an_activation_is_known_by_name():
     with pytest.raises(ValueError, match=r"`activation` must be a callable or the name of"):
         gaussian_moments("rleu")
     with pytest.raises(ValueError, match=r"`activation` must be finite: it is not at -?\d"):
@@ -252,14 +246,14 @@ def test_an_activation_is_known_by_name() -> None:
         backward_gain(keras.ops.sign)
 
 
-def test_a_variance_is_finite_and_not_negative() -> None:
+def test_a_variance_is_finite_and_not_negative():
     with pytest.raises(ValueError, match=r"`variance` must be a finite number of 0 or more"):
         gaussian_moments("relu", -1.0)
     with pytest.raises(ValueError, match="`variance` must be above 0"):
         forward_gain("sigmoid", 0.0)
 
 
-def test_a_negative_slope_is_a_number_and_belongs_to_a_relu() -> None:
+def test_a_negative_slope_is_a_number_and_belongs_to_a_relu():
     with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number, or None"):
         gain("relu", math.inf)
     for other in (1.0, "tanh", keras.activations.relu):

@@ -1,12 +1,10 @@
 """Mean-field predictions against simulated networks, closed forms and known figures."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy import special
 
@@ -14,12 +12,10 @@ from keras_initkit.theory.propagation import critical_weight_variance, propagate
 
 pytestmark = pytest.mark.numpy_alone
 
-Array = npt.NDArray[Any]
-
 WIDTH, DEPTH, NETWORKS = 200, 6, 40
 INPUT_SECOND_MOMENT = 0.6
 
-NUMPY: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+NUMPY: dict[str, Any] = {
     "relu": (lambda h: np.maximum(h, 0), lambda h: (h > 0).astype(float)),
     "tanh": (np.tanh, lambda h: 1 - np.tanh(h) ** 2),
     "gelu": (
@@ -30,7 +26,7 @@ NUMPY: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
 
 
 @pytest.fixture(scope="module")
-def numbers() -> dict[str, Array]:
+def numbers():
     """Standard normal weights, biases, inputs and gradients of many networks."""
     generator = np.random.default_rng(0)
     shapes = {
@@ -44,9 +40,7 @@ def numbers() -> dict[str, Array]:
     }
 
 
-def _simulate(
-    numbers: dict[str, Array], name: str, weight_variance: float, bias_variance: float
-) -> tuple[Array, Array]:
+def _simulate(numbers, name, weight_variance, bias_variance):
     """Return the variances and the backward factors of each network, (networks, layers)."""
     activation, slope = NUMPY[name]
     weights = numbers["weights"] * np.float32(math.sqrt(weight_variance / WIDTH))
@@ -73,9 +67,7 @@ def _simulate(
         ("gelu", 2.35, 0.0),
     ],
 )
-def test_predictions_hold_in_simulated_networks(
-    numbers: dict[str, Array], name: str, weight_variance: float, bias_variance: float
-) -> None:
+def test_predictions_hold_in_simulated_networks(numbers, name, weight_variance, bias_variance):
     prediction = propagate(name, DEPTH, weight_variance, bias_variance, INPUT_SECOND_MOMENT)
     variances, factors = _simulate(numbers, name, weight_variance, bias_variance)
     for predicted, simulated in [(prediction.q, variances), (prediction.chi[:-1], factors)]:
@@ -86,7 +78,7 @@ def test_predictions_hold_in_simulated_networks(
         assert (error[:3] <= 0.18 * predicted[:3]).all()
 
 
-def test_a_relu_network_has_its_closed_form() -> None:
+def test_a_relu_network_has_its_closed_form():
     prediction = propagate("relu", 30, 1.5, 0.2, 3.0)
     expected = [1.5 * 3.0 + 0.2]
     for _ in range(29):
@@ -96,7 +88,7 @@ def test_a_relu_network_has_its_closed_form() -> None:
     assert prediction.gradient_norm_ratio == pytest.approx(0.75 ** (29 / 2), rel=1e-9)
 
 
-def test_gradients_pass_every_layer_but_the_last() -> None:
+def test_gradients_pass_every_layer_but_the_last():
     prediction = propagate("tanh", 3, 4.0, input_second_moment=0.01)
     first, second, last = prediction.chi
     assert prediction.gradient_norm_ratio == pytest.approx(math.sqrt(first * second))
@@ -104,12 +96,12 @@ def test_gradients_pass_every_layer_but_the_last() -> None:
     assert propagate("tanh", 1, 3.0).gradient_norm_ratio == 1.0
 
 
-def test_gradients_of_hundreds_of_layers_do_not_overflow_on_the_way() -> None:
+def test_gradients_of_hundreds_of_layers_do_not_overflow_on_the_way():
     prediction = propagate("linear", 300, 16.0, input_second_moment=1e-200)
     assert math.log(prediction.gradient_norm_ratio) == pytest.approx(299 * math.log(4), rel=1e-9)
 
 
-def test_a_dead_layer_kills_gradients() -> None:
+def test_a_dead_layer_kills_gradients():
     prediction = propagate(lambda x: keras.ops.sign(x), 5, 1.0)
     assert prediction.chi == pytest.approx(np.zeros(5), abs=1e-12)
     assert prediction.gradient_norm_ratio == 0.0
@@ -128,26 +120,24 @@ def test_a_dead_layer_kills_gradients() -> None:
         ("tanh", 0.05, 1.760955),
     ],
 )
-def test_activations_have_known_critical_points(
-    activation: Any, bias_variance: float, weight_variance: float
-) -> None:
+def test_activations_have_known_critical_points(activation, bias_variance, weight_variance):
     got = critical_weight_variance(activation, bias_variance)
     assert got == pytest.approx(weight_variance, abs=1.5e-6)
 
 
-def test_a_critical_network_settles_where_gradients_keep_their_norm() -> None:
+def test_a_critical_network_settles_where_gradients_keep_their_norm():
     prediction = propagate("tanh", 200, critical_weight_variance("tanh", 0.05), 0.05)
     assert prediction.chi[-1] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_relus_with_biases_have_no_critical_point() -> None:
+def test_relus_with_biases_have_no_critical_point():
     with pytest.raises(ValueError, match=r"`bias_variance` must leave a fixed point .*=0.05"):
         critical_weight_variance("relu", 0.05)
     with pytest.raises(ValueError, match="`activation` must have a slope"):
         critical_weight_variance(lambda x: 0.0 * x + 1.0)
 
 
-def test_an_explosion_is_reported_at_its_layer() -> None:
+def test_an_explosion_is_reported_at_its_layer():
     with pytest.raises(ValueError, match=r"finite: it overflows at layer 52 of 60.*=1000000.0"):
         propagate("linear", 60, 1e6)
 
@@ -162,7 +152,7 @@ def test_an_explosion_is_reported_at_its_layer() -> None:
         ({"activation": "rleu"}, "`activation` must be a callable or the name of"),
     ],
 )
-def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
-    valid: dict[str, Any] = {"activation": "relu", "depth": 3, "weight_variance": 2.0}
+def test_arguments_are_checked(arguments, message):
+    valid = {"activation": "relu", "depth": 3, "weight_variance": 2.0}
     with pytest.raises(ValueError, match=message):
         propagate(**{**valid, **arguments})

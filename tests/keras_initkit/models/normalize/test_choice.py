@@ -1,9 +1,6 @@
 """Which inputs are normalized: by the rule, and by selectors."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import keras
 import pytest
@@ -18,12 +15,12 @@ pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 BACKEND = keras.backend.backend()
 
 
-def choose(model: Any, only: Any = None, exclude: Any = None) -> list[str]:
+def choose(model, only=None, exclude=None):
     chosen, _ = choose_inputs(model, read_ports(model)[0], only, exclude)
     return [port.name for port in chosen]
 
 
-def through(layer: Any, dtype: str = "float32", cast: str | None = None) -> Any:
+def through(layer, dtype="float32", cast=None):
     """A model of "x", which feeds a layer, and of "z", which does not."""
     x, z = keras.Input((1,), name="x", dtype=dtype), keras.Input((1,), name="z")
     taken = layer(keras.ops.cast(x, cast) if cast else x)

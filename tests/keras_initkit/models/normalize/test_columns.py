@@ -1,7 +1,5 @@
 """Statistics of inputs and targets: the same from every form of data, in one pass."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras
@@ -15,7 +13,6 @@ from keras_initkit.models.normalize.ports import Ports, read_ports
 from keras_initkit.models.normalize.targets import find_sources
 from tests.keras_initkit.models.normalize.houses import (
     ROWS,
-    Array,
     Batches,
     column_model,
     columns,
@@ -31,7 +28,7 @@ from tests.keras_initkit.models.normalize.houses import (
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-def read(model: Any, data: Any, targets: Any = None, **options: Any) -> dict[str, Any]:
+def read(model, data, targets=None, **options):
     """Moments of inputs and targets, by names."""
     inputs, outputs = read_ports(model)
     chosen, _ = choose_inputs(model, inputs, None, None)
@@ -40,7 +37,7 @@ def read(model: Any, data: Any, targets: Any = None, **options: Any) -> dict[str
     return {port.name: result.moments for port, result in results.items()}
 
 
-def check(moments: Any, values: Array) -> None:
+def check(moments, values):
     np.testing.assert_allclose(moments.mean, values.mean(axis=0).reshape(-1), rtol=1e-6)
     np.testing.assert_allclose(moments.variance, values.var(axis=0).reshape(-1), rtol=1e-6)
 
@@ -90,7 +87,7 @@ def test_a_list_of_inputs_takes_lists(form):
     check(found["b"], b)
 
 
-def beside(data: Any, y: Array) -> Any:
+def beside(data, y):
     return (batch[0] for batch in generator(data, y))
 
 

@@ -1,9 +1,5 @@
 """`NormalizedModel`: losses on the scale of normalized targets, in every form of targets."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
@@ -22,7 +18,7 @@ from tests.keras_initkit.models.normalize.houses import (
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-def loss(model: Any, y: Any, predicted: Any) -> float:
+def loss(model, y, predicted):
     return float(model.compute_loss(y=y, y_pred=predicted))
 
 

@@ -1,7 +1,5 @@
 """Ports: models that have them, and structures of values."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

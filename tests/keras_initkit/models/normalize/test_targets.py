@@ -1,27 +1,23 @@
 """Where targets are: every form in which they can be given."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
 
-from keras_initkit.models.normalize.ports import Ports, read_ports
+from keras_initkit.models.normalize.ports import read_ports
 from keras_initkit.models.normalize.targets import find_sources
 from tests.keras_initkit.models.normalize.houses import layers
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-def outputs_of(*names: str, keys: bool = False, activation: str | None = None) -> Ports:
+def outputs_of(*names, keys=False, activation=None):
     x = keras.Input((2,))
     outputs = {f"{name}_key": layers.Dense(1, activation, name=name)(x) for name in names}
     return read_ports(keras.Model(x, outputs if keys else list(outputs.values())))[1]
 
 
-def found(targets: Any, outputs: Ports) -> dict[str, Any]:
+def found(targets, outputs):
     sources = find_sources(targets, outputs)
     return {port.name: getattr(x, "tolist", lambda x=x: x)() for port, x in sources.items()}
 
@@ -50,7 +46,7 @@ def test_outputs_in_a_dict_go_by_keys_and_by_names_and_tensors_are_read():
             assert found({name: tensor}, outputs) == {"a_key": [1.0, 1.0]}
 
 
-def ends_in(last: Any) -> Ports:
+def ends_in(last):
     x = keras.Input((2,))
     return read_ports(keras.Model(x, last(x)))[1]
 

@@ -1,10 +1,5 @@
 """Models of raw inputs and targets: the same as normalizing by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
@@ -33,7 +28,7 @@ EXACT = 1e-4 if BACKEND == "jax" else 1e-9  # JAX has no float64 by default
 
 
 @pytest.fixture
-def _float64() -> Iterator[None]:
+def _float64():
     if BACKEND == "jax":
         yield
         return
@@ -43,7 +38,7 @@ def _float64() -> Iterator[None]:
     keras.config.set_floatx("float32")
 
 
-def normalized_names(model: Any) -> list[str]:
+def normalized_names(model):
     return [x.name for x in model.layers if isinstance(x, Normalization) and not x.invert]
 
 
