@@ -1,5 +1,7 @@
 """`ActivationHistory`: the record of an `ActivationProbe`."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 STATISTICS = ("mean", "variance", "zeros", "dead_units", "saturation", "nonfinite")
@@ -19,7 +21,8 @@ class ActivationHistory:
       for layers without one, and for LSTM and GRU, whose outputs are no values of it;
     - `"nonfinite"`: number of NaN and infinite outputs; mean and variance then are so, too.
 
-    A layer not called at a record is NaN there.
+    A layer not called at a record is NaN there. `list(history)` names these statistics, and
+    `len(history)` is the number of records.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,14 @@ class ActivationHistory:
     def layers(self) -> list[str]:
         """Paths of the layers, in the order in which they end: a block follows its layers."""
         return list(dict.fromkeys(path for _, _, found in self._records for path in found))
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the statistics; none before the first record."""
+        return iter(STATISTICS if self._records else ())
+
+    def keys(self) -> list[str]:
+        """Return the names of the statistics."""
+        return list(self)
 
     def __getitem__(self, statistic: str) -> np.ndarray:
         """Return a statistic of every layer: float64 array (n, layers)."""

@@ -94,7 +94,7 @@ class BackgroundLog:
 
 
 def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Return a checked `log_dir`: a `pathlib.Path`, for a URL a `UPath`, or `None`.
+    """Return a checked `log_dir`: an absolute `pathlib.Path`, for a URL a `UPath`, or `None`.
 
     Raises:
         ImportError: If a package for the URL is missing.
@@ -102,15 +102,12 @@ def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | None:
     """
     if log_dir is None:
         return None
-    if not isinstance(log_dir, str | os.PathLike) or not str(log_dir):
-        raise ValueError(
-            "`log_dir` must be the path of a directory, or None to record in memory only. "
-            f"Received: log_dir={log_dir!r}."
-        )
     path: Path = path_at(log_dir)
-    if isinstance(path, Path) and path.exists() and not path.is_dir():
+    if not isinstance(path, Path):
+        return path
+    if path.exists() and not path.is_dir():
         raise ValueError(
             f"`log_dir` must be the path of a directory. Received: log_dir={str(log_dir)!r}, which "
             "is a file. Name another directory; it is made if it is missing."
         )
-    return path
+    return path.absolute()  # wherever the process goes

@@ -1,5 +1,6 @@
 """Paths on this machine and at URLs: `gs://`, `s3://` and all others known to fsspec."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,20 @@ from typing import Any
 def path_at(place: str | os.PathLike[str]) -> Any:
     """Return a `pathlib.Path`, or for a URL a `UPath`, which has the same methods.
 
-    Nothing is connected to.
+    `~` is the home directory. Nothing is connected to.
 
     Raises:
         ImportError: If universal_pathlib or fsspec's package for the protocol is missing.
-        ValueError: If fsspec does not know the protocol.
+        ValueError: If it is no path, or none of this system, or fsspec does not know the protocol.
     """
+    if not isinstance(place, str | os.PathLike) or not str(place):
+        raise ValueError(
+            f"`log_dir` must be the path or URL of a directory. Received: log_dir={place!r}. Write "
+            'one as "runs/first"; a monitor without it has its record in `monitor.history` alone.'
+        )
     url = str(place)
     if "://" not in url:
-        return Path(place)
+        return _check_name(Path(os.path.expanduser(place)))
     received = f"Received: log_dir={url!r}"
     try:
         from fsspec import get_filesystem_class  # type: ignore[import-untyped]
@@ -39,3 +45,16 @@ def path_at(place: str | os.PathLike[str]) -> Any:
             "or a URL as gs://bucket/runs."
         ) from error
     return UPath(url)
+
+
+def _check_name(path: Path) -> Path:
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: of a null byte
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise ValueError(
+                "`log_dir` must be a path that this system can have. Received: log_dir="
+                f"{str(path)[:80]!r}, of {len(str(path))} characters: "
+                f"{getattr(error, 'strerror', error)}. Choose a shorter, plain name."
+            ) from None
+    return path

@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.chunk import Chunk, append_chunk, join
 from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.lock import Lock
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -58,8 +59,9 @@ class GradientHistory:
     A layer without a gradient at a step is NaN there, and so are statistics that were not recorded.
     A chunk that goes back in steps replaces the records from its first step on, as in TensorBoard.
 
-    `"snr" in history` says if a statistic was recorded, and `list(history)` names all that
-    were; `len(history)` is the number of records.
+    `"snr" in history` says if a statistic was recorded, `list(history)` names all that were, and
+    `dict(history)` has their arrays; `len(history)` is the number of records. Any thread may read
+    a history that grows.
 
     A long history thins itself. The newest steps all stay, and so do the first one and, for each
     layer, the steps of its largest and smallest norm and the first one without a finite gradient;
@@ -94,6 +96,7 @@ class GradientHistory:
             )
         self._max_steps = max_steps and int(max_steps)
         self.findings: list[Finding] = []
+        self._lock = Lock()
         self._chunks: list[Chunk] = []
         self._length = 0
         # Thinning is put off until a fifth more has come: it costs little for each step.
@@ -104,11 +107,12 @@ class GradientHistory:
         """Add recorded steps."""
         if not len(chunk.steps):
             return
-        if not self._length:
-            self._chunks = []
-        self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
-        if self._max_steps is not None and self._length > self._limit:
-            self._thin(self._max_steps)
+        with self._lock:
+            if not self._length:
+                self._chunks = []
+            self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
+            if self._max_steps is not None and self._length > self._limit:
+                self._thin(self._max_steps)
 
     def _thin(self, max_steps: int) -> None:
         whole = self._joined()
@@ -118,11 +122,12 @@ class GradientHistory:
         self._thinned = self._thinned or self._length < len(whole.steps)
 
     def _joined(self) -> Chunk:
-        if not self._chunks:
-            return Chunk(Layout(()), np.zeros(0, np.int64), {})
-        if len(self._chunks) > 1:
-            self._chunks = [join(self._chunks)]
-        return self._chunks[0]
+        with self._lock:
+            if not self._chunks:
+                return Chunk(Layout(()), np.zeros(0, np.int64), {})
+            if len(self._chunks) > 1:
+                self._chunks = [join(self._chunks)]
+            return self._chunks[0]
 
     def select(self, rows: np.ndarray | slice) -> "GradientHistory":
         """Return the records of an index, mask or slice, as a history of its own."""
@@ -169,7 +174,8 @@ class GradientHistory:
     @property
     def frozen(self) -> list[str]:
         """Paths of the untrained layers at the last recorded step."""
-        return list(self._chunks[-1].layout.frozen) if self._chunks else []
+        chunks = list(self._chunks)
+        return list(chunks[-1].layout.frozen) if chunks else []
 
     @property
     def optimizers(self) -> list[str]:
@@ -181,6 +187,10 @@ class GradientHistory:
         chunk = self._joined()
         yield from recorded_statistics(chunk.values)
         yield from recorded_totals(chunk)
+
+    def keys(self) -> list[str]:
+        """Return the names of the recorded statistics."""
+        return list(self)
 
     def __contains__(self, statistic: object) -> bool:
         """Check for a recorded statistic."""

@@ -56,6 +56,9 @@ def test_rows_are_those_of_the_model_at_that_time():
             assert_same(row, expected(ops.convert_to_numpy(output), activation))
     assert history["saturation"][0, 3] > 0.05
     assert len(history) == 3
+    assert list(history) == list(dict(history)) == list(STATISTICS)
+    assert "mean" in history
+    assert "mean" not in ActivationProbe(x).history
 
 
 def test_training_is_bit_for_bit_the_same():

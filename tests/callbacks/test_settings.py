@@ -78,8 +78,8 @@ def test_counts_are_integers():
         (
             "log_dir",
             [7, "", b"runs", True],
-            "`log_dir` must be the path of a directory, or None to record in memory only. "
-            "Received: log_dir={!r}.",
+            "`log_dir` must be the path or URL of a directory. Received: log_dir={!r}. Write one "
+            'as "runs/first"; a monitor without it has its record in `monitor.history` alone.',
         ),
         (
             "layers",
@@ -132,10 +132,15 @@ def test_an_argument_is_checked(argument, values, message):
             GradientMonitor(**{argument: value})
 
 
-def test_a_log_dir_is_a_path_or_a_url(tmp_path):
+def test_a_log_dir_is_a_url_or_a_path_from_here_and_now(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert str(settings(log_dir="memory://runs").log_dir) == "memory://runs"
-    assert settings(log_dir="runs/first").log_dir == Path("runs/first")
+    assert settings(log_dir="runs/first").log_dir == Path.cwd() / "runs/first"
+    assert settings(log_dir=Path("~/runs")).log_dir == tmp_path / "runs"
     assert settings(log_dir=tmp_path).log_dir == tmp_path
+    for name in ("x" * 300, "x/" * 3000, "a\0b"):
+        with pytest.raises(ValueError, match=r"can have\. Received: log_dir='[xa].*shorter, plain"):
+            settings(log_dir=name)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"which is a file\. Name another directory"):
         settings(log_dir=tmp_path / "file")

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -318,6 +319,13 @@ def test_a_directory_without_a_log_is_an_error_with_the_lines_that_log(tmp_path,
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         read_log(log_dir)
+
+
+def test_what_is_no_path_is_an_error_that_says_so():
+    places: list[Any] = [None, 3, "", "x" * 300]
+    for log_dir in places:
+        with pytest.raises(ValueError, match=r"^`log_dir` must be .* Received: log_dir="):
+            read_log(log_dir)
 
 
 def test_a_log_without_a_record_yet_is_an_empty_history(tmp_path):

@@ -1,7 +1,12 @@
 """`GradientHistory` against a dictionary of steps."""
 
+import copy
+import pickle
 import re
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -148,6 +153,29 @@ def test_an_unknown_statistic_is_an_error_that_lists_those_there_are(recorded, n
         with pytest.raises(KeyError, match="The statistic must be one of") as caught:
             read(name)
         assert caught.value.args == (message,)
+
+
+def test_threads_that_read_a_growing_history_lose_no_record():
+    history, done = GradientHistory(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            assert len(history) <= len(history["norm"]) <= len(history.steps) <= 2000
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            readers = [pool.submit(read) for _ in range(2)]
+            for step in range(2000):
+                history.append(ones(LAYOUT, [step]))
+            done.set()
+            for reader in readers:
+                reader.result()
+    finally:
+        sys.setswitchinterval(interval)
+    for copied in (history, pickle.loads(pickle.dumps(history)), copy.deepcopy(history)):
+        np.testing.assert_array_equal(copied.steps, np.arange(2000))
 
 
 # Thinning.
@@ -317,8 +345,10 @@ def test_the_statistics_that_were_recorded_are_its_names():
     history = history_of(ones(LAYOUT, [0, 1]))
     assert list(history) == [*STATISTICS, *TOTALS, "global_norm", "global_raw_norm"]
     assert all(name in history for name in history)
+    assert dict(history).keys() == set(history)
+    np.testing.assert_array_equal(dict(history)["rms"], history["rms"])
     assert all(name not in history for name in ("noise_scale", "nom", 3))
-    assert list(GradientHistory()) == []
+    assert list(GradientHistory()) == list(dict(GradientHistory())) == []
     some = history_of(ones(Layout(VARIABLES, replicas=2), [0]))
     assert list(some)[-1] == "noise_scale"
     values = dict.fromkeys((*RECORDED, *TOTALS)) | {"norm": 1}
