@@ -25,11 +25,6 @@ from tests.keras_initkit.adapt.sharded import (
 pytestmark = pytest.mark.numpy_alone
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_it_gives_the_moments_of_one_pass(offset):
-    check(run(cut(table(offset)), reduce_to_moments), table(offset))
-
-
 @pytest.mark.parametrize(
     ("collection", "partitions"),
     [
@@ -39,8 +34,9 @@ def test_it_gives_the_moments_of_one_pass(offset):
         (lambda rows: dask.bag.from_sequence(rows.tolist(), partition_size=1200).map(tuple), 4),
         (lambda rows: delayed(np.copy)(rows), 1),
         (lambda rows: [delayed(np.copy)(part) for part in cut(rows)], 9),
+        (cut, 9),
     ],
-    ids=["array", "array cut both ways", "data frame", "bag", "delayed", "list of delayed"],
+    ids=["array", "array cut both ways", "data frame", "bag", "delayed", "list of delayed", "list"],
 )
 def test_dask_collections_are_cut_as_they_are(collection, partitions):
     check(run(collection(table()), reduce_to_moments), table())

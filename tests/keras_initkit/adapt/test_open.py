@@ -37,11 +37,7 @@ needs_tf = pytest.mark.skipif(tf is None, reason="TensorFlow is not installed")
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
 
-def table(rows=700, features=5):
-    return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
-
-
-X = table()
+X = np.random.default_rng(0).normal(3, 2, (700, 5)).astype("float32")
 Y = np.arange(700.0)
 W = np.linspace(0, 2, 700)
 

@@ -12,22 +12,9 @@ import pytest
 from keras_initkit import Moments
 from keras_initkit.adapt import reading
 from keras_initkit.layers import Normalization
+from tests.keras_initkit.layers.adapted import adapted, numpy, table
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
-
-
-def table(rows=700, features=5):
-    return np.random.default_rng(0).normal(3, 2, (rows, features)).astype("float32")
-
-
-def numpy(tensor):
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
-
-
-def adapted(data, options=None, **kwargs):
-    layer = Normalization(**kwargs)
-    layer.adapt(data, **(options or {}))
-    return layer
 
 
 def check(layer, mean, variance):
@@ -112,11 +99,13 @@ def test_masked_steps_do_not_count():
     assert np.array_equal(numpy(layer(masked)._keras_mask), mask)
 
 
-def test_weights_count():
-    x, weights = table(), np.random.default_rng(4).integers(0, 3, 700)
-    batches = [(x[:300], None, weights[:300]), (x[300:], None, weights[300:])]
+@pytest.mark.parametrize("axes", [(700,), (50, 6)], ids=["of rows", "of steps"])
+def test_weights_count(axes):
+    x = np.random.default_rng(4).normal(2, 3, (*axes, 4)).astype("float32")
+    weights = np.random.default_rng(5).integers(0, 3, axes)
+    batches = [(x[:30], None, weights[:30]), (x[30:], None, weights[30:])]
     for layer in (adapted(x, {"sample_weight": weights}), adapted(batches)):
-        check_rows(layer, np.repeat(x, weights, axis=0))
+        check_rows(layer, np.repeat(x.reshape(-1, 4), weights.ravel(), axis=0))
 
 
 def test_large_batches_are_cut_where_their_weights_are():
@@ -134,13 +123,6 @@ def test_features_without_a_value(holes):
         adapted(holes, {"nan": "ignore"})
     with pytest.raises(ValueError, match=r"for 5 of 5 features: 0, 1, 2, 3, 4. Check the mask"):
         adapted(table(), {"sample_weight": np.zeros(700)})
-
-
-def test_weights_of_steps():
-    x = np.random.default_rng(5).normal(2, 3, (50, 6, 4)).astype("float32")
-    weights = np.random.default_rng(6).integers(0, 3, (50, 6))
-    layer = adapted(x, {"sample_weight": weights})
-    check_rows(layer, np.repeat(x.reshape(-1, 4), weights.ravel(), axis=0))
 
 
 # Limits, progress, Ctrl-C.

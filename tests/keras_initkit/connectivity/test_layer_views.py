@@ -12,27 +12,15 @@ layers = keras.layers
 
 
 def views(layer):
-    """The views of a layer's weights, by the ends of their paths."""
+    """The weights of a layer that have a view, with it."""
     known = [weight for weight in weights_of(layer, has_rule) if has_rule(weight.owner)]
-    return {
-        "/".join(weight.path.split("/")[-2:]): (
-            weight.variable,
-            view_of_weight(weight.owner, weight.variable),
-        )
-        for weight in known
-    }
-
-
-def built(layer, *shapes):
-    layer.build(*shapes)
-    return layer
+    pairs = [(each.variable, view_of_weight(each.owner, each.variable)) for each in known]
+    return [(variable, view) for variable, view in pairs if view is not None]
 
 
 @pytest.mark.parametrize("kind", keras_layers.KINDS, ids=lambda kind: kind.__name__)
 def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
-    for variable, view in views(keras_layers.built(kind)).values():
-        if view is None:
-            continue
+    for variable, view in views(keras_layers.built(kind)):
         weight = rng.normal(size=variable.shape).astype("float32")
         maps = view.to_maps(weight)
         assert tuple(maps.shape) == view.maps_shape
@@ -45,10 +33,9 @@ def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
 
 
 def test_phases_of_a_transposed_convolution_do_not_touch():
-    layer = built(
-        layers.Conv1DTranspose(1, 4, strides=2, padding="same", use_bias=False), (None, 8, 1)
-    )
-    ((_, view),) = views(layer).values()
+    layer = layers.Conv1DTranspose(1, 4, strides=2, padding="same", use_bias=False)
+    layer.build((None, 8, 1))
+    ((_, view),) = views(layer)
     maps = np.zeros(view.maps_shape, "float32")
     maps[0] = 1
     layer.kernel.assign(view.to_weight(maps))

@@ -50,6 +50,12 @@ def array(tensor: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")).astype(np.float64)
 
 
+def assert_same(some: Any, others: Any) -> None:
+    """Check that arrays are the same, one by one."""
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def built(layer: Any, *shape: int | None) -> Any:
     """Return a layer, built for inputs of a shape without the batch."""
     layer.build((None, *shape))

@@ -7,28 +7,15 @@ import numpy as np
 import pytest
 
 from keras_initkit.layers import Normalization
+from tests.keras_initkit.layers.adapted import adapted, numpy, table
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 BACKEND = keras.backend.backend()
 
 
-def table(features=5):
-    return np.random.default_rng(0).normal(3, 2, (700, features)).astype("float32")
-
-
-def numpy(tensor):
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
-
-
 def statistics(layer):
     return numpy(layer.adapt_mean), numpy(layer.adapt_variance)
-
-
-def adapted(data, **kwargs):
-    layer = Normalization(**kwargs)
-    layer.adapt(data)
-    return layer
 
 
 # tests/keras_initkit/adapt reads data of all kinds.
@@ -119,8 +106,9 @@ def test_constant_features_are_named_once_and_come_out_as_zero():
     x = table()
     x[:, 1], x[:, 4] = 0.1, -1e6 / 3
     for data in (x, iter(np.array_split(x, 9))):
+        layer = Normalization()
         with pytest.warns(UserWarning, match="2 of 5 .* constant.* as 0: 1, 4. Leave") as seen:
-            layer = adapted(data)
+            layer.adapt(data)
         assert [w.filename for w in seen if w.category is UserWarning] == [__file__]
         assert np.all(numpy(layer(x))[:, [1, 4]] == 0)
         # A value that was never seen is shifted, not blown up.

@@ -237,23 +237,17 @@ def test_a_gain_is_a_positive_number_or_an_elementwise_activation(things, messag
             gain(thing)
 
 
-def test_an_activation_is_known_by_name():
+def test_activations_variances_and_slopes_are_checked():
     with pytest.raises(ValueError, match=r"`activation` must be a callable or the name of"):
         gaussian_moments("rleu")
     with pytest.raises(ValueError, match=r"`activation` must be finite: it is not at -?\d"):
         gaussian_moments(keras.ops.log)
     with pytest.raises(ValueError, match="`activation` must have a slope"):
         backward_gain(keras.ops.sign)
-
-
-def test_a_variance_is_finite_and_not_negative():
     with pytest.raises(ValueError, match=r"`variance` must be a finite number of 0 or more"):
         gaussian_moments("relu", -1.0)
     with pytest.raises(ValueError, match="`variance` must be above 0"):
         forward_gain("sigmoid", 0.0)
-
-
-def test_a_negative_slope_is_a_number_and_belongs_to_a_relu():
     with pytest.raises(ValueError, match=r"`negative_slope` must be a finite number, or None"):
         gain("relu", math.inf)
     for other in (1.0, "tanh", keras.activations.relu):

@@ -42,20 +42,19 @@ def check(moments, values):
     np.testing.assert_allclose(moments.variance, values.var(axis=0).reshape(-1), rtol=1e-6)
 
 
-# tests/keras_initkit/adapt reads all others.
-SOURCES = {
-    "dict and more": lambda data: {**data, "note": np.array(["a"] * ROWS)},
-    "PyDataset": lambda data: Batches(data, prices()),
-}
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_the_statistics_are_the_same_from_every_source(source):
-    data = columns()
-    found = read(regression(), SOURCES[source](data))
-    assert list(found) == ["age", "blood"]
-    for name, moments in found.items():
-        check(moments, data[name])
+# tests/keras_initkit/adapt reads all other data.
+def test_inputs_are_found_by_their_names_in_one_pass():
+    data, y = columns(), prices()
+    batches = Batches(data, y)
+    for source, targets, names in (
+        ({**data, "note": np.array(["a"] * ROWS)}, None, ["age", "blood"]),
+        (batches, True, ["age", "blood", "price"]),
+    ):
+        found = read(regression(), source, targets)
+        assert list(found) == names
+        for name, moments in found.items():
+            check(moments, {**data, "price": y}[name])
+    assert batches.reads == 7
 
 
 def test_the_columns_of_a_table_are_inputs_by_name_or_the_features_of_one_input():
@@ -124,12 +123,6 @@ def test_arrays_need_no_data():
     model = keras.Model(ids, layers.Dense(1)(layers.Embedding(9, 2)(ids)))
     (moments,) = read(model, None, prices()).values()
     check(moments, prices())
-
-
-def test_one_pass_over_the_data_is_enough():
-    batches = Batches(columns(), prices())
-    read(regression(), batches, True)
-    assert batches.reads == 7
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,11 @@ import pytest
 
 from keras_initkit import layer_aware, reinitialize
 from keras_initkit.initializers import HeNormal, XavierUniform
-from tests.keras_initkit.initializers.helpers import array
+from tests.keras_initkit.initializers.helpers import array, assert_same
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 layers = keras.layers
-
-
-def assert_same(some, others):
-    for a, b in zip(some, others, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def depthwise():
@@ -62,6 +57,20 @@ def test_a_layer_is_right_when_it_is_built(before, after):
     other.build(SHAPE)
     reinitialize(other, seed=1)
     np.testing.assert_array_equal(array(layer.kernel), array(other.kernel))
+
+
+def test_a_model_with_it_is_saved_and_cloned_as_any_other(tmp_path):
+    layer = layer_aware(depthwise(), seed=1)
+    model = keras.Sequential([keras.Input(SHAPE[1:]), layer])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same(map(array, loaded.weights), map(array, model.weights))
+    # A clone has new weights, drawn by Keras.
+    clone = keras.models.clone_model(model)
+    for other in (loaded, clone):
+        reinitialize(other, {layers.DepthwiseConv2D: "zeros"})
+        reinitialize(other.layers[0], seed=1)
+        assert_same(map(array, other.weights), map(array, model.weights))
 
 
 def test_layers_inside_are_layer_aware_too():
