@@ -75,10 +75,6 @@ def windows(draw, rank, *, dilated=True):
     }
 
 
-def exactly(text):
-    return f"^{re.escape(text)}$"
-
-
 def fed_and_feeds(counts, rank):
     """How many weights lead to each output, and from each input, of maps with channels."""
     return counts.sum(axis=tuple(range(rank + 1))), counts.sum(axis=tuple(range(-rank - 1, 0)))
@@ -257,15 +253,6 @@ def test_quantized_kernels():
     assert fans(embedding, "embeddings") == (1, 8)
 
 
-def test_scales():
-    for layer, name in [
-        (layers.BatchNormalization(), "gamma"),
-        (layers.RMSNormalization(), "scale"),
-        (layers.PReLU(), "alpha"),
-    ]:
-        assert fans(built(layer, (4, 4)), name) == (1, 1)
-
-
 # Classes that make weights which are not trained, or hold those of others.
 WITHOUT_KERNELS = {layers.FlaxLayer, layers.JaxLayer, layers.TFSMLayer, layers.TorchModuleWrapper}
 WITHOUT_KERNELS |= {layers.Normalization, layers.SpectralNormalization}
@@ -346,7 +333,7 @@ def test_errors():
         "`weight` must be a weight of the layer, or the end of the path of one. Received: "
         "weight='kernal'. The weights of the Dense layer 'd' are d/kernel, d/bias."
     )
-    with pytest.raises(ValueError, match=exactly(text)):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         fans(layer, "kernal")
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.Dense(2)])
     with pytest.raises(ValueError, match="`weight` must name weights with the same fans"):

@@ -30,6 +30,8 @@ def test_a_view_takes_a_weight_apart_and_puts_it_together(kind, rng):
         # What a unit has weights of is what feeds it; an embedding's inputs are one-hot.
         if "embedding" not in kind.__name__.lower():
             assert view.fans.fan_in == inputs
+        if view.is_elementwise:  # a scale
+            assert view.fans == (1, 1)
 
 
 def test_phases_of_a_transposed_convolution_do_not_touch():

@@ -227,19 +227,18 @@ def test_masks_and_weights(seed, rows, features, offset, kinds, cuts):
     mask = generator.random((rows,) if by_row else x.shape) < 0.6
     mask[0] = True
     weights = np.where(mask, generator.exponential(size=mask.shape), 0.0)
-    full = np.broadcast_to(mask.reshape(rows, -1), x.shape)
-    heavy = np.broadcast_to(weights.reshape(rows, -1), x.shape)
-    spoilt = np.where(full, x, np.nan) if "mask" in kinds else x
+    is_masked, is_weighted = "weights" not in kinds, "mask" not in kinds
+    used = (weights if is_weighted else mask.astype(float)).reshape(rows, -1)
+    used = np.broadcast_to(used, x.shape)
+    spoilt = x if is_weighted else np.where(used > 0, x, np.nan)
     moments = Moments((features,))
     for part in np.array_split(np.arange(rows), cuts):
-        moments.merge(
-            Moments((features,)).update(
-                spoilt[part],
-                mask=mask[part] if kinds != "row weights" and kinds != "weights" else None,
-                sample_weight=weights[part] if "mask" not in kinds else None,
-            )
+        one = Moments((features,)).update(
+            spoilt[part],
+            mask=mask[part] if is_masked else None,
+            sample_weight=weights[part] if is_weighted else None,
         )
-    used = heavy if "mask" not in kinds else full.astype(float)
+        moments.merge(one)
     mean, squares = two_pass(x, used)
     assert moments.rows == rows
     np.testing.assert_array_equal(moments.count, (used > 0).sum(axis=0))
