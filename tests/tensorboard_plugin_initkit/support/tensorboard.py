@@ -71,7 +71,7 @@ class TensorBoard:
         with_tab: bool = True,
         path: Path | None = None,
     ) -> None:
-        self.output = output
+        self.log_dir, self.output = log_dir, output
         code = _BLOCK.format(modules=list(without)) + ("" if with_tab else _NO_TAB) + _MAIN
         # Without the working directory, in which what setuptools left could hide the plugin.
         command = [sys.executable, "-P", "-c", code, "--logdir", str(log_dir)]
@@ -112,9 +112,10 @@ class TensorBoard:
         """Its answer, read as JSON."""
         return loads(self.read(f"{route}?{urllib.parse.urlencode(query, doseq=True)}"))
 
-    def read(self, route: str) -> bytes:
-        """Its answer."""
-        with _opener.open(f"{self.address}{route}", timeout=SECONDS) as response:
+    def read(self, route: str, **form: str) -> bytes:
+        """Its answer; a form is sent by POST."""
+        data = urllib.parse.urlencode(form).encode() or None
+        with _opener.open(f"{self.address}{route}", data, SECONDS) as response:
             content = response.read()
             compressed = response.headers.get("Content-Encoding") == "gzip"
             return gzip.decompress(content) if compressed else content

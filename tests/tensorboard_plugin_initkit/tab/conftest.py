@@ -1,4 +1,4 @@
-"""What takes long to start is started once: two TensorBoards, and a browser."""
+"""What takes long is done once: a training, the start of two TensorBoards and of a browser."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
+from keras_initkit.callbacks import GradientMonitor
 from tests.tensorboard_plugin_initkit.support.browser import NoBrowserError, Tab, chromium
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard
 
@@ -67,6 +71,20 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boards]:
         yield boards
     finally:
         boards.stop()
+
+
+@pytest.fixture(scope="session")
+def trained(boards: Boards) -> Path:
+    """The log of a training, which the TensorBoards watch: 20 records."""
+    log_dir, dense = boards.log_dir / "trained", keras.layers.Dense
+    model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x = np.random.default_rng(0).normal(size=(160, 8)).astype("float32")
+    callbacks: list[Any] = [GradientMonitor(log_dir, 1)]
+    if keras.backend.backend() == "tensorflow":  # which Keras's own callback needs
+        callbacks.append(keras.callbacks.TensorBoard(log_dir))
+    model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=callbacks)
+    return log_dir
 
 
 @pytest.fixture(scope="session")

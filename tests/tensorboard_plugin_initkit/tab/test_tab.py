@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 from bokeh.palettes import Viridis256
 
 from keras_initkit import read_log
-from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -42,7 +40,7 @@ LAYERS, STEPS = 30, 400
 SPIKE_LAYER, SPIKE_STEP = 23, 6789
 HOSTILE_RUN = "<img src=x onerror=alert(1)> \"quoted\" 'run' \n שלום"
 RECORDS = {"healthy": STEPS, "vanishing": STEPS, "exploding": STEPS, "nan": STEPS, "dead": STEPS}
-RECORDS |= {"wide": STEPS, "spike": 10_000, "trained": 40, HOSTILE_RUN: 50, "corrupt": 192}
+RECORDS |= {"wide": 100, "spike": 10_000, "trained": 20, HOSTILE_RUN: 50, "corrupt": 192}
 CHANGING = ("growing", "doomed")
 
 
@@ -54,17 +52,9 @@ def finding(kind: str, layer: int | str, step: int, fix: str = "") -> Finding:
 
 def spiky() -> np.ndarray:
     """10,000 records, in one of which the gradient of one layer is 100,000 times as large."""
-    rms = 1e-3 * depth_profile(40, 10_000, 1.0)
+    rms = 1e-3 * depth_profile(25, 10_000, 1.0)
     rms[SPIKE_STEP, SPIKE_LAYER] = 1.0
     return rms
-
-
-def train(log_dir: Path) -> None:
-    dense = keras.layers.Dense
-    model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
-    model.compile(keras.optimizers.SGD(0.01), "mse")
-    x = np.random.default_rng(0).normal(size=(320, 8)).astype("float32")
-    model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=[GradientMonitor(log_dir, 1)])
 
 
 def damage(path: Path) -> None:
@@ -83,9 +73,8 @@ class Logs(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def logs(boards) -> Logs:
+def logs(boards, trained) -> Logs:
     path = boards.log_dir
-    train(path / "trained")
     write_log(path / "healthy", depth_profile(LAYERS, STEPS, 0.98))
     vanishing = [finding("vanishing", 0, 40, "draw the weights wider"), finding("dead", 3, 300)]
     write_log(path / "vanishing", depth_profile(LAYERS, STEPS, 0.6), findings=vanishing)
@@ -97,7 +86,7 @@ def logs(boards) -> Logs:
     dead = depth_profile(LAYERS, STEPS, 0.98)
     dead[100:, :12] = 0
     write_log(path / "dead", dead, findings=[finding("dead", 11, 100)])
-    write_log(path / "wide", depth_profile(1000, 400, 0.995, seed=1), statistics=SIX, biases=False)
+    write_log(path / "wide", depth_profile(1000, 100, 0.995, seed=1), statistics=SIX, biases=False)
     write_log(path / "spike", spiky(), statistics=SIX, biases=False)
     hostile = [finding("vanishing", HOSTILE[0], 10), finding(HOSTILE[1], HOSTILE[4], 20)]
     write_log(path / HOSTILE_RUN, depth_profile(len(HOSTILE), 50, 0.9), HOSTILE, findings=hostile)
@@ -148,6 +137,12 @@ def chart(name: str, view: str = "map") -> str:
     return f"{view}:{run(name)}"
 
 
+def charts_of(names: list[str], view: str) -> list[str]:
+    """What a view of some runs calls its charts."""
+    expected = {"depth": ["depth"], "findings": []}
+    return expected.get(view, [chart(name, view) for name in names])
+
+
 def rgb(colour: str) -> np.ndarray:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
 
@@ -183,66 +178,60 @@ def overflow(tab: Tab) -> int:
 # In TensorBoard.
 
 
-def background(tab: Tab) -> str:
-    return tab.js("return figureOf(arguments[0]).background_fill_color", chart("vanishing"))
+def background(tab: Tab, name: str) -> str:
+    return tab.js("return figureOf(arguments[0]).background_fill_color", chart(name))
 
 
-def test_the_tab_is_found_without_flags_and_drawn_in_tensorboard(tab, board, logs):
-    tab.open(board.address, embedded=True, runs=[run("vanishing")])
+def test_the_tab_is_found_without_flags_follows_the_theme_and_reloads(tab, board, logs):
+    growing, doomed = (f"{name}-{loader_of(board)}" for name in CHANGING)
+    tab.open(board.address, embedded=True, runs=[run(growing), run(doomed)])
     with tab.outside():
         names = [element.text for element in tab.find("[role=tab]")]
         assert tab.driver.current_url.startswith(board.address)
     assert "GRADIENT FLOW" in map(str.upper, names)
     tab.picture(f"tensorboard-{loader_of(board)}")
-    assert tab.charts() == [chart("vanishing")]
-    assert "30 layers, 400 recorded steps from 0 to 399" in tab.said(chart("vanishing"))
-    expected = read_log(logs.path / "vanishing")["signal"]
-    np.testing.assert_allclose(tab.values(chart("vanishing")), expected.T, rtol=1e-6)
-    # Its dark mode is TensorBoard's.
-    assert background(tab) == "#ffffff"
+    assert tab.charts() == [chart(doomed), chart(growing)]
+    assert "4 layers, 64 recorded steps from 0 to 63" in tab.said(chart(growing))
+    assert background(tab, growing) == "#ffffff"
     for theme, colour in (("Dark", "#1e1e1e"), ("Light", "#ffffff")):
         with tab.drawn(), tab.outside():
             tab.click("app-header-dark-mode-toggle button")
             tab.click(f"[title='Force {theme.lower()} TensorBoard theme.']")
         tab.picture(f"tensorboard-{loader_of(board)}-{theme.lower()}")
-        assert background(tab) == colour
+        assert background(tab, growing) == colour
         assert tab.js("return getComputedStyle(document.body).backgroundColor") == (
             f"rgb{tuple(map(int, rgb(colour)))}"
         )
-
-
-def test_the_page_shows_what_is_new_and_what_is_gone_when_tensorboard_reloads(tab, board, logs):
-    growing, doomed = (f"{name}-{loader_of(board)}" for name in CHANGING)
-    tab.open(board.address, embedded=True, runs=[run(growing), run(doomed)])
-    assert tab.charts() == [chart(doomed), chart(growing)]
-    assert "64 recorded steps from 0 to 63" in tab.said(chart(growing))
+    # One run goes on, another is deleted.
     tab.zoom(chart(growing), 10, 20)
     rms = depth_profile(4, 64, 0.5)
     logs.writers[growing].write(chunk_of(layout_of(layer_names(4)), np.arange(64, 128), rms, ALL))
     shutil.rmtree(logs.path / doomed)
 
-    def check() -> None:
+    def check_board() -> None:
+        assert run(doomed) not in board.runs()
+        assert board.get("data/plugin/initkit/run", run=run(growing))["records"] == 128
+
+    def check_page() -> None:
         assert f"Not in this log directory any more: {run(doomed)}." in tab.text()
         assert "128 recorded steps from 0 to 127" in tab.said(chart(growing))
         assert tab.js("return figureOf(arguments[0]).x_range.bounds[1]", chart(growing)) > 120
 
-    def reloaded() -> None:  # TensorBoard has not read the log at once
-        with tab.outside():
-            tab.click("button.reload-button")
-        eventually(check, 2)
-
-    eventually(reloaded)
+    eventually(check_board)
+    with tab.outside():
+        tab.click("button.reload-button")
+    eventually(check_page)
     tab.settle()
     assert tab.charts() == [chart(growing)]
     box = tab.box(chart(growing))
     assert (box.start, box.end) == (10, 20)  # where one has zoomed to
     with tab.drawn():
         tab.click("button", "show all")
-    expected = read_log(logs.path / growing)["signal"][64:]
-    np.testing.assert_allclose(tab.values(chart(growing))[:, 64:], expected.T, rtol=1e-6)
     with tab.drawn():
         tab.run_box("vanishing").click()
-    assert tab.values(chart("vanishing")).shape == (LAYERS, STEPS)
+    for name in (growing, "vanishing"):
+        expected = read_log(logs.path / name)["signal"]
+        np.testing.assert_allclose(tab.values(chart(name)), expected.T, rtol=1e-6)
 
 
 def test_a_link_shows_the_same_again(tab, rust):
@@ -321,7 +310,7 @@ def test_maps_show_the_values_of_the_logs(tab, rust, logs):
 def test_no_layer_of_a_thousand_is_invisible(tab, rust):
     tab.show(rust, runs=[run("wide")])
     tab.picture("map-wide")
-    assert "1000 layers, 400 recorded steps" in tab.said(chart("wide"))
+    assert "1000 layers, 100 recorded steps" in tab.said(chart("wide"))
     rows = tab.js(
         "return documentOf(arguments[0]).get_model_by_name('data-cells').data.image[0].shape[0]",
         chart("wide"),
@@ -331,11 +320,14 @@ def test_no_layer_of_a_thousand_is_invisible(tab, rust):
     assert (levels(tab.pixels(chart("wide"))[::5, ::5]) >= 0).mean() > 0.97
 
 
-def test_a_spike_of_one_step_is_visible_at_every_zoom_level(tab, rust):
+def test_a_spike_of_one_step_is_visible_at_every_zoom_level_of_the_same_chart(tab, rust):
     tab.show(rust, runs=[run("spike")], statistic="rms")
+    figure, all_steps = tab.figure(chart("spike")), tab.data(chart("spike"), "data-columns")
+    assert all_steps["records"].max() > 1
     for seen in (None, (6000, 7500), (6780, 6800)):
         if seen:
             tab.zoom(chart("spike"), *seen)
+        assert tab.figure(chart("spike")) == figure
         tab.picture(f"spike-{seen[0] if seen else 'all'}")
         row = tab.values(chart("spike"))[SPIKE_LAYER]
         assert row.max() == pytest.approx(1.0)
@@ -347,29 +339,21 @@ def test_a_spike_of_one_step_is_visible_at_every_zoom_level(tab, rust):
         assert first - 2 <= bright.min() <= bright.max() <= last + 2
         others = levels(row_of(pixels, box, SPIKE_LAYER - 2))
         assert not (others > 150).any()
-    tab.show(rust, runs=[run("spike")], how="min")
-    assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
-    assert "min of several records a column" in tab.title(chart("spike"))
-    assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
-
-
-def test_zooming_asks_for_data_and_keeps_the_chart(tab, rust):
-    tab.show(rust, runs=[run("spike")])
-    figure, all_steps = tab.figure(chart("spike")), tab.data(chart("spike"), "data-columns")
-    assert all_steps["records"].max() > 1
-    tab.zoom(chart("spike"), 1000, 1200)
-    assert tab.figure(chart("spike")) == figure
-    seen = tab.data(chart("spike"), "data-columns")
-    assert 990 <= seen["first"].min() <= 1000
-    assert 1199 <= seen["last"].max() <= 1210
-    assert seen["records"].max() == 1
+    # The data are those of the steps that are seen.
+    columns = tab.data(chart("spike"), "data-columns")
+    assert 6775 <= columns["first"].min() <= 6780
+    assert 6799 <= columns["last"].max() <= 6805
+    assert columns["records"].max() == 1
     assert "records a column" not in tab.title(chart("spike"))
     with tab.drawn():
         tab.click("button", "show all")
     assert tab.figure(chart("spike")) == figure
-    np.testing.assert_array_equal(
-        tab.data(chart("spike"), "data-columns")["records"], all_steps["records"]
-    )
+    columns = tab.data(chart("spike"), "data-columns")
+    np.testing.assert_array_equal(columns["records"], all_steps["records"])
+    tab.show(rust, runs=[run("spike")], how="min")
+    assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
+    assert "min of several records a column" in tab.title(chart("spike"))
+    assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
 
 
 def test_runs_move_together_side_by_side_with_their_difference(tab, rust, logs):
@@ -527,70 +511,63 @@ def test_an_empty_directory_is_explained(tab, tmp_path):
 
 
 def test_hostile_names_are_shown_as_text(tab, rust):
-    for view in ("map", "depth", "lines", "findings"):
-        tab.show(rust, view=view, runs=[run(HOSTILE_RUN), run("healthy")])
+    starts = {3: "two\\nlines", 4: "longlong", 5: "שלום", 6: "$"}
+    names = [HOSTILE_RUN, "healthy"]
+    for view in ("findings", "depth", "lines", "map"):
+        tab.show(rust, view=view, runs=[run(name) for name in names])
         tab.picture(f"hostile-{view}")
-        there = tab.js(
-            "return [...everything(document)].filter((e) => e.matches('img[src=x]')"
-            " || (e.matches('script') && e.textContent.includes('alert'))).map((e) => e.outerHTML)"
-        )
-        assert there == []
+        assert tab.charts() == charts_of(names, view)
+        assert overflow(tab) <= 0
         assert "<img src=x onerror=alert(1)>" in tab.text()
         if view == "findings":
             text = "\n".join(row.text for row in tab.find("tbody tr"))
             assert "gradient of <img src=x onerror=alert(1)> is vanishing since step 10." in text
             assert all(row.size["height"] < 500 for row in tab.find("tbody tr"))
-            assert overflow(tab) <= 0
         if view == "lines":
             titles = [row.text for row in tab.find("fieldset .list label")]
             assert any(title.startswith("=HYPERLINK") for title in titles)
+        if view == "map":
+            for layer, name in enumerate(HOSTILE):
+                said = tab.hover(chart(HOSTILE_RUN), 25.5, layer)
+                assert starts.get(layer, name[:20]) in said
+                assert len(said) < 800
+        there = tab.js(
+            "return [...everything(document)].filter((e) => e.matches('img[src=x]')"
+            " || (e.matches('script') && e.textContent.includes('alert'))).map((e) => e.outerHTML)"
+        )
+        assert there == []
 
 
-def test_hostile_names_are_text_where_the_mouse_is(tab, rust):
-    tab.show(rust, runs=[run(HOSTILE_RUN)])
-    starts = {3: "two\\nlines", 4: "longlong", 5: "שלום", 6: "$"}
-    for layer, name in enumerate(HOSTILE):
-        said = tab.hover(chart(HOSTILE_RUN), 25.5, layer)
-        assert starts.get(layer, name[:20]) in said
-        assert len(said) < 800
-    assert tab.js("return [...everything(document)].some((e) => e.matches('img[src=x]'))") is False
-
-
-def test_a_log_of_another_version_says_so_and_the_others_are_shown(tab, rust):
-    tab.show(rust, runs=[run("foreign"), run("healthy")])
-    tab.picture("foreign")
-    assert "version 99" in tab.said(chart("foreign"))
-    assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
-    assert [link.text for link in tab.find("a")].count("CSV") == 1  # there is no other table
-    tab.errors()  # the browser logs each answer that is an error
-
-
-def test_a_damaged_log_is_shown_up_to_there(tab, board):
-    tab.show(board.address, runs=[run("corrupt"), run("healthy")])
+def test_damaged_and_foreign_logs_say_so_and_the_others_are_shown(tab, board):
+    tab.show(board.address, runs=[run("corrupt"), run("foreign"), run("healthy")])
     tab.picture(f"corrupt-{loader_of(board)}")
+    assert "version 99" in tab.said(chart("foreign"))
+    assert [link.text for link in tab.find("a")].count("CSV") == 2  # there is no other table
     said = tab.said(chart("corrupt"))
     assert "4 layers, 192 recorded steps from 0 to 191" in said
     assert "The log breaks off after step 191" in said
     assert "breaks off" not in tab.said(chart("healthy"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
+    # The browser logs each answer that is an error.
+    assert all("run=foreign" in message for message in tab.errors())
 
 
-# Pictures to be looked at.
+# Pictures to be looked at; those of light ones are made above.
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1920)])
-def test_every_view_can_be_looked_at_in_the_theme_of_the_system(tab, rust, theme, width):
+def test_every_view_can_be_looked_at_in_the_dark_theme_of_the_system(tab, rust):
     names = ["dead", "exploding", "vanishing"]
-    tab.resize(width, 800 if width == 1280 else 1080)
-    tab.open(rust, runs=[run("vanishing")])
-    if theme == "dark":
-        with tab.drawn():
-            tab.prefer("dark")
-        assert "dark" in tab.js("return document.body.className")
-        assert background(tab) == "#1e1e1e"
+    tab.resize(1920, 1080)
+    tab.open(rust, runs=[run(name) for name in names])
+    assert background(tab, "vanishing") == "#ffffff"
+    with tab.drawn():
+        tab.prefer("dark")
+    assert "dark" in tab.js("return document.body.className")
     for view in ("map", "depth", "lines", "findings"):
-        tab.show(rust, runs=[run(name) for name in names], view=view)
-        tab.picture(f"{view}-{theme}-{width}")
-        expected = {"depth": ["depth"], "findings": []}
-        assert tab.charts() == expected.get(view, [chart(name, view) for name in names])
+        if view != "map":
+            tab.show(rust, runs=[run(name) for name in names], view=view)
+        else:
+            assert background(tab, "vanishing") == "#1e1e1e"
+        tab.picture(f"{view}-dark-1920")
+        assert tab.charts() == charts_of(names, view)
         assert overflow(tab) <= 0

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import urllib.parse
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import keras
 import numpy as np
 import pytest
 from bokeh.document import Document
 
 from keras_initkit import GradientHistory, read_log
-from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.diagnosis.finding import to_json
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tests.tensorboard_plugin_initkit.record.made import random_chunk
-from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually
+from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually, loads
 from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 
 pytestmark = [pytest.mark.slow, pytest.mark.backends("tensorflow", "jax", "torch")]
@@ -62,26 +61,16 @@ class Log:
         self.steps += steps
 
 
-class Logs:
-    """The logs in the directory that TensorBoard watches, one a directory."""
+class Logs(NamedTuple):
+    """The logs in the directory that TensorBoard watches."""
 
-    def __init__(self, log_dir: Path) -> None:
-        self.log_dir = log_dir
-        self.written = Log(log_dir / "written")
-        self.written.write(10)
-        self.uploaded = Log(log_dir / "uploaded", url=find_spec("upath") is not None)
-        self.uploaded.write(10)
-        self.train(log_dir / "trained")
+    written: Log
+    uploaded: Log
+    trained: Path
 
-    def train(self, log_dir: Path) -> None:
-        dense = keras.layers.Dense
-        model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
-        model.compile(keras.optimizers.SGD(0.01), "mse")
-        x = np.random.default_rng(0).normal(size=(80, 8)).astype("float32")
-        callbacks: list[Any] = [GradientMonitor(log_dir, 1)]
-        if keras.backend.backend() == "tensorflow":  # which Keras's own callback needs
-            callbacks.append(keras.callbacks.TensorBoard(log_dir))
-        model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=callbacks)
+    def path(self, name: str) -> Path:
+        log = getattr(self, name)
+        return log if isinstance(log, Path) else log.log_dir
 
 
 @pytest.fixture(scope="module", params=["rust", "python"])
@@ -91,8 +80,12 @@ def server(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def logs(boards: Boards, server: str) -> Logs:
-    return Logs(boards.log_dir / f"logged-{server}")
+def logs(boards: Boards, server: str, trained: Path) -> Logs:
+    log_dir, url = boards.log_dir / f"logged-{server}", find_spec("upath") is not None
+    logs = Logs(Log(log_dir / "written"), Log(log_dir / "uploaded", url=url), trained)
+    for log in (logs.written, logs.uploaded):
+        log.write(10)
+    return logs
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +93,9 @@ def board(boards: Boards, logs: Logs, server: str) -> TensorBoard:
     return boards[server]
 
 
-def run_of(log_dir: Path) -> str:
+def run_of(board: TensorBoard, log_dir: Path) -> str:
     """TensorBoard's name of a log."""
-    return f"{log_dir.parent.name}/{log_dir.name}/gradients"
+    return f"{log_dir.relative_to(board.log_dir)}/gradients"
 
 
 def scalars_of(history: GradientHistory) -> dict[str, dict[int, np.float32]]:
@@ -128,17 +121,32 @@ def scalars_of(history: GradientHistory) -> dict[str, dict[int, np.float32]]:
 
 
 def check_shown(board: TensorBoard, log_dir: Path) -> None:
-    """TensorBoard shows a log, all of it."""
-    run, expected = run_of(log_dir), scalars_of(read_log(log_dir))
-    for tag in board.get(f"{SCALARS}/tags")[run]:
-        points = board.get(f"{SCALARS}/scalars", run=run, tag=tag)
-        shown = {step: np.float32(value) for _, step, value in points}
-        assert shown == expected[tag], tag
+    """TensorBoard shows the scalars of a log, all of them."""
+    run, expected = run_of(board, log_dir), scalars_of(read_log(log_dir))
+    if log_dir.name == "trained":  # nothing was clipped, scaled or skipped, on one device
+        without = ("loss_scale", "skipped", "raw_norm", "clip_ratio", "global_raw_norm")
+        expected = {
+            tag: points for tag, points in expected.items() if tag.rpartition("/")[2] not in without
+        }
+    for tags in (
+        board.get("data/plugin/timeseries/tags")["scalars"]["runTagInfo"],
+        board.get(f"{SCALARS}/tags"),
+    ):
+        assert set(tags[run]) == set(expected)
+    requests = json.dumps([{"plugin": "scalars", "tag": tag} for tag in expected])
+    for answer in loads(board.read("data/plugin/timeseries/timeSeries", requests=requests)):
+        points = answer["runToSeries"][run]
+        shown = {point["step"]: np.float32(point["value"]) for point in points}
+        assert shown == expected[answer["tag"]], answer["tag"]
+    # By the older dashboard it is a request for each of them.
+    tag = next(tag for tag in expected if tag.endswith("/loss"))
+    points = board.get(f"{SCALARS}/scalars", run=run, tag=tag)
+    assert {step: np.float32(value) for _, step, value in points} == expected[tag]
 
 
 def check_drawn(board: TensorBoard, log_dir: Path) -> None:
     """The tab has a log, all of it, and draws and lists its numbers."""
-    history, run = read_log(log_dir), run_of(log_dir)
+    history, run = read_log(log_dir), run_of(board, log_dir)
     answer = board.get(f"{TAB}/run", run=run)
     assert (answer["records"], answer["last"]) == (len(history), history.steps[-1])
     assert [layer["path"] for layer in answer["layers"]] == history.layers
@@ -158,47 +166,30 @@ def test_the_data_server_is_the_one_that_was_asked_for(board: TensorBoard, serve
 
 
 @pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
-def test_layers_and_optimizers_are_tags_of_the_run_gradients(
+def test_tags_are_of_layers_and_optimizers_and_have_the_values_of_the_history(
     board: TensorBoard, logs: Logs, name: str
 ) -> None:
-    expected = set(scalars_of(read_log(logs.log_dir / name)))
-    if name == "trained":  # nothing was clipped, scaled or skipped, on one device
-        without = ("loss_scale", "skipped", "raw_norm", "clip_ratio", "global_raw_norm")
-        expected = {tag for tag in expected if tag.rpartition("/")[2] not in without}
-
-    def check() -> None:
-        tags = board.get("data/plugin/timeseries/tags")["scalars"]["runTagInfo"]
-        for shown in (tags, board.get(f"{SCALARS}/tags")):
-            assert set(shown[run_of(logs.log_dir / name)]) == expected
-
-    eventually(check, also=KeyError)
-
-
-@pytest.mark.parametrize("name", ["written", "uploaded", "trained"])
-def test_the_values_are_those_of_the_history(board: TensorBoard, logs: Logs, name: str) -> None:
-    eventually(lambda: check_shown(board, logs.log_dir / name), also=KeyError)
-    eventually(lambda: check_drawn(board, logs.log_dir / name))
+    eventually(lambda: check_shown(board, logs.path(name)), also=KeyError)
+    eventually(lambda: check_drawn(board, logs.path(name)))
 
 
 @pytest.mark.backends("tensorflow")
-def test_the_run_of_keras_own_callback_is_still_there(
-    board: TensorBoard, logs: Logs, server: str
-) -> None:
+def test_the_run_of_keras_own_callback_is_still_there(board: TensorBoard, logs: Logs) -> None:
     def check() -> None:
         shown = board.get(f"{SCALARS}/tags")
-        here = {name for name in shown if name.startswith(f"logged-{server}/")}
-        gradients = {run_of(logs.log_dir / name) for name in ("written", "uploaded", "trained")}
-        keras_run = f"logged-{server}/trained/train"
-        assert here == gradients | {keras_run}
-        assert "epoch_loss" in shown[keras_run]
-        points = board.get(f"{SCALARS}/scalars", run=keras_run, tag="epoch_loss")
+        assert {name for name in shown if name.startswith("trained/")} == {
+            "trained/gradients",
+            "trained/train",
+        }
+        assert "epoch_loss" in shown["trained/train"]
+        points = board.get(f"{SCALARS}/scalars", run="trained/train", tag="epoch_loss")
         assert {step for _, step, _ in points} == {0, 1}
 
     eventually(check)
 
 
 def test_the_histogram_dashboard_shows_every_layer(board: TensorBoard, logs: Logs) -> None:
-    run = run_of(logs.written.log_dir)
+    run = run_of(board, logs.written.log_dir)
 
     def check() -> None:
         shown = board.get(f"{HISTOGRAMS}/tags")[run]
