@@ -18,9 +18,8 @@ from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
-from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tests.tensorboard_plugin_initkit.record.made import history_of
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -33,28 +32,14 @@ HOSTILE += ["\\[x\\]", "@value{safe} $x", "&lt;b&gt;", "</script><script>alert(1
 HOSTILE += ["x" * 10_000, "x" * 5_000 + "y" + "x" * 4_999]
 
 
-def history_of(norms, layers=None, nonfinite=None, steps=None, totals=None):
-    """A record with a bias a layer, of ten elements."""
-    norms = np.asarray(norms, np.float32)
-    layers = layers or [f"layer_{i}" for i in range(norms.shape[1])]
-    variables = tuple(Variable(f"{layer}/bias", layer, (10,)) for layer in layers)
-    count = np.where(np.isnan(norms), np.nan, 0) if nonfinite is None else nonfinite
-    history = GradientHistory()
-    steps = np.arange(len(norms)) if steps is None else np.asarray(steps)
-    values = {"norm": norms, "nonfinite": count, "zeros": np.where(norms == 0, 1.0, count * 0)}
-    values = {name: np.asarray(array, np.float32) for name, array in values.items()}
-    history.append(Chunk(Layout(variables), steps, values, totals or {}))
-    return history
-
-
 @pytest.fixture
 def history(rng):
     norms = rng.lognormal(size=(20, 7)) * 10.0 ** np.arange(7)
     norms[3, 2], norms[5:8, 4], norms[9, 1] = 0, np.nan, np.nan
     nonfinite = np.where(np.isnan(norms), np.nan, 0)
     nonfinite[9, 1] = 4
-    totals = {name: rng.random((20, 1)).astype(np.float32) for name in ("loss", "learning_rate")}
-    return history_of(norms, nonfinite=nonfinite, steps=np.arange(20) * 5, totals=totals)
+    totals = {name: rng.random((20, 1)) for name in ("loss", "learning_rate")}
+    return history_of(norms, nonfinite=nonfinite, steps=np.arange(20) * 5, **totals)
 
 
 def sources(chart):
@@ -134,8 +119,6 @@ def test_the_colours_do_not_depend_on_the_values(history):
     assert chart.renderers[0].glyph.color_mapper.low == 1e-3
     args = formatters(chart)["value"].args
     assert (args["low"], args["high"]) == (1e-3, 2)
-    with pytest.raises(ValueError, match=r"must increase, and be positive .* limits=\(0, 1\)"):
-        plot(history, limits=(0, 1))
 
 
 def test_a_map_of_more_steps_than_columns_says_so_and_keeps_spikes():
@@ -234,15 +217,6 @@ def test_only_the_layers_that_are_named_are_shown_in_the_models_order(history):
     assert cells(plot({"a": history, "b": history}, "difference", layers=chosen)).shape[0] == 2
     profile = plot(history, "depth", at=[95], statistic="norm", layers=chosen)
     assert [s["depth"] for s in sources(profile) if s.get("layer")] == [[1, 5]]
-    for kind in ("map", "lines"):
-        with pytest.raises(
-            ValueError, match=r"must be paths of layers .* 'nowhere', which is none"
-        ):
-            plot(history, kind, layers=["layer_1", "nowhere"])
-        with pytest.raises(ValueError, match="`layers` must name at least one layer"):
-            plot(history, kind, layers=[])
-    with pytest.raises(ValueError, match=r"must have paths of layers .* none of which is one of"):
-        plot(history, "depth", layers=["nowhere"])
 
 
 @pytest.mark.parametrize("begin", [40, 41])
@@ -349,7 +323,7 @@ def distance(some, others):
 def test_a_record_alone_between_broken_ones_is_a_dot():
     norms = np.array([[1.0], [np.nan], [2.0], [3.0]])
     layout = plot(history_of(norms, nonfinite=np.isnan(norms)), "lines")
-    np.testing.assert_allclose(data(layout, "line-0")["alone"], [10**-0.5, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(data(layout, "line-0")["alone"], [0.5, np.nan, np.nan, np.nan])
     assert list(data(layout, "nonfinite")["step"]) == [1]
 
 
@@ -367,8 +341,6 @@ def test_smoothed_lines_have_what_was_recorded_behind_them(history):
     cosine = plot(history, "lines", layers=["layer_0"], statistic="zeros", smoothing=0.6)
     expected = smooth(history["zeros"][:, 0], 0.6)
     np.testing.assert_array_equal(data(cosine, "line-0")["value"], expected)
-    with pytest.raises(ValueError, match=r"`smoothing` must be at least 0 .* smoothing=1\."):
-        plot(history, "lines", smoothing=1)
 
 
 def test_findings_are_marked_where_their_layer_is_shown():
@@ -391,8 +363,6 @@ def test_the_difference_map_is_the_ratio_on_common_layers_and_steps():
     chart = plot({"a": a, "b": b}, "difference", statistic="norm")
     np.testing.assert_allclose(source_with(chart, "image")["image"][0], np.full((2, 2), 2.0))
     assert chart.yaxis[0].major_label_overrides == {0: "c", 1: "b"}
-    with pytest.raises(ValueError, match="must have layers and steps in common"):
-        plot({"a": a, "z": history_of(np.ones((1, 1)), ["z"])}, "difference")
 
 
 def test_the_profile_holds_the_values_of_its_step(history):
@@ -446,8 +416,6 @@ def test_lines_hold_the_values_of_their_layers(history):
         assert all(dict(line.data_source.data) == source for line in lines)
     loss = data(layout, "loss-0")
     np.testing.assert_array_equal(loss["value"], history["loss"][:, 0])
-    with pytest.raises(ValueError, match=r"must be paths of layers .* 'nowhere'"):
-        plot(history, "lines", layers=["nowhere"])
 
 
 def test_lines_share_their_steps(history):
@@ -482,31 +450,44 @@ def test_a_plot_is_as_wide_as_the_page_or_as_it_is_told(history, kind):
         assert serialised(chart)
 
 
-@pytest.mark.parametrize("width", [0, 700.0, True])
-def test_a_width_is_a_number_of_pixels(history, width):
-    message = f"`width` must be a positive integer, or None .* Received: width={width!r}[.]"
-    with pytest.raises(ValueError, match=message):
-        plot(history, width=width)
+WIDTH = r"`width` must be a positive integer, or None .* Received: width="
+NOWHERE = r"must be paths of layers .* 'nowhere', which is none"
+NO_LAYERS = "`layers` must name at least one layer"
 
 
-def test_what_cannot_be_drawn_is_said(history):
-    with pytest.raises(ValueError, match=r'`kind` must be one of "map", .*\. Received: kind=.pie'):
-        plot(history, "pie")
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("pie", {}, r'`kind` must be one of "map", .*\. Received: kind=.pie'),
+        ("map", {"theme": "blue"}, r'`theme` must be "light" or "dark"\. Received'),
+        ("map", {"stat": "norm"}, r"must be of `statistic`, .* Received: stat='norm'"),
+        ("map", {"statistic": "nom"}, "The statistic must be one of"),
+        ("map", {"statistic": "loss"}, r"`statistic` must be one of layers: .*'loss'"),
+        ("map", {"limits": (0, 1)}, r"must increase, and be positive .* limits=\(0, 1\)"),
+        ("lines", {"smoothing": 1}, r"`smoothing` must be at least 0 .* smoothing=1\."),
+        ("map", {"layers": ["layer_1", "nowhere"]}, NOWHERE),
+        ("lines", {"layers": ["layer_1", "nowhere"]}, NOWHERE),
+        ("map", {"layers": []}, NO_LAYERS),
+        ("lines", {"layers": []}, NO_LAYERS),
+        ("depth", {"layers": ["nowhere"]}, "must have paths of layers .* none of which is one of"),
+        *(("map", {"width": wrong}, f"{WIDTH}{wrong!r}[.]") for wrong in (0, 700.0, True)),
+    ],
+)
+def test_a_wrong_option_is_named(history, kind, options, message):
+    with pytest.raises(KeyError if "nom" in options.values() else ValueError, match=message):
+        plot(history, kind, **options)
+
+
+def test_histories_that_cannot_be_drawn_are_said(history):
     with pytest.raises(
         ValueError, match=r"A history must hold steps to be drawn\. Received: <GradientHistory: 0"
     ):
         plot(GradientHistory())
-    with pytest.raises(ValueError, match=r'`theme` must be "light" or "dark"\. Received'):
-        plot(history, theme="blue")
-    with pytest.raises(ValueError, match=r"must be of `statistic`, .* Received: stat='norm'"):
-        plot(history, stat="norm")
     for kind, count in (("map", 1), ("lines", 1), ("difference", 2)):
         with pytest.raises(ValueError, match=rf"This chart shows {count} histor.*Received: 3\."):
             plot(dict.fromkeys("abc", history), kind)
-    with pytest.raises(KeyError, match="The statistic must be one of"):
-        plot(history, statistic="nom")
-    with pytest.raises(ValueError, match=r"`statistic` must be one of layers: .*'loss'"):
-        plot(history, statistic="loss")
+    with pytest.raises(ValueError, match="must have layers and steps in common"):
+        plot({"a": history, "z": history_of(np.ones((1, 1)), ["z"])}, "difference")
 
 
 @pytest.mark.parametrize("kind", ["map", "depth", "lines"])

@@ -17,7 +17,8 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_fil
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tests import ROOT
-from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE, history_of
+from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
+from tests.tensorboard_plugin_initkit.record.made import history_of
 
 TWO_LINES = "from keras_initkit.callbacks import GradientMonitor"
 
@@ -59,47 +60,32 @@ def write_log(log_dir, history, findings=()):
         writer.write_findings(to_json(findings), int(history.steps[-1]))
 
 
-def test_a_report_refers_to_nothing_outside(tmp_path):
-    html, page = report(tmp_path / "r.html", {"run": history_of(np.ones((3, 4)))})
-    assert page.references == []
-    assert "link" not in page.tags
-    assert "iframe" not in page.tags
-    assert "default-src 'none'" in html  # the browser is told not to load anything
-    assert not re.search(r"@import|url\(\s*['\"]?http", html)
-
-
-def test_a_report_holds_every_run_and_finding(tmp_path):
-    findings = {"b": [Finding("vanishing", "layer_0", 7, "It vanishes.", {"ratio": 1e-9})]}
-    histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b")}
-    html, page = report(tmp_path / "r.html", histories, findings, theme="dark", notes=["A note."])
-    for text in ("It vanishes.", "ratio = 1e-09", "A note.", "3 recorded steps, 0 to 2"):
-        assert text in page.text
-    # Depth, the difference, and for each run its map and its lines.
-    assert html.count("data-root-id") == 6
-
-
-def test_findings_come_in_the_order_of_steps_with_their_evidence(tmp_path):
+def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_path):
     findings = {
         "a": [Finding("exploding", "b", 20, "Second.", {"ratio": 12345.678})],
         "b": [Finding("large_updates", "", 10, "First.")],
+        "gone": [Finding("vanishing", "layer_0", 7, "Zeroth.", {"ratio": 1e-9})],
     }
     histories = {name: history_of(np.ones((3, 4))) for name in "ab"}
-    html, page = report(tmp_path / "r.html", histories, findings)
-    assert page.text.index("First.") < page.text.index("Second.")
-    assert "ratio = 1.235e+04" in page.text
-    assert "<td>large updates</td><td>all</td>" in html
-    _, page = report(tmp_path / "r.html", histories)
-    assert "The log holds no findings." in page.text
-
-
-def test_a_finding_leads_to_its_run(tmp_path):
-    findings = {name: [Finding("vanishing", "", 7, "It vanishes.")] for name in ("b", "gone")}
-    histories = {name: history_of(np.ones((3, 4))) for name in ("a", "b", "c")}
     histories["gone"] = GradientHistory()  # without a record
-    html, page = report(tmp_path / "r.html", histories, findings)
-    assert page.references == ["#run-1"]
+    html, page = report(tmp_path / "r.html", histories, findings, theme="dark", notes=["A note."])
+    texts = ["A note.", "ratio = 1e-09", "ratio = 1.235e+04", "3 recorded steps, 0 to 2"]
+    assert all(text in page.text for text in texts)
+    # Findings are in the order of steps, and lead to the run where it is shown.
+    places = [page.text.index(message) for message in ("Zeroth.", "First.", "Second.")]
+    assert places == sorted(places)
+    assert "<td>large updates</td><td>all</td>" in html
+    assert page.references == ["#run-1", "#run-0"]
     assert '<a href="#run-1">b</a>' in html
     assert '<section id="run-1"><h2>b</h2>' in html
+    # Depth, the difference, and for each run its map and its lines.
+    assert html.count("data-root-id") == 6
+    assert not {"link", "iframe"} & page.tags
+    assert "default-src 'none'" in html  # the browser is told not to load anything
+    assert not re.search(r"@import|url\(\s*['\"]?http", html)
+    html, page = report(tmp_path / "r.html", {"run": histories["a"]})
+    assert page.references == []
+    assert "The log holds no findings." in page.text
 
 
 def test_two_runs_are_compared_where_they_can_be(tmp_path):

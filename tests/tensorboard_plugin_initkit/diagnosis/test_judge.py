@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge, news
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -41,6 +42,8 @@ def test_nothing_is_said_of_healthy_networks(name):
             record = made(steps, layers)
             HEALTHY[name](record)
             assert judge(record.history()) == []
+            bands = depth_bands(record.history())
+            assert not (bands.vanishing | bands.exploding).any()
 
 
 def expected_key(name):

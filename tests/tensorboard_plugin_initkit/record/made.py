@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
 
@@ -54,6 +55,21 @@ def ones(layout: Layout, steps: Any, **values: Any) -> Chunk:
         tables(RECORDED, len(layout.variables)),
         tables(TOTALS, len(layout.optimizers)),
     )
+
+
+def history_of(
+    norms: Any, layers: Any = None, nonfinite: Any = None, steps: Any = None, **totals: Any
+) -> GradientHistory:
+    """Make a history of layers with a bias of four elements each; no norm is no gradient."""
+    norms = np.asarray(norms, np.float32)
+    layers = layers or [f"layer_{i}" for i in range(norms.shape[1])]
+    layout = Layout(tuple(Variable(f"{layer}/bias", layer, (4,)) for layer in layers))
+    count = np.where(np.isnan(norms), np.nan, 0) if nonfinite is None else nonfinite
+    values = dict.fromkeys((*RECORDED, *TOTALS)) | {"norm": norms, "nonfinite": count} | totals
+    values["zeros"] = np.where(norms == 0, 1, count * 0)
+    history = GradientHistory(None)
+    history.append(ones(layout, range(len(norms)) if steps is None else steps, **values))
+    return history
 
 
 def random_chunk(
