@@ -12,14 +12,10 @@ pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 layers = keras.layers
 
 
-def nested():
+def test_weights_and_layers_know_their_place():
     inside = [layers.Dense(2, name="one"), layers.LSTM(2, name="memory")]
     block = keras.Sequential([keras.Input((3, 2)), *inside], name="block")
-    return keras.Sequential([keras.Input((3, 2)), block, layers.Dense(1, name="head")])
-
-
-def test_a_weight_knows_its_place():
-    model = nested()
+    model = keras.Sequential([keras.Input((3, 2)), block, layers.Dense(1, name="head")])
     found = {weight.path: weight for weight in weights_of(model)}
     assert list(found) == [
         *("block/one/kernel", "block/one/bias"),
@@ -27,12 +23,17 @@ def test_a_weight_knows_its_place():
         *("head/kernel", "head/bias"),
     ]
     weight = found["block/memory/lstm_cell/recurrent_kernel"]
-    block = model.layers[0]
     memory = block.layers[1]
     assert weight.layers == (model, block, memory, memory.cell)
     assert weight.holder is memory.cell
     assert (weight.layer, weight.name) == ("block/memory/lstm_cell", "recurrent_kernel")
     assert weight.stream == "block/memory/lstm_cell/recurrent_kernel"
+    names = [
+        "/".join(layer.name for layer in chain[1:])
+        for chain in chains(model)
+        if not isinstance(chain[-1], layers.InputLayer)
+    ]
+    assert names == ["block", "block/one", "block/memory", "block/memory/lstm_cell", "head"]
 
 
 def test_layers_that_share_a_path_are_numbered():
@@ -65,16 +66,6 @@ def test_shared_layers_are_listed_once():
     assert [weight.path for weight in weights_of(model)] == ["shared/kernel", "shared/bias"]
     names = [[layer.name for layer in chain[1:]] for chain in chains(model)]
     assert sum(name[-1] == "shared" for name in names) == 1
-
-
-def test_chains_lead_to_every_layer():
-    model = nested()
-    found = [
-        "/".join(layer.name for layer in chain[1:])
-        for chain in chains(model)
-        if not isinstance(chain[-1], layers.InputLayer)
-    ]
-    assert found == ["block", "block/one", "block/memory", "block/memory/lstm_cell", "head"]
 
 
 def test_the_numbers_that_keras_gives_are_not_part_of_a_stream():
