@@ -164,7 +164,7 @@ def _columns(steps: Ints, most: int) -> tuple[Floats, Ints]:
     span = int(steps[-1] - steps[0]) // unit + 1
     columns = min(most, span)
     offset = (steps - steps[0]) // unit
-    edges = steps[0] + np.arange(columns + 1) * (span / columns * unit)
+    edges = steps[0] + np.arange(columns + 1) * span / columns * unit  # exact at whole steps
     return edges, offset * columns // span
 
 

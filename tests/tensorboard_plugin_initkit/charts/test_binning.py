@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tensorboard_plugin_initkit.charts.binning import bin_blocks, bin_layers, bin_steps, extent
@@ -51,6 +51,7 @@ def test_a_column_shows_what_the_slow_way_finds(record, columns, how):
 
 @settings(max_examples=100, deadline=None)
 @given(records(), st.integers(1, 60))
+@example((np.array([0, 1, 2, 3, 47, 93]), np.ones((6, 1)), None), 46)
 def test_every_record_is_in_the_column_that_lies_over_its_step(record, columns):
     steps, values, _ = record
     bins = bin_steps(steps, values, columns)
