@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk, LazyArrays, join
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     per_layer,
@@ -63,21 +62,6 @@ def test_only_what_is_asked_for_is_read(rows):
     assert set(values.read) == {"max_abs", "nonfinite"}
 
 
-def test_spreading_puts_columns_where_the_larger_layout_has_them():
-    chunk = random_chunk(sized(A, B, optimizers=["second"]), [1, 2])
-    assert chunk.spread(chunk.layout) is chunk
-    a, b = chunk.layout.variables
-    new = Variable("new", "new", (3,), "first")
-    spread = chunk.spread(Layout((b, new, a), ("first", "second")))
-    nan = np.full(2, np.nan, np.float32)
-    for name in RECORDED:
-        of_a, of_b = chunk.values[name].T
-        np.testing.assert_array_equal(spread.values[name].T, [of_b, nan, of_a])
-    np.testing.assert_array_equal(spread.totals["loss"].T, [nan, chunk.totals["loss"][:, 0]])
-    assert list(spread.totals) == list(chunk.totals)
-    np.testing.assert_array_equal(spread.steps, chunk.steps)
-
-
 def test_joined_statistics_are_nan_where_they_were_not_recorded():
     layout = sized(A, B)
     first = ones(layout, [0, 1], cosine=None, skipped=None)
@@ -91,6 +75,7 @@ def test_joined_statistics_are_nan_where_they_were_not_recorded():
     empty = [dataclasses.replace(chunk, values={}, totals={}) for chunk in (first, second)]
     assert join(empty).values == join(empty).totals == {}
     assert_equal(join([first]), first)
+    assert first.spread(layout) is first
 
 
 def test_a_layer_whose_kernel_changes_its_shape_stays_one_layer():

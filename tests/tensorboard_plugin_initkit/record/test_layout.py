@@ -13,7 +13,7 @@ names = st.text(st.characters(codec="utf-8"), max_size=30)
 shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
 layouts = st.builds(
     Layout,
-    st.lists(st.builds(Variable, names, names, shapes, names, names, names)).map(tuple),
+    st.lists(st.builds(Variable, names, names, shapes, names, names, names), max_size=6).map(tuple),
     st.lists(names, min_size=1, unique=True).map(tuple),
     st.lists(names, unique=True).map(tuple),
     st.integers(1, 4096),

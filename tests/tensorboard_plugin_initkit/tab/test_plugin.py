@@ -449,14 +449,11 @@ def test_a_table_is_of_the_range_and_the_layers_that_are_seen(client: Client) ->
     assert len(table(client, run="first/gradients", first=999)) == 1
 
 
-def test_a_table_runs_no_formula(client: Client) -> None:
+def test_a_table_runs_no_formula_and_has_a_plain_file_name(client: Client) -> None:
     (head, *_) = table(client, run=f"{RUN_NAME}/gradients")
     expected = [f"'{name}" if name[0] in "=+@-\t\r" else name for name in HOSTILE]
     assert head == ["step", *(name.replace("\ud800", "?") for name in expected)]
     assert sum(name.startswith("'") for name in head) == 6
-
-
-def test_a_table_has_a_plain_file_name(client: Client) -> None:
     response = client.get(f"{BASE}/csv?run={urllib.parse.quote(RUN_NAME)}/gradients")
     assert response.headers["Content-Disposition"] == 'attachment; filename="run-b-signal.csv"'
     response.close()
