@@ -265,7 +265,7 @@ class GradientMonitor(GuardedCallback):
         selected = {
             id(weight.variable)
             for weight in weights_of(self._watched)
-            if self._settings.layers(layer_path(weight), weight.layers)
+            if self._settings.layers(weight.places)
         }
         return [v for v in variables if 0 not in v.shape and id(v) in selected]
 

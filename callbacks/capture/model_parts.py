@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside, trainable_weights
+from keras_initkit.anatomy.places import places_of
 
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
@@ -78,9 +79,9 @@ def leaf_optimizers(model: Any) -> list[Leaf]:
 def frozen_layers(model: Any) -> tuple[str, ...]:
     """Return paths of the frozen layers with weights, in the model's order."""
     return tuple(
-        trainable_weights(layer)[0].path.rpartition("/")[0]
-        for layer in layers_inside(model)
-        if not layer.trainable and trainable_weights(layer)
+        places[0].path
+        for places in places_of(model).values()
+        if not (layer := places[0].layers[-1]).trainable and trainable_weights(layer)
     )
 
 

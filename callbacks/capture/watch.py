@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from keras_initkit.anatomy.layers_inside import path_inside
 from keras_initkit.callbacks.capture.model_parts import Target, frozen_layers, unit_kernels
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.columns import unit_sources, variables_of
@@ -75,7 +74,7 @@ def make_layout(
     layout = Layout(
         variables_of(target.model, watched.variables, owners, per),
         tuple(names.values()),
-        tuple(path_inside(target.model, path) for path in watched.frozen),
+        watched.frozen,
         watched.replicas,
     )
     return heard, layout

@@ -20,20 +20,6 @@ def children(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def chains(model: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield, for each layer inside a model, the layers from the model to it; a shared one once."""
-    seen: set[int] = set()
-    waiting: list[tuple[Any, ...]] = [(model,)]
-    while waiting:
-        chain = waiting.pop()
-        if id(chain[-1]) in seen:
-            continue
-        seen.add(id(chain[-1]))
-        if len(chain) > 1:
-            yield chain
-        waiting += [(*chain, child) for child in reversed(children(chain[-1]))]
-
-
 def trainable_weights(layer: Any) -> list[Any]:
     """List the weights held by a layer itself, and trained unless it is frozen."""
     return list(layer._trainable_variables)
@@ -44,11 +30,6 @@ def own_weights(layer: Any) -> list[Any]:
     inside = layers_inside(layer, include_self=False)
     others = {id(weight) for inner in inside for weight in inner.weights}
     return [weight for weight in layer.weights if id(weight) not in others]
-
-
-def path_inside(model: Any, path: str) -> str:
-    """Return a path without the model's own name, left out by Keras for some models."""
-    return path.removeprefix(f"{model.name}/")
 
 
 def set_value(variable: Any, make: Callable[[], Any]) -> None:

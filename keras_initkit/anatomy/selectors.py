@@ -19,6 +19,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_initkit.anatomy.places import Place
+
 Selector = (
     type | str | re.Pattern[str] | Callable[[Any], bool] | list["Selector"] | tuple["Selector", ...]
 )
@@ -42,9 +44,9 @@ class Selection:
             check_selector(argument, selector)
         self.selector = selector
 
-    def __call__(self, path: str, layers: Sequence[Any], weight: str = "") -> bool:
+    def __call__(self, places: Sequence[Place], weight: str = "") -> bool:
         """Check if a layer, or a weight in it, is selected; arguments as for `match`."""
-        return self.selector is None or match(self.selector, path, layers, weight) != Match.NONE
+        return self.selector is None or match(self.selector, places, weight) != Match.NONE
 
 
 def check_selector(argument: str, selector: Any) -> None:
@@ -59,15 +61,17 @@ def check_selector(argument: str, selector: Any) -> None:
         )
 
 
-def match(selector: Selector, path: str, layers: Sequence[Any], weight: str = "") -> Match:
-    """Say how a selector selects a layer by its path, or a weight in it by its name.
+def match(selector: Selector, places: Sequence[Place], weight: str = "") -> Match:
+    """Say how a selector selects a layer by any of its places, or a weight in it by its name."""
+    return max(_match_at(place, selector, weight) for place in places)
 
-    `layers` are those around the layer, from the model inwards, and the layer itself at the end.
-    """
+
+def _match_at(place: Place, selector: Selector, weight: str) -> Match:
+    layers, path, _ = place
     if isinstance(selector, list):
-        return max(match(part, path, layers, weight) for part in selector)
+        return max(_match_at(place, part, weight) for part in selector)
     if isinstance(selector, tuple):
-        matches = [match(part, path, layers, weight) for part in selector]
+        matches = [_match_at(place, part, weight) for part in selector]
         return Match.NONE if Match.NONE in matches else max(matches)
     if isinstance(selector, type):
         return Match(any(isinstance(layer, selector) for layer in layers))

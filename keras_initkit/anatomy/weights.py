@@ -1,13 +1,13 @@
 """The weights of a model, each with its place in it."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_initkit.anatomy.layers_inside import children, own_weights, path_inside
+from keras_initkit.anatomy.layers_inside import own_weights
+from keras_initkit.anatomy.places import Place, number, places_of
 
 
 class Weight(NamedTuple):
@@ -17,10 +17,10 @@ class Weight(NamedTuple):
         variable: The `keras.Variable`.
         layers: The layers around it, from the model to its holder.
         owner: The outermost of them with a rule for its kernels, or the holder.
-        path: Path in the model, as Keras writes it, without the model's own name. Where layers
-            share a path, the second is called `<path>#2`; so are weights of one name in a layer.
-        stream: Name for random numbers, the same each time the model is built: it leaves out the
-            numbers in Keras's names of layers, a count of all layers of a process.
+        path: Path of the holder, and its name in it; weights of one name are numbered.
+        stream: The same as a name for random numbers, from the stream of the holder's place.
+        places: All places of its holder; of a weight of several layers, of all holders. The
+            attributes above are of the place in the fewest layers.
     """
 
     variable: Any
@@ -28,6 +28,7 @@ class Weight(NamedTuple):
     owner: Any
     path: str
     stream: str
+    places: tuple[Place, ...] = ()
 
     @property
     def holder(self) -> Any:
@@ -71,50 +72,21 @@ def check_built(model: Any) -> None:
 
 def weights_of(model: Any, has_rule: Callable[[Any], bool] = lambda layer: False) -> list[Weight]:
     """List the weights of a model or layer, in Keras's order; a shared one once."""
-    weights: dict[int, Weight] = {}
-    holders: dict[str, dict[int, int]] = {}
-    paths: Counter[str] = Counter()
-    for variable, layers, stream in _walk(model, (model,), ""):
-        if id(variable) in weights:
-            continue
-        layer, separator, name = path_inside(model, variable.path).rpartition("/")
-        numbers = holders.setdefault(layer, {})
-        number = numbers.setdefault(id(layers[-1]), len(numbers) + 1)
-        if number > 1:
-            layer = f"{layer}#{number}"
-        path = _number(f"{layer}{separator}{name}", paths)
+    found: dict[int, list[tuple[Place, str]]] = {}
+    variables = []
+    for places in places_of(model).values():
+        counts: Counter[str] = Counter()
+        for variable in own_weights(places[0].layers[-1]):
+            name = number(variable.name, counts)
+            if id(variable) not in found:
+                variables.append(variable)
+            found.setdefault(id(variable), []).extend((place, name) for place in places)
+    weights = []
+    for variable in variables:
+        places, names = zip(*found[id(variable)], strict=True)
+        first = min(range(len(places)), key=lambda i: len(places[i].layers))
+        layers, *paths = places[first]
+        path, stream = (f"{path}/{names[first]}".lstrip("/") for path in paths)
         owner = next(filter(has_rule, layers), layers[-1])
-        weights[id(variable)] = Weight(variable, layers, owner, path, stream)
-    return list(weights.values())
-
-
-def _walk(
-    layer: Any, layers: tuple[Any, ...], prefix: str
-) -> Iterator[tuple[Any, tuple[Any, ...], str]]:
-    counts: Counter[str] = Counter()
-    for variable in own_weights(layer):
-        yield variable, layers, prefix + _number(variable.name, counts)
-    names: Counter[str] = Counter()
-    for child in children(layer):
-        if child is layer:
-            continue
-        # Layers without weights count too: the names of others do not change when they are built.
-        name = _number(_strip_number(child), names)
-        yield from _walk(child, (*layers, child), f"{prefix}{name}/")
-
-
-def _strip_number(layer: Any) -> str:
-    """Return the name of a layer, without its number if Keras named it."""
-    # As Keras does: Conv2DTranspose, of which a regular rule would make conv2_d_transpose.
-    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
-    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words)
-    given = re.fullmatch(rf"((?:\w+_)?{re.escape(words.lower())})_\d+", layer.name)
-    # Bidirectional names its layers after the one that it was given.
-    made = re.fullmatch(r"((?:forward|backward)_\w+?)_\d+", layer.name)
-    match = given or made
-    return match.group(1) if match else str(layer.name)
-
-
-def _number(name: str, counts: Counter[str]) -> str:
-    counts[name] += 1
-    return name if counts[name] == 1 else f"{name}#{counts[name]}"
+        weights.append(Weight(variable, layers, owner, path, stream, places))
+    return weights

@@ -55,8 +55,8 @@ def test_paths_are_numbered_where_several_layers_have_one():
         "block/dense/kernel": "block/dense",
         "block/dense/bias": "block/dense",
         "block#2/scale": "block#2",
-        "block/dense#2/kernel": "block/dense#2",
-        "block/dense#2/bias": "block/dense#2",
+        "block#2/dense/kernel": "block#2/dense",
+        "block#2/dense/bias": "block#2/dense",
     }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keras_initkit.anatomy.graph import Graph
-from keras_initkit.anatomy.selectors import Match, check_selector, match
+from keras_initkit.anatomy.places import Place
+from keras_initkit.anatomy.selectors import check_selector, match
 from keras_initkit.anatomy.tensors import find_takers
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.wording import list_few
@@ -53,7 +54,7 @@ def _select(argument: str, selector: Any, inputs: Ports) -> list[Port]:
     check_selector(argument, selector)
     selected: set[Port] = set()
     for part in selector if isinstance(selector, list) else [selector]:
-        found = {port for port in inputs if match(part, port.name, [port.operation]) != Match.NONE}
+        found = {port for port in inputs if match(part, [Place((port.operation,), port.name)])}
         if not found:
             raise ValueError(
                 f"`{argument}` must select inputs of the model. Received: {part!r}, which selects "

@@ -102,7 +102,7 @@ def reinitialize(
     check_built(model)
     weights = weights_of(model, has_rule)
     selects = Selection("only", only)
-    selected = [weight for weight in weights if selects(weight.layer, weight.layers, weight.name)]
+    selected = [weight for weight in weights if selects(weight.places, weight.name)]
     if not selected:
         raise ValueError(
             f"`only` must select a weight. Received: only={only!r}. The weights are "
@@ -193,7 +193,7 @@ def _view_of(weight: Weight) -> KernelView | None:
 
 def _selects(selector: Selector, weight: Weight) -> bool:
     """Check if a selector selects a weight: by its name, or a kernel by its layer."""
-    how = match(selector, weight.layer, weight.layers, weight.name)
+    how = match(selector, weight.places, weight.name)
     if how != Match.LAYER:
         return how == Match.WEIGHT
     if not has_rule(weight.owner):

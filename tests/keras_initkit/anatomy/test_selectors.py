@@ -5,6 +5,7 @@ import re
 import keras
 import pytest
 
+from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.selectors import Match, Selection, check_selector, match
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -13,13 +14,14 @@ layers = keras.layers
 MODEL = keras.Sequential(name="model")
 BLOCK = keras.Sequential(name="block")
 CONV, DENSE, RNN = layers.Conv2D(1, 1, name="conv"), layers.Dense(1, name="head"), layers.LSTM(1)
-PLACES = {
+CHAINS = {
     "block/conv": [MODEL, BLOCK, CONV],
     "block/conv#2": [MODEL, BLOCK, layers.Conv2D(1, 1, name="conv")],
     "block#2/head": [MODEL, keras.Sequential(name="block"), DENSE],
     "memory/lstm_cell": [MODEL, RNN, RNN.cell],
     "conv_head": [MODEL, layers.Dense(1, name="conv_head")],
 }
+PLACES = {path: Place(tuple(chain), path) for path, chain in CHAINS.items()}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ PLACES = {
 )
 def test_layers(selector, selected):
     selects = Selection("layers", selector)
-    assert [path for path, chain in PLACES.items() if selects(path, chain)] == selected
+    assert [place.path for place in PLACES.values() if selects([place])] == selected
 
 
 @pytest.mark.parametrize(
@@ -79,14 +81,14 @@ def test_layers(selector, selected):
     ],
 )
 def test_weights(selector, how):
-    place = "block/conv#2", PLACES["block/conv#2"], "kernel"
-    assert match(selector, *place) is how
-    assert Selection("only", selector)(*place) == bool(how)
+    weight = [PLACES["block/conv#2"]], "kernel"
+    assert match(selector, *weight) is how
+    assert Selection("only", selector)(*weight) == bool(how)
 
 
 def test_a_layer_that_is_no_model_has_weights_without_a_path():
     for selector in ("kernel", re.compile("^kernel")):
-        assert match(selector, "", [DENSE], "kernel") is Match.WEIGHT
+        assert match(selector, [Place((DENSE,))], "kernel") is Match.WEIGHT
 
 
 @pytest.mark.parametrize("selector", [3, "", [], (), ["conv", 3], ("conv", []), None])

@@ -3,8 +3,7 @@
 import keras
 import pytest
 
-from keras_initkit.anatomy import weights
-from keras_initkit.anatomy.layers_inside import chains
+from keras_initkit.anatomy import places
 from keras_initkit.anatomy.weights import check_built, weights_of
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
@@ -28,25 +27,66 @@ def test_weights_and_layers_know_their_place():
     assert weight.holder is memory.cell
     assert (weight.layer, weight.name) == ("block/memory/lstm_cell", "recurrent_kernel")
     assert weight.stream == "block/memory/lstm_cell/recurrent_kernel"
-    names = [
-        "/".join(layer.name for layer in chain[1:])
-        for chain in chains(model)
-        if not isinstance(chain[-1], layers.InputLayer)
-    ]
-    assert names == ["block", "block/one", "block/memory", "block/memory/lstm_cell", "head"]
 
 
-def test_layers_that_share_a_path_are_numbered():
-    class Twins(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.first = layers.Dense(2, use_bias=False, name="twin")
-            self.second = layers.Dense(2, name="twin")
-            self.first.build((None, 2))
-            self.second.build((None, 2))
+class Subclassed(keras.Model):
+    """Layers in a dict and a list."""
 
-    paths = [weight.path for weight in weights_of(Twins())]
-    assert paths == ["twin/kernel", "twin#2/kernel", "twin#2/bias"]
+    def __init__(self, *inside, name="sub"):
+        super().__init__(name=name)
+        self.first, self.others = {"first": inside[:1]}, list(inside[1:])
+
+
+def fc(name="fc"):
+    return layers.Dense(2, use_bias=False, name=name)
+
+
+def sequential(name, *inside):
+    return keras.Sequential([keras.Input((2,)), *inside], name=name)
+
+
+def joined(name, *inside):
+    """Return a functional model with layers side by side, and one behind them."""
+    inputs = keras.Input((2,))
+    outputs = layers.Concatenate()([inputs, *(layer(inputs) for layer in inside)])
+    return keras.Model(inputs, fc("head")(outputs), name=name)
+
+
+PATHS = {
+    "two towers": (
+        lambda: joined("m", joined("left", fc()), joined("right", fc())),
+        ["left/fc", "left/head", "right/fc", "right/head", "head"],
+    ),
+    "deeper": (
+        lambda: joined("m", joined("a", joined("in")), joined("b", joined("in"))),
+        ["a/in/head", "a/head", "b/in/head", "b/head", "head"],
+    ),
+    "in Sequential": (lambda: sequential("s", joined("left"), fc()), ["left/head", "fc"]),
+    "Sequential inside": (lambda: joined("m", sequential("left", fc())), ["left/fc", "head"]),
+    "in a subclass": (
+        lambda: Subclassed(joined("left"), Subclassed(joined("right"), name="inner")),
+        ["left/head", "inner/right/head"],
+    ),
+    "of one name": (
+        lambda: Subclassed(sequential("twin", fc()), sequential("twin", fc())),
+        ["twin/fc", "twin#2/fc"],
+    ),
+    "of one name, not built": (
+        lambda: Subclassed(keras.Sequential([fc()], name="twin"), sequential("twin", fc())),
+        ["twin#2/fc"],
+    ),
+    "a model's name in it": (lambda: joined("m", joined("m", fc())), ["m/fc", "m/head", "head"]),
+    "a wrapper": (
+        lambda: sequential("s", layers.Reshape((1, 2)), layers.TimeDistributed(fc(), name="each")),
+        ["each/fc"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_a_path_has_the_names_of_all_layers_around(case):
+    make, paths = PATHS[case]
+    assert [weight.layer for weight in weights_of(make())] == paths
 
 
 def test_weights_of_one_name_are_numbered():
@@ -64,8 +104,8 @@ def test_shared_layers_are_listed_once():
     inner = keras.Model(inputs, shared(inputs), name="inner")
     model = keras.Model(inputs, shared(inner(inputs)))
     assert [weight.path for weight in weights_of(model)] == ["shared/kernel", "shared/bias"]
-    names = [[layer.name for layer in chain[1:]] for chain in chains(model)]
-    assert sum(name[-1] == "shared" for name in names) == 1
+    # It is called by its place in the fewest layers.
+    assert [place.path for place in weights_of(model)[0].places] == ["shared", "inner/shared"]
 
 
 def test_the_numbers_that_keras_gives_are_not_part_of_a_stream():
@@ -73,7 +113,7 @@ def test_the_numbers_that_keras_gives_are_not_part_of_a_stream():
         namesake = type(kind.__name__, (layers.Layer,), {})
         first, second = namesake(), namesake()
         assert first.name != second.name
-        assert weights._strip_number(first) == weights._strip_number(second), kind
+        assert places._strip_number(first) == places._strip_number(second), kind
 
 
 def test_the_owner_is_the_outermost_layer_with_a_rule():
