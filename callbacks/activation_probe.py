@@ -74,6 +74,8 @@ class ActivationProbe(GuardedCallback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Prepare to record (called by Keras)."""
         self._started = self._stopped = False
+        if self._log is not None:
+            self._log.begin()
 
     @never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -111,7 +113,7 @@ class ActivationProbe(GuardedCallback):
             for name, value in zip(STATISTICS, values.tolist(), strict=True)
         }
         if self._log is not None:
-            self._log.write(step, scalars)
+            self._log.write(1, step, scalars)
 
     def _step(self, model: Any, resumes: bool) -> int:
         iterations = getattr(model.optimizer, "iterations", 0)

@@ -1,24 +1,31 @@
 """Writing a log off the training thread."""
 
+import concurrent.futures
 import os
+import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from keras_initkit.user_warnings import warn_user
+from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.log.paths import path_at
+from tensorboard_plugin_initkit.record.lock import Lock
 
-# Of up to 64 steps each; 20 MB for 100 variables.
+# Calls that wait for the log: of up to 64 steps each, 20 MB for 100 variables.
 _MAX_PENDING = 64
+# Seconds to the next try after a failure, doubled by each; and the longest wait for the disk.
+_FIRST_DELAY, _LAST_DELAY = 1.0, 60.0
+_FLUSH_SECONDS = 10.0
 
 
 class BackgroundLog:
-    """Calls the methods of a writer on a thread of its own.
+    """Calls the methods of a writer on a thread of its own, or here if no thread can be started.
 
-    The first failure ends the log, and not more: it is one warning. Training never waits for the
-    log before `finish`. While `_MAX_PENDING` calls wait for a slow disk, further ones are left
-    out, with one warning.
+    Training never waits for the log before `flush` and `finish`. A call for which disk or network
+    fail is tried again with those that come later, at first after a second, then ever more rarely,
+    and by `begin` and `finish`. While `_MAX_PENDING` calls wait, further records are left out. One
+    warning a training says that the log fails, one that it works again and what it lacks.
 
     Args:
         open_writer: Opens the log, on that thread, when there is something to write.
@@ -29,68 +36,137 @@ class BackgroundLog:
     def __init__(
         self, open_writer: Callable[[], Any], log_dir: Path | str, owner: str, kept_in: str
     ) -> None:
-        self._open_writer = open_writer
-        self._log_dir = log_dir
-        self._owner = owner
-        self._kept_in = kept_in
+        self._arguments = open_writer, log_dir, owner, kept_in
         self._writer: Any = None
-        self._executor: ThreadPoolExecutor | None = None
-        self._futures: list[Future[None]] = []
-        self._failed = False
-        self._lagged = False
+        self._calls: deque[tuple[str, int, tuple[Any, ...]]] = deque()  # with numbers of records
+        self._working = Lock()
+        self._executor: concurrent.futures.ThreadPoolExecutor | None = None
+        self._future: concurrent.futures.Future[None] | None = None
+        self._error: BaseException | None = None  # of the last call, if it failed
+        self._reason: BaseException | None = None  # of the last failure
+        self._failures = self._failures_before = 0  # before this training
+        self._delay = self._next_try = 0.0
+        # Numbers of records: in the open file; lost, and said so; left out as too many waited.
+        self._written = self._lost = self._lost_said = self._left_out = 0
+        self._fails = False  # as was said
+        self._may_say = {"fails", "lags"}
 
-    def write(self, *args: Any) -> None:
-        """Have `writer.write` called, unless the log lags behind."""
-        self._check_done()
-        if len(self._futures) < _MAX_PENDING:
-            self._submit("write", *args)
-        elif not self._lagged:
-            self._lagged = True
-            warn_user(
-                f"{self._owner} leaves recorded steps out of the log in {self._log_dir}, which "
-                "takes them more slowly than they come. Training goes on; what is recorded is "
-                f"kept in `{self._kept_in}`. Record fewer steps, or log to a local directory."
+    def __reduce__(self) -> tuple[type["BackgroundLog"], tuple[Any, ...]]:
+        return BackgroundLog, self._arguments  # a copy opens a log of its own
+
+    def begin(self) -> None:
+        """Begin a training: try at once what has failed, and say anew if it fails."""
+        self._may_say = {"fails", "lags"}
+        self._failures_before = self._failures
+        self._delay = self._next_try = 0.0
+        if self._calls:
+            self._start()
+
+    def write(self, records: int, *args: Any) -> None:
+        """Have `writer.write` called for a number of records, unless the log lags behind."""
+        if len(self._calls) < _MAX_PENDING:
+            self.call("write", *args, records=records)
+            return
+        self._left_out += records
+        if self._error is None and "lags" in self._may_say:
+            self._may_say.remove("lags")
+            self._say(
+                "{owner} leaves recorded steps out of the log in {log_dir}, which takes them more "
+                "slowly than they come. Training goes on; what is recorded is kept in "
+                "`{kept_in}`. Record fewer steps, or log to a local directory."
             )
+        if self._future is None or self._future.done():
+            self._start()
+        self._tell()
 
-    def call(self, method: str, *args: Any) -> None:
+    def call(self, method: str, *args: Any, records: int = 0) -> None:
         """Have a method of the writer called, also if the log lags behind."""
-        self._check_done()
-        self._submit(method, *args)
+        self._calls.append((method, records, args))
+        self._start()
+        self._tell()
+
+    def flush(self) -> None:
+        """Wait until all is written that can be, but for a few seconds only."""
+        if self._future is not None:
+            concurrent.futures.wait([self._future], _FLUSH_SECONDS)
 
     def finish(self, *methods: str) -> None:
-        """Have last methods of the writer called, and wait until all is written."""
-        if self._executor is not None:
-            for method in methods:
-                self._submit(method)
-            self._executor.shutdown(wait=True)
-            self._executor = None
-        self._check_done()
-
-    def _submit(self, method: str, *args: Any) -> None:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="keras-initkit-log")
-        self._futures.append(self._executor.submit(self._run, method, *args))
-
-    def _run(self, method: str, *args: Any) -> None:
-        if self._failed:
+        """Have last methods of the writer called, if there were others, and wait for all."""
+        if self._future is None:
             return
-        try:
-            if self._writer is None:
-                self._writer = self._open_writer()
-            getattr(self._writer, method)(*args)
-        except Exception:
-            self._failed = True
-            raise
+        self._next_try = 0.0
+        for method in methods:
+            self.call(method)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        self._tell()
+        self._executor = self._future = None
 
-    def _check_done(self) -> None:
-        done = [future for future in self._futures if future.done()]
-        self._futures = [future for future in self._futures if future not in done]
-        for future in done:
-            if error := future.exception():
-                warn_user(
-                    f"{self._owner} can no longer write to {self._log_dir}: {error}. Training "
-                    f"goes on; what is recorded is kept in `{self._kept_in}`."
+    def _start(self) -> None:
+        try:
+            if self._executor is None:
+                self._executor = concurrent.futures.ThreadPoolExecutor(
+                    1, thread_name_prefix="keras-initkit-log"
                 )
+            self._future = self._executor.submit(self._work)
+        except RuntimeError:  # there are too many threads, or the interpreter ends
+            self._future = concurrent.futures.Future()
+            self._future.set_result(self._work())
+
+    def _work(self) -> None:
+        with self._working:
+            while self._calls and time.monotonic() >= self._next_try:
+                method, records, args = self._calls[0]
+                try:
+                    if self._writer is None:
+                        self._writer = self._arguments[0]()
+                    getattr(self._writer, method)(*args)
+                except Exception as error:
+                    self._fail(error)
+                else:
+                    self._calls.popleft()
+                    self._written += records
+                    self._error, self._delay = None, 0.0
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._reason = error
+        self._failures += 1
+        if self._writer is not None and not isinstance(error, OSError):
+            self._lost += self._calls.popleft()[1]  # it would fail again
+            return
+        delay = self._delay or _FIRST_DELAY
+        if self._writer is not None and isinstance(error, FileNotFoundError):
+            # The file was removed: begin another one, the first time at once.
+            self._writer, delay = None, self._delay
+            self._lost, self._written = self._lost + self._written, 0
+        self._next_try = time.monotonic() + delay
+        self._delay = min(2 * (self._delay or _FIRST_DELAY), _LAST_DELAY)
+
+    def _tell(self) -> None:
+        if self._future is not None and self._future.done() and self._future.exception():
+            self._error, self._failures = self._future.exception(), self._failures + 1
+        is_new = self._failures > self._failures_before and "fails" in self._may_say
+        if self._error is not None and is_new:
+            self._fails = True
+            self._may_say.remove("fails")
+            self._say(
+                "{owner} cannot write to {log_dir}: {error}. Training goes on, and the log is "
+                "tried again; what is recorded is kept in `{kept_in}`.",
+                error=self._error,
+            )
+        elif self._error is None and (self._fails or self._lost > self._lost_said):
+            self._fails, self._lost_said = False, self._lost
+            self._may_say.add("fails")
+            self._say(
+                "{owner} could not write to {log_dir} for a time: {reason}. It can again; missing "
+                "there are {missing} recorded steps, which are kept in `{kept_in}`.",
+                reason=self._reason,
+                missing=self._lost + self._left_out or "no",
+            )
+
+    def _say(self, message: str, **values: Any) -> None:
+        _, log_dir, owner, kept_in = self._arguments
+        tell_user(message.format(log_dir=log_dir, owner=owner, kept_in=kept_in, **values))
 
 
 def check_log_dir(log_dir: str | os.PathLike[str] | None) -> Path | None:

@@ -37,12 +37,14 @@ class Sink:
             self._log = BackgroundLog(
                 self._open_writer, place, "GradientMonitor", "monitor.history"
             )
+        if self._log is not None:
+            self._log.begin()
 
     def take(self, chunk: Chunk, samples: Sequence[np.ndarray]) -> None:
         """Keep records, and have them written with the samples of their gradients."""
         self.history.append(chunk)
         if self._log is not None:
-            self._log.write(chunk, samples if self._histograms else None)
+            self._log.write(len(chunk.steps), chunk, samples if self._histograms else None)
 
     def report(self, findings: Sequence[Finding]) -> None:
         """Keep new findings, and have all written."""

@@ -53,6 +53,13 @@ def _fresh_keras():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True)
+def _no_warning_is_only_logged(caplog):
+    """Callbacks log what they would warn of, where warnings are errors, as they are in tests."""
+    yield
+    assert [r.getMessage() for r in caplog.records if r.name == "keras_initkit"] == []
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -15,12 +15,12 @@ def path_at(place: str | os.PathLike[str]) -> Any:
         ImportError: If universal_pathlib or fsspec's package for the protocol is missing.
         ValueError: If it is no path, or none of this system, or fsspec does not know the protocol.
     """
-    if not isinstance(place, str | os.PathLike) or not str(place):
+    url = str(place)
+    if not url or not ("://" in url or isinstance(place, str | os.PathLike)):
         raise ValueError(
             f"`log_dir` must be the path or URL of a directory. Received: log_dir={place!r}. Write "
             'one as "runs/first"; a monitor without it has its record in `monitor.history` alone.'
         )
-    url = str(place)
     if "://" not in url:
         return _check_name(Path(os.path.expanduser(place)))
     received = f"Received: log_dir={url!r}"

@@ -66,14 +66,19 @@ def test_nothing_is_written_without_a_log_or_without_records(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file/log", "/proc/initkit/log", "/dev/full/log"])
-def test_a_path_that_cannot_be_written_is_one_warning(tmp_path, place):
+def test_a_path_that_cannot_be_written_is_one_warning_a_training_until_it_can(tmp_path, place):
     (tmp_path / "file").write_text("")
     sink = Sink(tmp_path / place)
-    with pytest.warns(UserWarning, match="Training goes on; what is recorded is kept") as caught:
-        train(sink, range(5))
-    train(sink, range(5, 9), FAULTS)
-    assert len(caught) == 1
+    for steps in (range(5), range(5, 9)):
+        with pytest.warns(UserWarning, match="Training goes on, and the log is tried") as caught:
+            train(sink, steps, FAULTS)
+        assert len(caught) == 1
     assert len(sink.history) == 9
+    if place == "file/log":
+        (tmp_path / "file").unlink()
+        with pytest.warns(UserWarning, match="It can again; missing there are no recorded steps"):
+            train(sink, range(9, 11))
+        assert read_log(tmp_path / place).steps.tolist() == list(range(11))
 
 
 def test_a_copy_has_the_history_and_a_log_of_its_own(tmp_path):
