@@ -110,8 +110,9 @@ class BackgroundLog:
                 )
             self._future = self._executor.submit(self._work)
         except RuntimeError:  # there are too many threads, or the interpreter ends
+            self._work()
             self._future = concurrent.futures.Future()
-            self._future.set_result(self._work())
+            self._future.set_result(None)
 
     def _work(self) -> None:
         with self._working:

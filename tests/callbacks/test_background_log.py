@@ -3,6 +3,7 @@
 import copy
 import re
 import threading
+import time
 import warnings
 
 import pytest
@@ -18,7 +19,8 @@ class Writer:
 
     def __init__(self, fails=(), disk=None):
         self.calls, self.threads, self.fails, self.disk = [], set(), fails, disk
-        self.error, self.gone, self.opened = OSError("disk full"), False, 0
+        self.gone, self.opened = False, 0
+        self.error: Exception = OSError("disk full")
 
     def open(self):
         if "open" in self.fails:
@@ -115,8 +117,8 @@ def test_failures_are_tried_ever_more_rarely(monkeypatch):
         for now[0] in range(250):
             yield now[0]
 
-    monkeypatch.setattr(background_log.time, "monotonic", tick)
-    writer.open = fail
+    monkeypatch.setattr(time, "monotonic", tick)
+    monkeypatch.setattr(writer, "open", fail)
     with pytest.warns(UserWarning, match=FAILS.format("no such device")):
         train(log_to(writer), steps())
     assert tries == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 249]
