@@ -58,6 +58,7 @@ def test_every_record_is_in_the_column_that_lies_over_its_step(record, columns):
     assert bins.records.sum() == len(steps)
     np.testing.assert_allclose(np.diff(bins.edges), np.diff(bins.edges)[0], rtol=1e-2)
     assert bins.edges[0] == steps[0]
+    np.testing.assert_allclose(extent(steps), bins.edges[[0, -1]])
     for i in np.flatnonzero(bins.records):
         assert bins.edges[i] <= bins.first[i] <= bins.last[i] < bins.edges[i + 1]
         assert rows_of(bins, steps, i).sum() == bins.records[i]
@@ -121,14 +122,6 @@ def test_a_range_shows_its_records_and_one_more_on_either_side(record, first, la
 def test_a_range_that_runs_backwards_is_refused():
     with pytest.raises(ValueError, match=r"`steps` must be the first and .* steps=\(3, 2\)\."):
         rows_seen(np.arange(5), (3, 2))
-
-
-@settings(max_examples=100, deadline=None)
-@given(records(), st.sampled_from(sorted(REDUCE)))
-def test_the_extent_is_that_of_the_columns(record, how):
-    steps, values, _ = record
-    bins = bin_steps(steps, values, 7, how)
-    np.testing.assert_allclose(extent(steps), bins.edges[[0, -1]])
 
 
 @settings(max_examples=100, deadline=None)

@@ -84,10 +84,12 @@ def serialised(model):
     return json.dumps(document.to_json(), default=str)
 
 
-@pytest.mark.parametrize("statistic", ["signal", "nonfinite"])
+@pytest.mark.parametrize("statistic", ["signal", "zeros", "nonfinite"])
 def test_the_map_holds_the_values_of_the_record(history, statistic):
     source = source_with(plot(history, statistic=statistic), "image")
     np.testing.assert_allclose(source["image"][0], history[statistic].T, rtol=1e-6)
+    # A fraction or count of zero is not marked.
+    assert (source["marks"][0] == 1).any() == (statistic == "signal")
 
 
 def test_the_map_marks_zeros_non_finite_and_missing_cells(history):
@@ -99,12 +101,6 @@ def test_the_map_marks_zeros_non_finite_and_missing_cells(history):
     assert np.count_nonzero(marks) == 5
     assert shown_entries(chart) == ["exactly zero", "not finite", "no gradient, or no biases"]
     assert shown_entries(plot(history, layers=["layer_0"])) == []
-
-
-@pytest.mark.parametrize("statistic", ["zeros", "nonfinite"])
-def test_a_fraction_or_count_of_zero_is_not_marked(history, statistic):
-    marks = data(plot(history, statistic=statistic), "cells")["marks"][0]
-    assert not (marks == 1).any()
 
 
 def test_the_colours_do_not_depend_on_the_values(history):
@@ -414,12 +410,9 @@ def test_lines_hold_the_values_of_their_layers(history):
         assert all(dict(line.data_source.data) == source for line in lines)
     loss = data(layout, "loss-0")
     np.testing.assert_array_equal(loss["value"], history["loss"][:, 0])
-
-
-def test_lines_share_their_steps(history):
-    figures = list(plot(history, "lines").select({"type": plotting.figure}))
+    figures = list(layout.select({"type": plotting.figure}))
     assert len(figures) == 3
-    assert len({chart.x_range.id for chart in figures}) == 1
+    assert len({chart.x_range.id for chart in figures}) == 1  # they share their steps
     without_totals = plot(history_of(np.ones((3, 2))), "lines")
     assert len(list(without_totals.select({"type": plotting.figure}))) == 1
 

@@ -27,23 +27,16 @@ def values(rng):
     return values
 
 
+@pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("weight", [0, 0.3, 0.6, 0.99])
-def test_it_is_a_debiased_moving_average(values, weight):
-    result = smooth(values, weight)
+def test_it_is_a_debiased_moving_average_on_a_log_axis_of_logarithms(values, weight, log):
+    result = smooth(values, weight, log)
     for i, line in enumerate(values.T):
-        np.testing.assert_allclose(result[:, i], debiased_average(line, weight), rtol=1e-9)
-        np.testing.assert_allclose(smooth(line, weight), result[:, i], rtol=1e-12)
-
-
-@pytest.mark.parametrize("weight", [0, 0.6])
-def test_on_a_log_axis_it_is_of_logarithms(values, weight):
-    result = smooth(values, weight, log=True)
-    with np.errstate(divide="ignore"):
-        logarithms = np.log(values)
-    for i, line in enumerate(logarithms.T):
-        expected = np.exp(debiased_average(line, weight))
-        np.testing.assert_allclose(result[:, i], expected, rtol=1e-9)
-    assert np.isnan(result[10, 0])  # zero has no logarithm
+        with np.errstate(divide="ignore"):
+            average = debiased_average(np.log(line) if log else line, weight)
+        np.testing.assert_allclose(result[:, i], np.exp(average) if log else average, rtol=1e-9)
+        np.testing.assert_allclose(smooth(line, weight, log), result[:, i], rtol=1e-12)
+    assert np.isnan(result[10, 0]) == log  # zero has no logarithm
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -212,10 +212,10 @@ class Tab:
         """What tells a figure from one that was made anew."""
         return self.js("return figureOf(arguments[0]).id", chart)
 
-    def sources(self, chart: str) -> list[str]:
-        """Names of the data that depend on the steps that are seen."""
-        names = self.js("return modelsOf(arguments[0]).map((m) => m.name)", chart)
-        return sorted(name for name in names if name and name.startswith("data-"))
+    def lines(self, chart: str) -> int:
+        """Number of layers that have a line."""
+        code = "modelsOf(arguments[0]).filter((m) => m.name?.startsWith('data-line-')).length"
+        return int(self.js(f"return {code}", chart))
 
     def data(self, chart: str, name: str = "data-cells") -> dict[str, Any]:
         """The columns of a source, arrays as arrays; NaN where a number is not finite."""

@@ -277,7 +277,7 @@ def test_the_keyboard_moves_between_the_views(tab, rust):
 # Maps.
 
 
-def test_maps_show_the_values_of_the_logs(tab, rust, logs):
+def test_maps_show_and_tell_the_values_of_the_logs(tab, rust, logs):
     names = ["healthy", "vanishing", "exploding", "nan", "dead", "trained"]
     tab.show(rust, runs=[run(name) for name in names])
     assert sorted(tab.charts()) == sorted(map(chart, names))
@@ -303,6 +303,17 @@ def test_maps_show_the_values_of_the_logs(tab, rust, logs):
                 else:
                     level = 255 * np.clip((np.log10(value) + 9) / 10, 0, 1)
                     assert abs(levels(pixel) - level) <= 6
+    # The mouse is told exact values and what is marked.
+    history = read_log(logs.path / "vanishing")
+    for layer, step in ((0, 0), (17, 200), (29, 398)):
+        said = tab.hover(chart("vanishing"), step + 0.5, layer)
+        lines = dict(re.findall(r"(\w+):\s+(.*)", said))
+        assert lines["step"] == str(step)
+        assert lines["layer"] == f"dense_{layer}, Dense"
+        assert float(lines["value"]) == pytest.approx(history["signal"][step, layer], rel=1e-3)
+        assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
+    assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
+    assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
 
 
 def test_no_layer_of_a_thousand_is_invisible(tab, rust):
@@ -379,20 +390,6 @@ def test_runs_move_together_side_by_side_with_their_difference(tab, rust, logs):
     assert tab.values(chart("vanishing")).shape[1] < STEPS
 
 
-def test_the_mouse_is_told_exact_values_and_what_is_marked(tab, rust, logs):
-    tab.show(rust, runs=[run("vanishing"), run("dead"), run("nan")])
-    history = read_log(logs.path / "vanishing")
-    for layer, step in ((0, 0), (17, 200), (29, 398)):
-        said = tab.hover(chart("vanishing"), step + 0.5, layer)
-        lines = dict(re.findall(r"(\w+):\s+(.*)", said))
-        assert lines["step"] == str(step)
-        assert lines["layer"] == f"dense_{layer}, Dense"
-        assert float(lines["value"]) == pytest.approx(history["signal"][step, layer], rel=1e-3)
-        assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
-    assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
-    assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
-
-
 # Other views.
 
 
@@ -429,14 +426,11 @@ def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
     tab.show(rust, view="lines", runs=[run("healthy")])
     name = chart("healthy", "lines")
 
-    def lines() -> list[str]:
-        return [source for source in tab.sources(name) if source.startswith("data-line")]
-
-    assert len(lines()) == 10
+    assert tab.lines(name) == 10
     for layer in ("dense_2", "dense_28"):
         with tab.drawn():
             tab.run_box(layer).click()
-    assert len(lines()) == 2
+    assert tab.lines(name) == 2
     plain = tab.data(name, "data-line-0")["value"]
     expected = read_log(logs.path / "healthy")["signal"][:, 2]
     np.testing.assert_allclose(plain, expected, rtol=1e-6)
