@@ -12,14 +12,16 @@ import pytest
 
 from tensorboard_plugin_initkit.charts.report import write_report
 from tensorboard_plugin_initkit.command import main
-from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
-from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
+from tensorboard_plugin_initkit.log.gradient_log import RUN
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tests import ROOT
 from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
 from tests.tensorboard_plugin_initkit.record.made import history_of
+from tests.tensorboard_plugin_initkit.support.made_logs import write
 
+CHUNK = history_of(np.ones((3, 4)))._joined()
 TWO_LINES = "from keras_initkit.callbacks import GradientMonitor"
 
 
@@ -51,13 +53,6 @@ def report(path, histories, findings=None, **options):
     write_report(histories, path, **options)
     html = path.read_text(encoding="utf-8")
     return html, Page(html)
-
-
-def write_log(log_dir, history, findings=()):
-    writer = LogWriter(log_dir)
-    writer.write(history._joined())
-    if findings:
-        writer.write_findings(to_json(findings), int(history.steps[-1]))
 
 
 def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_path):
@@ -127,7 +122,7 @@ def test_an_empty_record_says_why_and_what_to_write(tmp_path):
 @pytest.mark.parametrize("inside", [".", "runs/first"])
 def test_the_command_reads_the_logs_below_a_directory(tmp_path, monkeypatch, capsys, inside):
     monkeypatch.chdir(tmp_path)
-    write_log("runs/first", history_of(np.ones((3, 4))))
+    write("runs/first", CHUNK)
     assert main(["report", inside, "-o", "out.html"]) == 0
     assert capsys.readouterr() == (f"out.html: 1 run from {inside}\n", "")
     text = Page((tmp_path / "out.html").read_text()).text
@@ -136,7 +131,7 @@ def test_the_command_reads_the_logs_below_a_directory(tmp_path, monkeypatch, cap
 
 
 def test_the_command_imports_neither_keras_nor_tensorflow_and_bokeh_only_to_draw(tmp_path):
-    write_log(tmp_path / "log", history_of(np.ones((3, 4))))
+    write(tmp_path / "log", CHUNK)
     script = f"""
 import sys
 import tensorboard_plugin_initkit.record.history
@@ -152,7 +147,7 @@ assert not {{"keras", "tensorflow", "keras_initkit", "torch", "jax"}} & set(sys.
 def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys):
     findings = [Finding("vanishing", "layer_0", 2, "It vanishes.")]
     for name in ("a", "b/c", "b/d"):
-        write_log(tmp_path / name, history_of(np.ones((3, 4))), findings)
+        write(tmp_path / name, CHUNK, findings=findings)
     EventFileWriter(tmp_path / "a" / "activations")  # another log, without gradients
     EventFileWriter(tmp_path / "started" / RUN)  # which holds no step yet
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 0
@@ -171,7 +166,7 @@ def test_the_command_is_installed_under_its_name():
 
 def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsys):
     for name in ("good", "bad"):
-        write_log(tmp_path / name, history_of(np.ones((3, 4))))
+        write(tmp_path / name, CHUNK)
     (file,) = event_files(tmp_path / "bad" / RUN)
     data = bytearray(file.read_bytes())
     data[-20] ^= 1
@@ -219,7 +214,7 @@ def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path,
 )
 def test_wrong_options_are_said_in_one_line(tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
-    write_log("log", history_of(np.ones((3, 4))))
+    write("log", CHUNK)
     assert main(["report", "log", *options]) == 1
     error = capsys.readouterr().err
     assert message in error

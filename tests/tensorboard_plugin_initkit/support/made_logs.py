@@ -104,11 +104,15 @@ def chunk_of(
     )
 
 
-def write(log_dir: str | os.PathLike[str], *chunks: Chunk) -> LogWriter:
+def write(
+    log_dir: str | os.PathLike[str], *chunks: Chunk, findings: Sequence[Finding] = ()
+) -> LogWriter:
     """Write a log as a process of its own does; return its writer."""
     writer = LogWriter(log_dir, scalars=0)
     for chunk in chunks:
         writer.write(chunk)
+    if findings:
+        writer.write_findings(to_json(findings), int(chunks[-1].steps[-1]))
     writer.end()
     return writer
 
@@ -138,15 +142,9 @@ def write_log(
         The writer, to go on with.
     """
     layout = layout_of(layers or layer_names(rms.shape[1]), biases)
-    writer = LogWriter(log_dir, scalars=0)
-    for start in range(0, len(rms), 64):
-        part = rms[start : start + 64]
-        steps = every * np.arange(start, start + len(part))
-        writer.write(chunk_of(layout, steps, part, statistics))
-    if findings:
-        writer.write_findings(to_json(findings), every * (len(rms) - 1))
-    writer.end()
-    return writer
+    rows = np.split(np.arange(len(rms)), range(64, len(rms), 64))
+    chunks = (chunk_of(layout, every * some, rms[some], statistics) for some in rows)
+    return write(log_dir, *chunks, findings=findings)
 
 
 def read_chunks(log_dir: str | os.PathLike[str]) -> list[Chunk]:
