@@ -319,6 +319,8 @@ def test_a_directory_without_a_log_is_an_error_with_the_lines_that_log(tmp_path,
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         read_log(log_dir)
+    LogWriter(log_dir)
+    assert len(read_log(log_dir)) == 0  # a log without a record yet
 
 
 def test_what_is_no_path_is_an_error_that_says_so():
@@ -326,11 +328,6 @@ def test_what_is_no_path_is_an_error_that_says_so():
     for log_dir in places:
         with pytest.raises(ValueError, match=r"^`log_dir` must be .* Received: log_dir="):
             read_log(log_dir)
-
-
-def test_a_log_without_a_record_yet_is_an_empty_history(tmp_path):
-    LogWriter(tmp_path)
-    assert len(read_log(tmp_path)) == 0
 
 
 def test_a_log_of_another_schema_version_is_refused_in_words(tmp_path):
