@@ -57,17 +57,18 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
-    """Read all logs below a directory; an unreadable one is a problem to report."""
+    """Read all logs below a directory; damage is a problem to report."""
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 
     histories, problems = {}, []
     for name, directory in _runs(log_dir):
         try:
-            history = read_log(directory)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            history = read_log(directory, damaged="skip")
+        except (OSError, ValueError) as error:
             problems.append(f"The log of {name!r} cannot be read: {error}")
             continue
-        if len(history) or Path(directory).name == RUN:
+        problems.extend(f"The log of {name!r} is damaged. {note}" for note in history.notes)
+        if len(history) or (not history.notes and Path(directory).name == RUN):
             histories[name] = history
     if not histories and not problems:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))

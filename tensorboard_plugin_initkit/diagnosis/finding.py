@@ -4,7 +4,15 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from tensorboard_plugin_initkit.stored_json import (
+    Checks,
+    check_fields,
+    is_count,
+    is_text,
+    load_object,
+)
 
 FINDINGS_VERSION = 2
 
@@ -61,29 +69,39 @@ def to_json(findings: Iterable[Finding]) -> str:
 
 
 def from_json(text: str | bytes) -> list[Finding]:
-    """Read the output of `to_json`; raise ValueError for another version."""
-    content = json.loads(text)
-    if content["version"] != FINDINGS_VERSION:
-        raise ValueError(
-            f"The findings must have version {FINDINGS_VERSION}. Received: version "
-            f"{content['version']}. Read them with the keras-initkit that wrote them."
-        )
-    return [
-        Finding(
-            **item | {"evidence": {name: float(value) for name, value in item["evidence"].items()}}
-        )
-        for item in content["findings"]
-    ]
+    """Read the output of `to_json`; raise ValueError for anything else."""
+    content = load_object(text, FINDINGS_VERSION, "findings of a log")
+    content = check_fields(content, _CONTENT, "findings of a log")
+    items = [check_fields(item, _FIELDS, "finding") for item in content["findings"]]
+    return [Finding(**item | {"evidence": _decode(item["evidence"])}) for item in items]
 
 
-def merge_findings(texts: Iterable[str | bytes]) -> list[Finding]:
-    """Return all findings of a log, each once, in order of steps; each text repeats earlier ones.
+def merge_findings(reports: Iterable[Iterable[Finding]]) -> list[Finding]:
+    """Return all findings of a log, each once, in order of steps; each report repeats earlier ones.
 
-    The texts are outputs of `to_json`, in the order of the log.
+    The reports are in the order of the log.
     """
-    found = [finding for text in texts for finding in from_json(text)]
-    unique = {(f.kind, f.layer, f.step, f.message): f for f in found}
+    unique = {(f.kind, f.layer, f.step, f.message): f for report in reports for f in report}
     return sorted(unique.values(), key=lambda finding: finding.rank)
+
+
+def _decode(evidence: dict[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in evidence.items()}
+
+
+def _is_evidence(value: Any) -> bool:
+    try:
+        return isinstance(_decode(value), dict)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return False
+
+
+_CONTENT: Checks = {"version": is_count, "findings": lambda value: isinstance(value, list)}
+_FIELDS: Checks = dict.fromkeys(("kind", "layer", "message", "fix"), is_text) | {
+    "step": lambda value: value is None or is_count(value),
+    "evidence": _is_evidence,
+    "severity": lambda value: value in get_args(Severity),
+}
 
 
 def _encode(value: float) -> float | str:

@@ -9,15 +9,17 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event
 
 from tensorboard_plugin_initkit.log.paths import path_at
@@ -26,6 +28,14 @@ _PATTERN = "events.out.tfevents.*.initkit"
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _serial = itertools.count()
+_TOO_LONG = 2**31  # for a protocol buffer
+# A header with such a length, and the tag of `Event.wall_time`.
+_BEGINNING = re.compile(rb"(?s)(?=.{3}[\0-\x7f]\0{4}.{4}\x09)")
+_BLOCK = 2**20
+_DAMAGED = (
+    "An event file must hold whole events that match their checksums. Received: other bytes. "
+    "Copy the file again from where it was written."
+)
 
 
 def _masked_crc(data: bytes) -> int:
@@ -40,6 +50,10 @@ def _record(data: bytes) -> bytes:
     )
 
 
+class CutFileError(OSError):
+    """An event file that somebody has cut: what is appended would follow half a record."""
+
+
 class EventFileWriter:
     """Appends serialised events to a new event file in a directory, which is made if missing.
 
@@ -48,6 +62,7 @@ class EventFileWriter:
 
     Raises:
         OSError: If the directory or file cannot be written, or the file is gone: also by `write`.
+        CutFileError: By `write`, if the file is shorter than what was written to it.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -69,7 +84,12 @@ class EventFileWriter:
         """Append serialised events."""
         data = b"".join(map(_record, events))
         with open(self.path, "r+b", buffering=0) as file:
-            end = min(file.seek(0, os.SEEK_END), self._size)
+            end, length = self._size, file.seek(0, os.SEEK_END)
+            if length < end:
+                raise CutFileError(
+                    f"{self.path} must only be written by its training. Received: a file of "
+                    f"{length} of the {end} bytes that were written. Let it alone until the end."
+                )
             file.truncate(end)  # what a failed write has left, if it could not be taken back then
             file.seek(end)
             try:
@@ -101,29 +121,69 @@ def event_files(directory: str | os.PathLike[str]) -> list[Any]:
         return []
 
 
-def read_events(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Yield the `Event`s of a file, up to the first incomplete record.
+def raise_error(error: ValueError) -> None:
+    """Raise an error: the default of what is done about damage."""
+    raise error
 
-    The last record may be cut while a file is written, or after its writer was killed. A whole
-    record that does not match its checksum raises ValueError.
+
+def read_events(
+    path: str | os.PathLike[str],
+    parse: Callable[[bytes], Any] = Event.FromString,
+    report: Callable[[ValueError], None] = raise_error,
+) -> Iterator[Any]:
+    """Yield the events of a file, each as it is parsed, up to an incomplete one at the end.
+
+    The last record may be cut while a file is written, or after its writer was killed. What is
+    damaged, or refused by `parse`, is reported with file and offset; if the report returns, the
+    next whole record is looked for. No more memory is taken than the file is long.
     """
     with path_at(path).open("rb") as file:
-        start = 0
-        while len(header := file.read(_HEADER.size)) == _HEADER.size:
-            length, _ = _HEADER.unpack(header)
-            if _FOOTER.pack(_masked_crc(header[:8])) != header[8:]:
-                raise ValueError(_damaged(path, start))
-            data, footer = file.read(length), file.read(_FOOTER.size)
-            if len(footer) < _FOOTER.size:
-                return
-            if _FOOTER.pack(_masked_crc(data)) != footer:
-                raise ValueError(_damaged(path, start))
-            yield Event.FromString(data)
-            start = file.tell()
+        start, size = 0, file.seek(0, os.SEEK_END)
+        while start < size:
+            try:
+                data = _read_record(file, start, size)
+                items = [parse(data)]
+                end = start + _HEADER.size + len(data) + _FOOTER.size
+            except (ValueError, DecodeError) as error:
+                end, items = _find_record(file, start + 1, size), []
+                if end == size and isinstance(error, _CutError):
+                    return
+                why = _DAMAGED if isinstance(error, DecodeError) else error
+                report(ValueError(f"{why} This is the record at byte {start} of {path}."))
+            yield from items
+            start = end
 
 
-def _damaged(path: str | os.PathLike[str], offset: int) -> str:
-    return (
-        f"The records of an event file must match their checksums. Received: {path}, damaged "
-        f"in the record at byte {offset}. Copy the file again from where it was written."
-    )
+class _CutError(ValueError):
+    """A record that goes on behind the end of its file."""
+
+
+def _read_record(file: Any, start: int, size: int) -> bytes:
+    file.seek(start)
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise _CutError(_DAMAGED)
+    length, crc = _HEADER.unpack(header)
+    if _masked_crc(header[:8]) != crc or length >= _TOO_LONG:
+        raise ValueError(_DAMAGED)
+    if length > size - start - _HEADER.size - _FOOTER.size:
+        raise _CutError(_DAMAGED)
+    data: bytes = file.read(length)
+    if _FOOTER.pack(_masked_crc(data)) != file.read(_FOOTER.size):
+        raise ValueError(_DAMAGED)
+    return data
+
+
+def _find_record(file: Any, start: int, size: int) -> int:
+    """Find the next whole record at or behind an offset; return the file's size if there is none.
+
+    Only records that begin as a serialised `Event` with a time are found.
+    """
+    for block in range(start, size, _BLOCK):
+        file.seek(block)
+        for found in _BEGINNING.finditer(file.read(_BLOCK + _HEADER.size)):
+            offset = block + found.start()
+            with contextlib.suppress(ValueError):
+                _read_record(file, offset, size)
+                return offset
+    return size

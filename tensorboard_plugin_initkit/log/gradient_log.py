@@ -15,9 +15,14 @@ The directory is a run of its own, since TensorBoard follows only the newest of 
 event files in one directory.
 """
 
+import dataclasses
+import hashlib
+import json
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,20 +33,27 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json
+from tensorboard_plugin_initkit.log.content import make_chunk, make_table, read_text, values_of
 from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars, make_tensor
-from tensorboard_plugin_initkit.log.event_file import event_files, read_events
+from tensorboard_plugin_initkit.log.event_file import (
+    CutFileError,
+    event_files,
+    raise_error,
+    read_events,
+)
 from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
-from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
+from tensorboard_plugin_initkit.stored_json import load_object
 
 RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"
 TOTALS_TAG = f"{PLUGIN_NAME}/totals"
 FINDINGS_TAG = f"{PLUGIN_NAME}/findings"
 END_TAG = f"{PLUGIN_NAME}/end"
-_STEP_BASE = 2**24
 
 
 class LogWriter:
@@ -57,10 +69,11 @@ class LogWriter:
     def __init__(
         self, log_dir: str | os.PathLike[str], scalars: int = 1, histograms: int = 0
     ) -> None:
-        self._file = open_event_file(log_dir, RUN)
+        self._log_dir, self._file = log_dir, open_event_file(log_dir, RUN)
         self._scalars = Scalars(scalars)
         self._histograms = Histograms(histograms)
-        self._layout: Layout | None = None
+        self._layout: Layout | None = None  # the last one in the file
+        self._columns, self._digest = b"", ""  # its event and its short name
         self._last: int | None = None  # step that was written since the end before
 
     def write(self, chunk: Chunk, samples: Sequence[np.ndarray] | None = None) -> None:
@@ -70,37 +83,52 @@ class LogWriter:
         there are none.
         """
         now = time.time()
-        events = []
         if self._layout != chunk.layout:
             text = chunk.layout.to_json()
-            events.append(_text_event(LAYOUT_TAG, text, int(chunk.steps[0]), now))
-        events.extend(_tensor_events(chunk, now))
+            self._columns = _text_event(LAYOUT_TAG, text, int(chunk.steps[0]), now)
+            self._digest = _digest(text)
+        events = list(_tensor_events(chunk, self._digest, now))
         events.extend(self._scalars.events(chunk, now))
         if samples is not None:
             events.extend(self._histograms.events(chunk, samples, now))
-        self._file.write(events)
-        self._layout, self._last = chunk.layout, int(chunk.steps[-1])
+        self._append(events, chunk.layout)
+        self._last = int(chunk.steps[-1])
 
     def write_findings(self, text: str, step: int) -> None:
         """Append the findings up to a step, as JSON."""
-        self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
+        self._append([_text_event(FINDINGS_TAG, text, step, time.time())], self._layout)
 
     def end(self) -> None:
         """Append a mark of completeness, if something was written; more may follow."""
         if self._last is not None:
-            self._file.write([_text_event(END_TAG, "", self._last, time.time())])
+            self._append([_text_event(END_TAG, "", self._last, time.time())], self._layout)
             self._last = None
+
+    def _append(self, events: list[bytes], layout: Layout | None) -> None:
+        """Append events of a layout; to a new file, if somebody has cut the one before."""
+        cut = None
+        try:
+            self._file.write([self._columns, *events] if layout != self._layout else events)
+        except CutFileError as error:
+            cut, self._layout = error, None
+            self._file = open_event_file(self._log_dir, RUN)
+            self._file.write([self._columns, *events] if layout is not None else events)
+        self._layout = layout
+        if cut is not None:
+            warnings.warn(f"{cut} The log goes on in a new file.", stacklevel=1)
 
     def flush(self) -> None:
         """Upload the rest of a log at a URL: until then it is uploaded now and then only."""
         self._file.flush()
 
 
-def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
-    """Yield the chunks of a log and the texts of its findings, in the order they were written in.
+def read_records(
+    log_dir: str | os.PathLike[str], report: Callable[[ValueError], None] = raise_error
+) -> Iterator[Chunk | list[Finding]]:
+    """Yield the chunks of a log and its findings, in the order they were written in.
 
     The log is in the directory or URL given to the monitor, or is this run directory itself. The
-    errors are those of `read_log`.
+    errors are those of `read_log`; damage is reported, and left out if the report returns.
     """
     files = event_files(path_at(log_dir) / RUN) or event_files(log_dir)
     if not files:
@@ -110,48 +138,68 @@ def read_records(log_dir: str | os.PathLike[str]) -> Iterator[Chunk | str]:
             f"`callbacks=[GradientMonitor({str(log_dir)!r})]` first."
         )
     for file in files:
-        yield from _read_file(file)
+        for items in read_events(file, _FileReader().read, report):
+            yield from items
 
 
-def _read_file(path: str | os.PathLike[str]) -> Iterator[Chunk | str]:
-    layout = Layout(())
-    values: dict[str, np.ndarray] = {}
-    for event in read_events(path):
-        for value in event.summary.value:
-            prefix, _, statistic = value.tag.partition("/")
-            if prefix != PLUGIN_NAME or value.tag == END_TAG:
-                continue
-            if value.tag == FINDINGS_TAG:
-                yield value.tensor.string_val[0].decode()
-                continue
+class _FileReader:
+    """Reader of the serialised events of a file, one after the other; each may be damaged."""
+
+    def __init__(self) -> None:
+        self._layout: Layout | None = None
+        self._digest = ""
+        self._tables: dict[str, np.ndarray] = {}  # of the chunk that is to end
+
+    def read(self, data: bytes) -> list[Chunk | list[Finding]]:
+        """Return the chunk that an event ends, or its findings; raise ValueError if damaged."""
+        items: list[Chunk | list[Finding]] = []
+        for value in Event.FromString(data).summary.value:
+            prefix, _, name = value.tag.partition("/")
             if value.tag == LAYOUT_TAG:
-                layout = Layout.from_json(value.tensor.string_val[0])
-                continue
-            shape = [dim.size for dim in value.tensor.tensor_shape.dim]
-            numbers = np.frombuffer(value.tensor.tensor_content, "<f4").reshape(shape)
-            steps, table = split_table(numbers)
-            if value.tag != TOTALS_TAG:
-                values[statistic] = table
-                continue
-            yield Chunk(layout, steps, values, split_totals(table))
-            values = {}
+                self._layout = None  # unknown, if this one is damaged
+                text = read_text(value.tensor.string_val)
+                self._layout, self._digest = Layout.from_json(text), _digest(text)
+            elif value.tag == FINDINGS_TAG:
+                items.append(from_json(read_text(value.tensor.string_val)))
+            elif value.tag == TOTALS_TAG:
+                items.append(self._end_chunk(value))
+            elif prefix == PLUGIN_NAME and name in RECORDED:
+                if name in self._tables:  # those before are of a chunk whose end is lost
+                    self._tables = {}
+                self._tables[name] = _read_numbers(value.tensor)
+        return items
+
+    def _end_chunk(self, value: Any) -> Chunk:
+        tables, self._tables = self._tables, {}
+        content = load_object(value.metadata.plugin_data.content, SCHEMA_VERSION, "table of a log")
+        known = content.get("layout", self._digest) == self._digest
+        totals = _read_numbers(value.tensor)
+        chunk = make_chunk(self._layout if known else None, totals)
+        values = {name: values_of(table, chunk, totals) for name, table in tables.items()}
+        return dataclasses.replace(chunk, values=values)
 
 
-def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split a table of a log, float32 (n, 2 + columns), into steps and columns."""
-    high, low = table[:, :2].astype(np.int64).T
-    return high * _STEP_BASE + low, table[:, 2:]
+def _digest(text: str | bytes) -> str:
+    """Return a short name of a layout, for the records that are of it."""
+    data = text.encode() if isinstance(text, str) else text
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
 
 
-def split_totals(columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Split the columns of a table into `TOTALS`."""
-    return dict(zip(TOTALS, np.split(columns, len(TOTALS), axis=1), strict=True))
+def _read_numbers(tensor: Any) -> np.ndarray:
+    """Return an array of a message; raise ValueError if it is none of float32."""
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    length = len(tensor.tensor_content)
+    if tensor.dtype != DT_FLOAT or min(shape, default=0) < 0 or 4 * math.prod(shape) != length:
+        raise ValueError(
+            f"A table of a log must be float32. Received: dtype={tensor.dtype}, shape={shape}, "
+            f"{length} bytes. Copy the log again from where it was written."
+        )
+    return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
 
 
-def _event(tag: str, tensor: Any, step: int, wall_time: float) -> bytes:
-    plugin = SummaryMetadata.PluginData(
-        plugin_name=PLUGIN_NAME, content=b'{"version": %d}' % SCHEMA_VERSION
-    )
+def _event(tag: str, tensor: Any, step: int, wall_time: float, layout: str = "") -> bytes:
+    content = json.dumps({"version": SCHEMA_VERSION} | ({"layout": layout} if layout else {}))
+    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content.encode())
     metadata = SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_TENSOR")
     value = Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
     event = Event(step=step, wall_time=wall_time, summary=Summary(value=[value]))
@@ -165,13 +213,12 @@ def _text_event(tag: str, text: str, step: int, wall_time: float) -> bytes:
     return _event(tag, tensor, step, wall_time)
 
 
-def _tensor_events(chunk: Chunk, wall_time: float) -> Iterator[bytes]:
-    steps = np.stack(np.divmod(chunk.steps, _STEP_BASE), axis=1).astype(np.float32)
+def _tensor_events(chunk: Chunk, layout: str, wall_time: float) -> Iterator[bytes]:
     tables = {f"{PLUGIN_NAME}/{name}": array for name, array in chunk.values.items()}
     totals = [per_optimizer(chunk, name) for name in TOTALS]
     tables[TOTALS_TAG] = np.concatenate(totals, axis=1)
     for tag, array in tables.items():
-        table = np.concatenate([steps, array], axis=1).astype("<f4")
+        tensor = make_tensor(make_table(chunk.steps, array), DT_FLOAT)
         # Of a training that goes on from an earlier step, TensorBoard drops what was logged at
         # later ones: by their first steps, these are the chunks of which nothing is left.
-        yield _event(tag, make_tensor(table, DT_FLOAT), int(chunk.steps[0]), wall_time)
+        yield _event(tag, tensor, int(chunk.steps[0]), wall_time, layout)

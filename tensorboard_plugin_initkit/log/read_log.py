@@ -1,17 +1,26 @@
 """`read_log`: a log as a `GradientHistory`, with its findings."""
 
+import math
 import os
+from typing import Literal, get_args
 
-from tensorboard_plugin_initkit.diagnosis.finding import merge_findings
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
+from tensorboard_plugin_initkit.log.content import note_damage
+from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
+Damaged = Literal["error", "skip"]
 
-def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> GradientHistory:
+
+def read_log(
+    log_dir: str | os.PathLike[str], max_steps: int | None = None, *, damaged: Damaged = "error"
+) -> GradientHistory:
     """Read the log of a `GradientMonitor`, also while it is still training.
 
     Args:
         log_dir: The directory or URL given to the monitor.
         max_steps: Number of recorded steps to keep; by default all.
+        damaged: `"error"`, or `"skip"` to leave out what is damaged; `notes` then say so.
 
     Returns:
         A `GradientHistory` with its findings, equal to `monitor.history` of the training, unless
@@ -20,17 +29,39 @@ def read_log(log_dir: str | os.PathLike[str], max_steps: int | None = None) -> G
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.
         ImportError: If a package for the URL is missing.
-        ValueError: If the log is damaged, or of another schema version, or `max_steps` is not as
-            described.
+        ValueError: If the log is damaged, with file and offset, or of another schema version, or
+            if `max_steps` or `damaged` is not as described.
     """
     # TensorBoard's protocol buffers take 70 ms to import: only those pay who read a log.
     from tensorboard_plugin_initkit.log.gradient_log import read_records
 
-    history, texts = GradientHistory(max_steps), []
-    for item in read_records(log_dir):
-        if isinstance(item, str):
-            texts.append(item)
-        else:
-            history.append(item)
-    history.findings = merge_findings(texts)
+    if damaged not in get_args(Damaged):
+        raise ValueError(
+            f'`damaged` must be one of "error", "skip". Received: damaged={damaged!r}. Write '
+            "`damaged='skip'` to read what is whole."
+        )
+    history = GradientHistory(max_steps)
+    findings: list[list[Finding]] = []
+    errors: list[ValueError] = []
+    # Thinning costs as much as reading: it is done for many records at once.
+    waiting: list[Chunk] = []
+    rows, most = 0, math.inf if max_steps is None else 8 * max_steps
+
+    def report(error: ValueError) -> None:
+        if damaged == "error":
+            raise ValueError(f"{error} `damaged='skip'` reads what is whole.") from None
+        errors.append(error)
+
+    for item in read_records(log_dir, report):
+        if not isinstance(item, Chunk):
+            findings.append(item)
+            continue
+        waiting.append(item)
+        rows += len(item.steps)
+        if rows > most:
+            history.append(*waiting)
+            waiting, rows = [], 0
+    history.append(*waiting)
+    history.findings = merge_findings(findings)
+    history.notes = note_damage(errors)
     return history

@@ -81,6 +81,7 @@ class GradientHistory:
 
     Attributes:
         findings: List of the `Finding`s in these records, in order of steps.
+        notes: Sentences on what is missing in these records, such as damaged parts of a log.
 
     Raises:
         ValueError: If `max_steps` is neither.
@@ -96,6 +97,7 @@ class GradientHistory:
             )
         self._max_steps = max_steps and int(max_steps)
         self.findings: list[Finding] = []
+        self.notes: list[str] = []
         self._lock = Lock()
         self._chunks: list[Chunk] = []
         self._length = 0
@@ -103,23 +105,27 @@ class GradientHistory:
         self._limit = self._max_steps or 0
         self._thinned = False
 
-    def append(self, chunk: Chunk) -> None:
-        """Add recorded steps."""
-        if not len(chunk.steps):
-            return
+    def append(self, *chunks: Chunk) -> None:
+        """Add recorded steps; of a long history, many at once take less time."""
         with self._lock:
-            if not self._length:
-                self._chunks = []
-            self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
+            for chunk in chunks:
+                if not len(chunk.steps):
+                    continue
+                if not self._length:
+                    self._chunks = []
+                self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
             if self._max_steps is not None and self._length > self._limit:
                 self._thin(self._max_steps)
 
     def _thin(self, max_steps: int) -> None:
-        whole = self._joined()
-        kept = whole.select(rows_to_keep(whole, max_steps))
-        self._chunks, self._length = [kept], len(kept.steps)
+        judged = [chunk.only(("norm", "nonfinite")) for chunk in self._chunks]
+        keep = rows_to_keep(join(judged), max_steps)
+        ends = np.cumsum([len(chunk.steps) for chunk in self._chunks])
+        parts = zip(self._chunks, np.split(keep, ends[:-1]), strict=True)
+        self._chunks = [join([chunk.select(rows) for chunk, rows in parts if rows.any()])]
+        self._length = int(keep.sum())
         self._limit = max(max_steps, self._length + self._length // 4)
-        self._thinned = self._thinned or self._length < len(whole.steps)
+        self._thinned = self._thinned or not keep.all()
 
     def _joined(self) -> Chunk:
         with self._lock:
@@ -133,7 +139,7 @@ class GradientHistory:
         """Return the records of an index, mask or slice, as a history of its own."""
         part, chunk = GradientHistory(None), self._joined().select(rows)
         part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
-        part.findings = self.findings
+        part.findings, part.notes = self.findings, self.notes
         return part
 
     def __len__(self) -> int:

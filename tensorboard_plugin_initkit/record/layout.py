@@ -4,10 +4,20 @@ import dataclasses
 import functools
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+
+from tensorboard_plugin_initkit.stored_json import (
+    Checks,
+    check_fields,
+    is_count,
+    is_list_of,
+    is_text,
+    load_object,
+)
 
 SCHEMA_VERSION = 3
 
@@ -74,12 +84,13 @@ class Layout:
         return np.array([variable.size for variable in self.variables], np.float64)
 
     @functools.cached_property
-    def columns_by_layer(self) -> tuple[np.ndarray, np.ndarray]:
-        """Columns sorted by layer, and where in them each layer starts."""
+    def columns_by_layer(self) -> tuple[np.ndarray | slice, np.ndarray]:
+        """Columns sorted by layer, all if they are already, and where in them each layer starts."""
         layers = self.layers
         layer_of = np.array(positions(layers, [v.layer for v in self.variables]), np.int64)
         order = np.argsort(layer_of, kind="stable")
-        return order, np.searchsorted(layer_of[order], np.arange(len(layers)))
+        starts = np.searchsorted(layer_of[order], np.arange(len(layers)))
+        return slice(None) if (layer_of[order] == layer_of).all() else order, starts
 
     def union(self, later: "Layout") -> "Layout":
         """Return all columns of both, in the order of the one with all of them, if there is one."""
@@ -107,16 +118,36 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read the output of `to_json`; raise ValueError for another version of the schema."""
-        content = json.loads(text)
-        if content["version"] != SCHEMA_VERSION:
-            raise ValueError(
-                f"The log must have schema version {SCHEMA_VERSION}. Received: version "
-                f"{content['version']}. Read it with the keras-initkit that wrote it."
-            )
-        variables = [Variable(**v | {"shape": tuple(v["shape"])}) for v in content["variables"]]
+        """Read the output of `to_json`; raise ValueError for anything else."""
+        content = load_object(text, SCHEMA_VERSION, "layout of a log")
+        content = check_fields(content, _FIELDS, "layout of a log")
+        variables = [
+            Variable(**variable | {"shape": tuple(variable["shape"])})
+            for variable in (check_fields(v, _COLUMN, "column") for v in content["variables"])
+        ]
         optimizers, frozen = tuple(content["optimizers"]), tuple(content["frozen"])
+        strangers = {variable.optimizer for variable in variables}.difference(optimizers)
+        if strangers:
+            raise ValueError(
+                "The columns of a layout must be of its optimizers. Received: columns of "
+                f"{reprlib.repr(sorted(strangers))}. Copy the log again from where it was written."
+            )
         return cls(tuple(variables), optimizers, frozen, content["replicas"])
+
+
+def _is_shape(value: Any) -> bool:
+    # NumPy's arrays have at most 64 dimensions.
+    return is_list_of(is_count)(value) and len(value) <= 64 and is_count(math.prod(value))
+
+
+_COLUMN: Checks = dict.fromkeys(Variable._fields, is_text) | {"shape": _is_shape}
+_FIELDS: Checks = {
+    "version": is_count,
+    "variables": is_list_of(lambda variable: isinstance(variable, dict)),
+    "optimizers": is_list_of(is_text),
+    "frozen": is_list_of(is_text),
+    "replicas": lambda value: is_count(value) and value > 0,
+}
 
 
 def positions(here: Sequence[Any], others: Sequence[Any]) -> list[int]:

@@ -87,7 +87,7 @@ def per_layer(chunk: Chunk, statistic: str) -> np.ndarray:
     if statistic == "signal":
         return np.fmax.reduceat(per_variable(chunk, "signal")[:, order], starts, axis=1)
     present, values, weights = (
-        np.take(array, order, axis=1)
+        array[:, order]
         for array in (
             ~np.isnan(chunk.values_of("nonfinite")),
             per_variable(chunk, statistic),

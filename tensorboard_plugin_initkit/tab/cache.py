@@ -45,11 +45,12 @@ class Cache(Generic[Key, Value]):
                         self._shrink(self._limit)
         return found
 
-    def keep(self, wanted: Callable[[Key], bool]) -> None:
-        """Drop the values of all other keys."""
+    def keep(self, wanted: Callable[[Key], bool]) -> list[Value]:
+        """Drop the values of all other keys; return those that are left."""
         with self._lock:
             for key in [key for key in self._values if not wanted(key)]:
                 del self._values[key]
+            return list(self._values.values())
 
     def _find(self, key: Key) -> Value | None:
         with self._lock:

@@ -12,15 +12,20 @@ from tensorboard.context import RequestContext
 from tensorboard.data.provider import RunTagFilter
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json, merge_findings
+from tensorboard_plugin_initkit.log.content import (
+    make_chunk,
+    note_damage,
+    read_text,
+    split_table,
+    values_of,
+)
 from tensorboard_plugin_initkit.log.gradient_log import (
     END_TAG,
     FINDINGS_TAG,
     LAYOUT_TAG,
     RUN,
     TOTALS_TAG,
-    split_table,
-    split_totals,
 )
 from tensorboard_plugin_initkit.record.chunk import (
     RECORDED,
@@ -68,14 +73,19 @@ class Run(NamedTuple):
     has_ended: bool
 
 
-class _Index(NamedTuple):
-    """The columns and steps of a log: its chunks, by the step and time of their tables; and joined.
+@dataclasses.dataclass(eq=False)
+class _Index:
+    """The columns and steps of a log, as read at one time; it is the key of the arrays on them.
 
-    In the whole, steps recorded anew replace the older ones.
+    Attributes:
+        chunks: Chunks without values, and their tables of totals, by the step and time of these.
+        whole: The chunks joined; steps recorded anew replace the older ones.
+        problems: Sentences on damaged parts, which are left out.
     """
 
-    chunks: list[tuple[tuple[int, float], Chunk]]
+    chunks: list[tuple[tuple[int, float], Chunk, np.ndarray]]
     whole: Chunk
+    problems: list[str]
 
 
 class Experiment:
@@ -89,16 +99,17 @@ class Experiment:
     def __init__(self, data_provider: Any, samples: int = 0) -> None:
         self._provider, self._samples = data_provider, samples
         self._indices: Cache[tuple[str, str], _Index] = Cache(_MOST_INDICES, lambda index: 1)
-        # By run, its state, statistic and rows; of all rows if these are empty.
-        self._arrays: Cache[tuple[str, str, str, bytes], np.ndarray] = Cache(_MOST_BYTES, _bytes)
+        # By statistic and rows of an index; of all rows if these are empty. While a log grows, an
+        # index of the same state of the log may be read again, and have more rows.
+        self._arrays: Cache[tuple[_Index, str, bytes], np.ndarray] = Cache(_MOST_BYTES, _bytes)
 
     def runs(self) -> list[Run]:
         """List the logs of a `GradientMonitor`, by name."""
         listed = self._list(None)
         runs = [_describe(name, tags) for name, tags in sorted(listed.items()) if tags]
         states = {(run.name, run.state) for run in runs}
-        self._indices.keep(lambda key: key in states)
-        self._arrays.keep(lambda key: key[:2] in states)
+        kept = self._indices.keep(lambda key: key in states)
+        self._arrays.keep(lambda key: key[0] in kept)
         return runs
 
     def run(self, name: str) -> Run | None:
@@ -133,13 +144,14 @@ class Experiment:
         Raises:
             LogError: If they cannot be read.
         """
-        texts = [_text(datum.numpy) for datum in self._read(run, FINDINGS_TAG)]
+        data = self._read(run, FINDINGS_TAG)
         with _naming(run):
-            return merge_findings(texts)
+            return merge_findings([from_json(read_text(_items(datum.numpy))) for datum in data])
 
     def notes(self, run: Run) -> list[str]:
         """Describe the gaps of a log in sentences."""
-        index, notes = self._index(run), []
+        index = self._index(run)
+        notes = note_damage(index.problems)
         if self._samples and len(index.chunks) >= self._samples:
             notes.append(
                 f"TensorBoard keeps only a random sample of this log: {self._samples} of its "
@@ -194,9 +206,10 @@ class Experiment:
         # In this order: to what is logged meanwhile there may be columns, but no records.
         totals = self._read(run, TOTALS_TAG)
         layouts = self._read(run, LAYOUT_TAG)
-        with _naming(run):
-            index = _index(layouts, totals)
+        index = _index(layouts, totals)
         if not index.chunks:
+            if index.problems:
+                raise LogError(f"The log {run.title!r} cannot be read: {index.problems[0]}")
             raise EmptyLogError(
                 f"The log {run.title!r} holds no recorded step yet: the training has not come to "
                 "one, or was stopped before."
@@ -206,14 +219,14 @@ class Experiment:
     def _array(self, run: Run, index: _Index, statistic: str) -> np.ndarray:
         size = 4 * len(index.whole.steps) * len(index.whole.layout.variables)
         return self._arrays.get(
-            (run.name, run.state, statistic, b""),
+            (index, statistic, b""),
             lambda: self._read_array(run, index, statistic),
             size,
         )
 
     def _sample(self, run: Run, index: _Index, statistic: str, rows: np.ndarray) -> np.ndarray:
         """Return some rows of an array; they are cached apart from it."""
-        key = run.name, run.state, statistic, np.asarray(rows).tobytes()
+        key = index, statistic, np.asarray(rows).tobytes()
         return self._arrays.get(key, lambda: _compact(self._array(run, index, statistic)[rows]))
 
     def _read_array(self, run: Run, index: _Index, statistic: str) -> np.ndarray:
@@ -274,8 +287,8 @@ def _describe(name: str, tags: Mapping[str, Any]) -> Run:
     return Run(name, title, state, statistics, FINDINGS_TAG in tags, has_ended)
 
 
-def _text(value: np.ndarray) -> str | bytes:
-    return np.asarray(value).reshape(-1)[0]
+def _items(value: np.ndarray) -> list[Any]:
+    return np.ravel(value).tolist()
 
 
 @contextlib.contextmanager
@@ -283,11 +296,8 @@ def _naming(run: Run) -> Iterator[None]:
     """Name the log in errors."""
     try:
         yield
-    except LogError:
-        raise
-    except Exception as error:
-        why = f"it is damaged ({error})" if not isinstance(error, ValueError) else str(error)
-        raise LogError(f"The log {run.title!r} cannot be read: {why}") from error
+    except ValueError as error:
+        raise LogError(f"The log {run.title!r} cannot be read: {error}") from error
 
 
 def _one_line(error: Exception) -> str:
@@ -298,20 +308,23 @@ def _one_line(error: Exception) -> str:
 
 
 def _index(layouts: list[Any], totals: list[Any]) -> _Index:
-    """Put together the layouts and totals of a log."""
-    columns = [(datum.step, _layout(datum.numpy)) for datum in layouts]
-    chunks: list[tuple[tuple[int, float], Chunk]] = []
-    for datum in totals:
-        table = _table(datum.numpy)
-        if table is None or not len(table):
-            raise ValueError("a table of it is damaged.")
-        steps, rest = split_table(table)
-        if (np.diff(steps) <= 0).any():
-            raise ValueError("the steps of a table of it do not increase.")
-        layout = _layout_at(int(steps[0]), columns, rest.shape[1])
-        chunk = Chunk(layout, steps, {}, split_totals(rest))
-        chunks.append(((datum.step, datum.wall_time), chunk))
-    return _Index(chunks, _join(chunk for _, chunk in chunks))
+    """Put together the layouts and totals of a log, as far as they are not damaged."""
+    problems: list[str] = []
+
+    def attempt(make: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return make(*args)
+        except ValueError as error:
+            problems.append(str(error))
+            return None
+
+    columns = [(datum.step, attempt(_layout, datum.numpy)) for datum in layouts]
+    chunks = [
+        ((datum.step, datum.wall_time), chunk, datum.numpy)
+        for datum in totals
+        if (chunk := attempt(_chunk, datum.numpy, columns)) is not None
+    ]
+    return _Index(chunks, _join(chunk for _, chunk, _ in chunks), problems)
 
 
 def _join(chunks: Iterable[Chunk]) -> Chunk:
@@ -323,38 +336,32 @@ def _join(chunks: Iterable[Chunk]) -> Chunk:
 
 
 def _layout(value: np.ndarray) -> Layout:
-    """Read a layout and check it: a log may come from anywhere."""
-    layout = Layout.from_json(_text(value))
-    for variable in layout.variables:
-        texts = (variable.path, variable.layer, variable.layer_type, variable.initializer)
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("the names of its columns are damaged.")
-        if not all(isinstance(size, int) for size in variable.shape):
-            raise ValueError("the shapes of its columns are damaged.")
-        if variable.optimizer not in layout.optimizers:
-            raise ValueError("the optimizers of its columns are damaged.")
-    return layout
+    return Layout.from_json(read_text(_items(value)))
 
 
-def _layout_at(step: int, layouts: list[tuple[int, Layout]], totals: int) -> Layout:
-    """Find the newest layout logged up to a step."""
-    for first, layout in reversed(layouts):
-        if first <= step and len(TOTALS) * len(layout.optimizers) == totals:
-            return layout
-    raise ValueError(f"the names of its columns at step {step} are missing.")
+def _chunk(totals: np.ndarray, layouts: list[tuple[int, Layout | None]]) -> Chunk:
+    """Make a chunk of the newest layout logged up to its first step; `None` is a damaged one."""
+    steps, columns = split_table(totals)
+    before = [layout for first, layout in layouts if first <= steps[0]]
+    fitting = [
+        layout
+        for layout in before
+        if layout is None or len(TOTALS) * len(layout.optimizers) == columns.shape[1]
+    ]
+    return make_chunk(fitting[-1] if fitting else None, totals)
 
 
 def _assemble(index: _Index, data: list[Any], statistic: str) -> np.ndarray:
     """Put together a statistic of all steps and variables; NaN where its table is missing."""
     tables = {(datum.step, datum.wall_time): datum.numpy for datum in data}
 
-    def values(key: tuple[int, float], chunk: Chunk) -> dict[str, np.ndarray]:
-        table = _table(tables[key]) if key in tables else None
-        if table is None or table.shape != (len(chunk.steps), 2 + len(chunk.layout.variables)):
-            return {}
-        return {statistic: table[:, 2:]}
+    def values(key: tuple[int, float], chunk: Chunk, totals: np.ndarray) -> dict[str, np.ndarray]:
+        # What is damaged is missing.
+        with contextlib.suppress(KeyError, ValueError):
+            return {statistic: values_of(tables[key], chunk, totals)}
+        return {}
 
-    whole = _join(Chunk(c.layout, c.steps, values(key, c)) for key, c in index.chunks)
+    whole = _join(Chunk(c.layout, c.steps, values(key, c, t)) for key, c, t in index.chunks)
     missing = np.broadcast_to(np.float32(np.nan), (len(whole.steps), len(whole.layout.variables)))
     return whole.values.get(statistic, missing)
 
@@ -367,10 +374,3 @@ def _compact(array: np.ndarray) -> np.ndarray:
         return np.broadcast_to(first.copy(), array.shape)
     array.flags.writeable = False
     return array
-
-
-def _table(array: np.ndarray) -> np.ndarray | None:
-    """Return a table of a log, or None if it is something else."""
-    if array.ndim != 2 or array.shape[1] < 2 or array.dtype != np.float32:
-        return None
-    return array if np.isfinite(array[:, :2]).all() else None

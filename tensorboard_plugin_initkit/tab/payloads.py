@@ -64,8 +64,8 @@ def _describe(finding: Finding) -> dict[str, Any]:
     return dataclasses.asdict(finding) | {"evidence": evidence}
 
 
-def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
-    """Draw a chart; return it as compressed JSON.
+def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str] = ()) -> bytes:
+    """Draw a chart; return it as compressed JSON, with notes on what is missing in it.
 
     Raises:
         ValueError: If no layer passes the filter, or the runs cannot be compared.
@@ -76,7 +76,7 @@ def chart(parameters: ChartParameters, logs: Sequence[Log]) -> bytes:
 
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
-    notes = [note for log in logs for note in log.notes]
+    notes = [*notes, *(note for log in logs for note in log.notes)]
     notes += [
         f"{SCALES[parameters.statistic].title!r} was not recorded in "
         f"{display_name(log.run.title)!r}."
@@ -214,4 +214,4 @@ def _csv(rows: Any) -> bytes:
 
 def _inert(name: str) -> str:
     """Keep a spreadsheet from taking a name for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+    return f"'{name}" if name.startswith(tuple("=+-@\t\r\n＝＋－＠")) else name

@@ -106,8 +106,16 @@ class InitkitPlugin(TabPlugin):
         return respond_gzipped(request, content)
 
     def _draw(self, parameters: ChartParameters, runs: list[Run]) -> bytes:
+        logs, errors = [], []
         try:
-            return payloads.chart(parameters, [self._load(run) for run in runs])
+            for run in runs:
+                try:
+                    logs.append(self._load(run))
+                except LogError as error:
+                    errors.append(error)
+            if errors and (not logs or parameters.view == "difference"):
+                raise errors[0]
+            return payloads.chart(parameters, logs, [str(error) for error in errors])
         finally:
             give_back_memory()
 

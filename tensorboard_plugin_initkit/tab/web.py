@@ -1,4 +1,4 @@
-"""Answers to the requests of the tab: GET only; an error is JSON with a sentence."""
+"""Answers to the requests of the tab: GET and HEAD; an error is JSON with a sentence."""
 
 import functools
 import gzip
@@ -122,10 +122,10 @@ def _application(handler: Handler) -> Callable[..., Iterable[bytes]]:
     def application(environ: Any, start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
         try:
-            if request.method != "GET":
-                sentence = f"The method must be GET. Received: {request.method}."
+            if request.method not in ("GET", "HEAD"):
+                sentence = f"The method must be GET or HEAD. Received: {request.method}."
                 response = respond_json(request, {"error": sentence}, 405)
-                response.headers["Allow"] = "GET"
+                response.headers["Allow"] = "GET, HEAD"
             else:
                 response = handler(request)
         except HttpError as error:

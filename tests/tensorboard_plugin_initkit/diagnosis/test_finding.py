@@ -48,11 +48,10 @@ def test_findings_of_another_version_are_refused():
         from_json(text)
 
 
-def test_texts_of_a_log_are_merged_each_finding_once_in_order_of_steps():
+def test_reports_of_a_log_are_merged_each_finding_once_in_order_of_steps():
     early = dataclasses.replace(LATE, step=10)
     assert merge_findings([]) == []
-    texts = [to_json([LATE]), to_json([LATE, early]), to_json([BEFORE])]
-    assert merge_findings(texts) == [BEFORE, early, LATE]
+    assert merge_findings([[LATE], [LATE, early], [BEFORE]]) == [BEFORE, early, LATE]
 
 
 def test_a_finding_cannot_be_changed():

@@ -120,8 +120,9 @@ def test_a_flipped_bit_is_an_error_that_names_the_record_behind_those_before_it(
     for before in itertools.islice(read_events(path), [0, *ends].index(start)):
         assert next(events) == before
     message = (
-        r"The records of an event file must match their checksums\. Received: .*damaged, "
-        rf"damaged in the record at byte {start}\. Copy the file again"
+        r"^An event file must hold whole events that match their checksums\. Received: other "
+        r"bytes\. Copy the file again from where it was written\. This is the record at byte "
+        rf"{start} of .*damaged\.$"
     )
     with pytest.raises(ValueError, match=message):
         next(events)

@@ -1,6 +1,7 @@
 """A log gives back exactly what was written, to us and to TensorBoard's own dashboards."""
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path):
     for event in events:
         (value,) = event.summary.value
         assert value.metadata.plugin_data.plugin_name == PLUGIN_NAME
-        assert value.metadata.plugin_data.content == b'{"version": 3}'
+        content = json.loads(value.metadata.plugin_data.content)
+        assert content["version"] == 3
+        assert ("layout" in content) == (value.tag != "initkit/layout")
         assert value.metadata.data_class == 2  # DATA_CLASS_TENSOR
 
 
@@ -335,7 +338,9 @@ def test_a_log_of_another_schema_version_is_refused_in_words(tmp_path):
     newer = EventFileWriter(tmp_path / "newer" / RUN)
     old, new = b'"version": 3', b'"version": 9'
     newer.write(e.SerializeToString().replace(old, new) for e in logged_events(tmp_path))
-    with pytest.raises(ValueError, match=r"must have schema version 3\. Received: version 9\."):
+    with pytest.raises(
+        ValueError, match=r"layout of a log must have version 3\. Received: version 9"
+    ):
         read_log(tmp_path / "newer")
 
 
@@ -372,3 +377,20 @@ def test_after_a_write_that_failed_the_log_goes_on_with_the_next(tmp_path, monke
     writer.write(chunk)
     (read,) = read_chunks(tmp_path)
     assert_equal(read, chunk)
+
+
+@pytest.mark.parametrize(("left", "read"), [(0, [2, 3]), (100, [2, 3]), (-7, [0, 2, 3])])
+def test_a_log_that_was_cut_goes_on_in_a_new_file_with_its_layout(tmp_path, left, read):
+    writer = LogWriter(tmp_path, scalars=0)
+    chunks = [random_chunk(dense("a"), [i], i) for i in range(4)]
+    writer.write(chunks[0])
+    writer.write(chunks[1])
+    (path,) = event_files(tmp_path / RUN)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.warns(UserWarning, match="bytes that were written.* goes on in a new file"):
+        writer.write_findings(to_json([]), 1)
+    writer.write(chunks[2])
+    writer.write(chunks[3])
+    assert len(event_files(tmp_path / RUN)) == 2
+    for got, step in zip(read_chunks(tmp_path), read, strict=True):
+        assert_equal(got, chunks[step])

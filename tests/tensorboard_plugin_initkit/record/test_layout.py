@@ -10,14 +10,20 @@ from tests.tensorboard_plugin_initkit.record.made import A2, A, B, C, sized
 pytestmark = pytest.mark.numpy_alone
 
 names = st.text(st.characters(codec="utf-8"), max_size=30)
-shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
-layouts = st.builds(
-    Layout,
-    st.lists(st.builds(Variable, names, names, shapes, names, names, names), max_size=6).map(tuple),
-    st.lists(names, min_size=1, unique=True).map(tuple),
-    st.lists(names, unique=True).map(tuple),
-    st.integers(1, 4096),
-)
+shapes = st.lists(st.integers(0, 2**15), max_size=4).map(tuple)
+
+
+@st.composite
+def make_layout(draw):
+    optimizers = tuple(draw(st.lists(names, min_size=1, unique=True)))
+    of_one = st.sampled_from(optimizers)
+    column = st.builds(Variable, names, names, shapes, of_one, names, names)
+    variables = draw(st.lists(column, max_size=6))
+    frozen = tuple(draw(st.lists(names, unique=True)))
+    return Layout(tuple(variables), optimizers, frozen, draw(st.integers(1, 4096)))
+
+
+layouts = make_layout()
 
 
 def test_layers_are_listed_once_in_order_of_first_appearance():
@@ -46,11 +52,49 @@ def test_a_layout_is_the_same_after_json(layout):
 def test_another_schema_version_is_refused_in_words(version):
     text = json.dumps({"version": version, "columns": "of another form"})
     message = (
-        rf"^The log must have schema version 3\. Received: version {version}\. Read it with "
+        rf"^The layout of a log must have version 3\. Received: version {version}\. Read it with "
         r"the keras-initkit that wrote it\.$"
     )
     with pytest.raises(ValueError, match=message):
         Layout.from_json(text)
+
+
+CONTENT = json.loads(Layout((Variable("a/kernel", "a", (3, 2)),)).to_json())
+COLUMN = CONTENT["variables"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "received"),
+    [
+        ("{", "'{'"),
+        ("[" * 100_000, "'[["),
+        ("[]", "'[]'"),
+        ("9" * 5_000, "'999"),
+        (CONTENT | {"evil": 1}, "{'evil': 1"),
+        (CONTENT | {"replicas": 0}, "replicas=0"),
+        (CONTENT | {"replicas": 1.5}, "replicas=1.5"),
+        (CONTENT | {"optimizers": [None]}, "optimizers=[None]"),
+        (CONTENT | {"optimizers": ["x"]}, "columns of ['']"),
+        (CONTENT | {"frozen": "abc"}, "frozen='abc'"),
+        (CONTENT | {"variables": [7]}, "variables=[7]"),
+        ({"layer_type": None}, "layer_type=None"),
+        ({"path": 7}, "path=7"),
+        ({"shape": [-1, 8]}, "shape=[-1, 8]"),
+        ({"shape": [10**400]}, "shape=[1000"),
+        ({"shape": [2**40, 2**40]}, "shape=[1099511627776, 1099511627776]"),
+        ({"shape": [1] * 10_000}, "shape=[1, 1"),
+        ({"shape": [True]}, "shape=[True]"),
+        ({"shape": "32"}, "shape='32'"),
+    ],
+    ids=str,
+)
+def test_what_is_no_layout_is_refused_in_words(text, received):
+    if isinstance(text, dict) and "version" not in text:
+        text = CONTENT | {"variables": [COLUMN | text]}
+    with pytest.raises(ValueError, match=r"^The .* must .*\. Received: .*\. Copy the log") as error:
+        Layout.from_json(text if isinstance(text, str) else json.dumps(text))
+    assert received in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 @settings(max_examples=60, deadline=None)

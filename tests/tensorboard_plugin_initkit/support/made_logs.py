@@ -154,7 +154,7 @@ def read_chunks(log_dir: str | os.PathLike[str]) -> list[Chunk]:
 
 def read_findings(log_dir: str | os.PathLike[str]) -> list[str]:
     """Read the texts of the findings of a log."""
-    return [item for item in read_records(log_dir) if isinstance(item, str)]
+    return [to_json(item) for item in read_records(log_dir) if isinstance(item, list)]
 
 
 def event_file(log_dir: Path) -> Path:

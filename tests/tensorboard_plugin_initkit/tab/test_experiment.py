@@ -113,25 +113,18 @@ LOGS = {
 }
 TABLE = np.array([[0.0, 1, 1, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
 DAMAGED: dict[str, tuple[list[bytes | str], str]] = {
-    "layout_text": ([log._text_event(log.LAYOUT_TAG, "{", 0, 1.0)], "Expecting"),
-    "layout_number": ([table_event(log.LAYOUT_TAG, TABLE)], "is damaged"),
-    "no_layout": ([], "the names of its columns at step 1 are missing"),
-    "names": (
-        [SMALL.to_json().replace('"a/kernel"', "7")],
-        "the names of its columns are damaged",
-    ),
-    "shapes": ([SMALL.to_json().replace("[3, 2]", '"32"')], "shapes of its columns are damaged"),
-    "optimizers": (
-        [SMALL.to_json().replace('"optimizers": [""]', '"optimizers": ["x"]')],
-        "the optimizers of its columns are damaged",
-    ),
+    "layout_text": ([log._text_event(log.LAYOUT_TAG, "{", 0, 1.0)], "must be a JSON object"),
+    "layout_number": ([table_event(log.LAYOUT_TAG, TABLE)], "must be one string"),
+    "no_layout": ([], "Records must have a layout"),
+    "names": ([SMALL.to_json().replace('"a/kernel"', "7")], "Received: path=7"),
 }
 TABLES = {
-    "nan_steps": (np.where(TABLE == 2, np.nan, TABLE), "a table of it is damaged"),
-    "steps_back": (TABLE[::-1], "the steps of a table of it do not increase"),
-    "vector": (TABLE[0], "a table of it is damaged"),
-    "narrow": (TABLE[:, :3], "the names of its columns at step 1 are missing"),
-    "no_rows": (TABLE[:0], "a table of it is damaged"),
+    "nan_steps": (np.where(TABLE == 2, np.nan, TABLE), "steps of a table must be integers"),
+    "steps_back": (TABLE[::-1], "steps of a table must increase"),
+    "equal_steps": (TABLE[[0, 0]], "steps of a table must increase"),
+    "vector": (TABLE[0], "must be float32"),
+    "narrow": (TABLE[:, :3], "none for the 1 totals at step 1"),
+    "no_rows": (TABLE[:0], "must be float32"),
 }
 
 

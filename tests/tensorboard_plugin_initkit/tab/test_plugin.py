@@ -45,7 +45,17 @@ from tests.tensorboard_plugin_initkit.support.made_logs import write
 from tests.tensorboard_plugin_initkit.support.tensorboard import loads
 
 HOSTILE = ["=HYPERLINK(1)", "+1", "@x", "-x", "\tx", "\rx", 'with "quotes", commas', "x" * 10_000]
-HOSTILE += ["<script>alert(1)</script>", "line\nbreak", "مرحبا", "\ud800"]
+HOSTILE += [
+    "\n=1",
+    "＝1",
+    "＋1",
+    "－1",
+    "＠x",
+    "<script>alert(1)</script>",
+    "line\nbreak",
+    "مرحبا",
+    "\ud800",
+]
 RUN_NAME = "run & <b>, مرحبا"
 chunk_of = functools.partial(random_chunk, nonfinite=0)
 
@@ -183,7 +193,7 @@ def test_findings_that_cannot_be_read_are_a_note(client: Client) -> None:
     answer = get(client, "/run", run="bad_findings/gradients")
     assert answer["findings"] == []
     (note,) = answer["notes"]
-    assert note.startswith("The log 'bad_findings' cannot be read: The findings must have version")
+    assert note.startswith("The log 'bad_findings' cannot be read: The findings of a log must")
     assert chart(client, "map", "bad_findings")["notes"] == [note]
 
 
@@ -282,9 +292,9 @@ def test_a_picture_is_drawn_once(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     client, drawn = application(root), []
     draw = payloads.chart
 
-    def noted(parameters: Any, records: Any) -> bytes:
+    def noted(parameters: Any, *args: Any) -> bytes:
         drawn.append(parameters.view)
-        return draw(parameters, records)
+        return draw(parameters, *args)
 
     monkeypatch.setattr(payloads, "chart", noted)
     first = chart(client, "map", "first")
@@ -381,13 +391,19 @@ def test_a_log_of_another_version_is_an_error_and_others_work(
     client = application(tmp_path)
     assert [run["title"] for run in get(client, "/runs")["runs"]] == ["mine", "other"]
     sentence = (
-        f"The log 'other' cannot be read: The log must have schema version "
+        f"The log 'other' cannot be read: The layout of a log must have version "
         f"{layout.SCHEMA_VERSION}. Received: version 99. Read it with the keras-initkit that "
         "wrote it."
     )
-    for route in ("/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&run=mine/gradients&"):
+    difference = "/chart?view=difference&run=mine/gradients&"
+    for route in ("/run?", "/csv?", "/chart?view=map&", difference):
         assert error(client, f"{route}run=other/gradients") == (500, sentence)
     assert chart(client, "map", "mine")["notes"] == []
+    answer = chart(client, "depth", "mine", "other")
+    assert answer["notes"] == [sentence]
+    assert len(json.dumps(answer["item"])) == len(
+        json.dumps(chart(client, "depth", "mine")["item"])
+    )
 
 
 def test_a_fault_of_our_own_is_an_answer(
@@ -406,8 +422,17 @@ def test_only_get_is_answered(client: Client, method: str) -> None:
     for route in ("/runs", "/run", "/chart", "/csv", "/static/index.js"):
         response = client.open(f"{BASE}{route}", method=method)
         assert response.status_code == 405
-        assert response.headers["Allow"] == "GET"
-        assert loads(response.data) == {"error": f"The method must be GET. Received: {method}."}
+        assert response.headers["Allow"] == "GET, HEAD"
+        sentence = f"The method must be GET or HEAD. Received: {method}."
+        assert loads(response.data) == {"error": sentence}
+
+
+def test_head_is_answered_as_get_without_the_content(client: Client) -> None:
+    for route in ("/runs", "/run?run=first/gradients", "/run?run=gone", "/static/index.js"):
+        head, got = client.head(BASE + route), client.get(BASE + route)
+        assert (head.status_code, head.data) == (got.status_code, b"")
+        assert head.headers["Content-Length"] == got.headers["Content-Length"]
+    assert client.head(f"{BASE}/csv?run=first/gradients").status_code == 200
 
 
 def test_a_sample_is_said_wherever_it_is_shown(root: Path) -> None:
@@ -451,9 +476,9 @@ def test_a_table_is_of_the_range_and_the_layers_that_are_seen(client: Client) ->
 
 def test_a_table_runs_no_formula_and_has_a_plain_file_name(client: Client) -> None:
     (head, *_) = table(client, run=f"{RUN_NAME}/gradients")
-    expected = [f"'{name}" if name[0] in "=+@-\t\r" else name for name in HOSTILE]
+    expected = [f"'{name}" if name[0] in "=+@-\t\r\n＝＋－＠" else name for name in HOSTILE]
     assert head == ["step", *(name.replace("\ud800", "?") for name in expected)]
-    assert sum(name.startswith("'") for name in head) == 6
+    assert sum(name.startswith("'") for name in head) == 11
     response = client.get(f"{BASE}/csv?run={urllib.parse.quote(RUN_NAME)}/gradients")
     assert response.headers["Content-Disposition"] == 'attachment; filename="run-b-signal.csv"'
     response.close()
