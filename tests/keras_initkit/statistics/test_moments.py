@@ -86,7 +86,7 @@ ROWS = {
     # Short rows are joined into wide ones, with some left over; long ones are a chunk each.
     **{
         f"{n} features": sample(1, rows, n, 2.5).astype("float32")
-        for n, rows in [(1, 2111), (3, 2111), (700, 2111), (5000, 30), (70_000, 3)]
+        for n, rows in [(1, 2111), (3, 2111), (700, 2111), (5000, 30), (70_000, 17)]
     },
     "no feature axis": sample(6, 400, 1, 0.0)[:, 0],
     "two feature axes": sample(6, 400, 12, 0.0).reshape(400, 3, 4),
