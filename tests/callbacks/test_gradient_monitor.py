@@ -6,26 +6,25 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 import keras_initkit
-from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWarning
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
-from tests.callbacks.capture.test_backends import assert_same_record
+from tests.callbacks.capture.test_backends import assert_same_record, interrupt, small
 from tests.callbacks.training import (
     BATCH,
     STEPS,
+    Beside,
     compiled,
     data,
     fit,
     layers,
     mlp,
     recorded,
-    trained_beside,
 )
 
 tf = pytest.importorskip("tensorflow")
@@ -66,15 +65,11 @@ class Subclassed(keras.Model):
 
 
 @pytest.mark.parametrize("make", [functional, Subclassed], ids=lambda make: make.__name__)
-def test_every_kind_of_model_is_recorded_rightly(make):
-    assert_same_record(recorded(make), trained_beside(make))
-
-
-def test_updates_are_those_made_under_a_moving_average():
-    def optimizer():
-        return keras.optimizers.AdamW(1e-2, weight_decay=0.1, use_ema=True)
-
-    assert_same_record(recorded(mlp, optimizer()), trained_beside(mlp, optimizer()))
+def test_every_kind_of_model_is_recorded_rightly_under_a_moving_average_too(make):
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.1, use_ema=True)
+    monitor, beside = GradientMonitor(every_n_steps=1), Beside()
+    fit(compiled(make, optimizer), beside, monitor)
+    assert_same_record(monitor.history, beside.seen)
 
 
 @pytest.mark.parametrize("steps_per_execution", [4, 100])
@@ -115,21 +110,6 @@ def test_a_model_with_nothing_to_train_is_no_failure():
         monitor = GradientMonitor()
         fit(model, monitor)
     assert len(monitor.history) == 0
-
-
-def test_the_history_can_be_read_at_any_time():
-    class Reader(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            lengths.append(len(monitor.history))
-
-        def on_train_batch_end(self, batch, logs=None):
-            lengths.append(len(monitor.history))
-
-    lengths: list[int] = []
-    monitor = GradientMonitor(every_n_steps=1)
-    fit(compiled(mlp), monitor, Reader())
-    assert lengths == [n for step in range(STEPS) for n in (step, step + 1)]
-    assert len(monitor.history) == STEPS
 
 
 def test_a_variable_without_gradient_is_nan_and_a_frozen_one_is_not_listed():
@@ -178,47 +158,13 @@ def test_the_monitor_costs_one_trace_and_a_second_fit_none():
         inputs = keras.Input((8,))
         return compiled(lambda: Traced(inputs, layers.Dense(4)(inputs)))
 
-    plain: list[Any] = []
-    traces: list[Any] = []
+    plain: list[tf.Tensor] = []
+    traces: list[tf.Tensor] = []
     fit(traced(plain))
     model, monitor = traced(traces), GradientMonitor(every_n_steps=2)
     for callbacks in ([monitor], [monitor], []):
         fit(model, *callbacks)
         assert len(traces) == len(plain) + 1
-
-
-class Interrupt(keras.callbacks.Callback):
-    def __init__(self, hook, error):
-        super().__init__()
-
-        def interrupt(*args, **kwargs):
-            raise error
-
-        setattr(self, hook, interrupt)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    model = compiled(mlp)
-    fit(model)
-    return model
-
-
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_end", "on_test_begin"])
-def test_an_interrupted_training_leaves_the_model_as_it_was(trained, hook, tmp_path):
-    plain, attributes = trained.train_function, set(vars(trained.optimizer))
-    interrupt = Interrupt(hook, KeyboardInterrupt())
-    x, y = data()
-    with pytest.raises(KeyboardInterrupt):
-        trained.fit(
-            x,
-            y,
-            validation_data=(x, y),
-            verbose=0,
-            callbacks=[GradientMonitor(tmp_path), interrupt],
-        )
-    assert trained.train_function is plain
-    assert set(vars(trained.optimizer)) == attributes
 
 
 def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tmp_path):
@@ -227,7 +173,7 @@ def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tm
     fit(model, monitor)
     model.save(tmp_path / "checkpoint.keras")
     with pytest.raises(KeyboardInterrupt):
-        fit(model, monitor, Interrupt("on_epoch_end", KeyboardInterrupt()), epochs=2)
+        fit(model, monitor, keras.callbacks.LambdaCallback(on_epoch_end=interrupt), epochs=2)
     model.load_weights(tmp_path / "checkpoint.keras")
     assert int(model.optimizer.iterations) == STEPS
     model.fit(x[: 2 * BATCH], y[: 2 * BATCH], BATCH, verbose=0, callbacks=[monitor])
@@ -248,47 +194,13 @@ def test_an_error_in_the_users_train_step_is_the_users_error():
     assert set(vars(model.optimizer)).isdisjoint({"_clip_gradients", "_backend_update_step"})
 
 
-def test_saved_files_load_without_keras_initkit_and_without_warnings(tmp_path):
-    model = compiled(mlp)
-    fit(
-        model,
-        GradientMonitor(tmp_path / "log", every_n_steps=1),
-        keras.callbacks.ModelCheckpoint(tmp_path / "during.keras", save_freq=3),
-        keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
-    )
-    model.save(tmp_path / "after.keras")
-    script = """
-        import sys, warnings
-        warnings.simplefilter("error", UserWarning)
-        import keras
-        for name in ("during", "after"):
-            model = keras.saving.load_model(f"{sys.argv[1]}/{name}.keras")
-            print(int(model.optimizer.iterations), len(model.optimizer.variables))
-        model.load_weights(f"{sys.argv[1]}/backup/latest.weights.h5")
-        assert "keras_initkit" not in sys.modules
-    """
-    result = run_python(script, tmp_path)
-    variables = len(model.optimizer.variables)
-    assert result.stdout.splitlines() == [f"6 {variables}", f"6 {variables}"], result.stderr
-
-
-def run_python(script, *args):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-
-
 # Failures.
 
 
 @pytest.fixture(scope="module")
 def plain_losses():
     """The losses of two epochs without a monitor."""
-    return fit(compiled(mlp), epochs=2).history
+    return fit(compiled(small), epochs=2).history
 
 
 @pytest.mark.parametrize("method", ["begin", "measure", "read"])
@@ -303,7 +215,7 @@ def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
 
     monkeypatch.setattr(Capture if method == "read" else UpdateRecorder, method, fail)
     with pytest.warns(UserWarning, match="stops recording, training goes on.*inside") as caught:
-        history = fit(compiled(mlp), GradientMonitor(every_n_steps=1), epochs=2)
+        history = fit(compiled(small), GradientMonitor(every_n_steps=1), epochs=2)
     assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
     assert history.history == plain_losses
 
@@ -320,8 +232,18 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
         recorded(mlp, Own())
 
 
-def test_a_killed_training_keeps_its_record(tmp_path):
-    script = """
+def run_python(script, *args):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def test_a_killed_training_keeps_its_record_and_its_files_load_without_keras_initkit(tmp_path):
+    training = """
         import os, signal, sys, time
         import keras, numpy as np
         from keras_initkit.callbacks import GradientMonitor
@@ -329,41 +251,44 @@ def test_a_killed_training_keeps_its_record(tmp_path):
         class Kill(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
                 time.sleep(1.1)  # at most so much may be lost
-                if epoch == 3:
+                if epoch == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
 
+        folder = sys.argv[1]
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        model.compile("sgd", "mse")
+        model.compile("adam", "mse")
         x, y = np.ones((64, 8)), np.ones((64, 4))
-        monitor = GradientMonitor(sys.argv[1], every_n_steps=1)
-        model.fit(x, y, 16, epochs=5, verbose=0, callbacks=[monitor, Kill()])
+        monitor = GradientMonitor(f"{folder}/log", every_n_steps=1)
+        during = keras.callbacks.ModelCheckpoint(f"{folder}/during.keras", save_freq=3)
+        backup = keras.callbacks.BackupAndRestore(f"{folder}/backup", delete_checkpoint=False)
+        model.fit(x, y, 16, verbose=0, callbacks=[monitor, during, backup])
+        model.save(f"{folder}/after.keras")
+        print(len(model.optimizer.variables), flush=True)
+        model.fit(x, y, 16, epochs=4, verbose=0, callbacks=[monitor, Kill()])
     """
-    result = run_python(script, tmp_path)
-    assert result.returncode == -signal.SIGKILL
-    steps = keras_initkit.read_log(tmp_path).steps
+    loading = """
+        import sys, warnings
+        warnings.simplefilter("error", UserWarning)
+        import keras
+        for name in ("during", "after"):
+            model = keras.saving.load_model(f"{sys.argv[1]}/{name}.keras")
+            print(int(model.optimizer.iterations), len(model.optimizer.variables))
+        model.load_weights(f"{sys.argv[1]}/backup/latest.weights.h5")
+        assert "keras_initkit" not in sys.modules
+    """
+    trained = run_python(training, tmp_path)
+    assert trained.returncode == -signal.SIGKILL, trained.stderr
+    steps = keras_initkit.read_log(tmp_path / "log").steps
     # The last epoch's chunk may have been with the writing thread.
     np.testing.assert_array_equal(steps, np.arange(len(steps)))
     assert len(steps) >= 8
-
-
-# Warnings name the line of `fit`.
-
-
-def test_a_finding_is_a_warning_at_the_line_of_fit():
-    model, (x, y) = compiled(mlp), data()
-    x[3 * BATCH] = np.inf
-    monitor = GradientMonitor(every_n_steps=1)
-    line = sys._getframe().f_lineno + 2
-    with pytest.warns(GradientWarning, match="Non-finite numbers: at step 3") as caught:
-        model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[monitor])
-    assert monitor.findings[0].step == 3
-    said = [w for w in caught if w.category is GradientWarning]  # Keras has its own
-    assert {(w.filename, w.lineno) for w in said} == {(__file__, line)}
+    loaded, variables = run_python(loading, tmp_path), trained.stdout.strip()
+    assert loaded.stdout.splitlines() == [f"3 {variables}", f"4 {variables}"], loaded.stderr
 
 
 def test_what_fails_inside_is_a_warning_at_the_line_of_fit_and_what_was_recorded_is_kept(tmp_path):
     (tmp_path / "file").write_text("")
-    model, (x, y) = compiled(mlp), data()
+    model, (x, y) = compiled(small), data()
 
     def schedule(step):
         return step != 4 or 1 / 0

@@ -93,15 +93,45 @@ def autodiff(model, x, y):
     return [tf.convert_to_tensor(g) for g in tape.gradient(value, weights)]
 
 
+def gradients_and_weights(model, x, y):
+    """Gradients by autodiff, and the weights, in float64."""
+    return [
+        [np.array(keras.ops.convert_to_numpy(array), "float64") for array in arrays]
+        for arrays in (autodiff(model, x, y), model.trainable_variables)
+    ]
+
+
 def trained_beside(make=mlp, optimizer=None):
-    """Gradients and weights before every step of a training without a monitor, as float64."""
+    """Gradients and weights before every step of a training without a monitor."""
     model, (x, y) = compiled(make, optimizer), data(make)
     for start in range(0, len(x), BATCH):
         batch = x[start : start + BATCH], y[start : start + BATCH]
-        gradients = [keras.ops.convert_to_numpy(g) for g in autodiff(model, *batch)]
-        weights = [w.copy() for w in map(keras.ops.convert_to_numpy, model.trainable_variables)]
-        yield [g.astype("float64") for g in gradients], [w.astype("float64") for w in weights]
+        yield gradients_and_weights(model, *batch)
         model.train_on_batch(*batch)
+
+
+class BeforeEachBatch(keras.callbacks.Callback):
+    """Keeps what a function says of the model and the number of the batch before each batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.seen = function, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(self.function(self.model, batch))
+
+
+class Beside(BeforeEachBatch):
+    """Autodiff's gradients and the weights before every step, as `trained_beside` yields them."""
+
+    def __init__(self):
+        x, y = data()
+
+        def function(model, batch):
+            part = slice(batch * BATCH, (batch + 1) * BATCH)
+            return gradients_and_weights(model, x[part], y[part])
+
+        super().__init__(function)
 
 
 def norms(arrays):
