@@ -61,7 +61,10 @@ def test_rows_are_those_of_the_model_at_that_time():
     assert "mean" not in ActivationProbe(x).history
 
 
-def test_training_is_bit_for_bit_the_same():
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_training_is_bit_for_bit_the_same(policy):
+    keras.config.set_dtype_policy(policy)
+
     class Counting(layers.Layer):
         """A layer that has state, draws seeds and adds losses also in inference."""
 
@@ -73,7 +76,8 @@ def test_training_is_bit_for_bit_the_same():
         def call(self, x):
             self.calls.assign(self.calls + 1)
             self.add_loss(ops.mean(ops.square(x)))
-            return x + self.calls * keras.random.normal(ops.shape(x), seed=self.seed)
+            noise = keras.random.normal(ops.shape(x), dtype=x.dtype, seed=self.seed)
+            return x + ops.cast(self.calls, x.dtype) * noise
 
     def trained(*callbacks):
         keras.utils.set_random_seed(0)

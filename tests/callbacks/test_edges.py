@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.capture.test_backends import small
 from tests.callbacks.test_training_forms import CustomStep
 from tests.callbacks.training import (
     BACKEND,
     BATCH,
     LOSS,
     STEPS,
+    BeforeEachBatch,
     compiled,
     data,
     fit,
@@ -25,28 +27,32 @@ from tests.callbacks.training import (
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-class Losses(keras.callbacks.Callback):
-    """The loss of each batch, computed by itself before the step."""
+def losses_before(x, y):
+    """Keep the loss of each batch, computed by itself before the step."""
 
-    def __init__(self, x, y, size):
-        super().__init__()
-        self.x, self.y, self.size, self.losses = x, y, size, []
+    def loss(model, batch):
+        part = slice(batch * BATCH, (batch + 1) * BATCH)
+        return float(keras.ops.convert_to_numpy(LOSS(y[part], model(x[part], training=False))))
 
-    def on_train_batch_begin(self, batch, logs=None):
-        part = slice(batch * self.size, (batch + 1) * self.size)
-        outputs = self.model(self.x[part], training=False)
-        loss = keras.ops.convert_to_numpy(LOSS(self.y[part], outputs))
-        self.losses.append(float(loss))
+    return BeforeEachBatch(loss)
 
 
-def test_the_loss_of_every_batch_also_of_a_smaller_one_and_over_several_fits():
+def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
-    monitor, losses = GradientMonitor(every_n_steps=1), Losses(x, y, BATCH)
-    for _ in range(3):
-        model.fit(x, y, BATCH, shuffle=False, verbose=0, callbacks=[losses, monitor])
-    assert len(losses.losses) == 12
-    np.testing.assert_allclose(monitor.history["loss"][:, 0], losses.losses, rtol=1e-5)
+    every, second = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=2)
+    losses = losses_before(x, y)
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
+    callbacks = [losses, every, second, scheduler]
+    for _ in range(2):
+        model.fit(x, y, BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(every.history["loss"][:, 0], losses.seen, rtol=1e-5)
+    np.testing.assert_array_equal(second.history.steps, np.arange(0, 16, 2))
+    # The mean of the batches since the record before, in the same epoch.
+    want = [[batch[0], batch[1:3].mean()] for batch in np.reshape(losses.seen, (4, 4))]
+    np.testing.assert_allclose(second.history["loss"][:, 0], np.ravel(want), rtol=1e-5)
+    rates = np.tile(np.repeat([0.1, 0.05], 4), 2)
+    np.testing.assert_allclose(every.history["learning_rate"][:, 0], rates, rtol=1e-6)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has no steps_per_execution")
@@ -55,11 +61,11 @@ def test_an_incomplete_block_of_steps():
     monitor = GradientMonitor(every_n_steps=1)
     for _ in range(2):
         fit(model, monitor)
-    reference, losses = compiled(mlp, keras.optimizers.SGD(0.1)), Losses(x, y, BATCH)
+    reference, losses = compiled(mlp, keras.optimizers.SGD(0.1)), losses_before(x, y)
     for _ in range(2):
         fit(reference, losses)
     np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
-    want = np.array(losses.losses).reshape(2, STEPS)
+    want = np.array(losses.seen).reshape(2, STEPS)
     if BACKEND != "tensorflow":  # which records each batch's own
         want[:, :4], want[:, 4:] = want[:, :4].mean(1)[:, None], want[:, 4:].mean(1)[:, None]
     np.testing.assert_allclose(monitor.history["loss"][:, 0], want.ravel(), rtol=1e-5)
@@ -97,11 +103,10 @@ class Twice(CustomStep):
 
 
 def test_two_updates_of_every_batch():
-    plain = mlp()
-    model, (x, y) = compiled(lambda: Twice(plain.inputs, plain.outputs)), data()
+    plain, epochs = small(), 7  # more updates than the buffer holds
+    model = compiled(lambda: Twice(plain.inputs, plain.outputs))
     every, tenth = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=10)
-    epochs = 7  # more updates than the buffer holds
-    model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[every, tenth])
+    fit(model, every, tenth, epochs=epochs)
     made = 2 * epochs * STEPS
     # On JAX the first of each step.
     np.testing.assert_array_equal(every.history.steps, range(0, made, 1 + (BACKEND == "jax")))
@@ -110,13 +115,13 @@ def test_two_updates_of_every_batch():
 
 @pytest.mark.backends("tensorflow")
 def test_one_monitor_and_its_copies_for_two_models():
-    model, monitor = compiled(mlp), GradientMonitor(every_n_steps=1)
+    model, monitor = compiled(small), GradientMonitor(every_n_steps=1)
     fit(model, monitor, epochs=5)
     for copied in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
         np.testing.assert_array_equal(copied.history["norm"], monitor.history["norm"])
         fit(model, copied)
         assert len(copied.history) == 6 * STEPS
-    fit(compiled(mlp), monitor, epochs=5)
+    fit(compiled(small), monitor, epochs=5)
     assert len(monitor.history) == 10 * STEPS
     assert monitor.findings == []
 

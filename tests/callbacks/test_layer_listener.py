@@ -22,7 +22,8 @@ HALVES = X[:, :4], X[:, 4:]
 
 def measured(model, batch=X, selector=None):
     """The statistics of each layer, a dictionary by name."""
-    model(batch)  # builds it
+    if not model.built:
+        model(batch)
     found = measure_layers(model, batch, Selection("layers", selector))
     return {path: dict(zip(STATISTICS, row, strict=True)) for path, row in found.items()}
 

@@ -1,32 +1,28 @@
 """The monitor in low precision and with loss scales, on the backend that KERAS_BACKEND names."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
 from tests.callbacks.capture.test_backends import small
-from tests.callbacks.training import BACKEND, BATCH, STEPS, compiled, data, layers, recorded
+from tests.callbacks.training import (
+    BACKEND,
+    BATCH,
+    STEPS,
+    BeforeEachBatch,
+    compiled,
+    data,
+    layers,
+    recorded,
+)
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-class BeforeEachBatch(keras.callbacks.Callback):
-    """Keeps what a function says of the model before each batch, and after the last."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-        self.seen = []
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.seen.append(self.function(self.model))
-
-    def on_train_end(self, logs=None):
-        self.seen.append(self.function(self.model))
-
-
-def kernel(model):
+def kernel(model, batch=None):
     return np.asarray(keras.ops.convert_to_numpy(model.weights[0])).astype("float64").copy()
 
 
@@ -52,7 +48,7 @@ def test_squares_are_summed_in_float32(policy, size, rng):
     flat = x.reshape(12, 5), y.reshape(12, 2)
     model.fit(*flat, 4, shuffle=False, verbose=0, callbacks=[monitor, weights])
     gradients = np.einsum("sni,snj->sij", x.astype("float64"), y.astype("float64")) / 8
-    before = np.array(weights.seen)
+    before = np.array([*weights.seen, kernel(model)])
     want = {
         "norm": np.linalg.norm(gradients, axis=(1, 2)),
         "mean_abs": abs(gradients).mean((1, 2)),
@@ -84,37 +80,46 @@ def scaling(*callbacks, **how):
     """Train 60 batches with a loss scale that goes up until it is too large, again and again."""
     keras.config.set_dtype_policy("mixed_float16")
     optimizer = keras.optimizers.LossScaleOptimizer(
-        keras.optimizers.SGD(1e-2), initial_scale=2.0**15, dynamic_growth_steps=2
+        keras.optimizers.SGD(1e-2), initial_scale=2.0**24, dynamic_growth_steps=2
     )
     model, (x, y) = compiled(small, optimizer, **how), data()
     x, y = np.tile(x, (5, 1)), np.tile(y, 5)
     model.fit(x, y, BATCH, epochs=2, shuffle=False, verbose=0, callbacks=list(callbacks))
+    return model
 
 
-def scale_and_iterations(model):
+def scale_and_iterations(model, batch=None):
     optimizer = model.optimizer
     scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
     return float(scale), int(optimizer.iterations)
 
 
-def test_the_loss_scale_is_that_of_each_step_and_skipped_steps_are_counted():
-    monitor = GradientMonitor(every_n_steps=1)
+@functools.cache
+def scaled():
+    """Monitors of every and of every fifth step, and what the optimizer said before each batch."""
+    every, fifth = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=5)
     state = BeforeEachBatch(scale_and_iterations)
-    scaling(monitor, state)
-    scales, iterations = np.array(state.seen).T
+    model = scaling(every, fifth, state)
+    return every, fifth, np.array([*state.seen, scale_and_iterations(model)])
+
+
+def test_the_loss_scale_is_that_of_each_step_and_skipped_steps_are_counted():
+    monitor, fifth, states = scaled()
+    scales, iterations = states.T
     updates = np.diff(iterations) == 1
     skipped_before = np.cumsum(~updates) - ~updates
     assert 3 < np.sum(~updates) < 40
     assert len(np.unique(scales)) > 2
     np.testing.assert_array_equal(monitor.history.steps, np.arange(int(iterations[-1])))
+    np.testing.assert_array_equal(fifth.history.steps, np.arange(0, int(iterations[-1]), 5))
+    assert not monitor.history["nonfinite"].any()
     np.testing.assert_array_equal(monitor.history["loss_scale"][:, 0], scales[:-1][updates])
     np.testing.assert_array_equal(monitor.history["skipped"][:, 0], skipped_before[updates])
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution on torch")
 def test_the_loss_scale_of_steps_in_blocks_is_that_of_each_step():
-    single, blocks = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=1)
-    scaling(single)
+    single, blocks = scaled()[0], GradientMonitor(every_n_steps=1)
     scaling(blocks, steps_per_execution=2)
     for statistic in ("loss_scale", "norm"):
         np.testing.assert_allclose(

@@ -10,41 +10,33 @@ import pytest
 from keras import ops
 
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.capture.test_backends import Beside, small
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
+from tests.callbacks.capture.test_backends import small
 from tests.callbacks.training import (
     LOSS,
     STEPS,
+    Beside,
     compiled,
     fit,
     label,
     layers,
     mlp,
     norms,
-    trained_beside,
 )
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
 
-def record_with(*monitors, make=small, optimizer=None, epochs=1):
+def record_with(*monitors, make=small):
     """Train once under several monitors."""
     keras.backend.clear_session(free_memory=False)  # layers have the same names each time
-    fit(compiled(make, optimizer), *monitors, epochs=epochs)
+    fit(compiled(make), *monitors)
     return [monitor.history for monitor in monitors]
-
-
-def record(make=small, optimizer=None, **monitor_args):
-    monitor = GradientMonitor(every_n_steps=1, **monitor_args)
-    return record_with(monitor, make=make, optimizer=optimizer)[0]
 
 
 @functools.cache
 def everything():
-    return record()
-
-
-def sgd(**arguments):
-    return keras.optimizers.SGD(0.05, **arguments)
+    return record_with(GradientMonitor(every_n_steps=1))[0]
 
 
 def clipped_by_norm(gradients):
@@ -69,9 +61,10 @@ def clipped_by_global_norm(gradients):
     ],
     ids=label,
 )
-def test_norms_before_and_after_clipping(argument, clip):
+def test_norms_before_and_after_clipping_and_a_learning_rate_that_falls(argument, clip):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
-    fit(compiled(small, sgd(**argument)), beside, monitor)
+    fit(compiled(small, keras.optimizers.SGD(schedule, **argument)), beside, monitor)
     history, given = monitor.history, [gradients for gradients, _ in beside.seen]
     applied = [clip(gradients) for gradients in given]
     raw, norm = (np.array([norms(step) for step in steps]) for steps in (given, applied))
@@ -85,50 +78,17 @@ def test_norms_before_and_after_clipping(argument, clip):
         )
     layer = np.linalg.norm(norm[:, :2], axis=1) / np.linalg.norm(raw[:, :2], axis=1)
     np.testing.assert_allclose(history["clip_ratio"][:, 0], layer, rtol=1e-5)
-
-
-def test_without_clipping_nothing_is_clipped():
-    history = everything()
-    np.testing.assert_array_equal(history["clip_ratio"], 1)
-    np.testing.assert_array_equal(history["raw_norm"], history["norm"])
-
-
-def test_rms_is_the_norm_of_a_layer_by_its_size():
-    history = everything()
-    sizes = [8 * 6 + 6, 6 * 4 + 4]
-    np.testing.assert_allclose(history["rms"], history["norm"] / np.sqrt(sizes), rtol=1e-12)
-
-
-def test_the_loss_is_that_of_the_batches_since_the_record_before():
-    losses: list[float] = []
-
-    class Losses(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            losses.append(logs["loss"])  # mean over the epoch up to now
-
-    monitor = GradientMonitor(every_n_steps=2)
-    fit(compiled(small), monitor, Losses(), epochs=2)
-    means = np.array(losses).reshape(2, STEPS)
-    batches = np.diff(means * np.arange(1, STEPS + 1), axis=1, prepend=0)
-    want = [[b[0], b[1:3].mean(), b[3:5].mean()] for b in batches]
-    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, 2 * STEPS, 2))
-    np.testing.assert_allclose(monitor.history["loss"][:, 0], np.ravel(want), rtol=1e-5)
-
-
-def test_the_learning_rate_is_that_of_the_step():
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
-    history = record(optimizer=keras.optimizers.SGD(schedule))
     np.testing.assert_allclose(
         history["learning_rate"][:, 0], 0.1 * 0.5 ** (np.arange(STEPS) / 2), rtol=1e-5
     )
 
 
-def test_a_learning_rate_set_by_a_callback():
-    monitor = GradientMonitor(every_n_steps=1)
-    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
-    fit(compiled(small, sgd()), monitor, scheduler, epochs=2)
-    want = np.repeat([0.1, 0.05], STEPS)
-    np.testing.assert_allclose(monitor.history["learning_rate"][:, 0], want, rtol=1e-6)
+def test_without_clipping_nothing_is_clipped_and_rms_is_the_norm_by_the_size():
+    history = everything()
+    np.testing.assert_array_equal(history["clip_ratio"], 1)
+    np.testing.assert_array_equal(history["raw_norm"], history["norm"])
+    sizes = [8 * 6 + 6, 6 * 4 + 4]
+    np.testing.assert_allclose(history["rms"], history["norm"] / np.sqrt(sizes), rtol=1e-12)
 
 
 def partly_dead(use_bias):
@@ -155,10 +115,10 @@ def partly_dead(use_bias):
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
-    make = partly_dead(use_bias)
-    history = record(make, sgd())
-    want = []
-    for gradients, _ in trained_beside(make, sgd()):
+    monitor, beside = GradientMonitor(every_n_steps=1), Beside()
+    fit(compiled(partly_dead(use_bias), keras.optimizers.SGD(0.05)), beside, monitor)
+    history, want = monitor.history, []
+    for gradients, _ in beside.seen:
         kernels = [g for g in gradients if g.ndim == 2]
         want.append([np.mean(~kernel.any(axis=0)) for kernel in kernels])
     np.testing.assert_allclose(history["dead_units"], want, atol=1e-7)
@@ -188,7 +148,7 @@ def test_directions_of_successive_gradients():
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
 
 
-def test_what_to_record_is_selected():
+def test_every_monitor_records_what_it_would_alone_of_what_is_selected(tmp_path):
     want = everything()
     names = [path.rpartition("/")[2] for path in want.layers]
     selections = [
@@ -200,7 +160,8 @@ def test_what_to_record_is_selected():
     monitors = [GradientMonitor(every_n_steps=1, layers=layers) for layers, _ in selections]
     monitors.append(GradientMonitor(every_n_steps=1, per="variable"))
     monitors.append(GradientMonitor(every_n_steps=1, statistics=["zeros"]))
-    *selected, by_variable, zeros = record_with(*monitors)
+    monitors += [GradientMonitor(tmp_path / str(n), every_n_steps=n) for n in (1, 2)]
+    *selected, by_variable, zeros, every, second = record_with(*monitors)
     for history, (_, columns) in zip(selected, selections, strict=True):
         assert history.layers == [want.layers[i] for i in columns]
         np.testing.assert_array_equal(history["norm"], want["norm"][:, columns])
@@ -210,43 +171,38 @@ def test_what_to_record_is_selected():
         np.testing.assert_array_equal(zeros[name], want[name])
     for name in ("mean_abs", "max_abs", "dead_units", "weight_norm", "update_ratio", "cosine"):
         assert np.isnan(zeros[name]).all()
-
-
-def test_a_name_selects_the_layers_inside():
-    def nested():
-        inside = [layers.Dense(8, "tanh", name="one"), layers.Dense(8, name="two")]
-        block = keras.Sequential(inside, name="block")
-        return keras.Sequential([keras.Input((8,)), block, layers.Dense(4, name="three")])
-
-    monitors = (GradientMonitor(every_n_steps=1, layers=name) for name in ("block", "block/two"))
-    block, two = record_with(*monitors, make=nested)
-    assert block.layers == ["block/one", "block/two"]
-    assert two.layers == ["block/two"]
+    np.testing.assert_array_equal(second.steps, want.steps[::2])
+    for name in STATISTICS:
+        np.testing.assert_array_equal(every[name], want[name])
+        np.testing.assert_array_equal(second[name], want[name][::2])
 
 
 class Twins(keras.Model):
-    """Two layers that have one name and one place."""
+    """Two layers that have one name and one place, and a block of layers."""
 
     def __init__(self):
         super().__init__()
         self.first, self.second = (layers.Dense(8, "tanh", name="twin") for _ in range(2))
-        self.head = layers.Dense(4, name="head")
+        inside = [layers.Dense(8, "tanh", name="one"), layers.Dense(4, name="two")]
+        self.block = keras.Sequential(inside, name="block")
 
     def call(self, x):
-        return self.head(self.second(self.first(x)))
+        return self.block(self.second(self.first(x)))
 
 
-def test_layers_of_one_name_are_selected_together_or_by_number():
+def test_layers_are_selected_by_name_inside_a_block_together_or_by_number():
     selections = [
-        (None, [0, 1, 2]),
+        (None, [0, 1, 2, 3]),
         ("twin", [0, 1]),
         ("twin#2", [1]),
         (re.compile("twin$"), [0]),
         ((layers.Dense, "twin#2"), [1]),
+        ("block", [2, 3]),
+        ("block/two", [3]),
     ]
     monitors = [GradientMonitor(every_n_steps=1, layers=layers) for layers, _ in selections]
     whole, *histories = record_with(*monitors, make=Twins)
-    assert whole.layers == ["twin", "twin#2", "head"]
+    assert whole.layers == ["twin", "twin#2", "block/one", "block/two"]
     for history, (_, columns) in zip(histories, selections[1:], strict=True):
         assert history.layers == [whole.layers[i] for i in columns]
         np.testing.assert_allclose(history["norm"], whole["norm"][:, columns], rtol=1e-6)
@@ -289,7 +245,7 @@ def test_a_step_in_which_no_watched_layer_gets_a_gradient_is_recorded():
     inputs = keras.Input((8,))
     hidden = Detached()(layers.Dense(8, name="cut_off")(inputs))
     network = keras.Model(inputs, layers.Dense(4)(hidden))
-    network.compile(sgd(), LOSS)
+    network.compile("sgd", LOSS)
     monitor = GradientMonitor(every_n_steps=1, layers="cut_off")
     x = np.random.default_rng(0).normal(size=(24, 8)).astype("float32")
     network.fit(x, np.arange(24) % 4, batch_size=8, verbose=0, callbacks=[monitor])
