@@ -75,7 +75,7 @@ def test_training_is_bit_for_bit_the_same(policy):
 
         def call(self, x):
             self.calls.assign(self.calls + 1)
-            self.add_loss(ops.mean(ops.square(x)))
+            self.add_loss(ops.cast(ops.mean(ops.square(x)), "float32"))
             noise = keras.random.normal(ops.shape(x), dtype=x.dtype, seed=self.seed)
             return x + ops.cast(self.calls, x.dtype) * noise
 
