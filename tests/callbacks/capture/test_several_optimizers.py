@@ -155,13 +155,15 @@ def compiled_gan(**attributes):
 
 @not_on_jax
 @pytest.mark.parametrize("discriminator_steps", [1, 3])
-def test_the_optimizers_of_a_gan(discriminator_steps):
+def test_the_optimizers_of_a_gan_from_fit_to_fit(discriminator_steps):
     gan, beside = (compiled_gan(discriminator_steps=discriminator_steps) for _ in range(2))
-    monitor = GradientMonitor(every_n_steps=1)
+    monitor, fourth = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=4)
     x, _ = data()
-    gan.fit(x, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[monitor])
+    for _ in range(2):
+        gan.fit(x, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[monitor, fourth])
     history = monitor.history
-    np.testing.assert_array_equal(history.steps, np.arange(STEPS))
+    np.testing.assert_array_equal(history.steps, np.arange(2 * STEPS))
+    np.testing.assert_array_equal(fourth.history.steps, np.arange(0, 2 * STEPS, 4))
     assert history.layers == [
         "g_optimizer/generator/hidden",
         "g_optimizer/generator/out",
@@ -171,7 +173,7 @@ def test_the_optimizers_of_a_gan(discriminator_steps):
     rates = dict(zip(history.optimizers, history["learning_rate"][0], strict=True))
     assert rates == pytest.approx({"d_optimizer": 0.1, "g_optimizer": 0.2})
     want = []
-    for batch in np.split(x, STEPS):
+    for batch in 2 * np.split(x, STEPS):
         batch = keras.ops.convert_to_tensor(batch)
         d_variables = beside.discriminator.trainable_variables
         for _ in range(discriminator_steps):
@@ -183,12 +185,3 @@ def test_the_optimizers_of_a_gan(discriminator_steps):
         want.append(norms(map(keras.ops.convert_to_numpy, [*of_g, *of_d])))
     # The bias of the last layer is a sum that nearly cancels.
     np.testing.assert_allclose(history.per_variable("norm"), want, rtol=1e-5, atol=1e-6)
-
-
-@not_on_jax
-def test_a_gan_goes_on_from_fit_to_fit():
-    gan, (x, _) = compiled_gan(), data()
-    monitor = GradientMonitor(every_n_steps=4)
-    for _ in range(2):
-        gan.fit(x, batch_size=BATCH, verbose=0, callbacks=[monitor])
-    np.testing.assert_array_equal(monitor.history.steps, np.arange(0, 2 * STEPS, 4))
