@@ -37,9 +37,9 @@ _PASSING = re.compile(
 # Tells of a layer if there is a rule for its kernels.
 HasRule = Callable[[Any], bool]
 
-# Of a call on a signal: it ends at kernels and attention, is normalized, is added to others, passes
-# with hardly a change, or what happens is unknown.
-Effect = Literal["kernel", "normalization", "add", "pass", "unknown"]
+# Of a call on a signal: it ends at kernels and attention, is normalized, is added to others, is put
+# beside them, passes with hardly a change, or what happens is unknown.
+Effect = Literal["kernel", "normalization", "add", "join", "pass", "unknown"]
 
 
 class Activation(NamedTuple):
@@ -59,6 +59,7 @@ class Following(NamedTuple):
         normalization: The normalization layer before the activation, or `None`.
         adds: Whether the signal is added to others before the activation.
         is_sum_normalized: Whether it is added before the normalization.
+        joins: Whether the normalization takes it side by side with others.
         is_gate: Whether another signal is multiplied by the activation's output.
         is_last: Whether no kernels follow.
     """
@@ -68,8 +69,14 @@ class Following(NamedTuple):
     normalization: Any = None
     adds: bool = False
     is_sum_normalized: bool = False
+    joins: bool = False
     is_gate: bool = False
     is_last: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what takes the signal: a normalization, an activation or weights."""
+        return self.activation is not None or self.normalization is not None
 
     @property
     def text(self) -> str:
@@ -94,8 +101,9 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
         has_rule: Tells of a layer if there is a rule for its kernels.
     """
     holder = layers[-1]
-    known = [layer for layer in layers if id(layer) in graph.made]
-    tensors = graph.made[id(known[-1])] if known else []
+    # The layer of the graph around it, or itself: what calls it, called elsewhere as it may be.
+    caller = next((layer for layer in layers if id(layer) in graph.made), None)
+    tensors = graph.made.get(id(caller), [])
     if _is_inside(layers):
         return Following(LINEAR)
     reached = graph.reach(tensors)
@@ -105,7 +113,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     own = _own_activation(holder)
     if own is not None:
         return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
-    if not known or not _makes_output_of(holder, known[-1]):
+    if caller is None or not _makes_output_of(holder, caller):
         return Following()
     return _search(graph, tensors, has_rule)._replace(is_last=is_last)
 
@@ -131,7 +139,9 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
         return "kernel"
     if not passes:
         return "unknown"
-    return "add" if name in _ADDING and len(call.inputs) > 1 else "pass"
+    if len(call.inputs) == 1:
+        return "pass"
+    return "add" if name in _ADDING else "join"
 
 
 def _own_activation(layer: Any) -> Activation | None:
@@ -204,7 +214,7 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
         if tensor in graph.outputs:
             ends.setdefault("output", way._replace(activation=LINEAR))
         elif not calls:
-            ends.setdefault("unknown", way)
+            ends.setdefault("nowhere", way)
         for call in calls:
             after = way
             match classify(call, has_rule):
@@ -219,10 +229,13 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
                     continue
                 case "add":
                     after = way._replace(adds=True)
+                case "join" if way.normalization is None:
+                    after = way._replace(joins=True)
                 case "normalization" if way.normalization is None:
                     after = way._replace(normalization=call.operation, is_sum_normalized=way.adds)
             queue.extend((output, after) for output in call.outputs)
-    return next((ends[end] for end in ("kernel", "unknown", "output") if end in ends), Following())
+    order = ("unknown", "kernel", "nowhere", "output")
+    return next((ends[end] for end in order if end in ends), Following())
 
 
 def _is_inside(layers: Sequence[Any]) -> bool:

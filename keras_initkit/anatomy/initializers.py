@@ -42,7 +42,7 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
     given = (getattr(layer, attribute, None) for attribute in argument_names(name))
     initializer = next(filter(callable, given), None)
     if initializer is None:
-        return None
+        return _usual_initializer(variable)
     if name.endswith("_stddev"):
         return _Modified(initializer, _draw_square_root)
     if name == "bias" and getattr(layer, "unit_forget_bias", False):
@@ -50,6 +50,17 @@ def own_initializer(layer: Any, variable: Any) -> Any | None:
     if isinstance(layer, keras.layers.EinsumDense) and name == "kernel":
         return _add_einsum_axes(layer, initializer)
     return initializer
+
+
+def _usual_initializer(variable: Any) -> Any | None:
+    """Return the initializer of weights that a layer gets later on; `None` for others."""
+    zeros = keras.initializers.Zeros()
+    if variable.name.startswith("lora_"):
+        # The defaults of `enable_lora`. With one factor at zeros, the other does not matter.
+        return zeros if variable.name.endswith("_b") else keras.initializers.HeUniform()
+    if getattr(variable, "overwrite_with_gradient", False):  # of float8
+        return keras.initializers.Ones() if variable.name.endswith("_scale") else zeros
+    return None
 
 
 def argument_names(name: str) -> list[str]:

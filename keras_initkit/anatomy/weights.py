@@ -58,7 +58,9 @@ def check_built(model: Any) -> None:
             f"`model` must be a keras.Model or a layer. Received: model={model!r}. "
             "Load a saved model first: `keras.models.load_model(path)`."
         )
-    if not model.built:
+    # Without a `call`, as of a GAN, a model is never built: it has the weights of its parts.
+    has_call = type(model).call is not keras.Model.call
+    if not model.built and (has_call or not model.weights):
         raise ValueError(
             f"`model` must be built, so that it has weights. Received: '{model.name}', which is "
             "not. Call it on data, or `model.build(input_shape)`."

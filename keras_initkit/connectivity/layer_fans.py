@@ -170,6 +170,19 @@ def has_rule(layer: Any) -> bool:
     return _rule(layer) is not None
 
 
+def is_known_call(layer: Any) -> bool:
+    """Check if a layer is called as its rule has it: no user's class below the rule's has a `call`.
+
+    Such a class may do anything with the weights that it inherits, such as x · (1 + scale).
+    """
+    for cls in type(layer).__mro__:
+        if cls in _RULES:
+            return True
+        if "call" in vars(cls) and not cls.__module__.startswith("keras."):
+            return False
+    return False
+
+
 def _rule(layer: Any) -> Rule | None:
     return next((_RULES[cls] for cls in type(layer).__mro__ if cls in _RULES), None)
 

@@ -29,7 +29,9 @@ def audit(model: Any) -> Audit:
 
     Where several ways lead on from a layer, the nearest activation on any of them counts. In
     models without a graph, as subclassed ones, only a layer's own activation is known: otherwise
-    "unknown" follows, and a variance is only off if it suits no usual activation.
+    "unknown" follows, as behind products and layers of unknown classes, and for weights that are
+    used in several ways. There a variance that suits no usual activation is a note, without
+    advice.
 
     Example:
     ```python

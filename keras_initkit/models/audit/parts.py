@@ -13,7 +13,7 @@ from keras_initkit.anatomy.layers_inside import trainable_weights
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.fan_formulas import fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
+from keras_initkit.connectivity.layer_fans import has_rule, is_known_call, view_of_weight
 from keras_initkit.theory.gains import forward_gain
 
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
@@ -65,9 +65,7 @@ def parts_of(model: Any) -> list[Part]:
         if weight.is_float and has_rule(weight.owner):
             view = view_of_weight(weight.owner, weight.variable)
         role = _role(weight, view)
-        following = Following()
-        if role in ("kernel", "scale"):
-            following = follow(graph, weight.layers, has_rule)
+        following = _find_following(graph, weight) if role in ("kernel", "scale") else Following()
         if _is_first_of_two(weight) and following.normalization is None:
             following = Following(LINEAR)
         values = np.asarray(keras.ops.convert_to_numpy(weight.variable.value))
@@ -104,6 +102,15 @@ def variance_between(part: Part, parts: Sequence[Part]) -> float:
         if other.weight.holder is part.weight.holder
         and other.weight.variable.name == "pointwise_kernel"
     )
+
+
+def _find_following(graph: Graph, weight: Weight) -> Following:
+    """Follow the output of a weight; what is used in other ways as well, by others, is unknown."""
+    # `ReversibleEmbedding` leads back with its embeddings.
+    if not is_known_call(weight.owner) or hasattr(weight.holder, "tie_weights"):
+        return Following()
+    ways = [follow(graph, place.layers, has_rule) for place in weight.places]
+    return next((way for way in ways if not way.is_known), ways[0])
 
 
 def _role(weight: Weight, view: KernelView | None) -> str:

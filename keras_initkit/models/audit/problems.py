@@ -9,6 +9,7 @@ import keras
 
 from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import argument_names
+from keras_initkit.connectivity.layer_fans import is_known_call
 from keras_initkit.models.audit import rules
 from keras_initkit.models.audit.parts import Part, variance_before, variance_between
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
@@ -97,10 +98,12 @@ def _finding(
 def _scale_findings(part: Part) -> list[Finding]:
     """Find a normalization's scale of zeros."""
     name = part.weight.variable.name
+    if part.view is None or not is_known_call(part.weight.owner):
+        return []  # it may be that 1 is added
     if name not in ("gamma", "scale") or part.values.any():
         return []
     message = f"`{part.weight.path}` is all zeros: no signal passes the normalization."
-    if part.following.adds:
+    if part.following.adds or not part.following.is_known:
         return [_finding("zero", part, message, "note")]
     # `RMSNormalization` takes no initializer for its scale.
     start = "gamma_initializer='ones'" if name == "gamma" else f"{name}.assign(1)"
@@ -112,6 +115,12 @@ def _unit_findings(part: Part) -> list[Finding]:
     """Find units of a layer with the same weights."""
     assert part.view is not None
     values = part.values
+    if (
+        not values.any()
+        and part.weight.name.startswith("lora_")
+        and part.weight.name.endswith("_b")
+    ):
+        return []  # it starts so, and the other one does not
     if not values.any():
         kind, state, reason = "zero", "is all zeros", "no signal passes"
     # A single unit, or the kernel that a channel has for itself, is like no other.
@@ -122,9 +131,13 @@ def _unit_findings(part: Part) -> list[Finding]:
     else:
         return []
     message = f"`{part.weight.path}` {state}: {reason}."
-    if part.following.is_last or part.following.adds or _is_of_lora(part):
+    following = part.following
+    if following.is_last or following.adds or _is_of_lora(part):
         return [_finding(kind, part, message, "note")]
-    severity: Severity = "warning" if part.following.activation is None else "error"
+    if not following.is_known:
+        # Zeros may be meant, as before a gate; units that are alike can hardly be.
+        return [_finding(kind, part, message, "note" if kind == "zero" else "warning")]
+    severity: Severity = "warning" if following.activation is None else "error"
     return [_finding(kind, part, message, severity, f"{reason}: {_suggest_code(part)}")]
 
 
@@ -144,8 +157,10 @@ def _variance_findings(part: Part) -> list[Finding]:
         f"Inputs of mean square 1 leave `{part.weight.path}` with variance {variance:.3g}, "
         f"{wanted} (followed by {following.text})."
     )
-    severity: Severity = "note" if is_choice else "warning"
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
+    if not following.is_known:  # it may be right for what follows
+        return [_finding("scale", part, message, "note", evidence=evidence)]
+    severity: Severity = "note" if is_choice else "warning"
     return [_finding("scale", part, message, severity, _suggest_code(part), evidence)]
 
 
@@ -157,6 +172,9 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
     # Of a sum, the other signals are normalized as well. If the kernels in between swallow the
     # signal, the finding is theirs.
     if part.following.is_sum_normalized or not rules.is_swallowed(signal, epsilon):
+        return []
+    # So are the features beside it, unless each is normalized by itself.
+    if part.following.joins and not isinstance(normalization, keras.layers.BatchNormalization):
         return []
     message = (
         f"Behind `{part.weight.path}` the variance is {signal:.3g}, not large against epsilon "

@@ -57,8 +57,9 @@ def reinitialize(
     backend's generator: other backends draw others.
 
     Weights without random numbers are set as at the start as well: biases, scales, moving
-    averages. Left alone are weights without floating numbers, as seeds and quantised kernels, and
-    the statistics learned by a `Normalization` layer.
+    averages; and so are the factors of LoRA, as `enable_lora` does by default, unless a rule names
+    them. Left alone are weights without floating numbers, as seeds and quantised kernels (of these
+    a warning tells), and the statistics learned by a `Normalization` layer.
 
     Examples:
     ```python
@@ -131,11 +132,16 @@ def plan(
 ) -> list[Drawing]:
     """Choose the initializer of each weight, by the first rule to select it or its layer."""
     used: set[int] = set()
-    unknown, drawings = [], []
-    for weight in filter(lambda weight: weight.is_float, weights):
+    unknown, quantised, drawings = [], [], []
+    for weight in weights:
+        if not weight.is_float and _view_of(weight) is None:
+            continue  # such as a seed
         matching = [i for i, (selector, _) in enumerate(rules) if _selects(selector, weight)]
         used.update(matching)
-        if matching:
+        initializer = None
+        if not weight.is_float:
+            quantised.append(weight)
+        elif matching:
             initializer = rules[matching[0]][1]
         else:
             initializer = own_initializer(weight.holder, weight.variable)
@@ -151,6 +157,12 @@ def plan(
                 "write their name as well, as in (keras.layers.Dense, 'bias'). "
                 f"The weights are {_list_paths(weights)}."
             )
+    if quantised:
+        warnings.warn(
+            f"Quantised kernels stay as they are: {_list_paths(quantised)}. Draw the weights anew "
+            "before `quantize` is called.",
+            stacklevel=3,
+        )
     if unknown:
         warnings.warn(
             "Weights whose layer does not say how it initializes them stay as they are: "
@@ -196,6 +208,8 @@ def _selects(selector: Selector, weight: Weight) -> bool:
     how = match(selector, weight.places, weight.name)
     if how != Match.LAYER:
         return how == Match.WEIGHT
+    if weight.name.startswith("lora_"):
+        return False  # one factor starts at zeros, so that their product does
     if not has_rule(weight.owner):
         return bool(weight.variable.name.endswith("kernel"))
     view = _view_of(weight)

@@ -30,6 +30,10 @@ def dense(name, activation=None, kernel_initializer="he_normal"):
     return layers.Dense(64, activation, kernel_initializer=kernel_initializer, name=name)
 
 
+def linear(name):
+    return dense(name, None, LecunNormal())
+
+
 def mean_square_of_output(layer, shape, rng):
     """Mean square of a layer's outputs for inputs of mean square 1."""
     inputs = rng.standard_normal((16, *shape), dtype=np.float32)
@@ -188,6 +192,104 @@ def test_a_branch_may_start_at_zero():
         assert (rows[path].kinds, rows[path].severity, rows[path].fix) == (("zero",), "note", "")
 
 
+class Custom(keras.layers.Layer):
+    """Keeps layers or variables of others, and does something with them."""
+
+    def __init__(self, *held):
+        super().__init__()
+        self.held = held
+
+    def call(self, *inputs):
+        return inputs[0]
+
+
+class ZeroCentredNorm(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="zeros", name="scale")
+
+    def call(self, x):
+        return keras.layers.UnitNormalization()(x) * (1 + self.scale)
+
+
+class ZeroCentredOfKeras(keras.layers.LayerNormalization):
+    def call(self, x):
+        return super().call(x) * (1 + self.gamma)
+
+
+class Equalized(keras.layers.Dense):
+    """StyleGAN's: the weights of variance 1 are scaled when they are used."""
+
+    def call(self, x):
+        return x @ (self.kernel / keras.ops.sqrt(64.0))
+
+
+def recommender():
+    inputs = [keras.Input((), dtype="int32") for _ in range(2)]
+    users, items = (layers.Embedding(99, 64, "he_normal")(x) for x in inputs)
+    return keras.Model(inputs, layers.Dot(1)([users, items]))
+
+
+def also_a_head():
+    embedding, inputs = layers.Embedding(99, 64, name="e"), keras.Input((3,), dtype="int32")
+    x = layers.Dense(64, "relu", kernel_initializer=HeNormal())(embedding(inputs))
+    return keras.Model(inputs, Custom(embedding)(x))
+
+
+def reversible():
+    embedding, inputs = layers.ReversibleEmbedding(99, 64), keras.Input((3,))
+    x = layers.Dense(64, "relu", kernel_initializer=HeNormal())(embedding(inputs))
+    return keras.Model(inputs, embedding(linear("d")(x), reverse=True))
+
+
+def with_lora():
+    model = sequential(dense("a", "relu"), linear("head"))
+    model.layers[0].enable_lora(4)
+    return model
+
+
+def quantized(mode):
+    model = sequential(dense("a", "relu"), linear("head"))
+    for layer in model.layers:
+        layer.quantize(mode)
+    return model
+
+
+def product(kernel_initializer):
+    inputs = keras.Input((64,))
+    return keras.Model(inputs, inputs * dense("a", None, kernel_initializer)(inputs))
+
+
+def subclassed(kernel_initializer):
+    model = Custom(dense("a", None, kernel_initializer))
+    model.held[0].build((None, 64))
+    model.built = True
+    return model
+
+
+SMALL = keras.initializers.RandomNormal(stddev=0.01)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sequential(ZeroCentredNorm(), dense("a", "relu"), linear("head")),
+        lambda: sequential(ZeroCentredOfKeras(gamma_initializer="zeros"), linear("a")),
+        lambda: sequential(Equalized(64, kernel_initializer=keras.initializers.RandomNormal(0, 1))),
+        recommender,
+        also_a_head,
+        reversible,
+        with_lora,
+        *(lambda mode=mode: quantized(mode) for mode in ("int8", "int4", "float8")),
+        *(lambda start=start: product(start) for start in (SMALL, "zeros")),
+        *(lambda start=start: subclassed(start) for start in (SMALL, "zeros")),
+    ],
+    ids=lambda case: "",
+)
+def test_there_is_no_advice_where_the_use_of_a_weight_is_not_understood(make):
+    assert {(row.path, row.fix) for row in audit(make()) if row.fix} == set()
+    assert audit(make()).problems == ()
+
+
 def test_the_fixes_are_fixes():
     model = sequential(
         layers.SeparableConv2D(64, 3, activation="relu", use_bias=False, name="separable"),
@@ -247,6 +349,18 @@ def test_a_normalization_that_does_not_normalize(rng):
     assert not audit(model).problems
 
 
+@pytest.mark.parametrize(
+    ("normalization", "found"),
+    [(layers.LayerNormalization, False), (layers.BatchNormalization, True)],
+)
+def test_what_is_normalized_beside_others_is_not_swallowed(normalization, found):
+    inputs, others = keras.Input((64,)), keras.Input((16,))
+    small = dense("a", None, keras.initializers.RandomNormal(0.0, 1e-3))(inputs)
+    x = normalization()(layers.Concatenate()([small, others]))
+    rows = rows_of(keras.Model([inputs, others], linear("head")(x)))
+    assert rows["a/kernel"].kinds == ("swallowed",) * found
+
+
 SHARED = HeNormal()
 
 
@@ -282,6 +396,22 @@ def test_half_precision_and_states():
     rows = rows_of(model)
     assert rows["a/kernel"].severity == "ok"
     assert {row.role for row in rows.values()} == {"kernel", "scale", "bias", "state"}
+
+
+class WithoutCall(keras.Model):
+    """A GAN, say."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = sequential(dense("a", "relu", "zeros"))
+
+
+def test_a_model_without_call_has_the_weights_of_its_parts():
+    model = WithoutCall()
+    assert [row.kinds for row in audit(model)] == [("zero",), ()]
+    drawn = reinitialize(model, {layers.Dense: HeNormal()}, seed=0)
+    assert list(drawn) == [f"{model.net.name}/a/{name}" for name in ("kernel", "bias")]
+    assert audit(model).problems == ()
 
 
 def test_a_model_must_be_built():

@@ -1,6 +1,7 @@
 """Weights of whole models drawn anew, on the backend in use."""
 
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -199,6 +200,48 @@ def test_an_unknown_weight_stays_and_is_named():
         drawn = reinitialize(model)
     assert "own/slope" not in drawn
     assert "own/slope" in reinitialize(model, {"own/slope": "zeros"})
+
+
+LORA = {"lora_kernel_a", "lora_kernel_b"}
+
+
+@pytest.mark.parametrize("rules", [{layers.Dense: HE()}, {"dense": HE()}, {re.compile("de"): HE()}])
+def test_lora_starts_without_effect(rules):
+    layer = layers.Dense(64, name="dense")
+    model = keras.Sequential([keras.Input((64,)), layer])
+    layer.enable_lora(8)
+    fill(model)
+    drawn = reinitialize(model, rules, seed=0)
+    assert {type(drawn[f"dense/{name}"]).__name__ for name in LORA} == {"HeUniform", "Zeros"}
+    assert not array(layer.lora_kernel_b).any()
+    assert array(layer.lora_kernel_a).std() > 0.1
+    inputs = np.random.default_rng(0).normal(size=(2000, 64)).astype("float32")
+    assert array(model(inputs)).var() == pytest.approx(2.0, rel=0.1)
+    reinitialize(model, {"lora_kernel_b": "ones"}, seed=0)  # by its name
+    assert (array(layer.lora_kernel_b) == 1).all()
+
+
+def test_quantised_kernels_stay_and_are_named():
+    for mode, named in (("int8", "kernel"), ("int4", "kernel"), ("float8", None)):
+        layer = layers.Dense(4, name="d")
+        model = keras.Sequential([keras.Input((6,)), layer])
+        layer.quantize(mode)
+        before = [array(weight) for weight in model.weights if weight.name != "bias"]
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            drawn = reinitialize(model, {layers.Dense: HE()}, seed=0)
+        messages = [str(w.message) for w in found if "Quantised" in str(w.message)]
+        if named:
+            assert messages == [
+                "Quantised kernels stay as they are: d/kernel. Draw the weights anew before "
+                "`quantize` is called."
+            ]
+            assert_same([array(w) for w in model.weights if w.name != "bias"], before)
+        else:  # A float8 layer has a float32 kernel; its scales start at one, its history at zero.
+            assert not messages
+            assert "d/kernel" in drawn
+            assert array(layer.kernel_scale) == array(layer.inputs_scale) == 1
+            assert not array(layer.kernel_amax_history).any()
 
 
 def test_bfloat16_weights():
