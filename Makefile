@@ -57,20 +57,20 @@ clean:
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 .venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
 	$(PYTHON) -m venv .venv-floor
-	.venv-floor/bin/python -m pip install --quiet --editable '.[tensorflow,test]' --constraint tests/floor.txt
+	.venv-floor/bin/python -m pip install --quiet --no-compile --editable '.[tensorflow,test]' --constraint tests/floor.txt
 	touch $@
 
 .venv-beam/ready: setup.cfg pyproject.toml tests/beam.txt
 	$(PYTHON) -m venv .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
+	.venv-beam/bin/python -m pip install --quiet --no-compile --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
 	touch $@
 
 .venv-jax/ready .venv-torch/ready: .venv-%/ready: setup.cfg pyproject.toml tests/backends.txt
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --editable '.[test,$*]' --constraint tests/backends.txt
+	.venv-$*/bin/python -m pip install --quiet --no-compile --editable '.[test,$*]' --constraint tests/backends.txt
 	touch $@
