@@ -25,6 +25,7 @@ from keras_initkit.adapt.tables import (
 )
 
 Array = NDArray[Any]
+_MOST_AXES = 64  # of an array of NumPy
 ACCEPTED = (
     "an array, a tensor, a table (pandas, polars, pyarrow), the path of a Parquet, CSV or "
     "Feather file, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader`, a dict of "
@@ -43,6 +44,11 @@ def refuse_scalar() -> NoReturn:
         "`data` must have a batch axis. Received: a scalar. Pass an array of shape (rows, ...), "
         "e.g. `np.reshape(data, (-1, 1))`; batch a stream of single values."
     )
+
+
+def refuse_class(kind: type) -> NoReturn:
+    """Refuse a class in place of an object."""
+    refuse(f"the class {kind.__name__}", f"Create it: pass `{kind.__name__}(…)`.")
 
 
 def refuse_symbolic(tensor: Any) -> NoReturn:
@@ -66,6 +72,11 @@ def is_instance(value: Any, module: str, *names: str) -> bool:
     return False
 
 
+def is_sparse(value: Any) -> bool:
+    """Check for a sparse matrix or array of SciPy; one of its formats is a dict."""
+    return is_instance(value, "scipy.sparse", "sparray", "spmatrix")
+
+
 def is_ragged(value: Any) -> bool:
     """Check for a ragged tensor."""
     return is_instance(value, "tensorflow", "RaggedTensor")
@@ -73,7 +84,7 @@ def is_ragged(value: Any) -> bool:
 
 def map_arrays(function: Callable[[Any], Any], value: Any) -> Any:
     """Apply a function to each array in dicts, tuples and lists; a list of numbers is an array."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not is_sparse(value):
         return {key: map_arrays(function, item) for key, item in value.items()}
     if isinstance(value, tuple):
         items = [map_arrays(function, item) for item in value]
@@ -86,15 +97,21 @@ def map_arrays(function: Callable[[Any], Any], value: Any) -> Any:
 def is_numbers(values: list[Any]) -> bool:
     """Check for a list of numbers (or of lists of them), as opposed to one of arrays."""
     first: Any = values
-    while isinstance(first, list):
+    for _ in range(_MOST_AXES + 1):
+        if not isinstance(first, list):
+            break
         if not first:
             return True
         first = first[0]
+    else:
+        refuse(f"a list of lists, more than {_MOST_AXES} deep", "Does it contain itself?")
     return isinstance(first, (numbers.Number, np.generic, str, bytes))
 
 
 def find_converter(value: Any) -> Callable[[Any], Any]:
     """Find the function from arrays of this type to NumPy arrays."""
+    if isinstance(value, type):
+        refuse_class(value)
     if isinstance(value, np.ma.MaskedArray):
         return lambda array: array
     if isinstance(value, (np.ndarray, np.generic)):
@@ -127,10 +144,12 @@ def to_numpy(value: Any) -> Any:
 
 def to_rows(value: Any) -> Any:
     """Prepare an array for cutting rows; on a device or on disk it stays there."""
+    if isinstance(value, type):
+        refuse_class(value)
     rows: Any = wrap_table(value)
     if isinstance(value, keras.Variable):
         return to_rows(value.value)
-    if is_instance(value, "scipy.sparse", "sparray", "spmatrix"):
+    if is_sparse(value):
         rows = value.tocsr()
     elif isinstance(value, keras.KerasTensor):
         refuse_symbolic(value)
@@ -201,7 +220,17 @@ def _convert_ragged(tensor: Any) -> Array:
 
 def _convert_sparse(tensor: Any) -> Array:
     sparse = sys.modules["tensorflow"].sparse
-    return np.asarray(sparse.to_dense(sparse.reorder(tensor)))
+    indices, shape = np.asarray(tensor.indices), np.asarray(tensor.dense_shape)
+    outside = ((indices < 0) | (indices >= shape)).any(axis=-1)
+    if outside.any():
+        raise ValueError(
+            "`data` must have the indices of a sparse tensor within its shape. Received: indices="
+            f"{indices[outside][0].tolist()} for shape={shape.tolist()}. Check how they were made."
+        )
+    try:
+        return np.asarray(sparse.to_dense(sparse.reorder(tensor)))
+    except sys.modules["tensorflow"].errors.ResourceExhaustedError:
+        raise MemoryError(f"a sparse tensor of shape {shape.tolist()}") from None
 
 
 def _convert_torch(tensor: Any) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pickle
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from keras_initkit.adapt.engines import Engine, Reduce, list_shards, merge_states, reduce_shard
+from keras_initkit.adapt.intake import Result
 from keras_initkit.statistics.moments import Moments
 
 
@@ -58,7 +58,8 @@ class MomentsFn(beam.CombineFn):
 def beam_engine(options: PipelineOptions | None = None, directory: str | None = None) -> Engine:
     """Make an engine of a Beam runner.
 
-    The state comes back through a file: any runner can write one.
+    The state, a `Result`, comes back through a file of arrays: any runner can write one, and
+    whoever else may write there runs no code in this process.
 
     Args:
         options: Options of the pipeline, with the runner and its own. Defaults to
@@ -113,7 +114,7 @@ def _run_pipeline(
     parts = list_shards(shards)
     # Beam's coder of Python objects can't encode functions that have no module.
     encode = CloudpickleCoder().encode
-    path = FileSystems.join(directory, f"keras-initkit-{uuid.uuid4().hex}.pickle")
+    path = FileSystems.join(directory, f"keras-initkit-{uuid.uuid4().hex}.npz")
     write = beam.io.WriteToText(
         path, shard_name_template="", append_trailing_newlines=False, coder=BytesCoder()
     )
@@ -123,11 +124,11 @@ def _run_pipeline(
             | "Shards" >> beam.Create([(place, encode(part)) for place, part in enumerate(parts)])
             | "Reduce" >> beam.MapTuple(functools.partial(_reduce_encoded, reduce, len(parts)))
             | "Merge" >> beam.CombineGlobally(_merge_if_any)
-            | "Encode" >> beam.Map(pickle.dumps)
+            | "Encode" >> beam.Map(Result.to_bytes)
             | "Write" >> write
         )
     with FileSystems.open(path) as file:
-        state = pickle.loads(file.read())
+        state = Result.from_bytes(file.read())  # others may write there: it holds no code
     FileSystems.delete([path])
     return state
 

@@ -29,7 +29,7 @@ def find_engine(engine: str | Engine) -> Engine:
     """
     accepted = "`engine` must be 'dask', 'beam' or a function engine(shards, reduce)."
     if not isinstance(engine, str):
-        if not callable(engine):
+        if not callable(engine) or isinstance(engine, type):
             raise TypeError(
                 f"{accepted} Received: engine={reprlib.repr(engine)} of type "
                 f"{type(engine).__name__}. A Dask cluster is used by engine='dask' while its "

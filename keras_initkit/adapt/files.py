@@ -45,7 +45,13 @@ def open_path(path: Any, reader: Reader) -> OpenData:
     local = file_systems.SubTreeFileSystem(str(base.absolute()), file_systems.LocalFileSystem())
     names = [file.relative_to(base).as_posix() for file in files if kinds[file]]
     options = {"filesystem": local, "format": formats[0], "partitioning": "hive"}
-    dataset = arrow.dataset(names, **options)
+    try:
+        dataset = arrow.dataset(names, **options)
+    except sys.modules["pyarrow"].ArrowInvalid as error:
+        raise ValueError(
+            f"`data` must be the path of files that pyarrow can read. Received: {str(path)!r}: "
+            f"{error}. Rename columns that occur twice; check what wrote the files."
+        ) from error
     if formats[0] == "csv":
         dataset = arrow.dataset(names, schema=_widen_integers(dataset), **options)
     if formats[0] != "parquet":

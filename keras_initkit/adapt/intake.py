@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,22 @@ class Result(NamedTuple):
     sizes: tuple[int, ...]
     moments: Moments
     names: tuple[str, ...] | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the statistics for another process: arrays and names, and no code."""
+        file = io.BytesIO()
+        rest = np.array(json.dumps([self.shape, self.sizes, self.names]))
+        arrays: dict[str, Any] = {"rest": rest, **self.moments.get_state()}
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Result:
+        """Read the output of `to_bytes`; raise ValueError for anything that could run code."""
+        arrays = np.load(io.BytesIO(data), allow_pickle=False)
+        shape, sizes, names = json.loads(str(arrays["rest"]))
+        moments = Moments.from_state(arrays)
+        return cls(tuple(shape), tuple(sizes), moments, None if names is None else tuple(names))
 
     def merge(self, other: Result) -> Result:
         """Merge the statistics of other data, with the same features, into these."""
@@ -92,14 +110,13 @@ class Intake:
 
     def push(self, batch: Any, sample_weight: Any = None) -> None:
         """Take in a batch, copied or done with when this returns; weights are of leading axes."""
+        if not hasattr(batch, "shape"):
+            self._refuse_batch(f"that is a {type(batch).__name__}")
         shape = batch.shape
         if len(shape) != len(self._shape) or self._result.sizes != tuple(
             [shape[axis] for axis in self._kept]
         ):
-            raise ValueError(
-                f"{self._label} must yield batches of the shape {self._shape}. Received: a batch "
-                f"of an incompatible shape, {shape}. Give all batches the same features."
-            )
+            self._refuse_batch(f"of an incompatible shape, {shape}")
         plain = sample_weight is None and not isinstance(batch, np.ma.MaskedArray)
         if plain and batch.size <= _JOINED_ELEMENTS // 4:
             self._join(batch)
@@ -129,6 +146,12 @@ class Intake:
                 "values are missing; or drop these features."
             )
         return self._result
+
+    def _refuse_batch(self, received: str) -> NoReturn:
+        raise ValueError(
+            f"{self._label} must yield batches of the shape {self._shape}. Received: a batch "
+            f"{received}. Give all batches the same features."
+        )
 
     def _join(self, batch: Array) -> None:
         """Copy a small batch behind the former ones: a generator may reuse its array."""

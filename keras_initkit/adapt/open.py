@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import numbers
-import operator
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,10 @@ from keras_initkit.adapt.arrays import (
     is_instance,
     is_numbers,
     is_ragged,
+    is_sparse,
     map_arrays,
     refuse,
+    refuse_class,
     refuse_scalar,
     refuse_symbolic,
     shape_of,
@@ -64,6 +66,8 @@ def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData
     reader = Reader(reading, by_columns)
     if isinstance(data, np.ndarray):
         return _open_whole(data, reader)
+    if isinstance(data, type):
+        refuse_class(data)
     if isinstance(data, keras.KerasTensor):
         refuse_symbolic(data)
     if isinstance(data, (numbers.Number, np.generic)):
@@ -76,13 +80,16 @@ def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData
         or is_instance(data, "polars", "LazyFrame")
     ):
         return open_tables(data, reader)
-    return _open_whole(data, reader) if _is_whole(data) else _open_stream(data, reader)
+    try:
+        return _open_whole(data, reader) if _is_whole(data) else _open_stream(data, reader)
+    except RecursionError:
+        refuse(f"a {type(data).__name__} that contains itself", "Pass the arrays in it.")
 
 
 def _is_whole(data: Any) -> bool:
     if isinstance(data, list):
         return bool(data) and is_numbers(data)
-    if isinstance(data, (Mapping, tuple)) or wrap_table(data) is not data:
+    if isinstance(data, (Mapping, tuple)) or is_sparse(data) or wrap_table(data) is not data:
         return True
     if isinstance(data, keras.utils.PyDataset) or is_instance(data, "torch.utils.data", "Dataset"):
         return False
@@ -132,8 +139,21 @@ def _open_whole(data: Any, reader: Reader) -> OpenData:
 def _cut(parts: tuple[Any, ...], rows: int, step: int) -> Iterator[list[Any]]:
     """Cut all arrays alike, some rows at a time."""
     for start in range(0, rows, step):
-        take = operator.itemgetter(slice(start, start + step))
+        take = functools.partial(_take_rows, slice(start, min(rows, start + step)))
         yield [None if part is None else map_arrays(take, part) for part in parts]
+
+
+def _take_rows(rows: slice, array: Any) -> Any:
+    """Cut rows of an array; it may be of any class, and cut them otherwise than it says."""
+    taken = array[rows]
+    shape = rows.stop - rows.start, *shape_of(array)[1:]
+    if not is_ragged(taken) and shape_of(taken) != shape:
+        raise ValueError(
+            f"`data` must yield rows as its shape says. Received: a {type(array).__name__} of "
+            f"shape {shape_of(array)} with {rows.stop - rows.start} rows of shape "
+            f"{shape_of(taken)}. Convert it first, e.g. with `np.asarray(data)`."
+        )
+    return taken
 
 
 def _count_rows_at_once(arrays: list[Any], rows: int) -> int:

@@ -21,7 +21,7 @@ from keras_initkit.adapt.arrays import (
     to_numpy,
 )
 from keras_initkit.adapt.tables import is_table, read_columns, stack_columns
-from keras_initkit.checks import check_choice, check_count
+from keras_initkit.checks import check_choice, check_count, is_number
 from keras_initkit.statistics.moments import is_real
 from keras_initkit.wording import list_few
 
@@ -60,6 +60,16 @@ class Reading:
             limit = getattr(self, name)
             if limit is not None:
                 check_count(name, limit, "or None for all there is")
+        value = self.mask_value
+        if value is not None and (not is_number(value) or value != value):
+            raise ValueError(
+                "`mask_value` must be a number, the one that masked steps hold. Received: "
+                f"mask_value={value!r}. Pass `mask=` for other masks, `nan='ignore'` for NaN."
+            )
+        if not isinstance(self.verbose, int | str) or self.verbose not in (0, 1, "auto"):
+            raise ValueError(
+                f'`verbose` must be 0, 1 or "auto". Received: verbose={self.verbose!r}.'
+            )
 
     @property
     def is_limited(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import reprlib
 import signal
 import threading
 import time
@@ -49,6 +50,12 @@ def read_statistics(
         TypeError: If data of this type can't be read.
         ValueError: If they are empty, endless, or do not fit `reading` and `axis`.
     """
+    if initial is not None and not isinstance(initial, Moments):
+        raise TypeError(
+            "`initial` must be `keras_initkit.Moments`, to add to. Received: "
+            f"initial={reprlib.repr(initial)} of type {type(initial).__name__}. Pass the `moments` "
+            "of an adapted layer, or `Moments.from_state(state)`."
+        )
     if engine is None:
         result = _read_array(reading, tuple(axis), extremes, check, data)
     else:
@@ -116,6 +123,19 @@ def _note_interrupt() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, former)
 
 
+@contextlib.contextmanager
+def _explain_memory() -> Iterator[None]:
+    """Say in an error of memory what takes it."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            "`data` must have batches and features that fit into memory, sparse ones too. "
+            f"Received: {error}. Read fewer rows at once, or drop features."
+        ) from error
+
+
+@_explain_memory()
 def _read_array(
     reading: Reading,
     axis: tuple[int, ...],

@@ -61,11 +61,14 @@ def read_column(column: Any) -> Array:
 
     column = wrap_table(column)
     dtype, native = column.dtype, column.to_native()
+    if dtype == narwhals.Struct:  # to be refused: no numbers
+        return np.array(column.to_list(), object)
     if dtype == narwhals.Categorical and column.implementation.is_pyarrow():
         # Arrow itself misplaces the values of a dictionary with nulls.
         column = wrap_table(native.cast(native.type.value_type))
     elif (
         dtype.is_decimal()
+        or dtype in (narwhals.Int128, narwhals.UInt128)
         or (dtype == narwhals.Boolean and column.null_count())
         or (dtype == narwhals.Unknown and column.null_count() == len(column))
     ):
@@ -75,7 +78,11 @@ def read_column(column: Any) -> Array:
 
 def stack_columns(columns: dict[str, Array]) -> Array:
     """Make a matrix (rows, columns) of the columns of a table; all must be numbers."""
-    other = [f"{name!r} ({a.dtype})" for name, a in columns.items() if not is_real(a.dtype)]
+    other = [
+        f"{name!r} ({a.dtype}{'' if a.ndim == 1 else f' of shape {a.shape}'})"
+        for name, a in columns.items()
+        if not is_real(a.dtype) or a.ndim != 1
+    ]
     if other or not columns:
         raise TypeError(
             "`data` must have numeric columns. Received: a table with the "

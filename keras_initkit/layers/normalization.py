@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_initkit.adapt.engines import Engine
 from keras_initkit.adapt.intake import Result, kept_axes
 from keras_initkit.adapt.reader import Reading
 from keras_initkit.adapt.reading import read_statistics
-from keras_initkit.anatomy.tf_data import is_in_tf_data
+from keras_initkit.anatomy.tf_data import is_in_tf_data, read_value
 from keras_initkit.checks import check_choice
 from keras_initkit.layers.scaling import METHODS, compute_scaling, describe_problems, find_rest
 from keras_initkit.user_warnings import warn_user
@@ -104,6 +104,7 @@ class Normalization(keras.layers.Normalization):
         self._moments: Any = None
         # A mean as rounded to the variables' dtype and what rounding left of it, in `mean`'s shape.
         self._rest: Any = None
+        self._is_checked = mean is not None
 
     @property
     def moments(self) -> Any:
@@ -238,8 +239,10 @@ class Normalization(keras.layers.Normalization):
                 for given in (self.input_mean, self.input_variance)
             )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalize inputs of the built layer's shape."""
+        if training:
+            self._warn_if_not_adapted("trained")
         return self.transform(inputs, self.invert)
 
     def get_config(self) -> dict[str, Any]:
@@ -249,10 +252,23 @@ class Normalization(keras.layers.Normalization):
             config["method"] = self.method
         if self.feature_range != (0.0, 1.0):
             config["feature_range"] = list(self.feature_range)
+        if self._rest is not None:
+            config["mean_rest"] = [part.tolist() for part in self._rest]
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make a layer of its config. The rest of a mean counts once the weights are loaded."""
+        config = dict(config)
+        rest = config.pop("mean_rest", None)
+        layer = cls(**config)
+        if rest is not None:  # a legacy file (`.h5`) holds nothing beside config and weights
+            layer._rest = tuple(np.asarray(part, np.float64) for part in rest)
+        return layer
 
     def save_own_variables(self, store: Any) -> None:
         """Save the weights, and the rests of large means."""
+        self._warn_if_not_adapted("saved")
         super().save_own_variables(store)
         if self._rest is not None:
             store["rounded_mean"], store["mean_rest"] = self._rest
@@ -280,6 +296,20 @@ class Normalization(keras.layers.Normalization):
             outputs = outputs if rest is None else ops.subtract(outputs, rest)
             outputs = ops.divide(outputs, scale)
         return self.backend.core.cast(outputs, self.compute_dtype)
+
+    def _warn_if_not_adapted(self, use: str) -> None:
+        """Warn once of a layer whose weights are as they were made, mean 0 and variance 1."""
+        if self._is_checked or not self.built:
+            return
+        mean, variance = read_value(self.adapt_mean), read_value(self.adapt_variance)
+        if mean is None or variance is None:
+            return
+        self._is_checked = True
+        if not mean.any() and (variance == 1).all():
+            warn_user(
+                f"Layer {self.name!r} is {use} without statistics: its outputs are its inputs. "
+                "Call `layer.adapt(data)` before."
+            )
 
     def _choose_statistics(self) -> tuple[Any, Any, Any]:
         """Return mean, variance and the rest of the mean (or `None`), in the variables' dtype."""

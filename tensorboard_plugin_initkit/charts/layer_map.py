@@ -58,7 +58,11 @@ def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: li
     # A layer's variables may each have been recorded as a layer of its own.
     place = parents | {layer: i for i, layer in enumerate(shown)} | {"": 0}
     known = {*layers, *(layer.rpartition("/")[0] for layer in layers)}
-    kept = [finding for finding in findings if finding.layer in place or finding.layer not in known]
+    kept = [
+        finding
+        for finding in findings
+        if finding.step is not None and (finding.layer in place or finding.layer not in known)
+    ]
     data = {
         "step": [finding.step for finding in kept],
         "layer": [place.get(finding.layer, 0) for finding in kept],

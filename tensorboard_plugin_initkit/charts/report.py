@@ -136,7 +136,7 @@ def report_html(
 ) -> str:
     """Return the text of the report."""
     colours, charts = theme_of(theme), _Charts(theme)
-    recorded = {name: history for name, history in histories.items() if len(history)}
+    recorded = {name: history for name, history in histories.items() if history.layers}
     body = [f"<p>{as_html(note)}</p>" for note in notes]
     if recorded:
         body.append(_findings_section(histories, {name: i for i, name in enumerate(recorded)}))

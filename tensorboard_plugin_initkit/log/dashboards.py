@@ -58,8 +58,10 @@ class Scalars:
         names = recorded_statistics(chunk.values)
         if self._template is None or self._key != (chunk.layout, names):
             self._template, self._key = _Template(_tags(chunk.layout, names)), (chunk.layout, names)
-        statistics = [per_layer(chunk, name) for name in names]
-        layers = np.reshape(np.stack(statistics, axis=2), (len(chunk.steps), -1))
+        layers = np.zeros((len(chunk.steps), 0))
+        if names:
+            statistics = np.stack([per_layer(chunk, name) for name in names], axis=2)
+            layers = statistics.reshape(len(chunk.steps), -1)
         totals = np.concatenate([_total(chunk, name, noise) for name in TOTAL_STATISTICS], axis=1)
         yield from self._template.fill(chunk.steps, np.hstack([layers, totals]), wall_time)
 

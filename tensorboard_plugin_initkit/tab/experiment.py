@@ -214,6 +214,8 @@ class Experiment:
                 f"The log {run.title!r} holds no recorded step yet: the training has not come to "
                 "one, or was stopped before."
             )
+        if not index.whole.layout.variables:
+            raise EmptyLogError(f"The log {run.title!r} has no layer with variables to train.")
         return index
 
     def _array(self, run: Run, index: _Index, statistic: str) -> np.ndarray:

@@ -6,7 +6,7 @@ import { element, named, say, short } from "./elements.js";
 export function findingsTable(state) {
   const runs = state.chosen;
   const found = runs.flatMap((run) => state.foundIn(run).map((finding) => ({ run, finding })));
-  found.sort((a, b) => a.finding.step - b.finding.step);
+  found.sort((a, b) => (a.finding.step ?? -1) - (b.finding.step ?? -1));
   const errors = runs.flatMap((run) => {
     const { error } = state.info(run);
     return error ? [element("p", { className: "error" }, named("b", run.title), ` ${error}`)] : [];
@@ -33,7 +33,7 @@ function findingRow(run, finding, several, goThere) {
   const row = element(
     "tr",
     { tabIndex: 0, title: "Show its place on the map" },
-    cell(String(step)),
+    cell(String(step ?? "")),
     cell(short(kind.replaceAll("_", " "))),
     ...(several ? [cell(named("span", run.title, 40))] : []),
     cell(layer ? named("span", layer, 40) : "all"),

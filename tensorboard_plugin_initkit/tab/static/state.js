@@ -178,7 +178,8 @@ export class State {
   goTo(run, finding) {
     const { first, last, records, layers } = this.info(run);
     const reach = Math.ceil(Math.max(0.05 * (last - first), (10 * (last - first)) / records));
-    const span = [Math.max(first, finding.step - reach), Math.min(last, finding.step + reach)];
+    const around = finding.step ?? first; // a model before its training
+    const span = [Math.max(first, around - reach), Math.min(last, around + reach)];
     const layer = layers.find((l) => l.path === finding.layer);
     const filter = !layer || this.passes(layer) ? this.#choice.filter : "";
     const { layer: path, step, message } = finding;

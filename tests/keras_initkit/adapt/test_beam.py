@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 
 from keras_initkit.adapt.beam import MomentsFn, beam_engine, run
 from keras_initkit.adapt.engines import find_engine
+from keras_initkit.adapt.intake import Result
 from keras_initkit.statistics.moments import Moments
 from tests.keras_initkit.adapt.sharded import (
     FEATURES,
-    Joined,
     check,
     cut,
     reduce_to_moments,
     table,
 )
+
+
+def reduce_to_result(shard):
+    """The state of `adapt`: nothing else comes back from Beam's workers."""
+    return Result((None, FEATURES), (FEATURES,), reduce_to_moments(shard), ("a", "b", "c"))
 
 
 def checked(rows: NDArray[Any]) -> Callable[[list[Moments]], None]:
@@ -43,7 +48,7 @@ def local_pipeline() -> beam.Pipeline:
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_the_engine_gives_the_moments_of_one_pass(offset: float) -> None:
     rows = table(offset)
-    check(find_engine("beam")(cut(rows), reduce_to_moments), rows)
+    check(find_engine("beam")(cut(rows), reduce_to_result).moments, rows)
 
 
 def test_workers_open_paths_and_call_functions(tmp_path: Path) -> None:
@@ -54,7 +59,7 @@ def test_workers_open_paths_and_call_functions(tmp_path: Path) -> None:
         path = str(tmp_path / f"{number}.npy")
         np.save(path, shard)
         shards.append(path)
-    check(run(shards, lambda shard: reduce_to_moments(shard)), rows)
+    check(run(shards, lambda shard: reduce_to_result(shard)).moments, rows)
 
 
 def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
@@ -62,7 +67,7 @@ def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
         [], runner="FnApiRunner", direct_running_mode="multi_processing", direct_num_workers=2
     )
     rows = table()
-    check(beam_engine(options, str(tmp_path))(cut(rows), reduce_to_moments), rows)
+    check(beam_engine(options, str(tmp_path))(cut(rows), reduce_to_result).moments, rows)
     assert not list(tmp_path.iterdir())
 
 
@@ -78,7 +83,10 @@ def test_the_result_is_written_to_the_temp_location(
 
     monkeypatch.setattr(beam.io, "WriteToText", noted)
     options = PipelineOptions([], runner="FnApiRunner", temp_location=str(tmp_path))
-    assert beam_engine(options)([1, 2], Joined).items in ([1, 2], [2, 1])
+    rows = table()
+    result = beam_engine(options)(cut(rows), reduce_to_result)
+    check(result.moments, rows)
+    assert result[:2] + result[3:] == ((None, FEATURES), (FEATURES,), ("a", "b", "c"))
     (path,) = written
     assert Path(path).parent == tmp_path
     assert not list(tmp_path.iterdir())
@@ -132,7 +140,7 @@ def test_an_error_says_which_shard_it_was() -> None:
 def test_a_pcollection() -> None:
     batches = beam.Pipeline(options=PipelineOptions([])) | beam.Create([1])
     with pytest.raises(TypeError) as error:
-        run(batches, reduce_to_moments)
+        run(batches, reduce_to_result)
     assert str(error.value) == (
         "`shards` must be a sequence. Received: a PCollection. Combine it in its own pipeline: "
         "`pcollection | beam.CombineGlobally(MomentsFn(shape))`."

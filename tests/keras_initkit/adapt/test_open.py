@@ -109,6 +109,9 @@ ARRAYS = {
     "list of rows": lambda _: X.tolist(),
     "scipy.sparse matrix": lambda _: scipy.sparse.coo_matrix(X),
     "scipy.sparse array": lambda _: scipy.sparse.csc_array(X),
+    "scipy.sparse dok_matrix": lambda _: scipy.sparse.dok_matrix(X),
+    "scipy.sparse dok_array, y": lambda _: (scipy.sparse.dok_array(X), Y),
+    "scipy.sparse dia_matrix": lambda _: scipy.sparse.dia_matrix(X),
     "x, y": lambda _: (X, Y),
     "x, nothing, w": lambda _: (X, None, W),
 }
@@ -122,6 +125,9 @@ BATCHES = {
     "generator of lists": lambda: (X[i : i + 64].tolist() for i in range(0, 700, 64)),
     "generator of tensors": lambda: map(keras.ops.convert_to_tensor, np.split(X, 7)),
     "generator of one buffer": reused_buffer,
+    "generator of dia and dok": lambda: iter(
+        [scipy.sparse.dia_array(X[:300]), scipy.sparse.dok_matrix(X[300:])]
+    ),
     "generator with an empty batch": lambda: iter([X[:0], X[:100], X[:0], X[100:]]),
 }
 
@@ -220,6 +226,7 @@ TABLES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix")
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays(kind, tmp_path):
     data = ARRAYS[kind](tmp_path)
@@ -231,6 +238,7 @@ def test_arrays(kind, tmp_path):
 STREAMS = BATCHES | (TENSORFLOW if tf else {}) | (TORCH if torch else {})
 
 
+@pytest.mark.filterwarnings("ignore:Constructing a DIA matrix")
 @pytest.mark.parametrize("kind", STREAMS)
 def test_streams(kind):
     assert open_data(STREAMS[kind]()).shape == (None, 5)
@@ -412,6 +420,19 @@ def test_decimals_are_numbers():
         np.testing.assert_array_equal(inputs(data), [[1.25], [2.5]])
 
 
+def test_nested_columns_are_refused_and_wide_integers_are_numbers():
+    values = {"a": [{"x": 1.0}, {"x": 3.0}]}
+    vectors = polars.Series("a", [[1.0, 2.0], [3.0, 4.0]], dtype=polars.Array(polars.Float64, 2))
+    for data in (polars.DataFrame(values), pyarrow.table(values), vectors.to_frame()):
+        with pytest.raises(TypeError, match=r"numeric columns.*the column 'a' \(.*Select"):
+            inputs(data)
+    with pytest.raises(TypeError, match=r"Received: dtype=object"):
+        inputs(polars.DataFrame(values)["a"])
+    np.testing.assert_array_equal(inputs(vectors), [[1, 2], [3, 4]])
+    wide = polars.DataFrame({"a": polars.Series([1, None, 2**70], dtype=polars.Int128)})
+    np.testing.assert_array_equal(inputs(wide), [[1], [np.nan], [2.0**70]])
+
+
 def test_a_csv_whose_numbers_look_like_integers_at_first(tmp_path):
     rows = "\n".join(["1,2"] * 400_000 + ["1.5,2"])
     (tmp_path / "x.csv").write_text(f"a,b\n{rows}\n")
@@ -561,14 +582,57 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: X, {"sample_weight": W * np.nan}, ValueError, r"finite.* Received: nan, nan"),
     (lambda: [(X, Y, {"out": W})], {}, ValueError, r"one array of numbers.*drop them"),
     (lambda: [(X, Y, W[:5])], {}, ValueError, r"the leading axes.*\(5,\)"),
+    (lambda: Batches, {}, TypeError, r"Received: the class Batches. Create it: pass `Batches\("),
+    (lambda: np.ndarray, {}, TypeError, r"Received: the class ndarray. Create it"),
+    (lambda: (np.ndarray, Y), {}, TypeError, r"Received: the class ndarray"),
+    (lambda: [X, pandas.DataFrame], {}, TypeError, r"Received: the class DataFrame"),
+    (lambda: in_itself([]), {}, TypeError, r"a list of lists, more than 64 deep"),
+    (lambda: in_itself({}), {}, TypeError, r"a dict that contains itself"),
+    (lambda: Misshapen(2, 4), {}, ValueError, r"of shape \(10, 4\) with 10 rows of shape \(2, 4\)"),
+    (lambda: Misshapen(10, 9), {}, ValueError, r"with 10 rows of shape \(10, 9\). Convert it"),
+    (lambda: X, {"mask_value": "a"}, ValueError, r"`mask_value` must be a number.*mask_value='a'"),
+    (lambda: X, {"mask_value": np.zeros(4)}, ValueError, r"`mask_value` must be.*Pass `mask=`"),
+    (lambda: X, {"mask_value": np.nan}, ValueError, r"`mask_value` must be.*`nan='ignore'`"),
+    (lambda: X, {"verbose": "x"}, ValueError, r"`verbose` must be 0, 1 or \"auto\".*verbose='x'"),
+    (lambda: X, {"steps": True}, ValueError, r"`steps` must be a positive.* steps=True"),
 ]
+
+
+class Misshapen:
+    """Yields rows of other shapes than its own."""
+
+    shape, dtype = (10, 4), X.dtype
+
+    def __init__(self, *shape):
+        self.rows = np.ones(shape)
+
+    def __getitem__(self, rows):
+        return self.rows
+
+
+def in_itself(container):
+    if isinstance(container, dict):
+        container["a"] = container
+    else:
+        container.append(container)
+    return container
+
+
 TENSORFLOW_ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: tf_dataset(X).batch(9).repeat(), {}, ValueError, r"infinite `tf.*`dataset.take"),
     (lambda: tf_dataset(X).batch(9).take(0), {}, ValueError, r"no rows, of a `tf.data.Dataset`"),
     (lambda: tf_dataset(["a", "b"]).batch(2), {}, TypeError, r"Received: dtype=object. Convert"),
     (lambda: tf_dataset(Y).map(unknown_rank), {}, ValueError, r"a batch axis"),
     (lambda: tf.constant(3.0), {}, ValueError, r"a batch axis"),
+    (lambda: sparse_tensor(7), {}, ValueError, r"indices=\[0, 7\] for shape=\[3, 4\]"),
+    (lambda: sparse_tensor(-1), {}, ValueError, r"within its shape.*indices=\[0, -1\]"),
 ]
+
+
+def sparse_tensor(column, columns=4):
+    return tf.SparseTensor([[0, column]], [1.0], [3, columns])
+
+
 TORCH_ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (
         lambda: torch.utils.data.TensorDataset(torch.tensor(X)),
@@ -596,6 +660,13 @@ def test_errors_of_tables(tmp_path):
     for data in (twice, [twice]):
         with pytest.raises(ValueError, match=r"different names. Received: columns='a', 'a', 'c'"):
             open_data(data)
+    (tmp_path / "twice.csv").write_text("a,b,a\n1,2,3\n")
+    named = arrow_table().rename_columns(list("aacde"))
+    pyarrow.parquet.write_table(named, tmp_path / "twice.pq")
+    for name in ("twice.csv", "twice.pq"):
+        with pytest.raises(ValueError, match=r"that pyarrow can read.*Rename columns that occur"):
+            open_data(tmp_path / name)
+        (tmp_path / name).unlink()
     csv(tmp_path)
     with pytest.raises(ValueError, match=r"with csv and parquet of them. Open it"):
         open_data(tmp_path)

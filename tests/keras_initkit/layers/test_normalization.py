@@ -1,11 +1,14 @@
 """`Normalization`: exact, and Keras's layer in every other respect."""
 
 import inspect
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 
+import keras_initkit
 from keras_initkit.layers import Normalization
 from tests.keras_initkit.layers.adapted import adapted, numpy, table
 
@@ -211,6 +214,8 @@ ADAPT_ERRORS = [
     (np.arange(9.0), ValueError, r"must not be the batch axis.*`axis=None`"),
     ([table(), table(4)], ValueError, r"an incompatible shape, \(700, 4\)"),
     ([table(), np.zeros(5)], ValueError, r"an incompatible shape, \(5,\)"),
+    ([table(), {"a": table()}], ValueError, r"a batch that is a dict. Give all batches the same"),
+    (scipy.sparse.csr_array((3, 2**40)), MemoryError, r"that fit into memory.*drop features"),
     (np.array([[1e30], [-1e30]]), ValueError, r"that float32 can hold.*dtype='float64'"),
 ]
 
@@ -241,6 +246,62 @@ def test_features_of_unknown_number():
 def test_errors_of_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         adapted(table(), **kwargs)
+
+
+@pytest.mark.parametrize("initial", [5, {"a": 1}, keras_initkit.Moments])
+def test_what_is_no_moments_is_told_before_anything_is_read(initial):
+    with pytest.raises(TypeError, match=r"^`initial` must be .* Received: initial=.*from_state"):
+        Normalization().adapt(iter(()), initial=initial)
+
+
+# Use before `adapt()`.
+
+
+def model_of(layer):
+    model = keras.Sequential([keras.Input((5,)), layer, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_a_layer_that_is_not_adapted_warns_once_when_it_is_trained_or_saved(tmp_path):
+    x, model = table(), model_of(Normalization(name="n"))
+    model.predict(x, verbose=0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model.fit(x, x[:, 0], verbose=0)
+        model.save(tmp_path / "m.keras")
+        model.save(tmp_path / "m.keras")
+    texts = [text for warning in told if "statistics" in (text := str(warning.message))]
+    use = "saved" if BACKEND == "jax" else "trained"  # on JAX, a training keeps the values
+    assert texts == [
+        f"Layer 'n' is {use} without statistics: its outputs are its inputs. Call "
+        "`layer.adapt(data)` before."
+    ]
+    with pytest.warns(UserWarning, match="Layer 'n' is saved without statistics"):
+        model_of(Normalization(name="n")).save(tmp_path / "m.keras")
+
+
+def test_a_layer_with_statistics_of_any_origin_warns_of_nothing(tmp_path):
+    x = table()
+    model = model_of(adapted(x))
+    model.save(tmp_path / "m.keras")
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    given = model_of(Normalization(mean=np.zeros(5), variance=np.ones(5)))
+    for used in (model, keras.models.load_model(tmp_path / "m.keras"), copy, given):
+        used.compile("sgd", "mse")
+        used.fit(x, x[:, 0], verbose=0)
+        used.save(tmp_path / "again.keras")
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file", "ignore:.*can't resolve")
+def test_a_legacy_file_keeps_the_rest_of_a_large_mean(tmp_path):
+    x = table() + 3e6
+    layer = adapted(x)
+    keras.Sequential([keras.Input((5,)), layer]).save(tmp_path / "m.h5")
+    (loaded,) = keras.models.load_model(tmp_path / "m.h5", compile=False).layers
+    assert layer._rest is not None
+    np.testing.assert_array_equal(loaded(x), layer(x))
 
 
 @pytest.mark.parametrize(
