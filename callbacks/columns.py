@@ -1,12 +1,19 @@
 """The columns of a record: a model's trainable variables, each with the layer it belongs to."""
 
+import contextlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from keras_initkit.anatomy.following import find_receivers
+from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
 from keras_initkit.anatomy.weights import Weight, weights_of
+from keras_initkit.connectivity.layer_fans import has_rule
 from tensorboard_plugin_initkit.record.layout import Variable
 from tensorboard_plugin_initkit.record.signal import is_bias
+
+# In densely connected models, all later layers of a block take the output of each.
+_MOST_RECEIVERS = 4
 
 
 def variables_of(
@@ -18,11 +25,12 @@ def variables_of(
     name of a model's only one is "".
     """
     weights = {id(weight.variable): weight for weight in weights_of(model)}
+    prefixes = [f"{optimizer}/" if optimizer else "" for optimizer in optimizers]
+    receivers = _find_receivers(model, [weights[id(v)] for v in variables], prefixes)
     columns = []
-    for optimizer, variable in zip(optimizers, variables, strict=True):
+    for optimizer, variable, prefix in zip(optimizers, variables, prefixes, strict=True):
         weight = weights[id(variable)]
         layer = weight.path if per == "variable" else layer_path(weight)
-        prefix = f"{optimizer}/" if optimizer else ""
         columns.append(
             Variable(
                 prefix + weight.path,
@@ -31,9 +39,34 @@ def variables_of(
                 optimizer,
                 type(weight.holder).__name__,
                 _describe_initializer(weight),
+                receivers.get(id(weight.holder), ()),
             )
         )
     return tuple(columns)
+
+
+def _find_receivers(
+    model: Any, weights: Sequence[Weight], prefixes: Sequence[str]
+) -> dict[int, tuple[tuple[str, str], ...]]:
+    """Return, by the `id` of a holder of weights, the layers that take its output.
+
+    Of each layer only the nearest ones are named, those with weights among the given ones.
+    """
+    paths: dict[int, str] = {}
+    for weight, prefix in zip(weights, prefixes, strict=True):
+        for depth, layer in enumerate(weight.layers[1:], 1):
+            paths[id(layer)] = prefix + "/".join(weight.layer.split("/")[:depth])
+    receivers = {}
+    with contextlib.suppress(Exception):  # of a user's class: what is not known is not told
+        graph = Graph(model)
+        for holder, layers in {id(weight.holder): weight.layers for weight in weights}.items():
+            found = [
+                ("" if layer is None else paths[id(layer)], activation)
+                for layer, activation in find_receivers(graph, layers, has_rule)
+                if layer is None or id(layer) in paths
+            ]
+            receivers[holder] = tuple(found[:_MOST_RECEIVERS])
+    return receivers
 
 
 def layer_path(weight: Weight) -> str:

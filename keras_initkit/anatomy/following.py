@@ -118,6 +118,42 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     return _search(graph, tensors, has_rule)._replace(is_last=is_last)
 
 
+def find_receivers(
+    graph: Graph, layers: Sequence[Any], has_rule: HasRule
+) -> list[tuple[Any | None, str]]:
+    """List the layers with weights that take the output of a layer, nearest first.
+
+    Only ways that are understood all along count: through activations, sums, reshapes and the
+    like, to a layer of Keras.
+
+    Returns:
+        Pairs of a layer, `None` for an output of the model, and the last activation before it.
+    """
+    holder = layers[-1]
+    caller = next((layer for layer in layers if id(layer) in graph.made), None)
+    if caller is None or _is_inside(layers) or not _makes_output_of(holder, caller):
+        return []
+    own = _own_activation(holder)
+    ways = dict.fromkeys(graph.made[id(caller)], own.name if own else LINEAR)
+    found: list[tuple[Any | None, str]] = []
+    for tensor in (waiting := list(ways)):  # which grows
+        if tensor in graph.outputs:
+            found.append((None, ways[tensor]))
+        for call in graph.takers.get(tensor, []):
+            operation, effect = call.operation, classify(call, has_rule)
+            if type(operation).__name__ == "StopGradient" or effect == "unknown":
+                continue
+            if isinstance(operation, keras.layers.Layer) and operation.weights:
+                if type(operation).__module__.startswith("keras."):
+                    found.append((operation, ways[tensor]))
+            elif effect != "kernel":
+                name = effect.name if isinstance(effect, Activation) else ways[tensor]
+                new = [output for output in call.outputs if output not in ways]
+                ways |= dict.fromkeys(new, name)
+                waiting += new
+    return found
+
+
 def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     """Classify a call by its effect on a signal."""
     operation = call.operation

@@ -1,5 +1,7 @@
 """`Facts`: the input of all rules, read from a history once."""
 
+import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,7 @@ class Facts:
         self.optimizers = history.optimizers
         optimizers = [self.optimizers.index(variable.optimizer) for variable in variables]
         self.optimizer_of: Ints = np.array(optimizers, np.int64)[self._order[self._begins]]
+        self._receivers = [variable.receivers for variable in variables]
         self.units: Bools = shows_units(history.variables, self.per_variable("dead_units"))
         self.start, self.ready = find_windows(self.steps, THRESHOLDS["window_steps"].value)
         start, _ = find_windows(history.steps, THRESHOLDS["window_steps"].value)
@@ -75,6 +78,22 @@ class Facts:
     def norm_of_layers(self, norms: Floats) -> Floats:
         """Return the norm of each layer from those of its variables; unknown ones are left out."""
         return np.sqrt(self.by_layer(np.add, np.square(np.nan_to_num(norms))))
+
+    @functools.cached_property
+    def receivers(self) -> list[dict[int, str]]:
+        """For each layer, the recorded ones that take its output, and the activation before each.
+
+        The position -1 is for an output of the model. Nothing is known of a layer without any.
+        """
+        inside: dict[str, list[int]] = {"": [-1]}
+        for position, layer in enumerate(self.layers):
+            for prefix in itertools.accumulate(layer.split("/"), "{}/{}".format):
+                inside.setdefault(prefix, []).append(position)
+        receivers: list[dict[int, str]] = [{} for _ in self.layers]
+        for layer, pairs in zip(self.layer_of, self._receivers, strict=True):
+            for path, activation in pairs:
+                receivers[layer].update(dict.fromkeys(inside.get(path, ()), activation))
+        return receivers
 
     @property
     def first_rows(self) -> slice:

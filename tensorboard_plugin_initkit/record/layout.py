@@ -32,6 +32,8 @@ class Variable(NamedTuple):
         optimizer: Name of its optimizer; a model's only one is called "".
         layer_type: Class of the layer, "" if it is not known.
         initializer: Its initializer as written in Python; "" if it is not known.
+        receivers: Layers that take the output of its layer, as pairs of a path, "" for an output
+            of the model, and the activation before it, "linear" for none. Empty if not known.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Variable(NamedTuple):
     optimizer: str = ""
     layer_type: str = ""
     initializer: str = ""
+    receivers: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> tuple[str, str, tuple[int, ...], str]:
@@ -122,7 +125,11 @@ class Layout:
         content = load_object(text, SCHEMA_VERSION, "layout of a log")
         content = check_fields(content, _FIELDS, "layout of a log")
         variables = [
-            Variable(**variable | {"shape": tuple(variable["shape"])})
+            Variable(
+                **variable
+                | {"shape": tuple(variable["shape"])}
+                | {"receivers": tuple(map(tuple, variable["receivers"]))}
+            )
             for variable in (check_fields(v, _COLUMN, "column") for v in content["variables"])
         ]
         optimizers, frozen = tuple(content["optimizers"]), tuple(content["frozen"])
@@ -140,7 +147,14 @@ def _is_shape(value: Any) -> bool:
     return is_list_of(is_count)(value) and len(value) <= 64 and is_count(math.prod(value))
 
 
-_COLUMN: Checks = dict.fromkeys(Variable._fields, is_text) | {"shape": _is_shape}
+def _is_pair(value: Any) -> bool:
+    return is_list_of(is_text)(value) and len(value) == 2
+
+
+_COLUMN: Checks = dict.fromkeys(Variable._fields, is_text) | {
+    "shape": _is_shape,
+    "receivers": is_list_of(_is_pair),
+}
 _FIELDS: Checks = {
     "version": is_count,
     "variables": is_list_of(lambda variable: isinstance(variable, dict)),

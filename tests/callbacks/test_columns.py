@@ -116,3 +116,32 @@ def test_a_column_says_what_its_layer_is_and_how_it_was_drawn():
 def test_dead_units_show_in_biases_or_in_kernels_without_one(layer, sources):
     model = keras.Sequential([keras.Input((4, 4, 2)), layer()])
     assert unit_sources(model.trainable_variables, unit_kernels(model)) == sources
+
+
+def test_the_layers_that_take_a_layers_output_are_named():
+    class Own(layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(name="scale")
+
+        def call(self, x):
+            return x * self.scale
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="a")(inputs)
+    y = layers.LeakyReLU()(layers.BatchNormalization(name="n")(layers.Add()([x, inputs])))
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(4, "tanh", name="b")], name="net")
+    z = layers.Dense(4, name="c")(layers.Dropout(0.1)(net(y)))
+    stopped = layers.Dense(4, "relu", name="d")(keras.ops.stop_gradient(z))
+    gated = layers.Multiply()([Own(name="own")(layers.Dense(4, name="e")(y)), z])
+    model = keras.Model(inputs, [x, layers.Concatenate()([stopped, gated])])
+    found = {column.layer: set(column.receivers) for column in columns_of(model, "sgd")}
+    assert found == {
+        "sgd/a": {("", "linear"), ("sgd/n", "linear")},
+        "sgd/n": {(f"sgd/{name}", "leaky_relu(0.3)") for name in ("net/b", "e")},
+        "sgd/net/b": {("sgd/c", "tanh")},
+        # Nothing is told of the ways through a stop, a product and a layer of unknown class.
+        "sgd/c": set(),
+        "sgd/d": {("", "relu")},
+        "sgd/e": set(),
+        "sgd/own": set(),
+    }

@@ -8,12 +8,16 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
+    Bools,
     Floats,
     find_first,
     find_runs,
     persists,
     quotient,
 )
+
+# Activations with a slope everywhere; units behind them cannot be dead.
+_NEVER_FLAT = ("linear", "leaky_relu")
 
 
 def find_no_gradient(facts: Facts) -> Iterator[Finding]:
@@ -51,27 +55,45 @@ def find_cut_off(facts: Facts) -> Iterator[Finding]:
     Where they begin at the input, a loss that has halved is no excuse: fitting the output's bias
     can do that, after a start with a large loss. A loss still falling is one, and where all layers
     are without gradient, so is a loss near zero. Further on the layers may be a branch that others
-    go around: there any good loss is enough.
+    go around: there any good loss is enough, but for an output of the model that never had any.
     """
     norm = facts.per_variable("norm")
     if (norm != 0).all():
         return
     nothing = facts.by_layer(np.logical_and, (norm == 0) | np.isnan(norm))
+    silent = persists(nothing, facts.start, facts.ready)
     nothing &= facts.by_layer(np.logical_or, norm == 0)
     zero = persists(nothing, facts.start, facts.ready)
     from_input = np.logical_and.accumulate(zero, axis=1)
     loss = facts.loss
     at_input = loss.falling | (loss.gone & zero.all(axis=1))
-    zero &= ~np.where(from_input, at_input[:, None], loss.good[:, None])
+    never = np.logical_and.accumulate(nothing, axis=0) & ~zero.all(axis=1, keepdims=True)
+    never &= np.array([-1 in receivers for receivers in facts.receivers])
+    zero &= never | ~np.where(from_input, at_input[:, None], loss.good[:, None])
     said = np.zeros(len(facts.layers), bool)
     for row in np.unique(zero.argmax(axis=0)[zero.any(axis=0)]):
         for begin, end in find_runs(zero[row]):
-            if not said[begin : end + 1].any():
-                yield _finding(facts, int(row), begin, end)
+            for first, last in _divide_run(facts, silent[row], begin, end):
+                if not said[first : last + 1].any():
+                    yield _finding(facts, silent[row], int(row), first, last)
             said[begin : end + 1] = True
 
 
-def _finding(facts: Facts, row: int, begin: int, end: int) -> Finding:
+def _divide_run(facts: Facts, silent: Bools, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Divide a run of layers at those that pass nothing back themselves.
+
+    They do if a layer behind them has a gradient, or the loss follows. Others wait for the layers
+    behind them, which may be elsewhere in the model's order.
+    """
+    first = begin
+    for layer in range(begin, end + 1):
+        known = facts.receivers[layer]
+        if any(other < 0 or not silent[other] for other in known) if known else layer == end:
+            yield first, layer
+            first = layer + 1
+
+
+def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Finding:
     step, count = int(facts.steps[row]), end - begin + 1
     evidence = {"layers": float(count), "from_input": float(begin == 0)}
     since = f"from step {facts.steps[facts.start[row]]} to {step}"
@@ -83,12 +105,21 @@ def _finding(facts: Facts, row: int, begin: int, end: int) -> Finding:
     layer = facts.layers[end]
     others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
     message = f"{since} the gradient is exactly zero in `{layer}`{others}"
-    if end + 1 < len(facts.layers) and _is_all_zero(facts, row, end + 1):
-        after = facts.layers[end + 1]
+    known = facts.receivers[end]
+    heard = [other for other in known if other >= 0 and not silent[other]]
+    behind = heard or ([] if known else [end + 1] * (end + 1 < len(facts.layers)))
+    if behind and all(_is_all_zero(facts, row, other) for other in behind):
+        after = facts.layers[behind[0]]
         message = f"No gradient: {message}; the weights of `{after}` after it are all zero."
-        return Finding("no_gradient", layer, step, message, evidence)
-    message = f"Dead units: {message}; all of its units are inactive or saturated."
-    return Finding("dead_units", layer, step, message, evidence | {"share": 1.0})
+    elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
+        message = f"Dead units: {message}; all of its units are inactive or saturated."
+        return Finding("dead_units", layer, step, message, evidence | {"share": 1.0})
+    else:
+        message = (
+            f"No gradient: {message}; what follows multiplies its units by zero, as a loss with a "
+            "weight of zero or a closed gate does, or all of them are inactive or saturated."
+        )
+    return Finding("no_gradient", layer, step, message, evidence)
 
 
 def _is_all_zero(facts: Facts, row: int, layer: int) -> bool:
@@ -103,9 +134,14 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
 
     Both are asked for: the bias of attention's keys can be zero by theory, a kernel's columns
     because of inputs of zero. Of several layers, the one nearest the output is named: units
-    before it may be dead because of it.
+    before it may be dead because of it. Units without an activation cannot be dead.
     """
-    units, limit = np.flatnonzero(facts.units), THRESHOLDS["dead_share"].value
+    linear = [
+        bool(known) and all(name.startswith(_NEVER_FLAT) for name in known.values())
+        for known in facts.receivers
+    ]
+    units = np.flatnonzero(facts.units & ~np.array(linear)[facts.layer_of])
+    limit = THRESHOLDS["dead_share"].value
     share = facts.per_variable("dead_units")[:, units]
     if not (share >= limit).any():
         return

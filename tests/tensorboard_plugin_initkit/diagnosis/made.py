@@ -43,10 +43,14 @@ class Made:
         variables, columns = [], []
         for i in range(self.bias.shape[1]):
             layer = f"net/dense_{i}"
-            variables.append(Variable(f"{layer}/kernel", layer, (UNITS, UNITS)))
+            is_last = i == self.bias.shape[1] - 1
+            receivers = (("", "linear") if is_last else (f"net/dense_{i + 1}", "relu"),)
+            variables.append(
+                Variable(f"{layer}/kernel", layer, (UNITS, UNITS), receivers=receivers)
+            )
             columns.append(self._column(i, self.kernel[:, i], UNITS * UNITS, not self.with_bias))
             if self.with_bias:
-                variables.append(Variable(f"{layer}/bias", layer, (UNITS,)))
+                variables.append(Variable(f"{layer}/bias", layer, (UNITS,), receivers=receivers))
                 columns.append(self._column(i, self.bias[:, i], UNITS, True))
         values = {
             name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]
@@ -226,6 +230,8 @@ HEALTHY: dict[str, Change] = {
         times(1 / 30, "kernel", layers=slice(None, None, 2)),
     ),
     "half dead": put(0.75, "dead", layers=1),
+    # Of a layer without an activation, some outputs have no loss: actions not taken, say.
+    "few outputs are trained": put(0.95, "dead", layers=-1),
     "mild slope": falls(0.71),  # Xavier with 10 ReLU layers: it learns
     "mending": mending,
     "steep but learning": both(falls(0.3), learns),

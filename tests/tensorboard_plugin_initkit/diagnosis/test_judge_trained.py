@@ -1,6 +1,7 @@
 """Networks that are really trained."""
 
 import keras
+import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
@@ -57,3 +58,92 @@ def test_trained_networks(name, rng):
     model.fit(x, y, batch_size=64, epochs=4, verbose=0, callbacks=[monitor])
     found = judge(monitor.history)
     assert [f.kind for f in found][:1] == ([expected] if expected else []), found
+
+
+class Gate(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(initializer="zeros", trainable=False)
+
+    def call(self, x):
+        return self.scale * x
+
+
+class Gated(keras.layers.Layer):
+    """No graph shows what is done in it."""
+
+    def __init__(self):
+        super().__init__(name="gated")
+        self.branch = keras.layers.Dense(8, "relu", name="branch")
+
+    def call(self, x):
+        return x + 0.0 * self.branch(x)
+
+
+def two_heads(activation=None, trunk_bias=0.0, **compiled):
+    """Return a model with two outputs, each with a hidden layer, and a trunk for both."""
+    inputs = keras.Input((8,))
+    start = keras.initializers.Constant(trunk_bias)
+    x = keras.layers.Dense(8, "relu", name="trunk", bias_initializer=start)(inputs)
+    hidden = [keras.layers.Dense(8, "tanh", name=f"{name}_hidden")(x) for name in "ab"]
+    last = [
+        keras.layers.Dense(1, activation, name=name)(h)
+        for name, h in zip("ab", hidden, strict=True)
+    ]
+    model = keras.Model(inputs, last)
+    model.compile(keras.optimizers.Adam(), ["mse", "mse"], **compiled)
+    return model
+
+
+def residual(branch):
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(8, "relu", name="first")(inputs)
+    x = keras.layers.Add()([x, branch(x)])
+    return keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+
+
+def relu(**kwargs):
+    return keras.layers.Dense(8, "relu", name="branch", **kwargs)
+
+
+NO_B = {"loss_weights": [1.0, 0.0]}
+ZERO_SAMPLES = [np.ones(320), np.zeros(320)]
+CAUSES = {
+    "a loss weight": (lambda: two_heads(**NO_B), None, [("no_gradient", "b")]),
+    "of a sigmoid": (lambda: two_heads("sigmoid", **NO_B), None, [("no_gradient", "b")]),
+    "sample weights": (two_heads, ZERO_SAMPLES, [("no_gradient", "b")]),
+    "units besides": (
+        lambda: two_heads(trunk_bias=-1e3, **NO_B),
+        None,
+        [("dead_units", "trunk"), ("no_gradient", "b")],
+    ),
+    "a gate": (
+        lambda: residual(keras.Sequential([relu(), Gate()], name="net")),
+        None,
+        [("no_gradient", "net/branch")],
+    ),
+    "a product": (
+        lambda: residual(lambda x: keras.layers.Multiply()([relu()(x), keras.ops.zeros_like(x)])),
+        None,
+        [("no_gradient", "branch")],
+    ),
+    "inside a layer": (lambda: residual(Gated()), None, [("no_gradient", "gated/branch")]),
+    "inactive units": (
+        lambda: residual(relu(bias_initializer=keras.initializers.Constant(-1e3))),
+        None,
+        [("dead_units", "branch")],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning")
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(cause, rng):
+    build, sample_weight, expected = CAUSES[cause]
+    model = build()
+    if not model.compiled:
+        model.compile("adam", "mse")
+    x, y = rng.normal(size=(2, 320, 8)).astype("float32")
+    targets = [y[:, 0], x[:, 1]] if len(model.outputs) == 2 else y[:, 0]
+    monitor = GradientMonitor(every_n_steps=1)
+    model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)
+    assert [(finding.kind, finding.layer) for finding in monitor.findings] == expected
