@@ -42,6 +42,37 @@ def test_the_json_is_versioned_and_holds_every_field():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "received"),
+    [
+        ("[]", "'[]'"),
+        ("7", "'7'"),
+        ("{", "'{'"),
+        ('{"version": 2}', "{'version': 2}"),
+        ({"step": -1}, "step=-1"),
+        ({"step": 10**400}, "step=1000"),
+        ({"step": "3"}, "step='3'"),
+        ({"message": None}, "message=None"),
+        ({"severity": "fatal"}, "severity='fatal'"),
+        ({"evidence": [1]}, "evidence=[1]"),
+        ({"evidence": {"a": None}}, "evidence={'a': None}"),
+        ({"evidence": {"a": 10**400}}, "evidence={'a': 1000"),
+        ({"cause": "x"}, "'cause': 'x'"),
+    ],
+    ids=str,
+)
+def test_what_are_no_findings_is_refused_in_words(text, received):
+    if isinstance(text, dict):
+        content = json.loads(to_json([Finding("k", "", 1, "m")]))
+        content["findings"][0] |= text
+        text = json.dumps(content)
+    with pytest.raises(
+        ValueError, match=r"^The finding.* must .*\. Received: .*\. Copy the log"
+    ) as error:
+        from_json(text)
+    assert received in str(error.value)
+
+
 def test_findings_of_another_version_are_refused():
     text = json.dumps({"version": 99, "findings": []})
     with pytest.raises(ValueError, match=r"must have version 2\. Received: version 99\. Read"):

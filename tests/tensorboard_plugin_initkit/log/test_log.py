@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
+from tensorboard_plugin_initkit.record import history as history_module
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
@@ -150,6 +151,12 @@ def test_scalars_are_byte_for_byte_what_protocol_buffers_would_write(tmp_path, l
         values = [Summary.Value(tag=t, simple_value=v) for t, v in scalars if not np.isnan(v)]
         same = Event(step=step, wall_time=event.wall_time, summary=Summary(value=values))
         assert event.SerializeToString() == same.SerializeToString()
+
+
+def test_a_chunk_without_statistics_has_scalars_of_its_totals(tmp_path):
+    write(tmp_path, ones(dense("a"), [0], **dict.fromkeys(RECORDED)))
+    assert {tag for tag, _ in logged_scalars(tmp_path)} >= {"optimizer/loss"}
+    assert names_of_scalars(tmp_path, "gradients/a/") == set()
 
 
 def test_a_statistic_has_scalars_where_it_was_recorded(tmp_path):
@@ -358,10 +365,18 @@ def test_a_later_training_replaces_the_record_from_its_first_step_on(tmp_path, s
     np.testing.assert_array_equal(history["norm"][start:], per_layer(second, "norm"))
 
 
-def test_a_long_log_is_thinned_on_demand_only(tmp_path):
+def test_a_long_log_is_thinned_on_demand_only(tmp_path, monkeypatch):
     write(tmp_path, *(ones(dense("a"), range(i, i + 100)) for i in range(0, 5_000, 100)), scalars=0)
     assert len(read_log(tmp_path)) == 5_000
+    judged = []
+    keep = history_module.rows_to_keep
+    monkeypatch.setattr(
+        history_module,
+        "rows_to_keep",
+        lambda chunk, most: judged.append(len(chunk.steps)) or keep(chunk, most),
+    )
     history = read_log(tmp_path, max_steps=200)
+    assert sum(judged) < 1.2 * 5_000  # thinning costs as much as reading: it is done seldom
     assert history.thinned
     assert len(history) <= 200
     with pytest.raises(ValueError, match="`max_steps` must be a positive integer"):

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard import errors
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.data import server_ingester
 from tensorboard.data.provider import TensorDatum
 from tensorboard.util.grpc_util import ChannelCredsType
@@ -261,17 +264,17 @@ class Watched:
     """A data provider that notes what is read, and may change it."""
 
     def __init__(self, provider: Any) -> None:
-        self._provider = provider
+        self.provider = provider
         self.read: list[str] = []
         self.change: Callable[[str, list[Any]], list[Any]] = lambda tag, data: data
 
     def list_tensors(self, *args: Any, **options: Any) -> Any:
-        return self._provider.list_tensors(*args, **options)
+        return self.provider.list_tensors(*args, **options)
 
     def read_tensors(self, *args: Any, **options: Any) -> Any:
         (run,), (tag,) = options["run_tag_filter"].runs, options["run_tag_filter"].tags
         self.read.append(tag.partition("/")[2])
-        read = self._provider.read_tensors(*args, **options)
+        read = self.provider.read_tensors(*args, **options)
         return {run: {tag: self.change(tag, data) for tag, data in read[run].items()}}
 
 
@@ -293,6 +296,56 @@ def test_only_what_is_asked_for_is_read_and_only_once(watched: Watched) -> None:
     assert watched.read == ["totals", "layout"]
     history["rms"], only_history(experiment)["norm"], history.select(slice(3))["norm"]
     assert watched.read == ["totals", "layout", "nonfinite", "norm"]
+
+
+def test_an_older_request_for_a_log_that_grew_leaves_the_newer_ones_right(tmp_path):
+    """Both have the same state of the log, of which more was read for the newer one."""
+    write(tmp_path, chunk_of(SMALL, range(8)))
+    watched = Watched(python_provider(tmp_path))
+    experiment = Experiment(watched)
+    (run,) = experiment.runs()
+    older = experiment.history(run)
+    older["norm"]
+    write(tmp_path, chunk_of(SMALL, range(8, 16), 1))
+    watched.provider, whole = python_provider(tmp_path), read_log(tmp_path)
+    experiment.runs()
+    newer = experiment.history(run)
+    for name in ("zeros", "norm"):  # the older one puts back what was dropped
+        np.testing.assert_array_equal(older[name], whole[name][:8])
+        np.testing.assert_array_equal(newer[name], whole[name])
+    assert watched.read.count("norm") == 2
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_64_clients_of_a_log_that_grows_get_what_is_in_it(tmp_path):
+    chunks = chunks_of(SMALL, 0, 150, 10)
+    write(tmp_path / "whole", *chunks)
+    whole = read_log(tmp_path / "whole")
+    writer = LogWriter(tmp_path / "log", scalars=0)
+    writer.write(chunks[0])
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 0})
+    multiplexer.AddRunsFromDirectory(str(tmp_path / "log"))
+    multiplexer.Reload()
+    experiment = Experiment(MultiplexerDataProvider(multiplexer, str(tmp_path)))
+    done = threading.Event()
+
+    def ask(client):
+        asked = 0
+        while not done.is_set() or asked < 3:
+            (run,) = experiment.runs() if client % 8 == 0 else [experiment.run(log.RUN)]
+            history = experiment.history(run)
+            for name in ("norm", "zeros", "cosine"):
+                np.testing.assert_array_equal(history[name], whole[name][: len(history)])
+            asked += 1
+
+    with ThreadPoolExecutor(64) as pool:
+        clients = [pool.submit(ask, client) for client in range(64)]
+        for chunk in chunks[1:]:
+            writer.write(chunk)
+            multiplexer.Reload()
+        done.set()
+    for client in clients:
+        client.result()
 
 
 def test_threads_that_ask_for_the_same_wait_for_one_read(watched: Watched) -> None:
