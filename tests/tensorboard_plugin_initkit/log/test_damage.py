@@ -4,34 +4,39 @@ import random
 import re
 import struct
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
+from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT
 
 from tensorboard_plugin_initkit.command import main
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log import gradient_log as log
+from tensorboard_plugin_initkit.log.dashboards import make_tensor
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, _record, read_events
 from tensorboard_plugin_initkit.log.read_log import read_log
+from tensorboard_plugin_initkit.record.chunk import RECORDED
 from tests.tensorboard_plugin_initkit.record.made import dense, random_chunk
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
 from tests.tensorboard_plugin_initkit.support.made_logs import event_file as file_of
 from tests.tensorboard_plugin_initkit.support.made_logs import write
+from tests.tensorboard_plugin_initkit.support.tensorboard import loads
 
 pytestmark = pytest.mark.numpy_alone
 
 PLACE = re.compile(r"This is the record at byte \d+ of .*events\.out\.tfevents.*initkit\.")
 STATISTICS = ("norm", "snr")
+LEFT_OUT: dict[str, Any] = dict.fromkeys(RECORDED[1:-1])
 
 
 def make_log(log_dir):
     """Write layouts of the same and of other widths; return the file's records, with checksums."""
     layouts = [dense("a", "b"), dense("a", "b"), dense("c", "d"), dense("a", "b", "c")]
     chunks = [
-        random_chunk(layout, range(10 * i, 10 * i + 3), i, **dict.fromkeys(log.RECORDED[1:-1]))
+        random_chunk(layout, range(10 * i, 10 * i + 3), i, **LEFT_OUT)
         for i, layout in enumerate(layouts)
     ]
     write(log_dir, *chunks, findings=[Finding("vanishing", "a", 11, "Far less.", {"ratio": 1e-9})])
@@ -122,7 +127,7 @@ def events(layout=None, **tables):
     written = [log._text_event(log.LAYOUT_TAG, text, 0, 1.0)]
     digest = log._digest(text)
     for name, table in ({"norm": table_of(2), "totals": table_of(4)} | tables).items():
-        tensor = log.make_tensor(np.asarray(table, "<f4"), log.DT_FLOAT)
+        tensor = make_tensor(np.asarray(table, "<f4"), DT_FLOAT)
         written.append(log._event(f"initkit/{name}", tensor, 0, 1.0, digest))
     return written
 
@@ -219,7 +224,7 @@ def test_what_is_wrong_is_a_sentence_in_the_report_and_the_tab_and_others_are_dr
         answer = client.get(f"{BASE}/run?run={name}/gradients")
         if answer.status_code != 200:
             said = ("The log ", "TensorBoard cannot read ")
-            assert answer.json["error"].startswith(said), answer.text
+            assert loads(answer.data)["error"].startswith(said), answer.text
 
 
 def test_a_claimed_length_takes_no_memory(tmp_path):
@@ -235,4 +240,4 @@ def test_a_claimed_length_takes_no_memory(tmp_path):
 
 def test_a_word_for_damage_is_checked(tmp_path):
     with pytest.raises(ValueError, match=r'must be one of "error", "skip"\. Received: damaged=7'):
-        read_log(tmp_path, damaged=7)
+        read_log(tmp_path, damaged=7)  # type: ignore[arg-type]

@@ -20,7 +20,6 @@ from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record import history as history_module
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
@@ -28,6 +27,7 @@ from tensorboard_plugin_initkit.record.statistics import (
     per_layer,
     per_optimizer,
 )
+from tensorboard_plugin_initkit.record.thinning import rows_to_keep
 from tests.tensorboard_plugin_initkit.record.made import assert_equal, dense, ones, random_chunk
 from tests.tensorboard_plugin_initkit.support.made_logs import (
     HOSTILE,
@@ -369,12 +369,12 @@ def test_a_long_log_is_thinned_on_demand_only(tmp_path, monkeypatch):
     write(tmp_path, *(ones(dense("a"), range(i, i + 100)) for i in range(0, 5_000, 100)), scalars=0)
     assert len(read_log(tmp_path)) == 5_000
     judged = []
-    keep = history_module.rows_to_keep
-    monkeypatch.setattr(
-        history_module,
-        "rows_to_keep",
-        lambda chunk, most: judged.append(len(chunk.steps)) or keep(chunk, most),
-    )
+
+    def noted(chunk, most):
+        judged.append(len(chunk.steps))
+        return rows_to_keep(chunk, most)
+
+    monkeypatch.setattr("tensorboard_plugin_initkit.record.history.rows_to_keep", noted)
     history = read_log(tmp_path, max_steps=200)
     assert sum(judged) < 1.2 * 5_000  # thinning costs as much as reading: it is done seldom
     assert history.thinned
