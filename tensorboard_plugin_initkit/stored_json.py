@@ -3,47 +3,42 @@
 import json
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 Checks = Mapping[str, Callable[[Any], bool]]
 
 
-def load_object(text: str | bytes, version: int, what: str) -> dict[str, Any]:
-    """Read a JSON object of a version; raise ValueError if it is none."""
+def refuse(rule: str, received: object) -> NoReturn:
+    """Refuse what a log holds; say what must hold."""
+    text = received if isinstance(received, str) else reprlib.repr(received)
+    raise ValueError(f"{rule}. Received: {text}. Copy the log again from where it was written.")
+
+
+def load_object(text: str | bytes, version: int, checks: Checks, what: str) -> dict[str, Any]:
+    """Read a JSON object of a version, with these fields; raise ValueError for anything else."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or "version" not in content:
-        raise ValueError(
-            f"The {what} must be a JSON object with a version. Received: {reprlib.repr(text)}. "
-            "Copy the log again from where it was written."
-        )
+        refuse(f"The {what} must be a JSON object with a version", reprlib.repr(text))
     if content["version"] != version:
         raise ValueError(
             f"The {what} must have version {version}. Received: version "
             f"{reprlib.repr(content['version'])}. Read it with the keras-initkit that wrote it."
         )
-    return content
+    return check_fields(content, checks, what)
 
 
 def check_fields(item: Any, checks: Checks, what: str) -> dict[str, Any]:
-    """Return an object with exactly these fields, each of which passes its check.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if isinstance(item, dict) and item.keys() == checks.keys():
-        wrong = [name for name, is_right in checks.items() if not is_right(item[name])]
-        received = ", ".join(f"{name}={reprlib.repr(item[name])}" for name in wrong)
-    else:
-        received = reprlib.repr(item)
-    if received:
-        raise ValueError(
-            f"The {what} must have the fields {', '.join(checks)}, as keras-initkit writes them. "
-            f"Received: {received}. Copy the log again from where it was written."
-        )
-    return dict(item)
+    """Return an object if these are its fields, and each passes its check; or raise ValueError."""
+    rule = f"The {what} must have the fields {', '.join(checks)}, as keras-initkit writes them"
+    if not isinstance(item, dict) or item.keys() != checks.keys():
+        refuse(rule, item)
+    for name, is_right in checks.items():
+        if not is_right(item[name]):
+            refuse(rule, f"{name}={reprlib.repr(item[name])}")
+    return item
 
 
 def is_text(value: Any) -> bool:

@@ -70,8 +70,7 @@ def to_json(findings: Iterable[Finding]) -> str:
 
 def from_json(text: str | bytes) -> list[Finding]:
     """Read the output of `to_json`; raise ValueError for anything else."""
-    content = load_object(text, FINDINGS_VERSION, "findings of a log")
-    content = check_fields(content, _CONTENT, "findings of a log")
+    content = load_object(text, FINDINGS_VERSION, _CONTENT, "findings of a log")
     items = [check_fields(item, _FIELDS, "finding") for item in content["findings"]]
     return [Finding(**item | {"evidence": _decode(item["evidence"])}) for item in items]
 

@@ -50,10 +50,6 @@ def _record(data: bytes) -> bytes:
     )
 
 
-class CutFileError(OSError):
-    """An event file that somebody has cut: what is appended would follow half a record."""
-
-
 class EventFileWriter:
     """Appends serialised events to a new event file in a directory, which is made if missing.
 
@@ -61,8 +57,8 @@ class EventFileWriter:
     It holds whole records only, also after a write that failed half way, as on a full disk.
 
     Raises:
-        OSError: If the directory or file cannot be written, or the file is gone: also by `write`.
-        CutFileError: By `write`, if the file is shorter than what was written to it.
+        OSError: If the directory or file cannot be written: also by `write`.
+        FileNotFoundError: By `write`, if the file is gone, or was cut.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -86,10 +82,8 @@ class EventFileWriter:
         with open(self.path, "r+b", buffering=0) as file:
             end, length = self._size, file.seek(0, os.SEEK_END)
             if length < end:
-                raise CutFileError(
-                    f"{self.path} must only be written by its training. Received: a file of "
-                    f"{length} of the {end} bytes that were written. Let it alone until the end."
-                )
+                # What is appended would follow half a record.
+                raise FileNotFoundError(f"{self.path} was cut: {length} of {end} bytes are left")
             file.truncate(end)  # what a failed write has left, if it could not be taken back then
             file.seek(end)
             try:

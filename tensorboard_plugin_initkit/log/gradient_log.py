@@ -21,7 +21,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,7 +36,6 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json
 from tensorboard_plugin_initkit.log.content import make_chunk, make_table, read_text, values_of
 from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars, make_tensor
 from tensorboard_plugin_initkit.log.event_file import (
-    CutFileError,
     event_files,
     raise_error,
     read_events,
@@ -47,7 +45,7 @@ from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
-from tensorboard_plugin_initkit.stored_json import load_object
+from tensorboard_plugin_initkit.stored_json import refuse
 
 RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"
@@ -69,11 +67,11 @@ class LogWriter:
     def __init__(
         self, log_dir: str | os.PathLike[str], scalars: int = 1, histograms: int = 0
     ) -> None:
-        self._log_dir, self._file = log_dir, open_event_file(log_dir, RUN)
+        self._file = open_event_file(log_dir, RUN)
         self._scalars = Scalars(scalars)
         self._histograms = Histograms(histograms)
-        self._layout: Layout | None = None  # the last one in the file
-        self._columns, self._digest = b"", ""  # its event and its short name
+        self._layout: Layout | None = None
+        self._content = b""
         self._last: int | None = None  # step that was written since the end before
 
     def write(self, chunk: Chunk, samples: Sequence[np.ndarray] | None = None) -> None:
@@ -83,39 +81,27 @@ class LogWriter:
         there are none.
         """
         now = time.time()
+        events = []
         if self._layout != chunk.layout:
             text = chunk.layout.to_json()
-            self._columns = _text_event(LAYOUT_TAG, text, int(chunk.steps[0]), now)
-            self._digest = _digest(text)
-        events = list(_tensor_events(chunk, self._digest, now))
+            self._content = _name_layout(text)
+            events.append(_text_event(LAYOUT_TAG, text, int(chunk.steps[0]), now))
+        events.extend(_tensor_events(chunk, self._content, now))
         events.extend(self._scalars.events(chunk, now))
         if samples is not None:
             events.extend(self._histograms.events(chunk, samples, now))
-        self._append(events, chunk.layout)
-        self._last = int(chunk.steps[-1])
+        self._file.write(events)
+        self._layout, self._last = chunk.layout, int(chunk.steps[-1])
 
     def write_findings(self, text: str, step: int) -> None:
         """Append the findings up to a step, as JSON."""
-        self._append([_text_event(FINDINGS_TAG, text, step, time.time())], self._layout)
+        self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
 
     def end(self) -> None:
         """Append a mark of completeness, if something was written; more may follow."""
         if self._last is not None:
-            self._append([_text_event(END_TAG, "", self._last, time.time())], self._layout)
+            self._file.write([_text_event(END_TAG, "", self._last, time.time())])
             self._last = None
-
-    def _append(self, events: list[bytes], layout: Layout | None) -> None:
-        """Append events of a layout; to a new file, if somebody has cut the one before."""
-        cut = None
-        try:
-            self._file.write([self._columns, *events] if layout != self._layout else events)
-        except CutFileError as error:
-            cut, self._layout = error, None
-            self._file = open_event_file(self._log_dir, RUN)
-            self._file.write([self._columns, *events] if layout is not None else events)
-        self._layout = layout
-        if cut is not None:
-            warnings.warn(f"{cut} The log goes on in a new file.", stacklevel=1)
 
     def flush(self) -> None:
         """Upload the rest of a log at a URL: until then it is uploaded now and then only."""
@@ -147,7 +133,7 @@ class _FileReader:
 
     def __init__(self) -> None:
         self._layout: Layout | None = None
-        self._digest = ""
+        self._content = b""  # of the records of this layout
         self._tables: dict[str, np.ndarray] = {}  # of the chunk that is to end
 
     def read(self, data: bytes) -> list[Chunk | list[Finding]]:
@@ -158,7 +144,7 @@ class _FileReader:
             if value.tag == LAYOUT_TAG:
                 self._layout = None  # unknown, if this one is damaged
                 text = read_text(value.tensor.string_val)
-                self._layout, self._digest = Layout.from_json(text), _digest(text)
+                self._layout, self._content = Layout.from_json(text), _name_layout(text)
             elif value.tag == FINDINGS_TAG:
                 items.append(from_json(read_text(value.tensor.string_val)))
             elif value.tag == TOTALS_TAG:
@@ -171,18 +157,18 @@ class _FileReader:
 
     def _end_chunk(self, value: Any) -> Chunk:
         tables, self._tables = self._tables, {}
-        content = load_object(value.metadata.plugin_data.content, SCHEMA_VERSION, "table of a log")
-        known = content.get("layout", self._digest) == self._digest
         totals = _read_numbers(value.tensor)
-        chunk = make_chunk(self._layout if known else None, totals)
+        is_known = value.metadata.plugin_data.content == self._content
+        chunk = make_chunk(self._layout if is_known else None, totals)
         values = {name: values_of(table, chunk, totals) for name, table in tables.items()}
         return dataclasses.replace(chunk, values=values)
 
 
-def _digest(text: str | bytes) -> str:
-    """Return a short name of a layout, for the records that are of it."""
+def _name_layout(text: bytes | str) -> bytes:
+    """Return what the records of a layout carry: they are not read under the names of another."""
     data = text.encode() if isinstance(text, str) else text
-    return hashlib.blake2b(data, digest_size=6).hexdigest()
+    digest = hashlib.blake2b(data, digest_size=6).hexdigest()
+    return json.dumps({"version": SCHEMA_VERSION, "layout": digest}).encode()
 
 
 def _read_numbers(tensor: Any) -> np.ndarray:
@@ -190,16 +176,12 @@ def _read_numbers(tensor: Any) -> np.ndarray:
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     length = len(tensor.tensor_content)
     if tensor.dtype != DT_FLOAT or min(shape, default=0) < 0 or 4 * math.prod(shape) != length:
-        raise ValueError(
-            f"A table of a log must be float32. Received: dtype={tensor.dtype}, shape={shape}, "
-            f"{length} bytes. Copy the log again from where it was written."
-        )
+        refuse("A table must be float32", f"dtype={tensor.dtype}, {shape} in {length} bytes")
     return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
 
 
-def _event(tag: str, tensor: Any, step: int, wall_time: float, layout: str = "") -> bytes:
-    content = json.dumps({"version": SCHEMA_VERSION} | ({"layout": layout} if layout else {}))
-    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content.encode())
+def _event(tag: str, tensor: Any, step: int, wall_time: float, content: bytes) -> bytes:
+    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content)
     metadata = SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_TENSOR")
     value = Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
     event = Event(step=step, wall_time=wall_time, summary=Summary(value=[value]))
@@ -210,10 +192,10 @@ def _text_event(tag: str, text: str, step: int, wall_time: float) -> bytes:
     tensor = TensorProto(
         dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[text.encode()]
     )
-    return _event(tag, tensor, step, wall_time)
+    return _event(tag, tensor, step, wall_time, b'{"version": %d}' % SCHEMA_VERSION)
 
 
-def _tensor_events(chunk: Chunk, layout: str, wall_time: float) -> Iterator[bytes]:
+def _tensor_events(chunk: Chunk, content: bytes, wall_time: float) -> Iterator[bytes]:
     tables = {f"{PLUGIN_NAME}/{name}": array for name, array in chunk.values.items()}
     totals = [per_optimizer(chunk, name) for name in TOTALS]
     tables[TOTALS_TAG] = np.concatenate(totals, axis=1)
@@ -221,4 +203,4 @@ def _tensor_events(chunk: Chunk, layout: str, wall_time: float) -> Iterator[byte
         tensor = make_tensor(make_table(chunk.steps, array), DT_FLOAT)
         # Of a training that goes on from an earlier step, TensorBoard drops what was logged at
         # later ones: by their first steps, these are the chunks of which nothing is left.
-        yield _event(tag, tensor, int(chunk.steps[0]), wall_time, layout)
+        yield _event(tag, tensor, int(chunk.steps[0]), wall_time, content)

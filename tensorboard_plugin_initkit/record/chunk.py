@@ -1,7 +1,7 @@
 """Chunks: several records as they travel, from the device to the history and the log."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -69,11 +69,6 @@ class Chunk:
             for arrays in (self.values, self.totals)
         )
         return Chunk(self.layout, self.steps[rows], values, totals)
-
-    def only(self, names: Collection[str]) -> "Chunk":
-        """Return the same steps with these values alone, as far as they are recorded."""
-        values = {name: self.values[name] for name in names if name in self.values}
-        return Chunk(self.layout, self.steps, values)
 
     def spread(self, layout: Layout) -> "Chunk":
         """Return the same steps on the columns of a larger layout; new columns are NaN."""

@@ -118,14 +118,11 @@ class GradientHistory:
                 self._thin(self._max_steps)
 
     def _thin(self, max_steps: int) -> None:
-        judged = [chunk.only(("norm", "nonfinite")) for chunk in self._chunks]
-        keep = rows_to_keep(join(judged), max_steps)
-        ends = np.cumsum([len(chunk.steps) for chunk in self._chunks])
-        parts = zip(self._chunks, np.split(keep, ends[:-1]), strict=True)
-        self._chunks = [join([chunk.select(rows) for chunk, rows in parts if rows.any()])]
-        self._length = int(keep.sum())
+        whole = self._joined()
+        kept = whole.select(rows_to_keep(whole, max_steps))
+        self._chunks, self._length = [kept], len(kept.steps)
         self._limit = max(max_steps, self._length + self._length // 4)
-        self._thinned = self._thinned or not keep.all()
+        self._thinned = self._thinned or self._length < len(whole.steps)
 
     def _joined(self) -> Chunk:
         with self._lock:

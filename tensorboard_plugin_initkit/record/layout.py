@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +16,7 @@ from tensorboard_plugin_initkit.stored_json import (
     is_list_of,
     is_text,
     load_object,
+    refuse,
 )
 
 SCHEMA_VERSION = 3
@@ -122,8 +122,7 @@ class Layout:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read the output of `to_json`; raise ValueError for anything else."""
-        content = load_object(text, SCHEMA_VERSION, "layout of a log")
-        content = check_fields(content, _FIELDS, "layout of a log")
+        content = load_object(text, SCHEMA_VERSION, _FIELDS, "layout of a log")
         variables = [
             Variable(
                 **variable
@@ -135,10 +134,7 @@ class Layout:
         optimizers, frozen = tuple(content["optimizers"]), tuple(content["frozen"])
         strangers = {variable.optimizer for variable in variables}.difference(optimizers)
         if strangers:
-            raise ValueError(
-                "The columns of a layout must be of its optimizers. Received: columns of "
-                f"{reprlib.repr(sorted(strangers))}. Copy the log again from where it was written."
-            )
+            refuse("The columns of a layout must be of its optimizers", sorted(strangers))
         return cls(tuple(variables), optimizers, frozen, content["replicas"])
 
 

@@ -81,6 +81,18 @@ def test_a_path_that_cannot_be_written_is_one_warning_a_training_until_it_can(tm
         assert read_log(tmp_path / place).steps.tolist() == list(range(11))
 
 
+@pytest.mark.parametrize(("left", "read"), [(0, [2, 3]), (100, [2, 3]), (-7, [0, 1, 2, 3])])
+def test_a_log_that_was_cut_goes_on_in_a_new_file_with_its_layout(tmp_path, left, read):
+    sink = Sink(tmp_path, scalars=0)
+    train(sink, range(2))
+    (path,) = event_file.event_files(tmp_path / "gradients")
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.warns(UserWarning, match="was cut: .* bytes are left. It can again"):
+        train(sink, [2, 3])
+    assert len(event_file.event_files(tmp_path / "gradients")) == 2
+    assert read_log(tmp_path).steps.tolist() == read
+
+
 def test_a_copy_has_the_history_and_a_log_of_its_own(tmp_path):
     sink = Sink(tmp_path)
     train(sink, range(3), FAULTS)

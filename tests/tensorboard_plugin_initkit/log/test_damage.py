@@ -125,10 +125,10 @@ def events(layout=None, **tables):
     """A layout, and tables with steps before their columns; serialised."""
     text = LAYOUT.to_json() if layout is None else layout
     written = [log._text_event(log.LAYOUT_TAG, text, 0, 1.0)]
-    digest = log._digest(text)
+    content = log._name_layout(text)
     for name, table in ({"norm": table_of(2), "totals": table_of(4)} | tables).items():
         tensor = make_tensor(np.asarray(table, "<f4"), DT_FLOAT)
-        written.append(log._event(f"initkit/{name}", tensor, 0, 1.0, digest))
+        written.append(log._event(f"initkit/{name}", tensor, 0, 1.0, content))
     return written
 
 

@@ -392,20 +392,3 @@ def test_after_a_write_that_failed_the_log_goes_on_with_the_next(tmp_path, monke
     writer.write(chunk)
     (read,) = read_chunks(tmp_path)
     assert_equal(read, chunk)
-
-
-@pytest.mark.parametrize(("left", "read"), [(0, [2, 3]), (100, [2, 3]), (-7, [0, 2, 3])])
-def test_a_log_that_was_cut_goes_on_in_a_new_file_with_its_layout(tmp_path, left, read):
-    writer = LogWriter(tmp_path, scalars=0)
-    chunks = [random_chunk(dense("a"), [i], i) for i in range(4)]
-    writer.write(chunks[0])
-    writer.write(chunks[1])
-    (path,) = event_files(tmp_path / RUN)
-    path.write_bytes(path.read_bytes()[:left])
-    with pytest.warns(UserWarning, match="bytes that were written.* goes on in a new file"):
-        writer.write_findings(to_json([]), 1)
-    writer.write(chunks[2])
-    writer.write(chunks[3])
-    assert len(event_files(tmp_path / RUN)) == 2
-    for got, step in zip(read_chunks(tmp_path), read, strict=True):
-        assert_equal(got, chunks[step])

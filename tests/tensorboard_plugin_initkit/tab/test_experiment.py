@@ -107,7 +107,7 @@ def truncated(log_dir: Path) -> None:
 
 
 def table_event(tag: str, array: np.ndarray) -> bytes:
-    return log._event(tag, make_tensor_proto(array.astype("<f4")), 0, 1.0)
+    return log._event(tag, make_tensor_proto(array.astype("<f4")), 0, 1.0, b"")
 
 
 LOGS = {
