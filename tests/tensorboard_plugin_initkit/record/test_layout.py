@@ -74,7 +74,7 @@ COLUMN = CONTENT["variables"][0]
         (CONTENT | {"replicas": 0}, "replicas=0"),
         (CONTENT | {"replicas": 1.5}, "replicas=1.5"),
         (CONTENT | {"optimizers": [None]}, "optimizers=[None]"),
-        (CONTENT | {"optimizers": ["x"]}, "columns of ['']"),
+        (CONTENT | {"optimizers": ["x"]}, "Received: ['']"),
         (CONTENT | {"frozen": "abc"}, "frozen='abc'"),
         (CONTENT | {"variables": [7]}, "variables=[7]"),
         ({"layer_type": None}, "layer_type=None"),
