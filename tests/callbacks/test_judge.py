@@ -54,17 +54,6 @@ def kinds(findings):
 NONFINITE = [("nonfinite", 2)]
 
 
-def test_a_fault_is_new_once(clock):
-    judge, found = Judge(), []
-    for i in range(5):
-        found += judge.add(chunk(2 * i, 2 * i + 1, infinite=[2 * i] if i else []))
-        clock.now += 100
-    assert kinds(found) == NONFINITE
-    assert clock.judged == 5
-    assert judge.finish() == []
-    assert clock.judged == 5
-
-
 def test_judging_takes_its_share_of_the_time(clock):
     judge = Judge()
     for step in range(3000):
@@ -84,14 +73,15 @@ def test_what_was_not_judged_in_time_is_judged_at_the_end(clock):
     assert judge.finish() == []
 
 
-def test_another_training_is_judged_anew(clock):
+def test_a_fault_is_new_once_in_each_training(clock):
     judge = Judge()
-    for _ in range(2):
-        judge.add(chunk(0, 1, 2, infinite=[2]))
+    for training in range(1, 4):
+        found = []
+        for i in range(5):
+            found += judge.add(chunk(2 * i, 2 * i + 1, infinite=[2 * i] if i else []))
+            clock.now += 100
+        assert kinds(found) == NONFINITE
         assert judge.finish() == []
-        judge.restart()
-        clock.now += 100
-        assert kinds(judge.add(chunk(1, 2, 3, infinite=[2]))) == NONFINITE
+        assert clock.judged == 5 * training
         judge.restart()
         assert judge.finish() == []
-        clock.now += 100

@@ -18,33 +18,31 @@ def mlp():
     return keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(4)])
 
 
-def convolutional():
+def convolutional(*first):
     return keras.Sequential(
         [
             keras.Input((8,)),
-            layers.Reshape((4, 2, 1)),
+            *(first or [layers.Reshape((4, 2, 1))]),
             layers.Conv2D(4, 3, padding="same", use_bias=False),
             layers.BatchNormalization(),
             layers.Activation("tanh"),
             layers.Flatten(),
-            layers.Dense(80, "tanh"),  # kernels above and below the size that is stacked
-            layers.Dense(80, "tanh"),
+            layers.Dense(32, "tanh"),
+            layers.Dense(32, "tanh"),  # is measured together with the kernel before
+            layers.Dense(160, "tanh"),  # and this alone: it is large
             layers.Dense(4),
         ]
     )
 
 
-def with_embedding():
-    return keras.Sequential(
-        [keras.Input((8,)), layers.Embedding(30, 3), layers.Flatten(), layers.Dense(4)]
-    )
+def varied():
+    embedding = layers.Embedding(30, 3)  # of whole numbers, those below 0 from the end
+    return convolutional(layers.Rescaling(5.0), embedding, layers.Reshape((4, 2, 3)))
 
 
-def data(make=mlp):
+def data():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(BATCH * STEPS, 8)).astype("float32")
-    if make is with_embedding:
-        x = rng.integers(0, 9, x.shape).astype("int32")
     return x, rng.integers(0, 4, len(x)).astype("int32")
 
 
@@ -55,8 +53,8 @@ def compiled(make, optimizer=None, **compile_args):
     return model
 
 
-def fit(model, *callbacks, make=mlp, epochs=1):
-    x, y = data(make)
+def fit(model, *callbacks, epochs=1):
+    x, y = data()
     return model.fit(
         x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
     )
@@ -64,7 +62,7 @@ def fit(model, *callbacks, make=mlp, epochs=1):
 
 def recorded(make=mlp, optimizer=None, every_n_steps=1, epochs=1, **compile_args):
     monitor = GradientMonitor(every_n_steps=every_n_steps)
-    fit(compiled(make, optimizer, **compile_args), monitor, make=make, epochs=epochs)
+    fit(compiled(make, optimizer, **compile_args), monitor, epochs=epochs)
     return monitor.history
 
 
@@ -103,7 +101,7 @@ def gradients_and_weights(model, x, y):
 
 def trained_beside(make=mlp, optimizer=None):
     """Gradients and weights before every step of a training without a monitor."""
-    model, (x, y) = compiled(make, optimizer), data(make)
+    model, (x, y) = compiled(make, optimizer), data()
     for start in range(0, len(x), BATCH):
         batch = x[start : start + BATCH], y[start : start + BATCH]
         yield gradients_and_weights(model, *batch)

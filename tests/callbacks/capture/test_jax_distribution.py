@@ -9,7 +9,7 @@ import pytest
 
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
-from tests.callbacks.training import STEPS, compiled, convolutional, fit, mlp
+from tests.callbacks.training import STEPS, compiled, fit, mlp, varied
 
 pytestmark = pytest.mark.backends("jax")
 
@@ -56,7 +56,7 @@ def test_training_on_two_devices_is_bit_identical_with_and_without_the_monitor(s
         optimizer = keras.optimizers.Adam(1e-2)
         if scaled:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 2.0**10)
-        model = trained(*callbacks, make=convolutional, optimizer=optimizer)
+        model = trained(*callbacks, make=varied, optimizer=optimizer)
         state = [*model.weights, *model.optimizer.variables]
         return [keras.ops.convert_to_numpy(variable) for variable in state]
 

@@ -1,12 +1,14 @@
 """Models with several optimizers, on the backend that KERAS_BACKEND names."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import BACKEND, BATCH, LOSS, STEPS, data, layers, norms
+from tests.callbacks.training import BACKEND, BATCH, LOSS, STEPS, data, label, layers, norms
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -31,18 +33,24 @@ def body_and_head(body, head):
     return keras.optimizers.MultiOptimizer(choose)
 
 
+@functools.cache
+def one_optimizer():
+    return recorded(keras.optimizers.SGD(0.1))
+
+
+WAYS = [{}, {"run_eagerly": True}, {"jit_compile": True}]
 needs_multi_optimizer = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras before 3.14 has none"
 )
 
 
 @needs_multi_optimizer
-@pytest.mark.parametrize("jit_compile", [False, True] if BACKEND == "tensorflow" else [False])
-def test_optimizers_inside_a_multi_optimizer(jit_compile):
+@pytest.mark.parametrize("way", WAYS if BACKEND == "tensorflow" else WAYS[:1], ids=label)
+def test_optimizers_inside_a_multi_optimizer(way):
     # With equal settings they do what one does, which other tests compare with autodiff.
-    one = recorded(keras.optimizers.SGD(0.1))
+    one = one_optimizer()
     body, head = (keras.optimizers.SGD(0.1, name=name) for name in ("slow", "fast"))
-    history = recorded(body_and_head(body, head), jit_compile=jit_compile)
+    history = recorded(body_and_head(body, head), **way)
     np.testing.assert_array_equal(history.steps, np.arange(STEPS))
     assert history.optimizers == ["slow", "fast"]
     assert history.layers == [*(f"slow/body_{i}" for i in range(2)), "fast/head"]

@@ -1,7 +1,6 @@
 """What a monitor records besides norms, and how it is told what to record, on every backend."""
 
 import functools
-import itertools
 import re
 
 import keras
@@ -12,6 +11,7 @@ from keras import ops
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import small
+from tests.callbacks.measures.test_directions import by_definition
 from tests.callbacks.training import (
     LOSS,
     STEPS,
@@ -127,22 +127,14 @@ def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
 
 def test_directions_of_successive_gradients():
     beside = Beside()
-    model = compiled(mlp)
     whole, part = (GradientMonitor(every_n_steps=1, sample_size=size) for size in (10**6, 64))
-    fit(model, beside, whole, part, epochs=3)
-    samples = [[gradient.ravel() for gradient in gradients] for gradients, _ in beside.seen]
-    cosines = [
-        [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*pair, strict=True)]
-        for pair in itertools.pairwise(samples)
-    ]
+    fit(compiled(mlp), beside, whole, part, epochs=3)
     cosine, snr = (whole.history.per_variable(name) for name in ("cosine", "snr"))
-    assert np.isnan(cosine[0]).all()
-    np.testing.assert_allclose(cosine[1:], cosines, atol=1e-5)
-    assert np.isnan(snr[:15]).all()
-    for end in range(16, len(samples) + 1):
-        for column, window in enumerate(zip(*samples[end - 16 : end], strict=True)):
-            want = np.sum(np.mean(window, axis=0) ** 2) / np.sum(np.var(window, axis=0, ddof=1))
-            assert snr[end - 1, column] == pytest.approx(want, rel=1e-4)
+    of_variables = zip(*(gradients for gradients, _ in beside.seen), strict=True)
+    for column, gradients in enumerate(of_variables):
+        want = by_definition(np.reshape(gradients, (3 * STEPS, -1)))
+        np.testing.assert_allclose(cosine[:, column], want[0], atol=1e-5)
+        np.testing.assert_allclose(snr[:, column], want[1], rtol=1e-4)
     # Kernels of 128 and 256 elements, of which 64 stand for all.
     error = (part.history.per_variable("cosine") - cosine)[1:, [0, 2, 4]]
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125

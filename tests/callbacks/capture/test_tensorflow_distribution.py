@@ -19,7 +19,7 @@ from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests import ROOT
 from tests.callbacks import training
 from tests.callbacks.capture.test_backends import small
-from tests.callbacks.training import BATCH, LOSS, STEPS, label, layers, two_devices, with_embedding
+from tests.callbacks.training import BATCH, LOSS, STEPS, label, layers, two_devices, varied
 
 REPLICAS = 2
 
@@ -28,27 +28,23 @@ def without_input_shape():
     return keras.Sequential([layers.Dense(16, "tanh"), layers.Dense(4)])
 
 
-def data(make=small):
-    x, y = training.data(make)
-    if make is not with_embedding:
-        y = np.argmax(x[:, :4], axis=1).astype("int32")  # can be learnt: the noise is not all
-    return x, y
+def data():
+    x, _ = training.data()
+    return x, np.argmax(x[:, :4], axis=1).astype("int32")  # can be learnt: the noise is not all
 
 
 def compiled(make=small, optimizer=None, **compile_args):
     return training.compiled(make, optimizer or keras.optimizers.SGD(0.1), **compile_args)
 
 
-def fit(model, *callbacks, make=small, epochs=1):
-    return model.fit(
-        *data(make), BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
-    )
+def fit(model, *callbacks, epochs=1):
+    model.fit(*data(), BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def mirrored(*callbacks, make=small, optimizer=lambda: None, epochs=1, **compile_args):
     with two_devices().scope():
         model = compiled(make, optimizer(), **compile_args)
-    fit(model, *callbacks, make=make, epochs=epochs)
+    fit(model, *callbacks, epochs=epochs)
     return model
 
 
@@ -59,18 +55,13 @@ def recorded(**how):
 
 
 @functools.cache
-def recorded_plainly():
-    return recorded()
-
-
-@functools.cache
 def by_hand(make=small, clip=lambda gradients: gradients, scale=1.0):
     """Norms per step and variable, of what is applied; and of each replica's, clipped and raw.
 
     What is applied is the sum over replicas of the clipped gradients of the loss that each adds
     to the mean over the global batch.
     """
-    model, (x, y) = compiled(make), data(make)
+    model, (x, y) = compiled(make), data()
     model(x[:1])
     weights, optimizer = [v.value for v in model.trainable_variables], keras.optimizers.SGD(0.1)
     applied, clipped, raw = [], [], []
@@ -105,15 +96,40 @@ def assert_close(actual, desired):
     np.testing.assert_allclose(actual, desired, rtol=1e-5)
 
 
+def assert_same_record(history, applied, raw, every=1):
+    np.testing.assert_array_equal(history.steps, np.arange(0, STEPS, every))
+    assert_close(history.per_variable("norm"), applied[::every])
+    assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw)[::every])
+
+
+def by_norm(gradients):
+    return [tf.clip_by_norm(gradient, 0.1) for gradient in gradients]
+
+
+def by_global_norm(gradients):
+    return tf.clip_by_global_norm(gradients, 0.2)[0]
+
+
+def loss_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), 2.0**10)
+
+
 @pytest.mark.parametrize(
-    "how",
+    ("how", "hand"),
     [
-        {},
-        {"run_eagerly": True},
-        {"make": without_input_shape},
-        {"make": with_embedding},
+        ({"run_eagerly": True}, {}),
+        ({"make": without_input_shape}, {"make": without_input_shape}),
+        ({"make": varied}, {"make": varied}),
+        ({"optimizer": lambda: keras.optimizers.SGD(0.1, clipnorm=0.1)}, {"clip": by_norm}),
+        (
+            {"optimizer": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.2)},
+            {"clip": by_global_norm},
+        ),
+        ({"optimizer": loss_scaled}, {"scale": 2.0**10}),
         pytest.param(
             {"steps_per_execution": 2},
+            {},
             marks=pytest.mark.xfail(
                 raises=tf.errors.InvalidArgumentError,
                 reason="Keras 3.15 cannot run steps in blocks on mirrored replicas itself",
@@ -122,26 +138,25 @@ def assert_close(actual, desired):
     ],
     ids=label,
 )
-def test_replicas_record_the_global_gradient_and_the_mean_of_their_own(how):
-    applied, _, raw = by_hand(how.get("make", small))
+def test_replicas_clip_their_own_and_record_the_global_gradient_and_the_mean_of_theirs(how, hand):
     history = recorded(**how)
-    np.testing.assert_array_equal(history.steps, np.arange(STEPS))
-    assert_close(history.per_variable("norm"), applied)
-    assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw))
+    applied, clipped, raw = by_hand(**hand)
+    assert_same_record(history, applied, raw)
+    assert_close(history.per_variable("clip_ratio"), root_mean_square(clipped / raw))
+    assert (raw > 1.01 * clipped).any() == ("clip" in hand)
+    scale = hand.get("scale", 1)
+    np.testing.assert_array_equal(history["loss_scale"], np.full((STEPS, 1), scale))
 
 
-def test_two_replicas_record_what_one_device_does_with_the_global_batch():
-    alone = GradientMonitor(every_n_steps=1)
+def test_two_replicas_record_what_one_device_does_with_the_global_batch_and_its_noise():
+    alone, history = GradientMonitor(every_n_steps=1), recorded()
     fit(compiled(), alone)
-    history = recorded_plainly()
     for statistic in set(STATISTICS) - {"local_norm"}:
         np.testing.assert_allclose(
             history[statistic], alone.history[statistic], rtol=1e-5, err_msg=statistic
         )
-
-
-def test_the_noise_scale_is_that_of_the_gradients_of_halves():
     applied, _, raw = by_hand()
+    assert_same_record(history, applied, raw)
     # McCandlish et al. 2018, appendix A.1, for batches of 1 and 1/2.
     whole = np.sum(applied**2, axis=1)
     half = np.mean(np.sum((REPLICAS * raw) ** 2, axis=2), axis=1)
@@ -149,37 +164,7 @@ def test_the_noise_scale_is_that_of_the_gradients_of_halves():
     noise = (half - whole) / (1 / (1 / 2) - 1)
     expected = np.cumsum(noise) / np.cumsum(squared_gradient)  # a ratio of means
     assert (expected > 0).all()
-    np.testing.assert_allclose(recorded_plainly()["noise_scale"][:, 0], expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("argument", "clip"),
-    [
-        ({"global_clipnorm": 0.2}, lambda gs: tf.clip_by_global_norm(gs, 0.2)[0]),
-        ({"clipnorm": 0.1}, lambda gs: [tf.clip_by_norm(g, 0.1) for g in gs]),
-    ],
-    ids=label,
-)
-def test_each_replica_clips_its_own(argument, clip):
-    applied, clipped, raw = by_hand(clip=clip)
-    assert (raw > 1.01 * clipped).any()
-    history = recorded(optimizer=lambda: keras.optimizers.SGD(0.1, **argument))
-    assert_close(history.per_variable("norm"), applied)
-    assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw))
-    assert_close(history.per_variable("clip_ratio"), root_mean_square(clipped / raw))
-
-
-def test_a_loss_scale_is_taken_off_on_every_replica():
-    keras.config.set_dtype_policy("mixed_float16")
-    applied, _, raw = by_hand(scale=2.0**10)
-
-    def scaled():
-        return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), 2.0**10)
-
-    history = recorded(optimizer=scaled)
-    np.testing.assert_array_equal(history["loss_scale"], np.full((STEPS, 1), 2.0**10))
-    assert_close(history.per_variable("norm"), applied)
-    assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw))
+    np.testing.assert_allclose(history["noise_scale"][:, 0], expected, rtol=1e-4)
 
 
 def test_training_on_replicas_is_bit_identical_with_and_without_the_monitor():
@@ -263,9 +248,7 @@ def test_workers_record_the_global_gradient_and_the_chief_alone_logs(tmp_path):
 
     applied, _, raw = by_hand(small)
     history = keras_initkit.read_log(chief / "log")
-    np.testing.assert_array_equal(history.steps, np.arange(0, STEPS, 2))
-    assert_close(history.per_variable("norm"), applied[::2])
-    assert_close(history.per_variable("local_norm"), root_mean_square(REPLICAS * raw)[::2])
+    assert_same_record(history, applied, raw, every=2)
 
     assert [path.name for path in other.iterdir()] == ["results.npz"]
     for worker in (chief, other):
