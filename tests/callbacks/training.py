@@ -27,9 +27,8 @@ def convolutional(*first):
             layers.BatchNormalization(),
             layers.Activation("tanh"),
             layers.Flatten(),
-            layers.Dense(32, "tanh"),
-            layers.Dense(32, "tanh"),  # is measured together with the kernel before
-            layers.Dense(160, "tanh"),  # and this alone: it is large
+            layers.Dense(80, "tanh"),  # kernels above and below the size that is stacked
+            layers.Dense(80, "tanh"),
             layers.Dense(4),
         ]
     )
