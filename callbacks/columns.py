@@ -7,6 +7,7 @@ from typing import Any
 from keras_initkit.anatomy.following import find_receivers
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
+from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.layer_fans import has_rule
 from tensorboard_plugin_initkit.record.layout import Variable
@@ -26,16 +27,16 @@ def variables_of(
     """
     weights = {id(weight.variable): weight for weight in weights_of(model)}
     prefixes = [f"{optimizer}/" if optimizer else "" for optimizer in optimizers]
-    receivers = _find_receivers(model, [weights[id(v)] for v in variables], prefixes)
+    found = [weights.get(id(v)) or outside_weight(model, v) for v in variables]
+    receivers = _find_receivers(model, found, prefixes)
     columns = []
-    for optimizer, variable, prefix in zip(optimizers, variables, prefixes, strict=True):
-        weight = weights[id(variable)]
+    for weight, optimizer, prefix in zip(found, optimizers, prefixes, strict=True):
         layer = weight.path if per == "variable" else layer_path(weight)
         columns.append(
             Variable(
                 prefix + weight.path,
                 prefix + layer,
-                tuple(variable.shape),
+                tuple(weight.variable.shape),
                 optimizer,
                 type(weight.holder).__name__,
                 _describe_initializer(weight),
@@ -67,6 +68,13 @@ def _find_receivers(
             ]
             receivers[holder] = tuple(found[:_MOST_RECEIVERS])
     return receivers
+
+
+def outside_weight(model: Any, variable: Any) -> Weight:
+    """Describe a variable that a training step trains though no layer of the model holds it."""
+    path = getattr(variable, "path", variable.name).removesuffix(":0")
+    place = Place((model,), path.rpartition("/")[0])
+    return Weight(variable, place.layers, model, path, path, (place,))
 
 
 def layer_path(weight: Weight) -> str:

@@ -12,7 +12,7 @@ from keras_initkit.anatomy.selectors import Selector
 from keras_initkit.anatomy.weights import weights_of
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
-from keras_initkit.callbacks.columns import layer_path
+from keras_initkit.callbacks.columns import layer_path, outside_weight
 from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
@@ -236,19 +236,12 @@ class GradientMonitor(GuardedCallback):
         model, capture, settings = self._watched, self._capture, self._settings
         if model.optimizer is None or (model.built and not model.trainable_variables):
             return None
-        watched = self._select(model.trainable_variables)
-        if model.built and not watched:
-            weights = [weight for weight in weights_of(model) if weight.variable.trainable]
-            names = dict.fromkeys(map(layer_path, weights))
-            raise ValueError(
-                "`layers` must select a layer that is trained. Received: "
-                f"layers={settings.layers.selector!r}. The model's layers are {', '.join(names)}."
-            )
+        if model.built and not self._select(model.trainable_variables):
+            raise self._nothing_selected()
         if (
             capture is not None
             and self._optimizer is model.optimizer
             and capture.capacity >= model.steps_per_execution
-            and list(map(id, capture.variables)) == list(map(id, watched))
         ):
             return capture
         self._judge.restart()
@@ -262,12 +255,21 @@ class GradientMonitor(GuardedCallback):
         return open_capture(model, watch)
 
     def _select(self, variables: Sequence[Any]) -> list[Any]:
-        selected = {
-            id(weight.variable)
-            for weight in weights_of(self._watched)
-            if self._settings.layers(weight.places)
-        }
-        return [v for v in variables if 0 not in v.shape and id(v) in selected]
+        weights = {id(weight.variable): weight for weight in weights_of(self._watched)}
+        selected = []
+        for variable in variables:
+            weight = weights.get(id(variable)) or outside_weight(self._watched, variable)
+            if 0 not in variable.shape and self._settings.layers(weight.places):
+                selected.append(variable)
+        return selected
+
+    def _nothing_selected(self) -> ValueError:
+        weights = [weight for weight in weights_of(self._watched) if weight.variable.trainable]
+        names = dict.fromkeys(map(layer_path, weights))
+        return ValueError(
+            "`layers` must select a layer that is trained. Received: "
+            f"layers={self._settings.layers.selector!r}. The model's layers are {', '.join(names)}."
+        )
 
     def _is_due(self, block: range) -> bool:
         return any(map(self._settings.schedule, self._clock.updates(block)))

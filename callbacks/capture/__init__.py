@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_initkit.callbacks.capture.capture import Capture
-from keras_initkit.callbacks.capture.model_parts import Target, leaf_optimizers
+from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
 from keras_initkit.callbacks.capture.watch import Watch
 
@@ -21,12 +21,8 @@ BACKENDS = {"tensorflow": "TensorFlowStorage", "jax": "JaxStorage", "torch": "To
 
 
 def open_capture(model: Any, watch: Watch) -> Capture:
-    """Make the capture for a compiled model on the current backend.
-
-    Raises:
-        ValueError: If the model's optimizers cannot be known yet.
-    """
-    target = Target(model, leaf_optimizers(model))
+    """Make the capture for a compiled model on the current backend."""
+    target = Target.of_model(model)
     name = keras.backend.backend()
     backend = importlib.import_module(f"{__name__}.{name}")  # it imports its framework
     return Capture(target, watch, getattr(backend, BACKENDS[name])(target))

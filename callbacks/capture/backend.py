@@ -55,25 +55,31 @@ class Storage:
     replicas = 1
     writes = True  # whether this process is to write logs
     has_loss = False  # whether the sums of losses are up to date when the optimizer is called
-    _row: RowLayout
 
     def __init__(self, target: Target, arrays: Arrays | None = None) -> None:
         self.arrays = arrays or Arrays()
+        self.capacity = 0  # greatest number of rows between two reads; 0 until it is known
         self._target = target
+        self._layouts: dict[int, RowLayout] = {}
 
-    def allocate(self, row: RowLayout, capacity: int) -> None:
-        """Make room for a number of rows."""
-        self._row = row
+    def allocate(self, optimizer: int, row: RowLayout) -> None:
+        """Make room for the rows of an optimizer, known by its `id`."""
+        self._layouts[optimizer] = row
 
-    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
-        """Keep the row of an update, float32 (row size,), at iteration `step` of the optimizer.
+    def store(self, optimizer: int, row: Any, step: Any) -> None:
+        """Keep the row of an optimizer's update, float32 (row size,), at its iteration `step`.
 
-        `mine` is a mask, bool (row size,), of the numbers heard, if others hear the rest.
+        Where there are several, it becomes part of the call's record.
         """
         raise NotImplementedError
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return steps, int64 (n,), and rows, float32 (n, row size), stored since the last call."""
+    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return steps and rows stored since the last call.
+
+        Returns:
+            Steps, int64 (n,); and of each optimizer rows, float32 (n, row size), NaN where it made
+            no update.
+        """
         raise NotImplementedError
 
     def iterations(self, optimizer: Any) -> int:

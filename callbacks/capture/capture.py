@@ -1,19 +1,19 @@
 """A capture: the gradients of a model's training, measured and read in chunks."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_initkit.callbacks.capture.backend import Storage
-from keras_initkit.callbacks.capture.listener import listening_to
+from keras_initkit.callbacks.capture.listener import listening
 from keras_initkit.callbacks.capture.loss import Losses
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction
 from keras_initkit.callbacks.capture.recorder import UpdateRecorder
-from keras_initkit.callbacks.capture.row import unpack
-from keras_initkit.callbacks.capture.watch import Watch, make_layout
+from keras_initkit.callbacks.capture.row import Numbers, unpack
+from keras_initkit.callbacks.capture.watch import Watch, Watched, make_layout
 from keras_initkit.callbacks.measures.directions import DirectionTracker
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.layout import Layout
@@ -45,18 +45,12 @@ class Capture:
         self._losses = Losses(target.loss_sums)
         self._directions = DirectionTracker()
         self._calls: list[Call] = []
-        self._known_layout: tuple[dict[int, int], list[int], Layout] | None = None
-        self._recorder.meet_variables()
-
-    @property
-    def variables(self) -> list[Any]:
-        """Recorded `keras.Variable`s; empty until the model is built."""
-        return self._recorder.watched.variables if self._recorder.is_ready else []
+        self._known_layout: tuple[Any, Layout, list[int]] = None, Layout(()), []
 
     @property
     def capacity(self) -> int:
-        """Greatest number of updates between two reads."""
-        return self._recorder.watched.capacity if self._recorder.is_ready else 0
+        """Greatest number of updates between two reads; 0 until it is known."""
+        return self._storage.capacity
 
     def batches_done(self) -> int:
         """Count the batches with gradients given to the optimizers so far."""
@@ -73,12 +67,9 @@ class Capture:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Hear the updates traced or run inside the context."""
-        self._attempt(self._recorder.meet_variables)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._storage.carrying())
-            for i, leaf in enumerate(self._target.leaves):
-                attempt = self._attempt_untraced
-                stack.enter_context(listening_to(leaf.optimizer, i, self._recorder, attempt))
+        self._attempt(self._recorder.meet_optimizers)
+        attempt = self._attempt_untraced
+        with self._storage.carrying(), listening(self._target, self._recorder, attempt):
             yield
 
     def begin_call(self, call: Call) -> None:
@@ -97,31 +88,49 @@ class Capture:
             The record; and for each variable, elements of its gradient: float32 arrays
             (n, elements), with 0 elements if none are kept.
         """
-        if not self._recorder.is_ready:
+        steps, tables = self._storage.take()
+        heard = self._heard()
+        parts = [unpack(watched.row, tables[key]) for key, watched in heard.items()]
+        totals = self._totals_of_calls(steps, parts)
+        due = np.array([bool(self._watch.is_due(int(step))) for step in steps], bool)
+        if parts:  # a call may have made no update
+            due &= ~np.isnan(totals["learning_rate"]).all(axis=1)
+        if not parts or not due.any():
             return Chunk(Layout(()), np.zeros(0, np.int64), {}), []
-        watched = self._recorder.watched
-        steps, rows = self._storage.take()
-        numbers = unpack(watched.row, rows)
-        values = dict(numbers.values)
+        layout, order = self._layout(heard)
+        nothing = [np.full_like(part.values["norm"], np.nan) for part in parts]
+        values = {}
+        for name in sorted(self._watch.statistics):
+            found = [part.values.get(name, n) for part, n in zip(parts, nothing, strict=True)]
+            if any(name in part.values for part in parts) or name == "dead_units":
+                values[name] = np.concatenate(found, axis=1)[due][:, order]
         if "dead_units" in self._watch.statistics:
             # By biases, and in layers without one by kernels.
-            dead = values.get("dead_units", np.full_like(values["norm"], np.nan))
-            are_biases = np.array([source == "bias" for source in watched.unit_sources])
-            values["dead_units"] = np.where(are_biases, values["zeros"], dead)
-        totals = numbers.totals | self._totals_of_calls(steps, numbers.loss)
-        due = np.array([bool(self._watch.is_due(int(step))) for step in steps], bool)
-        values = {name: array[due] for name, array in values.items()}
-        samples = [array[due] for array in numbers.samples]
-        if self._watch.sample_size and due.any():
+            sources = [source for watched in heard.values() for source in watched.unit_sources]
+            are_biases = np.array(sources)[order] == "bias"
+            values["dead_units"] = np.where(are_biases, values["zeros"], values["dead_units"])
+        samples = [array[due] for part in parts for array in part.samples]
+        samples = [samples[i] for i in order]
+        if self._watch.sample_size:
             values |= self._directions.add(samples)._asdict()
-        # Which optimizers there are and whose the variables are shows when they are heard.
-        optimizer_of = self._recorder.optimizer_of
-        if self._known_layout is None or self._known_layout[0] != optimizer_of:
-            columns = make_layout(self._target, watched, self._watch.per, optimizer_of)
-            self._known_layout = dict(optimizer_of), *columns
-        _, heard, layout = self._known_layout
-        totals = {name: array[due][:, heard] for name, array in totals.items()}
+        totals = {name: array[due] for name, array in totals.items()}
         return Chunk(layout, steps[due], values, totals), samples
+
+    def _heard(self) -> dict[int, Watched]:
+        """Return what is recorded of each heard optimizer, in the order of the model's."""
+        heard = self._recorder.heard
+        keys = [id(leaf.optimizer) for leaf in self._target.leaves]
+        return {key: heard[key] for key in keys if key in heard and heard[key].variables}
+
+    def _layout(self, heard: dict[int, Watched]) -> tuple[Layout, list[int]]:
+        """Return the layout, and the places of its columns; both show when updates are heard."""
+        given = {key: self._recorder.given_columns(key) for key in heard}
+        known = given, self._recorder.frozen
+        if self._known_layout[0] != known:
+            made = make_layout(self._target, heard, given, self._watch.per, known[1])
+            self._known_layout = known, *made
+            self._directions = DirectionTracker()
+        return self._known_layout[1:]
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
         """Call a function, and keep its exceptions from the training."""
@@ -137,16 +146,26 @@ class Capture:
             self._losses.hear(call, logs, self._storage.metric)
         self._calls.append(call)
 
-    def _totals_of_calls(self, steps: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the totals of calls; they are the same for all optimizers."""
+    def _totals_of_calls(
+        self, steps: np.ndarray, parts: Sequence[Numbers]
+    ) -> dict[str, np.ndarray]:
+        """Return the totals of optimizers; those of calls are the same for all."""
         calls, self._calls = self._calls, []
         skipped = np.full(len(steps), np.nan, np.float32)
         for call in calls:
             skipped[call.covers(steps)] = call.skipped
-        if self._storage.has_loss:
-            losses = self._losses.of_rows(sums)
-        else:
+        if not self._storage.has_loss:
             losses = self._losses.of_calls(steps, self._storage.to_host)
-        totals = {"loss": losses, "skipped": skipped}
-        count = len(self._target.leaves)
-        return {name: np.repeat(array[:, None], count, 1) for name, array in totals.items()}
+        elif parts:
+            losses = self._losses.of_rows(parts[0].loss)
+        else:
+            losses = skipped
+        totals = {
+            name: np.concatenate([part.totals[name] for part in parts], axis=1)
+            for name in ("learning_rate", "loss_scale")
+            if parts
+        }
+        both = {"loss": losses, "skipped": skipped}
+        return totals | {
+            name: np.repeat(array[:, None], len(parts), 1) for name, array in both.items()
+        }

@@ -1,7 +1,7 @@
-"""Capture on the JAX backend: two optimizer variables, for one call.
+"""Capture on the JAX backend: optimizer variables, for one call.
 
-A JAX training step is a pure function: its results must be part of its state. For
-a recorded step the optimizer has two variables more, a row of statistics and its step. They are
+A JAX training step is a pure function: its results must be part of its state. For a recorded step
+the optimizer has variables more, the step and a row of statistics of each optimizer in it. They are
 handed in with the state, assigned where the update is made (inside any condition: Keras threads
 optimizer variables through it), and taken off the state that comes out. The model's own state
 never holds them, and the rows stay on the device until they are read.
@@ -29,12 +29,12 @@ _NO_UPDATE = -1
 
 
 class _Stored(NamedTuple):
-    """A row on the device."""
+    """The rows of a step on the device."""
 
-    row: Any
     step: Any  # iterations of the optimizer
+    rows: list[Any]  # of each optimizer
     number: int  # the call's step
-    scales: list[Any]  # loss scale of each optimizer, if it has one
+    scales: dict[int, Any]  # loss scale of each optimizer that has one
 
 
 class JaxStorage(Storage):
@@ -44,21 +44,21 @@ class JaxStorage(Storage):
         super().__init__(target)
         self._rows: list[_Stored] = []
         self._next_step = 0
-        # The variables that the state has more, and the values that they begin a step with.
-        self._variables: list[Any] = []
-        self._empty: tuple[np.ndarray, ...] = ()
+        # The variables that the state has more, and the values that they begin a step with: the
+        # step, and the row of each optimizer.
+        self._empty = [np.array(_NO_UPDATE, np.int32)]
+        self._variables = [_make_variable(self._empty[0])]
+        self._places: dict[int, int] = {}
         self._shardings: Any = None
         self._metrics: Any = None
 
-    def allocate(self, row: RowLayout, capacity: int) -> None:
-        """Make the variables of a row."""
-        super().allocate(row, capacity)
-        empty = np.full(row.size, np.nan, np.float32)
-        self._empty = (empty, np.array(_NO_UPDATE, np.int32))
-        self._variables = [
-            keras.Variable(value, dtype=value.dtype.name, trainable=False) for value in self._empty
-        ]
-        if keras.distribution.distribution() is not None:
+    def allocate(self, optimizer: int, row: RowLayout) -> None:
+        """Make the variable of an optimizer's row."""
+        super().allocate(optimizer, row)
+        self._places[optimizer] = len(self._variables)
+        self._empty.append(np.full(row.size, np.nan, np.float32))
+        self._variables.append(_make_variable(self._empty[-1]))
+        if keras.distribution.distribution() is not None and self._shardings is None:
             self._shardings = self._target.model._get_state_sharding_spec()
 
     def begin_call(self, call: Call) -> None:
@@ -95,34 +95,34 @@ class JaxStorage(Storage):
             own = set(map(id, self._variables))
             variables[:] = [variable for variable in variables if id(variable) not in own]
 
-    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+    def store(self, optimizer: int, row: Any, step: Any) -> None:
         """Keep the row of an update in the state."""
-        kept, step_kept = self._variables
+        step_kept, kept = self._variables[0], self._variables[self._places[optimizer]]
         step = ops.cast(step, "int32")
-        if mine is not None:
-            row = ops.where(mine, row, kept.value)
-        elif self._target.own_step:  # which may make several updates: the first is kept
-            is_first = step_kept.value == _NO_UPDATE
+        if self._target.own_step and not self._target.several:
+            is_first = step_kept.value == _NO_UPDATE  # of several updates the first is kept
             row = ops.where(is_first, row, kept.value)
             step = ops.where(is_first, step, step_kept.value)
         kept.assign(row)
         step_kept.assign(step)
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
+    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return steps and rows stored since the last call."""
         taken, self._rows = self._rows, []
         if not taken:
-            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
-        rows = self.to_host([stored.row for stored in taken])
+            return np.zeros(0, np.int64), {}
         steps = self.to_host([stored.step for stored in taken]).astype(np.int64)
         made = steps != _NO_UPDATE
         if self._target.several:
             steps = np.array([stored.number for stored in taken], np.int64)
-        for i, leaf in enumerate(self._target.leaves):
-            if leaf.loss_scale is not None:
-                place = self._row.loss_scale(i)
-                rows[:, place] = self.to_host([stored.scales[i] for stored in taken])
-        return steps[made], rows[made]
+        tables = {}
+        for optimizer, place in self._places.items():
+            tables[optimizer] = self.to_host([stored.rows[place - 1] for stored in taken])
+            scales = [stored.scales.get(optimizer) for stored in taken]
+            if scales[0] is not None:
+                tables[optimizer][:, self._layouts[optimizer].loss_scale] = self.to_host(scales)
+            tables[optimizer] = tables[optimizer][made]
+        return steps[made], tables
 
     def iterations(self, optimizer: Any) -> int:
         """Count the batches with gradients given to an optimizer."""
@@ -155,18 +155,21 @@ class JaxStorage(Storage):
             trainable, other, optimizer, metrics = state
             place = self._place(self._variables[0])
             # Copied before the step is given the only ones.
-            scales = [
-                leaf.loss_scale
-                and jax.numpy.copy(optimizer[self._place(leaf.loss_scale.dynamic_scale)])
+            scales = {
+                id(leaf.optimizer): jax.numpy.copy(
+                    optimizer[self._place(leaf.loss_scale.dynamic_scale)]
+                )
                 for leaf in self._target.leaves
-            ]
+                if leaf.loss_scale is not None
+            }
+            end = place + len(self._empty)
             optimizer = [*optimizer[:place], *self._empty, *optimizer[place:]]
             state = trainable, other, optimizer, metrics
             logs, (trainable, other, optimizer, metrics) = step_function(state, data)
-            row, index = optimizer[place : place + 2]
-            self._rows.append(_Stored(row, index, self._next_step, scales))
+            index, *rows = optimizer[place:end]
+            self._rows.append(_Stored(index, rows, self._next_step, scales))
             self._next_step += 1
-            optimizer = [*optimizer[:place], *optimizer[place + 2 :]]
+            optimizer = [*optimizer[:place], *optimizer[end:]]
             return logs, (trainable, other, optimizer, metrics)
 
         return step
@@ -178,11 +181,15 @@ class JaxStorage(Storage):
         def shardings() -> Any:
             trainable, other, optimizer, metrics = known()
             place = self._place(self._variables[0])
-            row = [variable.value.sharding for variable in self._variables]
-            return trainable, other, [*optimizer[:place], *row, *optimizer[place:]], metrics
+            rows = [variable.value.sharding for variable in self._variables]
+            return trainable, other, [*optimizer[:place], *rows, *optimizer[place:]], metrics
 
         return shardings
 
     def _place(self, variable: Any) -> int:
         """Return the place of a variable in the state of the model's optimizer."""
         return [id(v) for v in self._target.model.optimizer.variables].index(id(variable))
+
+
+def _make_variable(value: np.ndarray) -> Any:
+    return keras.Variable(value, dtype=value.dtype.name, trainable=False)

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_initkit.callbacks.capture.backend import Arrays
+from keras_initkit.callbacks.capture.model_parts import Leaf
 from keras_initkit.callbacks.capture.watch import Watched
 from keras_initkit.callbacks.measures.gradients import as_float32, gradient_statistics, norms
 
@@ -35,9 +36,10 @@ class Plan(NamedTuple):
 class Update:
     """An update under way, on one replica; lists of gradients are in the optimizer's order."""
 
-    leaf: int  # number of the optimizer
+    leaf: Leaf
+    watched: Watched
     given: Sequence[Any]  # gradients before clipping
-    before: Sequence[Any]  # all recorded weights before the update; empty if they are not wanted
+    before: Sequence[Any]  # recorded weights before the update; empty if they are not wanted
     clipped: Sequence[Any] = ()  # gradients after clipping
     applied: Sequence[Any] = ()  # gradients summed over replicas
     plan: Plan = dataclasses.field(default_factory=Plan)
@@ -63,9 +65,10 @@ def make_plan(gradients: Sequence[Any], columns: dict[int, int], arrays: Arrays)
     return Plan(stacks, column_stacks, places, tuple(columns[i] for i in places))
 
 
-def measure_gradients(update: Update, watched: Watched, arrays: Arrays) -> dict[str, Any]:
+def measure_gradients(update: Update, arrays: Arrays) -> dict[str, Any]:
     """Measure the gradients of an update."""
-    wanted, stacks = watched.row.statistics, update.plan.stacks
+    watched, stacks = update.watched, update.plan.stacks
+    wanted = watched.row.statistics
     applied = [update.applied[i] for i in update.plan.places]
     measured = gradient_statistics(
         _stacks(update.applied, stacks, arrays), wanted, arrays.reductions

@@ -1,7 +1,8 @@
 """The parts of a model for a capture: its optimizers, and its frozen layers."""
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 
@@ -24,17 +25,42 @@ class Target(NamedTuple):
     """A compiled model and its optimizers."""
 
     model: Any
-    leaves: list[Leaf]
+    roots: list[tuple[str, Any]]  # optimizers by name, those inside others left out
+    several: bool  # whether there are several optimizers, or may be
+
+    @classmethod
+    def of_model(cls, model: Any) -> Self:
+        """Find the optimizers of a compiled model: `compile`'s own, and attributes of the model."""
+        roots = list(_optimizers(model))
+        target = cls(model, roots, False)
+        return target._replace(several=len(target.leaves) > 1 or bool(target.undecided))
 
     @property
-    def several(self) -> bool:
-        """Whether there are several optimizers."""
-        return len(self.leaves) > 1
+    def leaves(self) -> list[Leaf]:
+        """All optimizers known up to now, holding no other ones."""
+        leaves: dict[int, Leaf] = {}
+        for name, optimizer in self.roots:
+            for leaf in _leaves(name, optimizer):
+                leaves.setdefault(id(leaf.optimizer), leaf)
+        names: Counter[str] = Counter()
+        unique = []
+        for leaf in leaves.values():
+            names[leaf.name] += 1
+            count = names[leaf.name]
+            unique.append(leaf if count == 1 else leaf._replace(name=f"{leaf.name}_{count}"))
+        return unique
+
+    @property
+    def undecided(self) -> list[Any]:
+        """Optimizers that choose those inside them at the first update, and have not yet."""
+        roots = [getattr(optimizer, "inner_optimizer", optimizer) for _, optimizer in self.roots]
+        return [root for root in roots if isinstance(root, _MULTI_OPTIMIZER) and not root.built]
 
     @property
     def batches_per_update(self) -> int:
         """Number of batches for one update."""
-        return max(leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves)
+        steps = [leaf.optimizer.gradient_accumulation_steps or 1 for leaf in self.leaves]
+        return max(steps, default=1)
 
     @property
     def own_step(self) -> bool:
@@ -52,28 +78,7 @@ class Target(NamedTuple):
     @property
     def skips(self) -> bool:
         """Whether a loss scale can skip updates."""
-        return any(leaf.loss_scale is not None for leaf in self.leaves)
-
-
-def leaf_optimizers(model: Any) -> list[Leaf]:
-    """Find the optimizers of a compiled model: `compile`'s own, and attributes of the model.
-
-    Raises:
-        ValueError: If they cannot be known yet.
-    """
-    leaves: dict[int, Leaf] = {}
-    for name, optimizer in _optimizers(model):
-        _build_choice(optimizer, model)
-        for leaf in _leaves(name, optimizer):
-            leaves.setdefault(id(leaf.optimizer), leaf)
-    if len(leaves) == 1:
-        return [leaf._replace(name="") for leaf in leaves.values()]
-    names: dict[str, int] = {}
-    unique = []
-    for leaf in leaves.values():
-        count = names[leaf.name] = names.get(leaf.name, 0) + 1
-        unique.append(leaf._replace(name=leaf.name if count == 1 else f"{leaf.name}_{count}"))
-    return unique
+        return any(isinstance(o, keras.optimizers.LossScaleOptimizer) for _, o in self.roots)
 
 
 def frozen_layers(model: Any) -> tuple[str, ...]:
@@ -112,20 +117,6 @@ def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
     if model.optimizer is not None:
         yield "optimizer", model.optimizer
-
-
-def _build_choice(optimizer: Any, model: Any) -> None:
-    """Build a MultiOptimizer now, as the first update would."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer, _MULTI_OPTIMIZER) and not optimizer.built:
-        if not model.built:
-            raise ValueError(
-                "A model with a MultiOptimizer must be built before training, so that its "
-                "optimizers are known. Received: a model that is not. Give it an input shape, or "
-                "call it on a batch first."
-            )
-        optimizer.build(model.trainable_variables)
-        optimizer.built = True
 
 
 def _leaves(name: str, optimizer: Any) -> Iterator[Leaf]:

@@ -15,92 +15,131 @@ from keras_initkit.callbacks.capture.measure import (
     measure_weights,
     sample_gradients,
 )
-from keras_initkit.callbacks.capture.model_parts import Target
-from keras_initkit.callbacks.capture.watch import Watch, Watched, watch_model
+from keras_initkit.callbacks.capture.model_parts import Leaf, Target, frozen_layers
+from keras_initkit.callbacks.capture.watch import (
+    Watch,
+    Watched,
+    choose_capacity,
+    watch_optimizer,
+)
 
 
 class UpdateRecorder:
-    """Measures updates, and stores a row of each: `begin`, `measure`, `finish`. See `Capture`."""
+    """Measures updates, and stores a row of each: `begin`, `measure`, `finish`. See `Capture`.
 
-    watched: Watched  # unset until the model is built: see `is_ready`
+    An optimizer is built for its variables at its first update at the latest, when all layers that
+    its step calls are built. So the columns are settled then, and hold for as long as it does.
+
+    Attributes:
+        heard: For the `id` of each optimizer that has made an update, what is recorded of it.
+        given: For the same, the `id`s of the variables that it was given; None for all.
+        frozen: Paths of the layers that were frozen when the last update was traced or run.
+    """
 
     def __init__(self, target: Target, watch: Watch, storage: Storage) -> None:
-        self.is_ready = False
-        self.optimizer_of: dict[int, int] = {}  # for each heard column, the optimizer's number
+        self.heard: dict[int, Watched] = {}
+        self.given: dict[int, set[int] | None] = {}
+        self.frozen: tuple[str, ...] = ()
         self._target = target
         self._watch = watch
         self._arrays = storage.arrays
         self._storage = storage
-        self._columns: dict[int, int] = {}
+        self._watched: dict[int, Watched] = {}
+        self._columns: dict[int, dict[int, int]] = {}
         self._plans: dict[Any, Plan] = {}
         self._loss_sums = target.loss_sums if storage.has_loss else ()
 
-    def meet_variables(self) -> None:
-        """Prepare for the variables; a model without an input shape has them in its first step."""
-        if self.is_ready or not self._target.model.trainable_variables:
-            return
-        storage = self._storage
-        self.watched = watch_model(self._target, self._watch, storage.replicas, storage.has_loss)
-        for column, variable in enumerate(self.watched.variables):
-            self._columns[id(variable)] = column
-            self._columns[id(self._arrays.handle(variable))] = column
-        storage.allocate(self.watched.row, self.watched.capacity)
-        self.is_ready = True
+    def meet_optimizers(self) -> None:
+        """Prepare for the updates of all built optimizers."""
+        for leaf in self._target.leaves:
+            if leaf.optimizer.built:
+                self._meet(leaf.optimizer)
 
-    def begin(self, leaf: int, gradients: Sequence[Any]) -> Update:
+    def _meet(self, optimizer: Any) -> Watched:
+        """Prepare for the updates of a built optimizer."""
+        key = id(optimizer)
+        if key not in self._watched:
+            storage = self._storage
+            watched = watch_optimizer(
+                self._target, optimizer, self._watch, storage.replicas, storage.has_loss
+            )
+            self._columns[key] = {
+                id(known): column
+                for column, variable in enumerate(watched.variables)
+                for known in (variable, self._arrays.handle(variable))
+            }
+            if not storage.capacity:
+                storage.capacity = choose_capacity(self._target, watched.row)
+            storage.allocate(key, watched.row)
+            self._watched[key] = watched
+        return self._watched[key]
+
+    def note_given(self, leaf: Leaf, variables: Sequence[Any] | None) -> None:
+        """Note which variables an optimizer is given, with gradients or without."""
+        key = id(leaf.optimizer)
+        before = self.given.setdefault(key, set())
+        known = variables is not None and before is not None
+        self.given[key] = before | set(map(id, variables)) if known else None
+
+    def given_columns(self, optimizer: int) -> list[int]:
+        """Return which variables in its row an optimizer was given."""
+        given, count = self.given[optimizer], len(self._watched[optimizer].variables)
+        if given is None:
+            return list(range(count))
+        return sorted({c for known, c in self._columns[optimizer].items() if known in given})
+
+    def begin(self, leaf: Leaf, gradients: Sequence[Any]) -> Update:
         """Keep the weights before an update, if they are wanted."""
-        self.meet_variables()
-        wanted = {"weight_norm", "update_norm"} & set(self.watched.row.statistics)
-        variables = self.watched.variables if wanted else []
+        watched = self.heard[id(leaf.optimizer)] = self._meet(leaf.optimizer)
+        self.frozen = frozen_layers(self._target.model)
+        wanted = {"weight_norm", "update_norm"} & set(watched.row.statistics)
+        variables = watched.variables if wanted else []
         before = [self._arrays.weight(variable, keep=True) for variable in variables]
-        return Update(leaf, list(gradients), before)
+        return Update(leaf, watched, list(gradients), before)
 
     def measure(self, update: Update, clipped: Any, applied: Any, variables: Sequence[Any]) -> None:
         """Measure the gradients of an update."""
         update.clipped, update.applied = clipped, applied
         update.plan = plan = self._plan(update, variables)
         if plan.columns:
-            update.statistics = measure_gradients(update, self.watched, self._arrays)
+            update.statistics = measure_gradients(update, self._arrays)
             if self._watch.sample_size:
-                sizes = self.watched.row.samples
+                sizes = update.watched.row.samples
                 update.samples = sample_gradients(applied, plan, sizes, self._arrays)
 
     def finish(self, update: Update, learning_rate: Any) -> None:
         """Store the row of a finished update."""
-        several, leaf = self._target.several, self._target.leaves[update.leaf]
-        row, columns = self.watched.row, update.plan.columns
-        if several and not columns:
-            return
-        if update.before and columns:
+        watched, optimizer = update.watched, update.leaf.optimizer
+        if update.before and update.plan.columns:
             after: list[Any] = []
-            if "update_norm" in row.statistics:
-                after = list(map(self._arrays.weight, self.watched.variables))
+            if "update_norm" in watched.row.statistics:
+                after = list(map(self._arrays.weight, watched.variables))
             update.statistics |= measure_weights(update, after, self._arrays)
-        totals = [learning_rate, self._storage.loss_scale(leaf)]
+        totals = [learning_rate, self._storage.loss_scale(update.leaf)]
         totals += [variable.value for variable in self._loss_sums]
-        mine = row.mask(columns, update.leaf) if several else None
-        self._storage.store(self._assemble(update, totals), mine, leaf.optimizer.iterations)
+        row = self._assemble(update, totals)
+        self._storage.store(id(optimizer), row, optimizer.iterations)
 
     def _plan(self, update: Update, variables: Sequence[Any]) -> Plan:
-        key = update.leaf, tuple(map(id, variables)), tuple(map(type, update.applied))
+        optimizer = id(update.leaf.optimizer)
+        key = optimizer, tuple(map(id, variables)), tuple(map(type, update.applied))
         if key not in self._plans:
+            known = self._columns[optimizer]
             columns = {
-                place: self._columns[id(variable)]
+                place: known[id(variable)]
                 for place, variable in enumerate(variables)
-                if id(variable) in self._columns
+                if id(variable) in known
             }
-            self._plans[key] = plan = make_plan(update.applied, columns, self._arrays)
-            self.optimizer_of |= dict.fromkeys(plan.columns, update.leaf)
+            self._plans[key] = make_plan(update.applied, columns, self._arrays)
         return self._plans[key]
 
     def _assemble(self, update: Update, totals: Sequence[Any]) -> Any:
         """Bring an update's numbers into the order of a row."""
-        row, columns = self.watched.row, update.plan.columns
+        row, columns = update.watched.row, update.plan.columns
         numbers = [update.statistics[name] for name in row.statistics if columns]
         last = [*totals, np.float32("nan")]
         numbers.append(ops.stack([ops.cast(number, "float32") for number in last]))
-        order = row.order(columns, update.leaf)
-        ordered = self._arrays.elements(ops.concatenate(numbers, axis=0), order)
+        ordered = self._arrays.elements(ops.concatenate(numbers, axis=0), row.order(columns))
         if not sum(row.samples):
             return ordered
         samples = update.samples or [np.full(sum(row.samples), np.nan, np.float32)]

@@ -8,6 +8,7 @@ without, and stay on the device until they are read.
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -33,11 +34,11 @@ class TensorFlowArrays(Arrays):
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""
-        return variable.value
+        return variable.value if isinstance(variable, keras.Variable) else variable
 
     def weight(self, variable: Any, keep: bool = False) -> Any:
         """Return the value of a weight now, safe from later updates."""
-        return tf.identity(variable.value)
+        return tf.identity(self.handle(variable))
 
     def is_dense(self, gradient: Any) -> bool:
         """Check for a gradient with all the elements of its variable."""
@@ -75,61 +76,77 @@ class TensorFlowStorage(Storage):
         self.writes = self._strategy.extended.should_save_summary
         # Keras's own `train_step` adds to them before it calls the optimizer.
         self.has_loss = bool(target.loss_sums) and not target.own_step and self.replicas == 1
-        self._capacity = 0
+        self._tables: dict[int, Any] = {}  # of each optimizer
         self._rows_read = 0
         self._waiting: list[int] = []
+        with self._strategy.scope():
+            self._count = _replica_variable(np.array(0, np.int64))
 
-    def allocate(self, row: RowLayout, capacity: int) -> None:
-        """Make room for a number of rows."""
-        super().allocate(row, capacity)
-        self._capacity = capacity
-        table = np.full((capacity, row.size), np.nan, np.float32)
-        with tf.init_scope(), self._strategy.scope():
-            self._table = _replica_variable(table)
-            self._steps = _replica_variable(np.zeros(capacity, np.int64))
-            self._count = _replica_variable(np.array(len(self._waiting), np.int64))
+    def allocate(self, optimizer: int, row: RowLayout) -> None:
+        """Make room for the rows of an optimizer."""
+        super().allocate(optimizer, row)
+
+        def make_variables(strategy: Any = None) -> None:
+            table = np.full((self.capacity, row.size), np.nan, np.float32)
+            with tf.init_scope(), self._strategy.scope():
+                self._tables[optimizer] = _replica_variable(table)
+                if not self._target.several:
+                    self._steps = _replica_variable(np.zeros(self.capacity, np.int64))
+
+        # Inside the step the replicas make them together.
+        context = tf.distribute.get_replica_context()
+        context.merge_call(make_variables) if context else make_variables()
 
     def begin_call(self, call: Call) -> None:
         """Begin a row, to be written by several optimizers."""
         if not self._target.several:
             return
         self._waiting.append(call.last_step)
-        if self._capacity:
-            nothing = np.full(self._row.size, np.nan, np.float32)
-            components = zip(*map(self._on_replicas, (self._count, self._table)), strict=True)
-            for count, table in components:
-                _write_row(table, count % self._capacity, nothing)
-                count.assign_add(1)
+        for optimizer, row in self._layouts.items():
+            nothing = np.full(row.size, np.nan, np.float32)
+            both = map(self._on_replicas, (self._count, self._tables[optimizer]))
+            for count, table in zip(*both, strict=True):
+                _write_row(table, count % self.capacity, nothing)
+        for count in self._on_replicas(self._count):
+            count.assign_add(1)
 
-    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+    def store(self, optimizer: int, row: Any, step: Any) -> None:
         """Keep the row of an update."""
-        if mine is None:
-            # At the end of the data the step runs as far as it does without them.
-            with tf.control_dependencies([row]):
-                index = self._count % self._capacity
-                _write_row(self._steps, index, tf.cast(step, tf.int64))
-                _write_row(self._table, index, row)
-                self._count.assign_add(1)
-        else:
-            index = (self._count - 1) % self._capacity
-            _write_row(self._table, index, tf.where(mine, row, self._table[index]))
+        table = self._tables[optimizer]
+        if self._target.several:
+            _write_row(table, (self._count - 1) % self.capacity, row)
+            return
+        # At the end of the data the step runs as far as it does without them.
+        with tf.control_dependencies([row]):
+            index = self._count % self.capacity
+            _write_row(self._steps, index, tf.cast(step, tf.int64))
+            _write_row(table, index, row)
+            self._count.assign_add(1)
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
+    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return steps and rows stored since the last call."""
-        count = int(self._on_replicas(self._count)[0])
-        # More updates than there were batches may have come round.
-        places = np.arange(max(self._rows_read, count - self._capacity), count) % self._capacity
+        count, first = int(self._on_replicas(self._count)[0]), self._rows_read
         self._rows_read = count
-        tables = np.array([table.numpy()[places] for table in self._on_replicas(self._table)])
-        steps, rows = self._on_replicas(self._steps)[0].numpy()[places], tables[0]
-        for name in filter(self._row.statistics.__contains__, _OF_REPLICAS):
-            own = self._row.places(name)
+        waiting, self._waiting = self._waiting, []
+        if not self._tables:
+            return np.zeros(0, np.int64), {}
+        # More updates than there were batches may have come round.
+        numbers = np.arange(max(first, count - self.capacity), count)
+        places = numbers % self.capacity
+        if self._target.several:
+            steps = np.array(waiting, np.int64)[numbers - first]
+        else:
+            steps = self._on_replicas(self._steps)[0].numpy()[places]
+        return steps, {optimizer: self._rows(optimizer, places) for optimizer in self._tables}
+
+    def _rows(self, optimizer: int, places: np.ndarray) -> np.ndarray:
+        components = self._on_replicas(self._tables[optimizer])
+        tables = np.array([table.numpy()[places] for table in components])
+        rows, layout = tables[0], self._layouts[optimizer]
+        for name in filter(layout.statistics.__contains__, _OF_REPLICAS):
+            own = layout.places(name)
             rows[:, own] = np.sqrt(np.mean(np.square(tables[:, :, own], dtype=np.float64), axis=0))
-        if not self._target.several:
-            return steps, rows
-        steps, self._waiting = np.array(self._waiting, np.int64), []
-        heard = ~np.isnan(rows[:, self._row.places("nonfinite")]).all(axis=1)
-        return steps[heard], rows[heard]
+        return rows
 
     def iterations(self, optimizer: Any) -> int:
         """Count the batches with gradients given to an optimizer."""

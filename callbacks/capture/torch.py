@@ -43,31 +43,37 @@ class TorchStorage(Storage):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target, TorchArrays())
-        self._rows: list[tuple[Any, Any]] = []
-        self._call: Call | None = None  # where several optimizers make a row: until the first has
+        self._rows: list[tuple[dict[int, Any], Any]] = []
+        self._call: Call | None = None  # where several optimizers make a record: until one has
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
         self._call = call
 
-    def store(self, row: Any, mine: np.ndarray | None, step: Any) -> None:
+    def store(self, optimizer: int, row: Any, step: Any) -> None:
         """Keep the row of an update."""
-        if mine is None:
-            self._rows.append((row, ops.convert_to_tensor(step).clone()))
-        elif self._call is not None:
-            self._rows.append((row, self._call.last_step))
+        if not self._target.several:
+            self._rows.append(({optimizer: row}, ops.convert_to_tensor(step).clone()))
+            return
+        if self._call is not None:
+            self._rows.append(({}, self._call.last_step))
             self._call = None
-        else:
-            former, number = self._rows[-1]
-            self._rows[-1] = (ops.where(ops.convert_to_tensor(mine), row, former), number)
+        self._rows[-1][0][optimizer] = row
 
-    def take(self) -> tuple[np.ndarray, np.ndarray]:
+    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return steps and rows stored since the last call."""
-        rows, self._rows = self._rows, []
-        if not rows:
-            return np.zeros(0, np.int64), np.zeros((0, self._row.size), np.float32)
-        steps = torch.stack([torch.as_tensor(step) for _, step in rows]).cpu().numpy()
-        return steps.astype(np.int64), torch.stack([row for row, _ in rows]).cpu().numpy()
+        taken, self._rows = self._rows, []
+        steps = np.zeros(0, np.int64)
+        if taken:
+            stacked = torch.stack([torch.as_tensor(step) for _, step in taken])
+            steps = stacked.cpu().numpy().astype(np.int64)
+        tables = {}
+        for optimizer, layout in self._layouts.items():
+            tables[optimizer] = table = np.full((len(taken), layout.size), np.nan, np.float32)
+            made = [i for i, (rows, _) in enumerate(taken) if optimizer in rows]
+            if made:
+                table[made] = torch.stack([taken[i][0][optimizer] for i in made]).cpu().numpy()
+        return steps, tables
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
         """Keep a function of the step out of compiled code."""

@@ -1,10 +1,10 @@
-"""The variables and statistics of a capture: as requested, and of a built model."""
+"""The variables and statistics of a capture: as requested, and of a built optimizer."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from keras_initkit.callbacks.capture.model_parts import Target, frozen_layers, unit_kernels
+from keras_initkit.callbacks.capture.model_parts import Target, unit_kernels
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.columns import unit_sources, variables_of
 from tensorboard_plugin_initkit.record.chunk import MEASURED
@@ -25,21 +25,20 @@ class Watch(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """The recorded variables and statistics of a model."""
+    """The recorded variables and statistics of an optimizer."""
 
-    variables: list[Any]  # trainable `keras.Variable`s, in the model's order
+    variables: list[Any]  # those that it was built for, in its order
     unit_sources: list[str]  # where the dead units of each show: see `columns.unit_sources`
     row: RowLayout
     replicas: int
-    capacity: int  # greatest number of updates between two reads
-    frozen: tuple[str, ...]  # paths of the frozen layers
 
 
-def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> Watched:
-    """Find the variables and statistics to measure in a built model."""
-    model = target.model
-    variables = watch.select(model.trainable_variables)
-    sources = unit_sources(variables, unit_kernels(model))
+def watch_optimizer(
+    target: Target, optimizer: Any, watch: Watch, replicas: int, has_loss: bool
+) -> Watched:
+    """Find the variables and statistics to measure of a built optimizer."""
+    variables = watch.select(optimizer._trainable_variables)
+    sources = unit_sources(variables, unit_kernels(target.model))
     names = set(watch.statistics)
     if "kernel" not in sources:
         names -= {"dead_units"}
@@ -51,30 +50,45 @@ def watch_model(target: Target, watch: Watch, replicas: int, has_loss: bool) -> 
     row = RowLayout(
         len(variables),
         tuple(name for name in MEASURED if name in names),
-        len(target.leaves),
         has_loss,
         tuple(min(watch.sample_size, math.prod(variable.shape)) for variable in variables),
     )
-    rows = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, row.size)))
-    capacity = max(rows, model.steps_per_execution)
-    return Watched(variables, sources, row, replicas, capacity, frozen_layers(model))
+    return Watched(variables, sources, row, replicas)
+
+
+def choose_capacity(target: Target, row: RowLayout) -> int:
+    """Return the greatest number of updates between two reads, from the first row's layout."""
+    rows = _MOST_NUMBERS // (max(1, row.size) * len(target.leaves))
+    return max(1, min(_MOST_ROWS, rows), target.model.steps_per_execution)
 
 
 def make_layout(
-    target: Target, watched: Watched, per: str, optimizer_of: dict[int, int]
-) -> tuple[list[int], Layout]:
-    """Return the numbers of the heard optimizers, and the layout of a record.
+    target: Target,
+    heard: dict[int, Watched],
+    given: dict[int, list[int]],
+    per: str,
+    frozen: tuple[str, ...],
+) -> tuple[Layout, list[int]]:
+    """Return the layout of a record, and the place of each column in the optimizers' rows.
 
-    `optimizer_of` tells for each heard column the number of its optimizer.
+    `heard` tells for the `id` of an optimizer what is recorded of it, `given` its columns that it
+    was given. Places count through one optimizer's variables after the other's.
     """
-    heard = sorted(set(optimizer_of.values())) or [0]
-    names = {i: target.leaves[i].name if len(heard) > 1 else "" for i in heard}
-    columns = range(len(watched.variables))
-    owners = [names[optimizer_of.get(column, heard[0])] for column in columns]
+    names = {id(leaf.optimizer): leaf.name for leaf in target.leaves}
+    owners = {key: names[key] if len(heard) > 1 else "" for key in heard}
+    rank = {id(variable): i for i, variable in enumerate(target.model.variables)}
+    columns, begin = [], 0
+    for key, watched in heard.items():
+        for column in given[key]:
+            variable = watched.variables[column]
+            rank_of_it = rank.get(id(variable), len(rank))
+            columns.append((rank_of_it, begin + column, variable, owners[key]))
+        begin += len(watched.variables)
+    columns.sort(key=lambda column: column[:2])
     layout = Layout(
-        variables_of(target.model, watched.variables, owners, per),
-        tuple(names.values()),
-        watched.frozen,
-        watched.replicas,
+        variables_of(target.model, [c[2] for c in columns], [c[3] for c in columns], per),
+        tuple(owners.values()),
+        frozen,
+        max(watched.replicas for watched in heard.values()),
     )
-    return heard, layout
+    return layout, [column[1] for column in columns]

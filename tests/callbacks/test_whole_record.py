@@ -1,0 +1,203 @@
+"""All that is trained is recorded: what the optimizers are given, however late it is built."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.training import BACKEND, BATCH, LOSS, data, label, layers, norms
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+RATE = 0.1
+
+
+class Given(keras.optimizers.SGD):
+    """Notes the variables that it is given."""
+
+    def apply(self, grads, trainable_variables=None):
+        given = list(trainable_variables or self._trainable_variables)
+        vars(self)["given"] = given  # past Keras's tracking
+        super().apply(grads, trainable_variables)
+
+
+def mlp(*units, name=None, built=True):
+    inputs = [keras.Input((8,))] if built else []
+    return keras.Sequential([*inputs, *(layers.Dense(n, "tanh") for n in units)], name=name)
+
+
+def new_head_on_a_built_encoder():
+    return keras.Sequential([layers.GaussianNoise(0.0), mlp(8, 8, name="encoder"), layers.Dense(4)])
+
+
+def nothing_built():
+    return keras.Sequential([mlp(8, 8, built=False), layers.Dense(4)])
+
+
+class LateEncoder(keras.Model):
+    """Its first layers are built by their first call, its last one at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = mlp(8, 8, name="encoder", built=False)
+        self.head = keras.Sequential([keras.Input((8,)), layers.Dense(4)], name="head")
+
+    def call(self, x):
+        return self.head(self.encoder(x))
+
+
+class Block(layers.Layer):
+    """Has no `build`: its inner layers are built by the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(8, "tanh")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+class Blocks(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block(), Block()]
+        self.head = mlp(4)
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class OwnStep(keras.Model):
+    """Makes updates in a step of its own; has no `call`."""
+
+    def build(self, shape):
+        for part in self.layers:
+            part.build(shape)
+
+    def train_step(self, batch):
+        for optimizer, loss, variables in self.updates(batch[0]):
+            self.update(optimizer, loss, variables)
+        return {"loss": 0.5}
+
+    def update(self, optimizer, loss, variables):
+        if BACKEND == "torch":
+            import torch
+
+            gradients = torch.autograd.grad(loss(), [v.value for v in variables()])
+        else:
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                value = loss()
+            gradients = tape.gradient(value, [v.value for v in variables()])
+        optimizer.apply(gradients, variables())
+
+
+class LateWithoutCall(OwnStep):
+    def __init__(self):
+        super().__init__()
+        self.encoder = mlp(8, 8, name="encoder", built=False)
+        self.head = keras.Sequential([keras.Input((8,)), layers.Dense(4)], name="head")
+
+    def updates(self, x):
+        loss = lambda: keras.ops.mean(self.head(self.encoder(x)) ** 2)  # noqa: E731
+        yield self.optimizer, loss, lambda: self.trainable_variables
+
+
+class WithAverage(OwnStep):
+    """Has a moving average of its network, which no optimizer is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.average, self.net = mlp(8, 4), mlp(8, 4)
+
+    def updates(self, x):
+        loss = lambda: keras.ops.mean(self.net(x) ** 2)  # noqa: E731
+        yield self.optimizer, loss, lambda: self.net.trainable_variables
+        for variable, average in zip(self.net.variables, self.average.variables, strict=True):
+            average.assign(0.9 * average + 0.1 * variable)
+
+
+class InTurn(OwnStep):
+    """The second part is built, and its optimizer, when the first one has made its update."""
+
+    def __init__(self):
+        super().__init__()
+        self.second, self.first = (mlp(8, 4, name=n, built=False) for n in ("second", "first"))
+
+    def compile(self, optimizer):
+        super().compile(optimizer)
+        self.other = Given(RATE)
+
+    def updates(self, x):
+        for optimizer, part in ((self.optimizer, self.first), (self.other, self.second)):
+            loss = lambda part=part: keras.ops.mean(part(x) ** 2)  # noqa: E731
+            yield optimizer, loss, lambda part=part: part.trainable_variables
+
+
+class Outside(OwnStep):
+    """Trains a network that is no attribute of it."""
+
+    def __init__(self):
+        super().__init__()
+        net = mlp(8, 4, name="outside")
+        self.net = lambda: net
+
+    def updates(self, x):
+        loss = lambda: keras.ops.mean(self.net()(x) ** 2)  # noqa: E731
+        yield self.optimizer, loss, lambda: self.net().trainable_variables
+
+
+KERAS_STEP = [new_head_on_a_built_encoder, nothing_built, LateEncoder, Blocks]
+OWN_STEP = [LateWithoutCall, WithAverage, InTurn]
+if BACKEND == "tensorflow":  # elsewhere Keras builds the optimizer for attributes alone
+    OWN_STEP.append(Outside)
+GRAPH = {"jit_compile": False}
+MORE_WAYS = {
+    "tensorflow": [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    "jax": [{"steps_per_execution": 2}],
+    "torch": [],
+}[BACKEND]
+
+
+def check(monitor, model, optimizers):
+    """Train for two batches and for one, and compare with what the optimizers did."""
+    x, y = data()
+    model.fit(x[: 2 * BATCH], y[: 2 * BATCH], BATCH, verbose=0, callbacks=[monitor])
+    given = [variable for optimizer in optimizers for variable in optimizer.given]
+    order = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    given.sort(key=lambda v: order.get(id(v), 0))
+    before = [keras.ops.convert_to_numpy(v) + 0.0 for v in given]
+    model.fit(x[:BATCH], y[:BATCH], BATCH, verbose=0, callbacks=[monitor])
+    after = list(map(keras.ops.convert_to_numpy, given))
+    history = monitor.history
+    np.testing.assert_array_equal(history.steps, [0, 1, 2])
+    assert [v.shape for v in history.layout.variables] == [tuple(v.shape) for v in given]
+    ends = [variable.path.rpartition("/")[2] for variable in given]
+    assert [path.rpartition("/")[2] for path in history.variables] == ends
+    assert np.isfinite(history.per_variable("norm")).all()
+    want = norms([(a - b) / RATE for a, b in zip(before, after, strict=True)])
+    np.testing.assert_allclose(history.per_variable("norm")[-1], want, rtol=1e-3, atol=1e-6)
+    assert monitor.findings == []
+
+
+@pytest.mark.parametrize(
+    ("make", "way"),
+    [*((make, GRAPH) for make in KERAS_STEP), *((LateEncoder, way) for way in MORE_WAYS)],
+    ids=label,
+)
+def test_what_is_built_in_the_first_step_is_recorded(make, way):
+    model, monitor = make(), GradientMonitor(every_n_steps=1)
+    model.compile(Given(RATE), LOSS, **way)
+    check(monitor, model, [model.optimizer])
+
+
+@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.parametrize("make", OWN_STEP, ids=label)
+def test_what_a_step_of_ones_own_trains_is_recorded(make):
+    model, monitor = make(), GradientMonitor(every_n_steps=1)
+    model.compile(Given(RATE))
+    if BACKEND == "torch":  # where Keras asks for it
+        model.build((None, 8))
+    check(monitor, model, [o for o in vars(model).values() if isinstance(o, Given)])
