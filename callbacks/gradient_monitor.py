@@ -193,6 +193,8 @@ class GradientMonitor(GuardedCallback):
             self._sink.finish()
         calls = self._capture.calls_made if self._capture else 0
         if calls > self._calls_before and not self._recorded:
+            model = self._watched
+            _check_selected(self._select(model.trainable_variables), model, self._settings)
             warn_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
@@ -236,13 +238,9 @@ class GradientMonitor(GuardedCallback):
         model, capture, settings = self._watched, self._capture, self._settings
         if model.optimizer is None or (model.built and not model.trainable_variables):
             return None
-        if model.built and not self._select(model.trainable_variables):
-            raise self._nothing_selected()
-        if (
-            capture is not None
-            and self._optimizer is model.optimizer
-            and capture.capacity >= model.steps_per_execution
-        ):
+        if model.built:
+            _check_selected(self._select(model.trainable_variables), model, settings)
+        if capture is not None and capture.fits(model):
             return capture
         self._judge.restart()
         watch = Watch(
@@ -262,14 +260,6 @@ class GradientMonitor(GuardedCallback):
             if 0 not in variable.shape and self._settings.layers(weight.places):
                 selected.append(variable)
         return selected
-
-    def _nothing_selected(self) -> ValueError:
-        weights = [weight for weight in weights_of(self._watched) if weight.variable.trainable]
-        names = dict.fromkeys(map(layer_path, weights))
-        return ValueError(
-            "`layers` must select a layer that is trained. Received: "
-            f"layers={self._settings.layers.selector!r}. The model's layers are {', '.join(names)}."
-        )
 
     def _is_due(self, block: range) -> bool:
         return any(map(self._settings.schedule, self._clock.updates(block)))
@@ -295,3 +285,13 @@ class GradientMonitor(GuardedCallback):
         self._sink.report(findings)
         for finding in findings:
             warn_user(finding.message, GradientWarning)
+
+
+def _check_selected(selected: Sequence[Any], model: Any, settings: Settings) -> None:
+    if not selected:
+        weights = [weight for weight in weights_of(model) if weight.variable.trainable]
+        names = dict.fromkeys(map(layer_path, weights))
+        raise ValueError(
+            "`layers` must select a layer that is trained. Received: "
+            f"layers={settings.layers.selector!r}. The model's layers are {', '.join(names)}."
+        )

@@ -27,6 +27,8 @@ class Judge:
 
     def add(self, chunk: Chunk) -> list[Finding]:
         """Take records; return new faults, or none if it is too early to judge again."""
+        if len(self._history) and self._history.frozen != list(chunk.layout.frozen):
+            self.restart()
         self._history.append(chunk)
         self._is_behind = True
         return self.finish() if time.monotonic() >= self._next else []

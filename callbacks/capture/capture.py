@@ -52,6 +52,15 @@ class Capture:
         """Greatest number of updates between two reads; 0 until it is known."""
         return self._storage.capacity
 
+    def fits(self, model: Any) -> bool:
+        """Check that a model is still the captured one, with the same optimizers."""
+        now, then = Target.of_model(model), self._target
+        return (
+            then.model is model
+            and [id(root) for _, root in now.roots] == [id(root) for _, root in then.roots]
+            and self.capacity >= model.steps_per_execution
+        )
+
     def batches_done(self) -> int:
         """Count the batches with gradients given to the optimizers so far."""
         counts = [self._storage.iterations(leaf.optimizer) for leaf in self._target.leaves]

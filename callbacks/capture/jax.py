@@ -50,6 +50,8 @@ class JaxStorage(Storage):
         self._variables = [_make_variable(self._empty[0])]
         self._places: dict[int, int] = {}
         self._shardings: Any = None
+        if keras.distribution.distribution() is not None:  # during an epoch they are not known
+            self._shardings = target.model._get_state_sharding_spec()
         self._metrics: Any = None
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
@@ -58,8 +60,6 @@ class JaxStorage(Storage):
         self._places[optimizer] = len(self._variables)
         self._empty.append(np.full(row.size, np.nan, np.float32))
         self._variables.append(_make_variable(self._empty[-1]))
-        if keras.distribution.distribution() is not None and self._shardings is None:
-            self._shardings = self._target.model._get_state_sharding_spec()
 
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""

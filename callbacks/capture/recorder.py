@@ -76,10 +76,11 @@ class UpdateRecorder:
 
     def note_given(self, leaf: Leaf, variables: Sequence[Any] | None) -> None:
         """Note which variables an optimizer is given, with gradients or without."""
-        key = id(leaf.optimizer)
-        before = self.given.setdefault(key, set())
-        known = variables is not None and before is not None
-        self.given[key] = before | set(map(id, variables)) if known else None
+        given = self.given.setdefault(id(leaf.optimizer), set())
+        if variables is None or given is None:
+            self.given[id(leaf.optimizer)] = None
+        else:
+            given.update(map(id, variables))
 
     def given_columns(self, optimizer: int) -> list[int]:
         """Return which variables in its row an optimizer was given."""
