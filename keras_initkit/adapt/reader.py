@@ -68,7 +68,8 @@ class Reading:
             )
         if not isinstance(self.verbose, int | str) or self.verbose not in (0, 1, "auto"):
             raise ValueError(
-                f'`verbose` must be 0, 1 or "auto". Received: verbose={self.verbose!r}.'
+                f'`verbose` must be 0, 1 or "auto". Received: verbose={self.verbose!r}. Write '
+                "`verbose=0` to see no progress."
             )
 
     @property

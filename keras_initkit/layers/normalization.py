@@ -104,7 +104,7 @@ class Normalization(keras.layers.Normalization):
         self._moments: Any = None
         # A mean as rounded to the variables' dtype and what rounding left of it, in `mean`'s shape.
         self._rest: Any = None
-        self._is_checked = mean is not None
+        self._is_checked = mean is not None  # for statistics, before it is trained or saved
 
     @property
     def moments(self) -> Any:
@@ -212,6 +212,7 @@ class Normalization(keras.layers.Normalization):
         rest = find_rest(scaling, held.ravel())
         self._rest = None if rest is None else (held, rest.reshape(held.shape))
         self._moments = moments
+        self._is_checked = True
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         """Add a weight that mixed precision leaves alone: a variance overflows float16."""
@@ -276,7 +277,7 @@ class Normalization(keras.layers.Normalization):
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables()` or Keras's layer has saved."""
         keys = list(store.keys())
-        self._rest = None
+        self._rest, self._is_checked = None, True
         if "mean_rest" in keys:
             self._rest = np.asarray(store["rounded_mean"]), np.asarray(store["mean_rest"])
         super().load_own_variables({key: store[key] for key in keys if key.isdigit()})

@@ -31,7 +31,7 @@ _serial = itertools.count()
 _TOO_LONG = 2**31  # for a protocol buffer
 # A header with such a length, and the tag of `Event.wall_time`.
 _BEGINNING = re.compile(rb"(?s)(?=.{3}[\0-\x7f]\0{4}.{4}\x09)")
-_BLOCK = 2**20
+_BLOCK = 2**14
 _DAMAGED = (
     "An event file must hold whole events that match their checksums. Received: other bytes. "
     "Copy the file again from where it was written."
@@ -134,12 +134,13 @@ def read_events(
     with path_at(path).open("rb") as file:
         start, size = 0, file.seek(0, os.SEEK_END)
         while start < size:
+            items, end = [], 0
             try:
                 data = _read_record(file, start, size)
-                items = [parse(data)]
                 end = start + _HEADER.size + len(data) + _FOOTER.size
+                items = [parse(data)]
             except (ValueError, DecodeError) as error:
-                end, items = _find_record(file, start + 1, size), []
+                end = end or _find_record(file, start + 1, size)
                 if end == size and isinstance(error, _CutError):
                     return
                 why = _DAMAGED if isinstance(error, DecodeError) else error

@@ -50,7 +50,7 @@ def read_log(
     def report(error: ValueError) -> None:
         if damaged == "error":
             raise ValueError(f"{error} `damaged='skip'` reads what is whole.") from None
-        errors.append(error)
+        errors.append(errors[0] if errors else error)  # there may be millions
 
     for item in read_records(log_dir, report):
         if not isinstance(item, Chunk):

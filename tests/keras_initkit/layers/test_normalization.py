@@ -288,7 +288,8 @@ def test_a_layer_with_statistics_of_any_origin_warns_of_nothing(tmp_path):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     given = model_of(Normalization(mean=np.zeros(5), variance=np.ones(5)))
-    for used in (model, keras.models.load_model(tmp_path / "m.keras"), copy, given):
+    standard = model_of(adapted(np.repeat([[-1.0], [1.0]], 5, axis=1)))
+    for used in (model, keras.models.load_model(tmp_path / "m.keras"), copy, given, standard):
         used.compile("sgd", "mse")
         used.fit(x, x[:, 0], verbose=0)
         used.save(tmp_path / "again.keras")
