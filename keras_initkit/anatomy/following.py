@@ -101,8 +101,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
         has_rule: Tells of a layer if there is a rule for its kernels.
     """
     holder = layers[-1]
-    # The layer of the graph around it, or itself: what calls it, called elsewhere as it may be.
-    caller = next((layer for layer in layers if id(layer) in graph.made), None)
+    caller = _find_caller(graph, layers)
     tensors = graph.made.get(id(caller), [])
     if _is_inside(layers):
         return Following(LINEAR)
@@ -129,11 +128,10 @@ def find_receivers(
     Returns:
         Pairs of a layer, `None` for an output of the model, and the last activation before it.
     """
-    holder = layers[-1]
-    caller = next((layer for layer in layers if id(layer) in graph.made), None)
-    if caller is None or _is_inside(layers) or not _makes_output_of(holder, caller):
+    caller = _find_caller(graph, layers)
+    if caller is None or _is_inside(layers) or not _makes_output_of(layers[-1], caller):
         return []
-    own = _own_activation(holder)
+    own = _own_activation(layers[-1])
     ways = dict.fromkeys(graph.made[id(caller)], own.name if own else LINEAR)
     found: list[tuple[Any | None, str]] = []
     for tensor in (waiting := list(ways)):  # which grows
@@ -272,6 +270,11 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
             queue.extend((output, after) for output in call.outputs)
     order = ("unknown", "kernel", "nowhere", "output")
     return next((ends[end] for end in order if end in ends), Following())
+
+
+def _find_caller(graph: Graph, layers: Sequence[Any]) -> Any | None:
+    """Return the outermost of some layers that is called in the graph; it calls the others."""
+    return next((layer for layer in layers if id(layer) in graph.made), None)
 
 
 def _is_inside(layers: Sequence[Any]) -> bool:

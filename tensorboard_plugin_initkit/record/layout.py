@@ -143,13 +143,9 @@ def _is_shape(value: Any) -> bool:
     return is_list_of(is_count)(value) and len(value) <= 64 and is_count(math.prod(value))
 
 
-def _is_pair(value: Any) -> bool:
-    return is_list_of(is_text)(value) and len(value) == 2
-
-
 _COLUMN: Checks = dict.fromkeys(Variable._fields, is_text) | {
     "shape": _is_shape,
-    "receivers": is_list_of(_is_pair),
+    "receivers": is_list_of(lambda pair: is_list_of(is_text)(pair) and len(pair) == 2),
 }
 _FIELDS: Checks = {
     "version": is_count,

@@ -9,7 +9,6 @@ import keras
 
 from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import argument_names
-from keras_initkit.connectivity.layer_fans import is_known_call
 from keras_initkit.models.audit import rules
 from keras_initkit.models.audit.parts import Part, variance_before, variance_between
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
@@ -27,7 +26,9 @@ def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
         fix = f"write a rule: @keras_initkit.register_fans({name})"
         return [_finding("unknown", part, message, "note", fix)]
     found = _unit_findings(part)
-    if found or _is_of_lora(part):
+    if _is_of_lora(part):  # of which one factor starts at zeros
+        return [] if part.weight.name.endswith("_b") else found
+    if found:
         return found
     if part.following.normalization is None:
         found = _variance_findings(part)
@@ -98,12 +99,11 @@ def _finding(
 def _scale_findings(part: Part) -> list[Finding]:
     """Find a normalization's scale of zeros."""
     name = part.weight.variable.name
-    if part.view is None or not is_known_call(part.weight.owner):
-        return []  # it may be that 1 is added
-    if name not in ("gamma", "scale") or part.values.any():
+    # Where its use is not known, as in x · (1 + scale), zeros may be right.
+    if name not in ("gamma", "scale") or part.values.any() or not part.following.is_known:
         return []
     message = f"`{part.weight.path}` is all zeros: no signal passes the normalization."
-    if part.following.adds or not part.following.is_known:
+    if part.following.adds:
         return [_finding("zero", part, message, "note")]
     # `RMSNormalization` takes no initializer for its scale.
     start = "gamma_initializer='ones'" if name == "gamma" else f"{name}.assign(1)"
@@ -115,12 +115,6 @@ def _unit_findings(part: Part) -> list[Finding]:
     """Find units of a layer with the same weights."""
     assert part.view is not None
     values = part.values
-    if (
-        not values.any()
-        and part.weight.name.startswith("lora_")
-        and part.weight.name.endswith("_b")
-    ):
-        return []  # it starts so, and the other one does not
     if not values.any():
         kind, state, reason = "zero", "is all zeros", "no signal passes"
     # A single unit, or the kernel that a channel has for itself, is like no other.
@@ -169,12 +163,10 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
     normalization = part.following.normalization
     epsilon = float(getattr(normalization, "epsilon", None) or 0.0)
     signal = (part.variance or 0.0) * variance_between(part, parts)
-    # Of a sum, the other signals are normalized as well. If the kernels in between swallow the
-    # signal, the finding is theirs.
-    if part.following.is_sum_normalized or not rules.is_swallowed(signal, epsilon):
-        return []
-    # So are the features beside it, unless each is normalized by itself.
-    if part.following.joins and not isinstance(normalization, keras.layers.BatchNormalization):
+    # Of a sum, the other signals are normalized as well, and so are the features beside it, unless
+    # each is by itself. If the kernels in between swallow the signal, the finding is theirs.
+    joins = part.following.joins and not isinstance(normalization, keras.layers.BatchNormalization)
+    if part.following.is_sum_normalized or joins or not rules.is_swallowed(signal, epsilon):
         return []
     message = (
         f"Behind `{part.weight.path}` the variance is {signal:.3g}, not large against epsilon "
