@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.anatomy.selectors import Selection, Selector
+from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.callbacks.activation_history import STATISTICS, ActivationHistory
 from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
@@ -102,7 +102,7 @@ class ActivationProbe(GuardedCallback):
         step = self._step(model, resumes)
         found = measure_layers(model, self._batch, self._layers)
         if not found:
-            raise ValueError(
+            raise (SelectionError if resumes else ValueError)(
                 "`layers` must select a layer whose output is one floating point tensor. "
                 f"Received: layers={self._layers.selector!r}."
             )

@@ -1,8 +1,10 @@
 """The columns of a record: a model's trainable variables, each with the layer it belongs to."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import keras
 
 from keras_initkit.anatomy.following import find_receivers
 from keras_initkit.anatomy.graph import Graph
@@ -13,6 +15,8 @@ from keras_initkit.connectivity.layer_fans import has_rule
 from tensorboard_plugin_initkit.record.layout import Variable
 from tensorboard_plugin_initkit.record.signal import is_bias
 
+# Layers whose kernels have the units along the last axis.
+_UNITS_LAST = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 # In densely connected models, all later layers of a block take the output of each.
 _MOST_RECEIVERS = 4
 
@@ -90,17 +94,19 @@ def _describe_initializer(weight: Weight) -> str:
         return ""
 
 
-def unit_sources(variables: Sequence[Any], kernels: Collection[int]) -> list[str]:
+def unit_sources(model: Any, variables: Sequence[Any]) -> list[str]:
     """Return where dead units show: in the bias's gradient, in the kernel's columns, or nowhere.
 
     A unit activated by no sample of a batch passes no gradient on, neither to its bias nor to its
     column of the kernel; the bias is the cheaper witness. "kernel" is returned in layers without
-    a bias, for variables in `kernels`: the `id`s of those whose last axis is the units.
+    a bias, for kernels with the layer's units along the last axis.
     """
-    layers = [variable.path.rpartition("/")[0] for variable in variables]
-    biases = [is_bias(variable.path) for variable in variables]
-    have_bias = {layer for layer, bias in zip(layers, biases, strict=True) if bias}
-    return [
-        "bias" if bias else "kernel" if id(variable) in kernels and layer not in have_bias else ""
-        for variable, layer, bias in zip(variables, layers, biases, strict=True)
-    ]
+    holders = {id(weight.variable): weight.holder for weight in weights_of(model)}
+    with_bias = {id(holders.get(id(variable))) for variable in variables if is_bias(variable.path)}
+    sources = []
+    for variable in variables:
+        holder = holders.get(id(variable))
+        shows = variable.name == "kernel" and isinstance(holder, _UNITS_LAST)
+        kernel = "kernel" if shows and id(holder) not in with_bias else ""
+        sources.append("bias" if is_bias(variable.path) else kernel)
+    return sources

@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
-from keras_initkit.anatomy.selectors import Selector
-from keras_initkit.anatomy.weights import weights_of
+from keras_initkit.anatomy.places import Place, places_of
+from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
+from keras_initkit.anatomy.weights import is_complete, weights_of
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.columns import layer_path, outside_weight
@@ -62,6 +63,7 @@ class GradientMonitor(GuardedCallback):
             inside as well, and all of that name (`"<name>#2"` is the second one alone); a
             compiled regular expression, searched for in the path; a function of the layer; a list
             of these, any of which selects; or a tuple, all of which must. `None` records all.
+            One that selects no layer, alone or in a list, is an error before training.
         per: "layer"; or "variable", to record every variable as a layer of its own.
         statistics: Which of "mean_abs", "max_abs", "zeros", "dead_units", "weight_norm" and
             "update_ratio" to record; `None` for all. The last two take a second pass over the
@@ -193,8 +195,7 @@ class GradientMonitor(GuardedCallback):
             self._sink.finish()
         calls = self._capture.calls_made if self._capture else 0
         if calls > self._calls_before and not self._recorded:
-            model = self._watched
-            _check_selected(self._select(model.trainable_variables), model, self._settings)
+            self._check_selection(ValueError)
             warn_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
@@ -238,8 +239,8 @@ class GradientMonitor(GuardedCallback):
         model, capture, settings = self._watched, self._capture, self._settings
         if model.optimizer is None or (model.built and not model.trainable_variables):
             return None
-        if model.built:
-            _check_selected(self._select(model.trainable_variables), model, settings)
+        if is_complete(model):
+            self._check_selection(SelectionError)
         if capture is not None and capture.fits(model):
             return capture
         self._judge.restart()
@@ -252,12 +253,32 @@ class GradientMonitor(GuardedCallback):
         )
         return open_capture(model, watch)
 
+    def _check_selection(self, error_of_nothing: type[ValueError]) -> None:
+        """Raise an error if no layer is selected, or a ValueError if none that is trained."""
+        layers, places = self._settings.layers, list(places_of(self._watched).values())
+        weights = [w for w in weights_of(self._watched) if w.variable.trainable]
+        # Layers may still be built in the first step.
+        chances: list[Sequence[Place]] = [own for own in places if not own[0].layers[-1].built]
+        chances += [weight.places for weight in weights]
+        idle = layers.find_idle(places)
+        if idle or not any(map(layers, chances)):
+            names = dict.fromkeys(map(layer_path, weights))
+            raise (error_of_nothing if idle else ValueError)(
+                "`layers` must select a layer that is trained, each selector of a list one. "
+                f"Received: layers={(idle or [layers.selector])[0]!r}. The model's layers "
+                f"are {', '.join(names)}."
+            )
+
     def _select(self, variables: Sequence[Any]) -> list[Any]:
+        layers = self._settings.layers
+        if not any(map(layers, places_of(self._watched).values())):
+            warn_user(f"No layer is selected by layers={layers.selector!r}: all are recorded.")
+            layers = Selection("layers", None)
         weights = {id(weight.variable): weight for weight in weights_of(self._watched)}
         selected = []
         for variable in variables:
             weight = weights.get(id(variable)) or outside_weight(self._watched, variable)
-            if 0 not in variable.shape and self._settings.layers(weight.places):
+            if 0 not in variable.shape and layers(weight.places):
                 selected.append(variable)
         return selected
 
@@ -285,13 +306,3 @@ class GradientMonitor(GuardedCallback):
         self._sink.report(findings)
         for finding in findings:
             warn_user(finding.message, GradientWarning)
-
-
-def _check_selected(selected: Sequence[Any], model: Any, settings: Settings) -> None:
-    if not selected:
-        weights = [weight for weight in weights_of(model) if weight.variable.trainable]
-        names = dict.fromkeys(map(layer_path, weights))
-        raise ValueError(
-            "`layers` must select a layer that is trained. Received: "
-            f"layers={settings.layers.selector!r}. The model's layers are {', '.join(names)}."
-        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.selectors import SelectionError
 from keras_initkit.user_warnings import warn_user
 
 
@@ -41,8 +42,8 @@ def never_breaks_training(hook: Callable[..., None]) -> Callable[..., None]:
         try:
             hook(self, *args, **kwargs)
             self._check()
-        except GradientWarning:
-            raise  # the user has made these warnings errors, to stop the training
+        except (GradientWarning, SelectionError):
+            raise  # the user has made these warnings errors, or has a selector to mend first
         except Exception as error:
             self._stopped = True
             with contextlib.suppress(Exception):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import keras
 
-from keras_initkit.anatomy.layers_inside import layers_inside, trainable_weights
+from keras_initkit.anatomy.layers_inside import trainable_weights
 from keras_initkit.anatomy.places import places_of
 
 # Since Keras 3.14.
@@ -88,18 +88,6 @@ def frozen_layers(model: Any) -> tuple[str, ...]:
         for places in places_of(model).values()
         if not (layer := places[0].layers[-1]).trainable and trainable_weights(layer)
     )
-
-
-def unit_kernels(model: Any) -> set[int]:
-    """Return the `id`s of the kernels with the layer's units along the last axis."""
-    kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-    return {
-        id(variable)
-        for layer in layers_inside(model)
-        if isinstance(layer, kinds)
-        for variable in trainable_weights(layer)
-        if variable.name == "kernel"
-    }
 
 
 def _optimizers(model: Any) -> Iterator[tuple[str, Any]]:

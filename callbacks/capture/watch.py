@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from keras_initkit.callbacks.capture.model_parts import Target, unit_kernels
+from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.columns import unit_sources, variables_of
 from tensorboard_plugin_initkit.record.chunk import MEASURED
@@ -38,7 +38,7 @@ def watch_optimizer(
 ) -> Watched:
     """Find the variables and statistics to measure of a built optimizer."""
     variables = watch.select(optimizer._trainable_variables)
-    sources = unit_sources(variables, unit_kernels(target.model))
+    sources = unit_sources(target.model, variables)
     names = set(watch.statistics)
     if "kernel" not in sources:
         names -= {"dead_units"}

@@ -16,7 +16,7 @@ Where single weights are selected, strings and regular expressions may name a we
 
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_initkit.anatomy.places import Place
@@ -36,6 +36,10 @@ class Match(enum.IntEnum):
     WEIGHT = 2
 
 
+class SelectionError(ValueError):
+    """A selector selects nothing: an error that goes through all guards, before a training."""
+
+
 class Selection:
     """The layers selected by an argument of the user: a selector, or `None` for all."""
 
@@ -47,6 +51,12 @@ class Selection:
     def __call__(self, places: Sequence[Place], weight: str = "") -> bool:
         """Check if a layer, or a weight in it, is selected; arguments as for `match`."""
         return self.selector is None or match(self.selector, places, weight) != Match.NONE
+
+    def find_idle(self, layers: Iterable[Sequence[Place]]) -> list[Selector]:
+        """List the selectors, each of a list by itself, that select none of some layers."""
+        places, parts = list(layers), self.selector
+        parts = [] if parts is None else parts if isinstance(parts, list) else [parts]
+        return [part for part in parts if not any(match(part, own) for own in places)]
 
 
 def check_selector(argument: str, selector: Any) -> None:

@@ -51,6 +51,11 @@ class Weight(NamedTuple):
         return "float" in str(self.variable.dtype)
 
 
+def is_complete(model: Any) -> bool:
+    """Check if a model is as built as it ever will be: one without a `call`, a GAN, never is."""
+    return bool(model.built) or type(model).call is keras.Model.call
+
+
 def check_built(model: Any) -> None:
     """Raise a ValueError unless an argument `model` is a model or layer with weights."""
     if not isinstance(model, keras.layers.Layer):
@@ -58,9 +63,7 @@ def check_built(model: Any) -> None:
             f"`model` must be a keras.Model or a layer. Received: model={model!r}. "
             "Load a saved model first: `keras.models.load_model(path)`."
         )
-    # Without a `call`, as of a GAN, a model is never built: it has the weights of its parts.
-    has_call = type(model).call is not keras.Model.call
-    if not model.built and (has_call or not model.weights):
+    if not is_complete(model) or not (model.built or model.weights):
         raise ValueError(
             f"`model` must be built, so that it has weights. Received: '{model.name}', which is "
             "not. Call it on data, or `model.build(input_shape)`."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import small
 from tests.callbacks.measures.test_directions import by_definition
@@ -17,6 +17,7 @@ from tests.callbacks.training import (
     STEPS,
     Beside,
     compiled,
+    data,
     fit,
     label,
     layers,
@@ -200,11 +201,63 @@ def test_layers_are_selected_by_name_inside_a_block_together_or_by_number():
         np.testing.assert_allclose(history["norm"], whole["norm"][:, columns], rtol=1e-6)
 
 
-def test_a_selection_of_nothing_names_the_layers():
-    model = compiled(small)
-    path = model.layers[0].name
-    with pytest.warns(UserWarning, match=rf"`layers` must select.*layers='conv'.*{path}"):
-        fit(model, GradientMonitor(layers="conv"))
+def towers():
+    """A functional model of two models whose layers have the same names."""
+    inputs = keras.Input((8,))
+    outputs = []
+    for name in ("left", "right"):
+        inside = keras.Input((8,))
+        outputs.append(keras.Model(inside, layers.Dense(4, name="fc")(inside), name=name)(inputs))
+    return keras.Model(inputs, layers.Dense(4, name="head")(layers.Concatenate()(outputs)))
+
+
+def test_layers_of_one_name_in_two_models_have_their_paths():
+    selections = [None, "left", "right/fc", re.compile("^right")]
+    recorded = record_with(*(GradientMonitor(layers=chosen) for chosen in selections), make=towers)
+    assert [history.layers for history in recorded] == [
+        ["left/fc", "right/fc", "head"],
+        ["left/fc"],
+        *2 * [["right/fc"]],
+    ]
+
+
+@pytest.mark.parametrize("chosen", ["conv", ["left", "conv"], layers.LSTM])
+def test_a_selector_of_nothing_is_an_error_before_training(chosen):
+    model = compiled(towers)
+    named = re.escape(repr(chosen[1] if isinstance(chosen, list) else chosen))
+    message = f"`layers` must select.*layers={named}. .* layers are left/fc, right/fc, head"
+    with pytest.raises(ValueError, match=message):
+        fit(model, GradientMonitor(layers=chosen))
+    assert int(model.optimizer.iterations) == 0
+    with pytest.raises(ValueError, match="`layers` must select a layer whose output"):
+        fit(model, ActivationProbe(data()[0], layers=chosen if chosen != ["left", "conv"] else "x"))
+
+
+def test_a_selection_of_frozen_layers_alone_is_told():
+    model = compiled(towers)
+    model.get_layer("left").trainable = False
+    model.compile("sgd", LOSS)
+    with pytest.warns(UserWarning, match="`layers` must select a layer that is trained"):
+        fit(model, GradientMonitor(layers="left"))
+
+
+class Late(keras.Model):
+    """Its layers are made when it is called."""
+
+    def build(self, shape):
+        self.inside = [layers.Dense(4, name=name) for name in ("one", "two")]
+
+    def call(self, x):
+        return self.inside[1](self.inside[0](x))
+
+
+@pytest.mark.filterwarnings("ignore:No layer is selected by layers='conv'")
+@pytest.mark.parametrize(("chosen", "recorded"), [("two", ["two"]), ("conv", ["one", "two"])])
+def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, recorded):
+    monitor = GradientMonitor(every_n_steps=1, layers=chosen)
+    fit(compiled(Late), monitor)
+    assert monitor.history.layers == recorded
+    assert len(monitor.history) == STEPS
 
 
 def test_frozen_layers_are_listed_as_frozen():
