@@ -145,8 +145,10 @@ class Experiment:
             LogError: If they cannot be read.
         """
         data = self._read(run, FINDINGS_TAG)
-        with _naming(run):
-            return merge_findings([from_json(read_text(_items(datum.numpy))) for datum in data])
+        try:
+            return merge_findings([from_json(_text(datum)) for datum in data])
+        except ValueError as error:
+            raise LogError(f"The log {run.title!r} cannot be read: {error}") from error
 
     def notes(self, run: Run) -> list[str]:
         """Describe the gaps of a log in sentences."""
@@ -289,17 +291,8 @@ def _describe(name: str, tags: Mapping[str, Any]) -> Run:
     return Run(name, title, state, statistics, FINDINGS_TAG in tags, has_ended)
 
 
-def _items(value: np.ndarray) -> list[Any]:
-    return np.ravel(value).tolist()
-
-
-@contextlib.contextmanager
-def _naming(run: Run) -> Iterator[None]:
-    """Name the log in errors."""
-    try:
-        yield
-    except ValueError as error:
-        raise LogError(f"The log {run.title!r} cannot be read: {error}") from error
+def _text(datum: Any) -> bytes | str:
+    return read_text(np.ravel(datum.numpy).tolist())
 
 
 def _one_line(error: Exception) -> str:
@@ -320,7 +313,7 @@ def _index(layouts: list[Any], totals: list[Any]) -> _Index:
             problems.append(str(error))
             return None
 
-    columns = [(datum.step, attempt(_layout, datum.numpy)) for datum in layouts]
+    columns = [(d.step, attempt(lambda d: Layout.from_json(_text(d)), d)) for d in layouts]
     chunks = [
         ((datum.step, datum.wall_time), chunk, datum.numpy)
         for datum in totals
@@ -335,10 +328,6 @@ def _join(chunks: Iterable[Chunk]) -> Chunk:
     for chunk in chunks:
         append_chunk(kept, chunk)
     return join(kept) if kept else Chunk(Layout(()), np.zeros(0, np.int64), {})
-
-
-def _layout(value: np.ndarray) -> Layout:
-    return Layout.from_json(read_text(_items(value)))
 
 
 def _chunk(totals: np.ndarray, layouts: list[tuple[int, Layout | None]]) -> Chunk:
