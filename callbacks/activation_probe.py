@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.callbacks.activation_history import STATISTICS, ActivationHistory
 from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
@@ -97,8 +98,18 @@ class ActivationProbe(GuardedCallback):
 
     def _record(self, epoch: int, resumes: bool = False) -> None:
         model = self.model  # on jax, has the state moved to the variables
-        if not model.built:
+        has_call = type(model).call is not keras.Model.call
+        inside = layers_inside(model, include_self=False)
+        is_built = model.built or all(layer.built for layer in inside)
+        if has_call and not is_built and resumes:
             return  # calling it would build it, and draw its weights
+        if not (has_call and is_built):
+            raise ValueError(
+                "The model must have a `call`, and all its layers must be built after an epoch, "
+                f"so that it can be called on `batch`. Received: '{model.name}', a "
+                f"{type(model).__name__} {'with unbuilt layers' if has_call else 'without `call`'}."
+                " Give it a `call` that runs the layers to be watched."
+            )
         step = self._step(model, resumes)
         found = measure_layers(model, self._batch, self._layers)
         if not found:

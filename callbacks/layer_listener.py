@@ -41,6 +41,8 @@ def measure_layers(model: Any, batch: Any, layers: Selection) -> dict[str, np.nd
             import torch
 
             stack.enter_context(torch.no_grad())
+        # A model trained by a step of its own is never called, and so not built.
+        stack.enter_context(replaced_methods(model, built=True))
         model(batch, training=False)
     if not listener.found and listener.error is not None:
         raise listener.error

@@ -1,9 +1,12 @@
 """The loss of recorded steps, from Keras's metric of it."""
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.measures.gradients import as_float32
@@ -27,13 +30,10 @@ class Losses:
 
         `metric` returns the value of a metric's variable now.
         """
-        loss = logs.get("loss") if isinstance(logs, dict) else None
+        loss = _as_number(logs.get("loss") if isinstance(logs, dict) else None)
         if loss is not None:
-            loss = loss if hasattr(loss, "dtype") else np.float32(loss)
-            self._numbers += [
-                loss,
-                *(map(metric, self._sums) if self._sums else [np.float32("nan")] * 2),
-            ]
+            unknown = [np.array(np.nan, np.float32)] * 2
+            self._numbers += [loss, *(map(metric, self._sums) if self._sums else unknown)]
             self._calls.append(call)
 
     def of_calls(
@@ -64,3 +64,12 @@ class Losses:
         self._total, self._count = total, count
         is_kept = np.isclose(total, mean * count, rtol=1e-3) and count > first[1]
         return (total - first[0]) / (count - first[1]) if is_kept else mean
+
+
+def _as_number(loss: Any) -> Any:
+    """Return a loss as an array of shape (); None if it is not one number."""
+    if isinstance(loss, Real):
+        return np.array(loss, np.float32)
+    if not hasattr(loss, "dtype") or math.prod(loss.shape) != 1:
+        return None
+    return ops.reshape(loss, ()) if len(loss.shape) else loss

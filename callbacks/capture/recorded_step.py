@@ -78,8 +78,8 @@ class _RecordedStep:
 
 
 @contextlib.contextmanager
-def replaced_methods(target: Any, **methods: Callable[..., Any]) -> Iterator[None]:
-    """Replace methods on one instance for the duration of the context."""
+def replaced_methods(target: Any, **methods: Any) -> Iterator[None]:
+    """Replace methods, or attributes, on one instance for the duration of the context."""
     attributes = vars(target)  # past the tracking that Keras's __setattr__ does
     former = {name: attributes[name] for name in methods if name in attributes}
     attributes.update(methods)

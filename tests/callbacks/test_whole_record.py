@@ -1,11 +1,13 @@
 """All that is trained is recorded: what the optimizers are given, however late it is built."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
-from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import BACKEND, BATCH, LOSS, data, label, layers, norms
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor
+from tests.callbacks.training import BACKEND, BATCH, LOSS, STEPS, data, fit, label, layers, norms
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 RATE = 0.1
@@ -202,3 +204,57 @@ def test_what_a_step_of_ones_own_trains_is_recorded(make):
         model.build((None, 8))
     optimizers = [model.optimizer, *([model.other] if make is InTurn else [])]
     check(monitor, model, optimizers)
+
+
+@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.parametrize(
+    ("logs", "loss"),
+    [
+        (lambda model: {"loss": 0.5}, 0.5),
+        (lambda model: {"loss": keras.ops.full((1,), 0.5)}, 0.5),
+        (lambda model: {"loss": model.tracker.result()}, 0.5),
+        (lambda model: {"loss": {"part": 0.5}}, np.nan),
+        (lambda model: {"total": 0.5}, np.nan),
+    ],
+)
+def test_the_loss_is_what_a_step_of_ones_own_returns(logs, loss):
+    class Losses(LateWithoutCall):
+        def __init__(self):
+            super().__init__()
+            self.tracker = keras.metrics.Mean(name="total_loss")
+
+        @property
+        def metrics(self):
+            return [self.tracker]
+
+        def train_step(self, batch):
+            super().train_step(batch)
+            self.tracker.update_state(0.5)
+            return logs(self)
+
+    model, monitor = Losses(), GradientMonitor(every_n_steps=1)
+    model.compile("sgd", run_eagerly=True)
+    model.build((None, 8))
+    fit(model, monitor)
+    np.testing.assert_array_equal(monitor.history["loss"][:, 0], np.full(STEPS, loss))
+
+
+@pytest.mark.backends("tensorflow", "torch")
+def test_the_probe_calls_what_can_be_called_and_says_what_cannot():
+    class Callable(LateWithoutCall):
+        def call(self, x):
+            return self.head(self.encoder(x))
+
+    rows = []
+    for make in (Callable, LateWithoutCall):
+        model, probe = make(), ActivationProbe(data()[0])
+        model.compile("sgd", run_eagerly=True)
+        if BACKEND == "torch":
+            model.build((None, 8))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            fit(model, probe, epochs=2)
+        rows.append(len(probe.history))
+        assert model.built == (BACKEND == "torch")
+    assert rows == [2 + (BACKEND == "torch"), 0]
+    assert sum("without `call`" in str(w.message) for w in said) == 1
