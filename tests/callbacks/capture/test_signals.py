@@ -13,6 +13,7 @@ from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import small
 from tests.callbacks.measures.test_directions import by_definition
 from tests.callbacks.training import (
+    BACKEND,
     LOSS,
     STEPS,
     Beside,
@@ -255,6 +256,10 @@ class Late(keras.Model):
 @pytest.mark.parametrize(("chosen", "recorded"), [("two", ["two"]), ("conv", ["one", "two"])])
 def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, recorded):
     monitor = GradientMonitor(every_n_steps=1, layers=chosen)
+    if chosen == "conv" and BACKEND != "tensorflow":  # there Keras builds the model before
+        with pytest.raises(ValueError, match="are one, two"):
+            fit(compiled(Late), monitor)
+        return
     fit(compiled(Late), monitor)
     assert monitor.history.layers == recorded
     assert len(monitor.history) == STEPS

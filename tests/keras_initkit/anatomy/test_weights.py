@@ -62,14 +62,9 @@ PATHS = {
         ["a/in/head", "a/head", "b/in/head", "b/head", "head"],
     ),
     "in Sequential": (lambda: sequential("s", joined("left"), fc()), ["left/head", "fc"]),
-    "Sequential inside": (lambda: joined("m", sequential("left", fc())), ["left/fc", "head"]),
     "in a subclass": (
         lambda: Subclassed(joined("left"), Subclassed(joined("right"), name="inner")),
         ["left/head", "inner/right/head"],
-    ),
-    "of one name": (
-        lambda: Subclassed(sequential("twin", fc()), sequential("twin", fc())),
-        ["twin/fc", "twin#2/fc"],
     ),
     "of one name, not built": (
         lambda: Subclassed(keras.Sequential([fc()], name="twin"), sequential("twin", fc())),

@@ -73,77 +73,63 @@ class Gated(keras.layers.Layer):
 
     def __init__(self):
         super().__init__(name="gated")
-        self.branch = keras.layers.Dense(8, "relu", name="branch")
+        self.branch = relu()
 
     def call(self, x):
         return x + 0.0 * self.branch(x)
 
 
-def two_heads(activation=None, trunk_bias=0.0, **compiled):
+def two_heads(activation=None, trunk_bias=0.0):
     """Return a model with two outputs, each with a hidden layer, and a trunk for both."""
     inputs = keras.Input((8,))
-    start = keras.initializers.Constant(trunk_bias)
-    x = keras.layers.Dense(8, "relu", name="trunk", bias_initializer=start)(inputs)
-    hidden = [keras.layers.Dense(8, "tanh", name=f"{name}_hidden")(x) for name in "ab"]
-    last = [
-        keras.layers.Dense(1, activation, name=name)(h)
-        for name, h in zip("ab", hidden, strict=True)
-    ]
-    model = keras.Model(inputs, last)
-    model.compile(keras.optimizers.Adam(), ["mse", "mse"], **compiled)
-    return model
+    x = relu("trunk", trunk_bias)(inputs)
+    hidden = [keras.layers.Dense(8, "tanh")(x) for _ in "ab"]
+    last = [keras.layers.Dense(1, activation, name=n)(h) for n, h in zip("ab", hidden, strict=True)]
+    return keras.Model(inputs, last)
 
 
 def residual(branch):
     inputs = keras.Input((8,))
-    x = keras.layers.Dense(8, "relu", name="first")(inputs)
-    x = keras.layers.Add()([x, branch(x)])
-    return keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+    x = relu("first")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()([x, branch(x)])))
 
 
-def relu(**kwargs):
-    return keras.layers.Dense(8, "relu", name="branch", **kwargs)
+def relu(name="branch", bias=0.0):
+    start = keras.initializers.Constant(bias)
+    return keras.layers.Dense(8, "relu", name=name, bias_initializer=start)
 
 
-NO_B = {"loss_weights": [1.0, 0.0]}
-ZERO_SAMPLES = [np.ones(320), np.zeros(320)]
+def product(x):
+    return keras.layers.Multiply()([relu()(x), keras.ops.zeros_like(x)])
+
+
+NO_B = [("no_gradient", "b")]
 CAUSES = {
-    "a loss weight": (lambda: two_heads(**NO_B), None, [("no_gradient", "b")]),
-    "of a sigmoid": (lambda: two_heads("sigmoid", **NO_B), None, [("no_gradient", "b")]),
-    "sample weights": (two_heads, ZERO_SAMPLES, [("no_gradient", "b")]),
-    "units besides": (
-        lambda: two_heads(trunk_bias=-1e3, **NO_B),
-        None,
-        [("dead_units", "trunk"), ("no_gradient", "b")],
-    ),
+    "a loss weight": (two_heads, NO_B),
+    "a loss weight behind a sigmoid": (lambda: two_heads("sigmoid"), NO_B),
+    "sample weights": (two_heads, NO_B),
+    "both": (lambda: two_heads(trunk_bias=-1e3), [("dead_units", "trunk"), *NO_B]),
     "a gate": (
         lambda: residual(keras.Sequential([relu(), Gate()], name="net")),
-        None,
         [("no_gradient", "net/branch")],
     ),
-    "a product": (
-        lambda: residual(lambda x: keras.layers.Multiply()([relu()(x), keras.ops.zeros_like(x)])),
-        None,
-        [("no_gradient", "branch")],
-    ),
-    "inside a layer": (lambda: residual(Gated()), None, [("no_gradient", "gated/branch")]),
-    "inactive units": (
-        lambda: residual(relu(bias_initializer=keras.initializers.Constant(-1e3))),
-        None,
-        [("dead_units", "branch")],
-    ),
+    "a product": (lambda: residual(product), [("no_gradient", "branch")]),
+    "inside a layer": (lambda: residual(Gated()), [("no_gradient", "gated/branch")]),
+    "units": (lambda: residual(relu(bias=-1e3)), [("dead_units", "branch")]),
 }
 
 
 @pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning")
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(cause, rng):
-    build, sample_weight, expected = CAUSES[cause]
-    model = build()
-    if not model.compiled:
-        model.compile("adam", "mse")
+    build, expected = CAUSES[cause]
+    model, by_samples = build(), cause == "sample weights"
     x, y = rng.normal(size=(2, 320, 8)).astype("float32")
-    targets = [y[:, 0], x[:, 1]] if len(model.outputs) == 2 else y[:, 0]
+    several = len(model.outputs) == 2
+    targets = [y[:, 0], x[:, 1]] if several else y[:, 0]
+    weights = {"loss_weights": [1.0, float(by_samples)]} if several else {}
+    model.compile("adam", ["mse"] * len(model.outputs), **weights)
+    sample_weight = [np.ones(320), np.zeros(320)] if by_samples else None
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)
     assert [(finding.kind, finding.layer) for finding in monitor.findings] == expected
