@@ -38,6 +38,7 @@ class Normalization(keras.layers.Normalization):
       as all others.
     - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
       (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
+    - It warns once if it is trained or saved before `adapt()`. (On JAX, if it is saved.)
     - Under a mixed precision policy the statistics stay float32, and the rest of a large mean,
       lost by rounding, is subtracted as well; only the result is cast.
 

@@ -116,7 +116,7 @@ def event_files(directory: str | os.PathLike[str]) -> list[Any]:
 
 
 def raise_error(error: ValueError) -> None:
-    """Raise an error: the default of what is done about damage."""
+    """Raise an error: what is done about damage by default."""
     raise error
 
 

@@ -165,7 +165,7 @@ class _FileReader:
 
 
 def _name_layout(text: bytes | str) -> bytes:
-    """Return what the records of a layout carry: they are not read under the names of another."""
+    """Return the metadata of a layout's records: none is read under the names of another."""
     data = text.encode() if isinstance(text, str) else text
     digest = hashlib.blake2b(data, digest_size=6).hexdigest()
     return json.dumps({"version": SCHEMA_VERSION, "layout": digest}).encode()
