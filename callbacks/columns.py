@@ -9,7 +9,8 @@ import keras
 from keras_initkit.anatomy.following import find_receivers
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
-from keras_initkit.anatomy.places import Place
+from keras_initkit.anatomy.places import Place, places_of
+from keras_initkit.anatomy.selectors import Selection
 from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.layer_fans import has_rule
 from tensorboard_plugin_initkit.record.layout import Variable
@@ -72,6 +73,23 @@ def _find_receivers(
             ]
             receivers[holder] = tuple(found[:_MOST_RECEIVERS])
     return receivers
+
+
+def check_selection(model: Any, layers: Selection, error_of_nothing: type[ValueError]) -> None:
+    """Raise an error if no layer is selected, or a ValueError if none that is trained."""
+    places = list(places_of(model).values())
+    weights = [weight for weight in weights_of(model) if weight.variable.trainable]
+    # Layers may still be built in the first step.
+    chances: list[Sequence[Place]] = [own for own in places if not own[0].layers[-1].built]
+    chances += [weight.places for weight in weights]
+    idle = layers.find_idle(places)
+    if idle or not any(map(layers, chances)):
+        names = dict.fromkeys(map(layer_path, weights))
+        raise (error_of_nothing if idle else ValueError)(
+            "`layers` must select a layer that is trained, each selector of a list one. "
+            f"Received: layers={(idle or [layers.selector])[0]!r}. The model's layers "
+            f"are {', '.join(names)}."
+        )
 
 
 def outside_weight(model: Any, variable: Any) -> Weight:

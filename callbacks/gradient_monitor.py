@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_initkit.anatomy.places import Place, places_of
+from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.weights import is_complete, weights_of
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
-from keras_initkit.callbacks.columns import layer_path, outside_weight
+from keras_initkit.callbacks.columns import check_selection, outside_weight
 from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
@@ -195,7 +195,7 @@ class GradientMonitor(GuardedCallback):
             self._sink.finish()
         calls = self._capture.calls_made if self._capture else 0
         if calls > self._calls_before and not self._recorded:
-            self._check_selection(ValueError)
+            check_selection(self._watched, self._settings.layers, ValueError)
             warn_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
@@ -240,7 +240,7 @@ class GradientMonitor(GuardedCallback):
         if model.optimizer is None or (model.built and not model.trainable_variables):
             return None
         if is_complete(model):
-            self._check_selection(SelectionError)
+            check_selection(model, settings.layers, SelectionError)
         if capture is not None and capture.fits(model):
             return capture
         self._judge.restart()
@@ -252,22 +252,6 @@ class GradientMonitor(GuardedCallback):
             settings.schedule,
         )
         return open_capture(model, watch)
-
-    def _check_selection(self, error_of_nothing: type[ValueError]) -> None:
-        """Raise an error if no layer is selected, or a ValueError if none that is trained."""
-        layers, places = self._settings.layers, list(places_of(self._watched).values())
-        weights = [w for w in weights_of(self._watched) if w.variable.trainable]
-        # Layers may still be built in the first step.
-        chances: list[Sequence[Place]] = [own for own in places if not own[0].layers[-1].built]
-        chances += [weight.places for weight in weights]
-        idle = layers.find_idle(places)
-        if idle or not any(map(layers, chances)):
-            names = dict.fromkeys(map(layer_path, weights))
-            raise (error_of_nothing if idle else ValueError)(
-                "`layers` must select a layer that is trained, each selector of a list one. "
-                f"Received: layers={(idle or [layers.selector])[0]!r}. The model's layers "
-                f"are {', '.join(names)}."
-            )
 
     def _select(self, variables: Sequence[Any]) -> list[Any]:
         layers = self._settings.layers
