@@ -1,9 +1,10 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
 # Two processes, each with whole files, in the order of `tests/conftest.py`.
-PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Left out are the patterns of `examples-test` but for a few.
+PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
 
-.PHONY: demo test test-floor test-backends test-beam lint measure docs bench wheel-test clean
+.PHONY: demo test examples-test test-floor test-backends test-beam lint measure docs bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
@@ -11,10 +12,14 @@ demo: .venv/ready
 test: .venv/ready
 	.venv/bin/python $(PYTEST)
 
+# Trainings in the patterns of Keras's own examples; nothing is fetched. It takes minutes.
+examples-test: .venv/ready
+	.venv/bin/python -m pytest tests/pipelines
+
 # The oldest versions that are supported, in an environment of their own. Left out is what takes long,
 # and what is NumPy alone: `make test` runs it.
 test-floor: .venv-floor/ready
-	.venv-floor/bin/python $(PYTEST) -m 'not slow and not numpy_alone'
+	.venv-floor/bin/python $(PYTEST) -m 'not slow and not numpy_alone and not pipelines'
 
 # What depends on the backend, on the others.
 test-backends: .venv-jax/ready .venv-torch/ready

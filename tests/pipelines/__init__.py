@@ -1,0 +1,1 @@
+"""Small trainings in the patterns of Keras's examples: a file a family, tested in one table."""
