@@ -3,8 +3,8 @@
 import keras
 from keras import layers, ops
 
-from tests.pipelines import pipeline as base
-from tests.pipelines.pipeline import OwnStep, Pipeline, compiled, images, sequential
+from tests.pipelines import base
+from tests.pipelines.base import OwnStep, Pipeline, compiled, images, sequential
 
 
 def vae() -> Pipeline:
@@ -74,14 +74,10 @@ def wgan_gp() -> Pipeline:
         return -ops.mean(critic(generator(noise(0 * real, training=True))))
 
     def distance(real):
-        return ops.mean(
-            abs(
-                ops.mean(real, axis=0) - ops.mean(generator(noise(0 * real, training=True)), axis=0)
-            )
-        )
+        made = generator(noise(0 * real, training=True))
+        return ops.mean(abs(ops.mean(real, axis=0) - ops.mean(made, axis=0)))
 
-    losses = [critic_loss, generator_loss]
-    model = base.InTurn(losses, critic, generator, watched=distance, rate=0.02)
+    model = base.InTurn([critic_loss, generator_loss], critic, generator, watched=distance)
     return Pipeline(model, (base.points(1, 2)[0] + 2,))
 
 
@@ -94,11 +90,8 @@ def diffusion() -> Pipeline:
         x = layers.Conv2D(16, 3, padding="same", activation="swish")(layers.BatchNormalization()(x))
     outputs = layers.Conv2D(1, 1, kernel_initializer="zeros")(x)
     network = keras.Model([noisy, variance], outputs, name="network")
-    average, noise, normalizer = (
-        keras.models.clone_model(network),
-        layers.GaussianNoise(1.0, seed=1),
-        layers.Normalization(),
-    )
+    noise, normalizer = layers.GaussianNoise(1.0, seed=1), layers.Normalization()
+    average = keras.models.clone_model(network)
     average.trainable = base.BACKEND != "jax"  # there the optimizer is given all that is
     average.set_weights(network.get_weights())
     normalizer.adapt(images()[0])

@@ -4,17 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.pipelines.pipeline import (
-    BATCH,
-    LOGITS,
-    SAMPLES,
-    OwnStep,
-    Pipeline,
-    compiled,
-    points,
-    rng,
-    sequential,
-)
+from tests.pipelines.base import LOGITS, SAMPLES, OwnStep, Pipeline, compiled, points, rng
 
 
 def feature_space() -> Pipeline:
@@ -24,7 +14,7 @@ def feature_space() -> Pipeline:
     table, of = {"age": age, "thal": thal}, keras.utils.FeatureSpace
     columns = {"age": of.float_discretized(6), "thal": of.string_categorical(num_oov_indices=0)}
     space = of(columns, "concat", crosses=[of.cross(("age", "thal"), crossing_dim=16)])
-    space.adapt(tf.data.Dataset.from_tensor_slices(table).batch(BATCH))
+    space.adapt(tf.data.Dataset.from_tensor_slices(table).batch(16))
     features = space.get_encoded_features()
     model = keras.Model(features, layers.Dense(2)(layers.Dense(16, "relu")(features)))
     return Pipeline(compiled(model, LOGITS), (space(table), (age > 50) ^ (thal == "fixed")))
@@ -104,21 +94,20 @@ def endpoint_layer() -> Pipeline:
 
 
 def _classifier(width=32):
-    return sequential((8,), layers.Dense(width, "relu"), layers.Dense(16, "relu"), layers.Dense(3))
+    hidden = [layers.Dense(width, "relu"), layers.Dense(16, "relu")]
+    return keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(3)])
 
 
 def distillation() -> Pipeline:
     """A student is fit to the labels and to its trained teacher's softened answers."""
     student, teacher = _classifier(16), compiled(_classifier(), LOGITS)
-    teacher.fit(*points(), BATCH, verbose=0)
+    teacher.fit(*points(), verbose=0)
     teacher.trainable = False
 
     def loss_of(data):
-        scores, taught = student(data[0], training=True), teacher(data[0], training=False)
-        soft = ops.mean(
-            keras.losses.kl_divergence(ops.softmax(taught / 3), ops.softmax(scores / 3))
-        )
-        return 0.1 * LOGITS(data[1], scores) + 0.9 * 9 * soft
+        scores = student(data[0], training=True)
+        soft = [ops.softmax(s / 3) for s in (teacher(data[0], training=False), scores)]
+        return 0.1 * LOGITS(data[1], scores) + 8 * ops.mean(keras.losses.kl_divergence(*soft))
 
     return Pipeline(compiled(OwnStep(loss_of, student, teacher)), points())
 
@@ -126,7 +115,7 @@ def distillation() -> Pipeline:
 def lora() -> Pipeline:
     """A trained classifier is fit to other labels by matrices of rank 2."""
     model, (x, y) = compiled(_classifier(), LOGITS), points()
-    model.fit(x, y, BATCH, verbose=0)
+    model.fit(x, y, verbose=0)
     for layer in model.layers[:2]:
         layer.enable_lora(2)
     return Pipeline(compiled(model, LOGITS), (x, (y + 1) % 3))
@@ -158,7 +147,6 @@ def _play(model, callbacks):
     """Let an agent choose the side that a state points to; return the share of wrong choices."""
     wrong, random = [], rng()
     callbacks.on_train_begin()
-    callbacks.on_epoch_begin(0)
     for step in range(60):
         states = random.normal(size=(32, 4)).astype("float32")
         chances, values = map(ops.convert_to_numpy, model(states))
@@ -169,6 +157,5 @@ def _play(model, callbacks):
         logs = model.train_on_batch(states, [advantages, rewards], return_dict=True)
         callbacks.on_train_batch_end(step, logs)
         wrong.append(1 - rewards.mean())
-    callbacks.on_epoch_end(0)
     callbacks.on_train_end()
     return [np.mean(wrong[:15]), np.mean(wrong[-15:])]

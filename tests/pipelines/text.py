@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.pipelines.pipeline import LOGITS, Pipeline, compiled, counting, sentences, sequential
+from tests.pipelines.base import LOGITS, Pipeline, compiled, counting, sentences, sequential
 
 WORDS, LENGTH = 20, 10
 

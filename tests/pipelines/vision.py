@@ -4,15 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.pipelines.pipeline import (
-    LOGITS,
-    InTurn,
-    OwnStep,
-    Pipeline,
-    compiled,
-    images,
-    sequential,
-)
+from tests.pipelines.base import LOGITS, InTurn, OwnStep, Pipeline, compiled, images, sequential
 from tests.pipelines.text import TransformerBlock, embed_places
 
 
@@ -103,5 +95,5 @@ def siamese() -> Pipeline:
 
     x, y = images()
     x = x[np.argsort(y)]
-    triplets = np.stack([x, np.roll(x, 1, axis=0), np.roll(x, SAMPLES // 2, axis=0)], axis=1)
+    triplets = np.stack([x, np.roll(x, 1, axis=0), np.roll(x, len(x) // 2, axis=0)], axis=1)
     return Pipeline(compiled(OwnStep(loss_of, network), rate=0.003), (triplets,))

@@ -78,7 +78,7 @@ class OwnStep(keras.Model):
 class InTurn(OwnStep):
     """Networks, each with a loss and an optimizer; `watched(data)` is logged. Not on JAX."""
 
-    def __init__(self, losses, *networks, watched, rate):
+    def __init__(self, losses, *networks, watched, rate=0.02):
         super().__init__(watched, *networks)
         self.turns = networks, losses
         self.compile()
