@@ -72,12 +72,6 @@ class ActivationProbe(GuardedCallback):
         self._offset = 0
         self._started = False
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Prepare to record (called by Keras)."""
-        self._started = self._stopped = False
-        if self._log is not None:
-            self._log.begin()
-
     @never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Record the model before its first epoch (called by Keras)."""
@@ -91,8 +85,18 @@ class ActivationProbe(GuardedCallback):
         """Record the model (called by Keras)."""
         self._record(epoch + 1)
 
+    @never_breaks_training
     def on_train_end(self, logs: Any = None) -> None:
         """Wait until the log is written (called by Keras)."""
+        self._end()
+
+    def _begin(self) -> None:
+        self._started = False
+        if self._log is not None:
+            self._log.begin()
+
+    def _end(self) -> None:
+        self._leave()
         if self._log is not None:
             self._log.finish("flush")
 

@@ -1,7 +1,9 @@
 """`GradientMonitor`: the real training gradients of `model.fit`, layer by layer."""
 
 import dataclasses
+import functools
 import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,7 @@ from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
-from keras_initkit.user_warnings import warn_user
+from keras_initkit.user_warnings import tell_user, warn_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -114,6 +116,7 @@ class GradientMonitor(GuardedCallback):
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
         self._judge = Judge()
+        self._unsaid: list[Finding] = []
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
@@ -123,29 +126,25 @@ class GradientMonitor(GuardedCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle, without the training watched."""
-        return self.__dict__ | dict.fromkeys(("_capture", "_watched", "_optimizer", "_model"))
+        return super().__getstate__() | dict.fromkeys(("_capture", "_watched", "_optimizer"))
 
     @property
     def history(self) -> GradientHistory:
-        """The `GradientHistory` of the training up to now."""
-        self._update()
+        """The `GradientHistory` up to now; for another thread, up to some seconds ago."""
+        if self._fit is None or self._fit.is_around():
+            self._attempt(self._deliver)
         return self._sink.history
+
+    def is_busy(self) -> bool:
+        """Check for a method, or a recorded step, that this thread has not finished."""
+        return super().is_busy() or (
+            self._capture is not None and self._capture.step_of == threading.get_ident()
+        )
 
     @property
     def findings(self) -> list[Finding]:
         """The faults found up to now, as in `history.findings`."""
         return self._sink.history.findings
-
-    def set_model(self, model: Any) -> None:
-        """Watch a model (called by Keras)."""
-        super().set_model(model)
-        # `Callback.model` would synchronise the whole state at each access on some backends.
-        self._watched = model
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Prepare to record (called by Keras)."""
-        self._stopped = False
-        self._begin()
 
     @never_breaks_training
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -175,7 +174,8 @@ class GradientMonitor(GuardedCallback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch (called by Keras)."""
-        self._clock.end_batch(batch)
+        if self._fit is not None:
+            self._attempt(self._clock.end_batch, batch)
 
     @never_breaks_training
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -187,16 +187,11 @@ class GradientMonitor(GuardedCallback):
     @never_breaks_training
     def on_train_end(self, logs: Any = None) -> None:
         """Log the last records, and wait until they are written (called by Keras)."""
-        self._clock.settle()
-        try:
-            self._deliver()
-            self._report(self._judge.finish())
-        finally:
-            self._sink.finish()
+        self._end()
         calls = self._capture.calls_made if self._capture else 0
         if calls > self._calls_before and not self._recorded:
             check_selection(self._watched, self._settings.layers, ValueError)
-            warn_user(
+            tell_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
                 "loss scale skipped every step; or a train_step uses optimizers that are no "
@@ -204,11 +199,9 @@ class GradientMonitor(GuardedCallback):
                 "override `update_step` instead."
             )
 
-    @never_breaks_training
     def _begin(self) -> None:
-        # Records of an interrupted training; the optimizer may have been set back since.
-        self._clock.settle()
-        self._deliver()
+        # `Callback.model` would synchronise the whole state at each access on some backends.
+        self._watched, self._unsaid = self._model, []
         self._recorded = 0
         self._capture = self._open_capture()
         if self._capture is None:
@@ -222,6 +215,30 @@ class GradientMonitor(GuardedCallback):
             self._clock.continue_after(int(steps[-1]) if len(steps) else -1)
         if self._capture.writes:
             self._sink.open()
+            assert self._fit is not None
+            flush = functools.partial(self._attempt, self._flush)
+            self._fit.cleanup.enter_context(self._capture.before_saves(flush))
+
+    def _flush(self) -> None:
+        """Write what is recorded: a training that goes on from here will not record it again."""
+        self._deliver()
+        self._sink.flush()
+
+    def _catch_up(self) -> None:
+        if time.monotonic() - self._last_read > _SECONDS:
+            self._deliver()
+
+    def _end(self) -> None:
+        """End the record of a training: write the last records, and say what is in them."""
+        self._clock.settle()
+        try:
+            self._deliver()
+            self._report(self._judge.finish())
+            while self._unsaid:
+                tell_user(self._unsaid.pop(0).message, GradientWarning)
+        finally:
+            self._leave()
+            self._sink.finish()
 
     def _check(self) -> None:
         if self._capture is not None and self._capture.error is not None:
@@ -256,7 +273,7 @@ class GradientMonitor(GuardedCallback):
     def _select(self, variables: Sequence[Any]) -> list[Any]:
         layers = self._settings.layers
         if not any(map(layers, places_of(self._watched).values())):
-            warn_user(f"No layer is selected by layers={layers.selector!r}: all are recorded.")
+            tell_user(f"No layer is selected by layers={layers.selector!r}: all are recorded.")
             layers = Selection("layers", None)
         weights = {id(weight.variable): weight for weight in weights_of(self._watched)}
         selected = []
@@ -268,10 +285,6 @@ class GradientMonitor(GuardedCallback):
 
     def _is_due(self, block: range) -> bool:
         return any(map(self._settings.schedule, self._clock.updates(block)))
-
-    @never_breaks_training
-    def _update(self) -> None:
-        self._deliver()
 
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""
@@ -288,5 +301,7 @@ class GradientMonitor(GuardedCallback):
 
     def _report(self, findings: Sequence[Finding]) -> None:
         self._sink.report(findings)
-        for finding in findings:
-            warn_user(finding.message, GradientWarning)
+        self._unsaid += findings
+        # As an error, a warning can end the training only on its own thread.
+        while self._unsaid and self._fit is not None and self._fit.is_around():
+            warn_user(self._unsaid.pop(0).message, GradientWarning)

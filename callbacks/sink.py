@@ -52,6 +52,11 @@ class Sink:
         if findings and self._log is not None:
             self._log.call("write_findings", to_json(self.history.findings), findings[-1].rank)
 
+    def flush(self) -> None:
+        """Wait until all is written that can be soon."""
+        if self._log is not None:
+            self._log.flush()
+
     def finish(self) -> None:
         """Wait until all is written."""
         if self._log is not None:

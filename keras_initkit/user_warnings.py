@@ -61,9 +61,9 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn_explicit(message, category, *(_place.get() or find_user()))
 
 
-def tell_user(message: str) -> None:
+def tell_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the user's line; where warnings are errors, log the message instead."""
     try:
-        warn_user(message)
+        warn_user(message, category)
     except Warning:
         logging.getLogger("keras_initkit").warning(message)

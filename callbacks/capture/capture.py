@@ -1,6 +1,7 @@
 """A capture: the gradients of a model's training, measured and read in chunks."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction
 from keras_initkit.callbacks.capture.recorder import UpdateRecorder
 from keras_initkit.callbacks.capture.row import Numbers, unpack
+from keras_initkit.callbacks.capture.saving import before_saves
 from keras_initkit.callbacks.capture.watch import Watch, Watched, make_layout
 from keras_initkit.callbacks.measures.directions import DirectionTracker
 from tensorboard_plugin_initkit.record.chunk import Chunk
@@ -25,6 +27,9 @@ class Capture:
     def __init__(self, target: Target, watch: Watch, storage: Storage) -> None:
         # Instrumented training functions, kept so a second `fit` traces nothing.
         self.functions: dict[tuple[Any, ...], TrainFunction] = {}
+        # Held by recorded steps, and by who reads.
+        self.lock = threading.RLock()
+        self.step_of = 0  # the thread of a recorded step
         # The first exception inside the capture; after it the capture is deaf.
         self.error: Exception | None = None
         self.calls_made = 0  # number of finished calls of the training function
@@ -97,6 +102,10 @@ class Capture:
             The record; and for each variable, elements of its gradient: float32 arrays
             (n, elements), with 0 elements if none are kept.
         """
+        with self.lock:
+            return self._read()
+
+    def _read(self) -> tuple[Chunk, list[np.ndarray]]:
         steps, tables = self._storage.take()
         heard = self._heard()
         parts = [unpack(watched.row, tables[key]) for key, watched in heard.items()]
@@ -124,6 +133,10 @@ class Capture:
             values |= self._directions.add(samples)._asdict()
         totals = {name: array[due] for name, array in totals.items()}
         return Chunk(layout, steps[due], values, totals), samples
+
+    def before_saves(self, action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Call a function each time that the model's state is about to be saved in the context."""
+        return before_saves(self._target, action)
 
     def _heard(self) -> dict[int, Watched]:
         """Return what is recorded of each heard optimizer, in the order of the model's."""

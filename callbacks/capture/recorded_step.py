@@ -7,6 +7,7 @@ model is left as it was.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -45,15 +46,36 @@ class _RecordedStep:
 
     def __call__(self, *args: Any) -> Any:
         self.model.train_function = self.plain
-        function = self._instrumented_function()
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as locks:
+            with contextlib.ExitStack() as listening:
+                function = self._listen(locks, listening)
+                result = function(*args)
             for capture, call in self.captures:
-                capture.begin_call(call)
-                stack.enter_context(capture.listening())
-            result = function(*args)
-        for capture, call in self.captures:
-            capture.end_call(call, result)
+                try:
+                    capture.end_call(call, result)
+                except Exception as error:
+                    capture.error = capture.error or error
         return result
+
+    def _listen(self, locks: Any, listening: Any) -> TrainFunction:
+        """Have the captures listen; return the function to call, the plain one if they cannot."""
+        try:
+            with contextlib.ExitStack() as entered:
+                for capture, _ in self.captures:
+                    locks.callback(setattr, capture, "step_of", 0)
+                    capture.step_of = threading.get_ident()
+                    locks.enter_context(capture.lock)
+                function = self._instrumented_function()
+                for capture, call in self.captures:
+                    capture.begin_call(call)
+                    entered.enter_context(capture.listening())
+                listening.push(entered.pop_all())
+            return function
+        except Exception as error:
+            for capture, _ in self.captures:
+                capture.error = capture.error or error
+            self.captures.clear()
+            return self.plain
 
     def _instrumented_function(self) -> TrainFunction:
         captures = [capture for capture, _ in self.captures]

@@ -1,6 +1,7 @@
 """Small trainings, and the framework's own autodiff beside them, on the backend in use."""
 
 import functools
+import time
 
 import keras
 import numpy as np
@@ -148,3 +149,11 @@ def label(value):
     if isinstance(value, dict):
         return ",".join(f"{name}={label(item)}" for name, item in value.items())
     return getattr(value, "__name__", None) or str(value)
+
+
+def wait_until(condition, seconds=60):
+    """Wait for what another thread is to do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
