@@ -1,6 +1,7 @@
 """Writing a log off the training thread."""
 
 import concurrent.futures
+import dataclasses
 import os
 import time
 from collections import deque
@@ -17,6 +18,25 @@ _MAX_PENDING = 64
 # Seconds to the next try after a failure, doubled by each; and the longest wait for the disk.
 _FIRST_DELAY, _LAST_DELAY = 1.0, 60.0
 _FLUSH_SECONDS = 10.0
+
+
+@dataclasses.dataclass
+class _State:
+    """How the log fares, and what was said of it."""
+
+    error: BaseException | None = None  # of the last call, if it failed
+    reason: BaseException | None = None  # of the last failure
+    failures: int = 0
+    failures_before: int = 0  # this training
+    delay: float = 0.0
+    next_try: float = 0.0
+    # Numbers of records: in the open file; lost, and said so; left out as too many waited.
+    written: int = 0
+    lost: int = 0
+    lost_said: int = 0
+    left_out: int = 0
+    fails: bool = False  # as was said
+    may_say: set[str] = dataclasses.field(default_factory=lambda: {"fails", "lags"})
 
 
 class BackgroundLog:
@@ -42,23 +62,16 @@ class BackgroundLog:
         self._working = Lock()
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._future: concurrent.futures.Future[None] | None = None
-        self._error: BaseException | None = None  # of the last call, if it failed
-        self._reason: BaseException | None = None  # of the last failure
-        self._failures = self._failures_before = 0  # before this training
-        self._delay = self._next_try = 0.0
-        # Numbers of records: in the open file; lost, and said so; left out as too many waited.
-        self._written = self._lost = self._lost_said = self._left_out = 0
-        self._fails = False  # as was said
-        self._may_say = {"fails", "lags"}
+        self._state = _State()
 
     def __reduce__(self) -> tuple[type["BackgroundLog"], tuple[Any, ...]]:
         return BackgroundLog, self._arguments  # a copy opens a log of its own
 
     def begin(self) -> None:
         """Begin a training: try at once what has failed, and say anew if it fails."""
-        self._may_say = {"fails", "lags"}
-        self._failures_before = self._failures
-        self._delay = self._next_try = 0.0
+        self._state.may_say = {"fails", "lags"}
+        self._state.failures_before = self._state.failures
+        self._state.delay = self._state.next_try = 0.0
         if self._calls:
             self._start()
 
@@ -67,9 +80,9 @@ class BackgroundLog:
         if len(self._calls) < _MAX_PENDING:
             self.call("write", *args, records=records)
             return
-        self._left_out += records
-        if self._error is None and "lags" in self._may_say:
-            self._may_say.remove("lags")
+        self._state.left_out += records
+        if self._state.error is None and "lags" in self._state.may_say:
+            self._state.may_say.remove("lags")
             self._say(
                 "{owner} leaves recorded steps out of the log in {log_dir}, which takes them more "
                 "slowly than they come. Training goes on; what is recorded is kept in "
@@ -94,7 +107,7 @@ class BackgroundLog:
         """Have last methods of the writer called, if there were others, and wait for all."""
         if self._future is None:
             return
-        self._next_try = 0.0
+        self._state.next_try = 0.0
         for method in methods:
             self.call(method)
         if self._executor is not None:
@@ -116,7 +129,7 @@ class BackgroundLog:
 
     def _work(self) -> None:
         with self._working:
-            while self._calls and time.monotonic() >= self._next_try:
+            while self._calls and time.monotonic() >= self._state.next_try:
                 method, records, args = self._calls[0]
                 try:
                     if self._writer is None:
@@ -126,43 +139,50 @@ class BackgroundLog:
                     self._fail(error)
                 else:
                     self._calls.popleft()
-                    self._written += records
-                    self._error, self._delay = None, 0.0
+                    self._state.written += records
+                    self._state.error, self._state.delay = None, 0.0
 
     def _fail(self, error: Exception) -> None:
-        self._error = self._reason = error
-        self._failures += 1
+        self._state.error = self._state.reason = error
+        self._state.failures += 1
         if self._writer is not None and not isinstance(error, OSError):
-            self._lost += self._calls.popleft()[1]  # it would fail again
+            self._state.lost += self._calls.popleft()[1]  # it would fail again
             return
-        delay = self._delay or _FIRST_DELAY
+        delay = self._state.delay or _FIRST_DELAY
         if self._writer is not None and isinstance(error, FileNotFoundError):
             # The file was removed: begin another one, the first time at once.
-            self._writer, delay = None, self._delay
-            self._lost, self._written = self._lost + self._written, 0
-        self._next_try = time.monotonic() + delay
-        self._delay = min(2 * (self._delay or _FIRST_DELAY), _LAST_DELAY)
+            self._writer, delay = None, self._state.delay
+            self._state.lost, self._state.written = self._state.lost + self._state.written, 0
+        self._state.next_try = time.monotonic() + delay
+        self._state.delay = min(2 * (self._state.delay or _FIRST_DELAY), _LAST_DELAY)
 
     def _tell(self) -> None:
         if self._future is not None and self._future.done() and self._future.exception():
-            self._error, self._failures = self._future.exception(), self._failures + 1
-        is_new = self._failures > self._failures_before and "fails" in self._may_say
-        if self._error is not None and is_new:
-            self._fails = True
-            self._may_say.remove("fails")
+            self._state.error, self._state.failures = (
+                self._future.exception(),
+                self._state.failures + 1,
+            )
+        is_new = (
+            self._state.failures > self._state.failures_before and "fails" in self._state.may_say
+        )
+        if self._state.error is not None and is_new:
+            self._state.fails = True
+            self._state.may_say.remove("fails")
             self._say(
                 "{owner} cannot write to {log_dir}: {error}. Training goes on, and the log is "
                 "tried again; what is recorded is kept in `{kept_in}`.",
-                error=self._error,
+                error=self._state.error,
             )
-        elif self._error is None and (self._fails or self._lost > self._lost_said):
-            self._fails, self._lost_said = False, self._lost
-            self._may_say.add("fails")
+        elif self._state.error is None and (
+            self._state.fails or self._state.lost > self._state.lost_said
+        ):
+            self._state.fails, self._state.lost_said = False, self._state.lost
+            self._state.may_say.add("fails")
             self._say(
                 "{owner} could not write to {log_dir} for a time: {reason}. It can again; missing "
                 "there are {missing} recorded steps, which are kept in `{kept_in}`.",
-                reason=self._reason,
-                missing=self._lost + self._left_out or "no",
+                reason=self._state.reason,
+                missing=self._state.lost + self._state.left_out or "no",
             )
 
     def _say(self, message: str, **values: Any) -> None:

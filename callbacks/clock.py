@@ -1,5 +1,7 @@
 """`StepClock`: from the batches of a training to the updates of its optimizer."""
 
+from collections.abc import Callable
+
 from keras_initkit.callbacks.capture.recorded_step import Call
 
 
@@ -72,6 +74,10 @@ class StepClock:
         """Return the updates completed by a block of batches."""
         iterations, per_update = self.iterations(block), self._iterations_per_update
         return range(iterations.start // per_update, iterations.stop // per_update)
+
+    def is_due(self, block: range, schedule: Callable[[int], bool]) -> bool:
+        """Check for an update of a block of batches that a schedule records."""
+        return any(map(schedule, self.updates(block)))
 
     def call(self, block: range, may_skip: bool = False) -> Call:
         """Describe a block; `may_skip`: a loss scale has skipped the batches without an update."""

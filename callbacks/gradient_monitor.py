@@ -163,10 +163,10 @@ class GradientMonitor(GuardedCallback):
         if clock.waiting and time.monotonic() - self._last_read > _SECONDS:
             self._deliver()
         block = range(batch, batch + self._watched.steps_per_execution)
-        if not capture.steady and (was_due or self._is_due(block)):
+        if not capture.steady and (was_due or clock.is_due(block, self._settings.schedule)):
             # The update before may have been skipped, or still be to come.
             clock.look(batch, capture.batches_done())
-        if self._is_due(block):
+        if clock.is_due(block, self._settings.schedule):
             if clock.waiting + len(clock.iterations(block)) > capture.capacity:
                 self._deliver()
             record_next_step(self._watched, capture, clock.call(block, capture.skips))
@@ -216,17 +216,16 @@ class GradientMonitor(GuardedCallback):
         if self._capture.writes:
             self._sink.open()
             assert self._fit is not None
-            flush = functools.partial(self._attempt, self._flush)
+            # A training that goes on from what is saved does not record the steps before again.
+            flush = functools.partial(self._attempt, self._catch_up, all_now=True)
             self._fit.cleanup.enter_context(self._capture.before_saves(flush))
 
-    def _flush(self) -> None:
-        """Write what is recorded: a training that goes on from here will not record it again."""
-        self._deliver()
-        self._sink.flush()
-
-    def _catch_up(self) -> None:
-        if time.monotonic() - self._last_read > _SECONDS:
+    def _catch_up(self, all_now: bool = False) -> None:
+        """Write the records that have waited for long; or all, and wait for the disk."""
+        if all_now or time.monotonic() - self._last_read > _SECONDS:
             self._deliver()
+        if all_now:
+            self._sink.flush()
 
     def _end(self) -> None:
         """End the record of a training: write the last records, and say what is in them."""
@@ -282,9 +281,6 @@ class GradientMonitor(GuardedCallback):
             if 0 not in variable.shape and layers(weight.places):
                 selected.append(variable)
         return selected
-
-    def _is_due(self, block: range) -> bool:
-        return any(map(self._settings.schedule, self._clock.updates(block)))
 
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""

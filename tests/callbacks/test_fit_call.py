@@ -133,7 +133,7 @@ def test_a_training_that_raises_is_ended_soon_and_can_go_on(tmp_path):
         train_and_wait()
     assert [w.filename for w in caught if w.category is GradientWarning] == [__file__]
     np.testing.assert_array_equal(keras_initkit.read_log(tmp_path).steps, np.arange(4))
-    assert not [t for t in threading.enumerate() if t.name == "keras-initkit-watch"]
+    wait_until(lambda: "keras-initkit-watch" not in [t.name for t in threading.enumerate()])
     fit(model, monitor)
     np.testing.assert_array_equal(keras_initkit.read_log(tmp_path).steps, np.arange(4 + STEPS))
 
