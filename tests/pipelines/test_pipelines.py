@@ -47,10 +47,10 @@ def log_dir(tmp_path_factory):
 def test_a_pattern(make, log_dir, monkeypatch):
     with monkeypatch.context() as patch:
         given = note_given(patch)
-        model, losses = trained(make)
+        model, losses = train_pattern(make)
     variables = [v for v in model.trainable_variables if id(v) in given]
     monitor = GradientMonitor(log_dir / make.__name__, every_n_steps=1)
-    monitored_model, monitored_losses = trained(make, monitor)
+    monitored_model, monitored_losses = train_pattern(make, monitor)
 
     assert monitored_losses == losses
     for a, b in zip(model.get_weights(), monitored_model.get_weights(), strict=True):
@@ -67,7 +67,7 @@ def test_a_pattern(make, log_dir, monkeypatch):
     assert list(keras_initkit.audit(model))
 
 
-def trained(make, *callbacks):
+def train_pattern(make, *callbacks):
     """Train a pattern from the same seed as ever; return the model and the losses."""
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
