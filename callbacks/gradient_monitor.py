@@ -166,7 +166,17 @@ class GradientMonitor(GuardedCallback):
         if not capture.steady and (was_due or clock.is_due(block, self._settings.schedule)):
             # The update before may have been skipped, or still be to come.
             clock.look(batch, capture.batches_done())
-        if clock.is_due(block, self._settings.schedule):
+        schedule = self._settings.schedule
+        if clock.is_due(block, schedule) and not capture.follows():
+            self._deliver()  # the model was compiled again, or given another optimizer
+            unsaid = self._unsaid
+            self._begin()
+            self._unsaid = unsaid
+            if (capture := self._capture) is None:
+                return
+            clock.begin_epoch(capture.batches_done())
+            clock.look(batch, capture.batches_done())
+        if clock.is_due(block, schedule):
             if clock.waiting + len(clock.iterations(block)) > capture.capacity:
                 self._deliver()
             record_next_step(self._watched, capture, clock.call(block, capture.skips))
@@ -257,7 +267,7 @@ class GradientMonitor(GuardedCallback):
             return None
         if is_complete(model):
             check_selection(model, settings.layers, SelectionError)
-        if capture is not None and capture.fits(model):
+        if capture and capture.fits(model) and capture.capacity >= model.steps_per_execution:
             return capture
         self._judge.restart()
         watch = Watch(

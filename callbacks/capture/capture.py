@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_initkit.callbacks.capture.backend import Storage
 from keras_initkit.callbacks.capture.listener import listening
 from keras_initkit.callbacks.capture.loss import Losses
 from keras_initkit.callbacks.capture.model_parts import Target
-from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction
+from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, plain_function
 from keras_initkit.callbacks.capture.recorder import UpdateRecorder
 from keras_initkit.callbacks.capture.row import Numbers, unpack
 from keras_initkit.callbacks.capture.saving import before_saves
@@ -50,6 +51,7 @@ class Capture:
         self._losses = Losses(target.loss_sums)
         self._directions = DirectionTracker()
         self._calls: list[Call] = []
+        self._plain = plain_function(target.model)
         self._known_layout: tuple[Any, Layout, list[int]] = None, Layout(()), []
 
     @property
@@ -60,11 +62,32 @@ class Capture:
     def fits(self, model: Any) -> bool:
         """Check that a model is still the captured one, with the same optimizers."""
         now, then = Target.of_model(model), self._target
-        return (
-            then.model is model
-            and [id(root) for _, root in now.roots] == [id(root) for _, root in then.roots]
-            and self.capacity >= model.steps_per_execution
-        )
+        same = [id(root) for _, root in now.roots] == [id(root) for _, root in then.roots]
+        return then.model is model and same
+
+    def follows(self) -> bool:
+        """Check that the next step is trained by the captured optimizers; prepare to record it.
+
+        Raises:
+            ValueError: If the function that trains it was traced before its model was changed, so
+                that the instrumented one would train something else.
+        """
+        model, functions = self._target.model, self.functions
+        plain = plain_function(model)
+        is_traced = not (model.run_eagerly or keras.backend.backend() == "torch")
+        if is_traced and any(key[0] is plain for key in functions):
+            return True  # both functions are of the same time
+        fits, is_new = self.fits(model), plain is not self._plain
+        self._plain = plain
+        if not is_traced or is_new:
+            return fits
+        changed = self._target.changed_layers() if fits else ["optimizer"]
+        if changed:
+            raise ValueError(
+                "Layers and optimizer must be those that training was compiled with. Received: "
+                f"changed since then: {', '.join(changed)}. Call `model.compile` after the change."
+            )
+        return True
 
     def batches_done(self) -> int:
         """Count the batches with gradients given to the optimizers so far."""

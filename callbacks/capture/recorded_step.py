@@ -36,6 +36,12 @@ def record_next_step(model: Any, capture: Capture, call: Call) -> None:
     model.train_function.captures.append((capture, call))
 
 
+def plain_function(model: Any) -> TrainFunction | None:
+    """Return a model's own training function, also while another one stands in for it."""
+    function = model.train_function
+    return function.plain if isinstance(function, _RecordedStep) else function
+
+
 class _RecordedStep:
     """Stands in for `model.train_function` for one call."""
 

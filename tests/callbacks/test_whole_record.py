@@ -258,3 +258,51 @@ def test_the_probe_calls_what_can_be_called_and_says_what_cannot():
         assert model.built == (BACKEND == "torch")
     assert rows == [2 + (BACKEND == "torch"), 0]
     assert sum("without `call`" in str(w.message) for w in said) == 1
+
+
+def compile_again(model):
+    model.compile(keras.optimizers.SGD(0.01), LOSS, run_eagerly=model.run_eagerly)
+    model.make_train_function()
+
+
+def replace_optimizer(model):
+    model.optimizer = keras.optimizers.SGD(0.01)
+
+
+def freeze(model):
+    model.layers[0].trainable = False
+
+
+@pytest.mark.backends("tensorflow")
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)
+def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change, eager):
+    class Change(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                change(self.model)
+
+    def train(*monitors):
+        keras.utils.set_random_seed(0)
+        model = mlp(8, 4)
+        model.compile(keras.optimizers.SGD(RATE), LOSS, run_eagerly=eager, jit_compile=False)
+        fit(model, Change(), *monitors, epochs=2)
+        return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+    plain = train()
+    monitor = GradientMonitor(every_n_steps=1)
+    np.testing.assert_array_equal(train(monitor), plain)
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
+    acts = eager or change is compile_again  # a traced step stays what it was
+    late = 0.01 if acts and change is not freeze else RATE
+    rates = np.repeat([RATE, late], STEPS)
+    np.testing.assert_allclose(monitor.history["learning_rate"][:, 0], rates, rtol=1e-6)
+    assert np.isnan(monitor.history["norm"][STEPS:, 0]).all() == (change is freeze and eager)
+    # Here the recorded step would be traced after the change, the others were before.
+    later = GradientMonitor(every_n_steps=lambda step: step >= STEPS)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(train(later), plain)
+    named = "optimizer" if change is replace_optimizer else "dense"
+    told = sum(f"changed since then: {named}" in str(w.message) for w in said)
+    assert told == (not acts)
