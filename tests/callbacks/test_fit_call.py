@@ -153,7 +153,7 @@ def test_other_threads_read_the_history_and_no_record_is_lost():
     monitor, done, lengths = GradientMonitor(every_n_steps=1), threading.Event(), set()
 
     def read():
-        while not done.is_set():
+        while not done.wait(0.001):
             lengths.add(len(monitor.history["norm"]))
 
     reader = threading.Thread(target=read)
