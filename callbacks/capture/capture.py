@@ -130,7 +130,7 @@ class Capture:
 
     def _read(self) -> tuple[Chunk, list[np.ndarray]]:
         steps, tables = self._storage.take()
-        heard = self._heard()
+        heard = self._heard() if tables else {}  # none, if nothing came since
         parts = [unpack(watched.row, tables[key]) for key, watched in heard.items()]
         totals = self._totals_of_calls(steps, parts)
         due = np.array([bool(self._watch.is_due(int(step))) for step in steps], bool)
