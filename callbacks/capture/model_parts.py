@@ -57,14 +57,17 @@ class Target(NamedTuple):
         return [root for root in roots if isinstance(root, _MULTI_OPTIMIZER) and not root.built]
 
     def changed_layers(self) -> list[str]:
-        """Name the layers frozen or unfrozen since an optimizer was built for the others."""
+        """Name the layers frozen or unfrozen since an optimizer was built for the others.
+
+        Before Keras 3.14 models do not keep what was trained when they were compiled: none.
+        """
         built = [leaf.optimizer for leaf in self.leaves if leaf.optimizer.built]
         trained = {
             id(variable) for optimizer in built for variable in optimizer._trainable_variables
         }
         return [
             layer.name
-            for layer, trainable in self.model._compiled_trainable_state.items()
+            for layer, trainable in getattr(self.model, "_compiled_trainable_state", {}).items()
             if built
             and layer.trainable != trainable
             and any((id(v) in trained) != layer.trainable for v in trainable_weights(layer))

@@ -277,6 +277,9 @@ def freeze(model):
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)
 def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change, eager):
+    if change is freeze and not hasattr(keras.Model(), "_warn_if_trainable_state_changed"):
+        pytest.skip("Keras before 3.14 does not keep what was trained when it was compiled")
+
     class Change(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
