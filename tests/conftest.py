@@ -6,10 +6,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # One thread for each process of the tests: more of them wait for each other, twice as long.
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# XLA compiles what tests run once: half of its time goes into making it fast.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_multi_thread_eigen=false"
+)
 if BACKEND == "jax":  # two devices for the tests of data parallelism
-    os.environ["XLA_FLAGS"] = (
-        "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
-    )
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 
 import keras
 import numpy as np

@@ -18,6 +18,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     read_loss,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.setup import Setup
 from tensorboard_plugin_initkit.record.signal import shows_units
 
 
@@ -38,10 +39,14 @@ class Facts:
         start: For each record, the first one of the window ending with it, (n,).
         ready: For each record, if this window is long enough to judge by, (n,).
         loss: Course of the loss.
+        setup: The model as it is built and compiled; empty if it is not known.
+        ports: Inputs, targets, predictions and sample weights.
     """
 
     def __init__(self, history: GradientHistory, rows: slice | Ints = slice(None)) -> None:
         self._part = history.select(rows)
+        self.setup = history.setup or Setup()
+        self.ports = history.ports
         self._cache: dict[str, Floats] = {}
         self.steps: Ints = self._part.steps
         variables = history.layout.variables
@@ -66,6 +71,10 @@ class Facts:
         if statistic not in self._cache:
             self._cache[statistic] = self._part.per_variable(statistic)
         return self._cache[statistic]
+
+    def per_port(self, statistic: str) -> Floats:
+        """Return a statistic of every port, (n, ports)."""
+        return self._part.per_port(statistic)
 
     def total(self, statistic: str) -> Floats:
         """Return a statistic of optimizers: the mean of the known ones, (n,)."""

@@ -10,13 +10,15 @@ from tensorboard_plugin_initkit.stored_json import (
     Checks,
     check_fields,
     is_count,
+    is_list_of,
     is_text,
     load_object,
 )
 
-FINDINGS_VERSION = 2
+FINDINGS_VERSION = 3
 
 Severity = Literal["note", "warning", "error"]
+Confidence = Literal["certain", "likely", "possible"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,11 @@ class Finding:
         message: One sentence for people, with the layer, the step and the numbers.
         evidence: The numbers, by name.
         severity: `"note"`, `"warning"` or `"error"`.
-        fix: Advice in a few words, or "".
+        cause: Why it is so, in a sentence, or "".
+        fix: What to change, as code that can be pasted or advice in a few words, or "".
+        confidence: `"certain"` where a contract is broken or a number is no longer one; `"likely"`
+            by numbers; `"possible"` for a cause offered because the training fails to learn.
+        consequences: Messages of the findings which follow from this one.
     """
 
     kind: str
@@ -40,7 +46,10 @@ class Finding:
     message: str
     evidence: dict[str, float] = dataclasses.field(default_factory=dict)
     severity: Severity = dataclasses.field(default="warning", kw_only=True)
+    cause: str = dataclasses.field(default="", kw_only=True)
     fix: str = dataclasses.field(default="", kw_only=True)
+    confidence: Confidence = dataclasses.field(default="likely", kw_only=True)
+    consequences: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,7 +81,14 @@ def from_json(text: str | bytes) -> list[Finding]:
     """Read the output of `to_json`; raise ValueError for anything else."""
     content = load_object(text, FINDINGS_VERSION, _CONTENT, "findings of a log")
     items = [check_fields(item, _FIELDS, "finding") for item in content["findings"]]
-    return [Finding(**item | {"evidence": _decode(item["evidence"])}) for item in items]
+    return [
+        Finding(
+            **item
+            | {"evidence": _decode(item["evidence"])}
+            | {"consequences": tuple(item["consequences"])}
+        )
+        for item in items
+    ]
 
 
 def merge_findings(reports: Iterable[Iterable[Finding]]) -> list[Finding]:
@@ -96,10 +112,12 @@ def _is_evidence(value: Any) -> bool:
 
 
 _CONTENT: Checks = {"version": is_count, "findings": lambda value: isinstance(value, list)}
-_FIELDS: Checks = dict.fromkeys(("kind", "layer", "message", "fix"), is_text) | {
+_FIELDS: Checks = dict.fromkeys(("kind", "layer", "message", "cause", "fix"), is_text) | {
     "step": lambda value: value is None or is_count(value),
     "evidence": _is_evidence,
     "severity": lambda value: value in get_args(Severity),
+    "confidence": lambda value: value in get_args(Confidence),
+    "consequences": is_list_of(is_text),
 }
 
 

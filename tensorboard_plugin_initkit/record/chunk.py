@@ -24,7 +24,25 @@ MEASURED = (
 SAMPLED = ("cosine", "snr")
 RECORDED = MEASURED + SAMPLED
 # One number an optimizer.
-TOTALS = ("loss", "learning_rate", "loss_scale", "skipped")
+TOTALS = ("loss", "learning_rate", "loss_scale", "skipped", "penalty")
+# One number a port, of the batch of a step.
+PORT_STATISTICS = (
+    "mean",
+    "std",
+    "min",
+    "max",
+    "nonfinite",
+    "batch_std",
+    "low_std",
+    "high_std",
+    "integers",
+    "one_hot",
+    # Of targets, over the batches recorded so far.
+    "entropy",
+    "binary_entropy",
+    "variance",
+    "classes",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +56,14 @@ class Chunk:
             (n, variables). A column is NaN in all of them where the variable received no
             gradient. `LazyArrays` are read when they are asked for.
         totals: For each known one of `TOTALS`, a float32 array (n, optimizers).
+        ports: For each known one of `PORT_STATISTICS`, a float32 array (n, ports).
     """
 
     layout: Layout
     steps: np.ndarray
     values: Mapping[str, np.ndarray]
     totals: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    ports: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def values_of(self, name: str) -> np.ndarray:
         """Return one of `RECORDED`, NaN where it was not recorded: float32 array (n, variables)."""
@@ -60,15 +80,21 @@ class Chunk:
             return self.totals[name]
         return np.full((len(self.steps), len(self.layout.optimizers)), np.nan, np.float32)
 
+    def ports_of(self, name: str) -> np.ndarray:
+        """Return one of `PORT_STATISTICS`, NaN where it is not known: float32 array (n, ports)."""
+        if name in self.ports:
+            return self.ports[name]
+        return np.full((len(self.steps), len(self.layout.ports)), np.nan, np.float32)
+
     def select(self, rows: np.ndarray | slice) -> "Chunk":
         """Return the rows of an index, mask or slice; nothing is read for it."""
-        values, totals = (
+        values, totals, ports = (
             _Rows(arrays, rows)
             if isinstance(arrays, LazyArrays)
             else {name: array[rows] for name, array in arrays.items()}
-            for arrays in (self.values, self.totals)
+            for arrays in (self.values, self.totals, self.ports)
         )
-        return Chunk(self.layout, self.steps[rows], values, totals)
+        return Chunk(self.layout, self.steps[rows], values, totals, ports)
 
     def spread(self, layout: Layout) -> "Chunk":
         """Return the same steps on the columns of a larger layout; new columns are NaN."""
@@ -78,7 +104,9 @@ class Chunk:
         optimizers = positions(layout.optimizers, self.layout.optimizers)
         values = _widen(self.values, variables, len(layout.variables))
         totals = _widen(self.totals, optimizers, len(layout.optimizers))
-        return Chunk(layout, self.steps, values, totals)
+        places = positions(layout.ports, self.layout.ports)
+        ports = _widen(self.ports, places, len(layout.ports))
+        return Chunk(layout, self.steps, values, totals, ports)
 
 
 class LazyArrays(Mapping[str, np.ndarray]):
@@ -140,6 +168,11 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
             name: np.concatenate([chunk.totals_of(name) for chunk in spread])
             for name in TOTALS
             if any(name in chunk.totals for chunk in spread)
+        },
+        {
+            name: np.concatenate([chunk.ports_of(name) for chunk in spread])
+            for name in PORT_STATISTICS
+            if any(name in chunk.ports for chunk in spread)
         },
     )
 

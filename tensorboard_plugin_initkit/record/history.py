@@ -6,9 +6,10 @@ from numbers import Integral
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.record.chunk import Chunk, append_chunk, join
-from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, Chunk, append_chunk, join
+from tensorboard_plugin_initkit.record.layout import Layout, Port
 from tensorboard_plugin_initkit.record.lock import Lock
+from tensorboard_plugin_initkit.record.setup import Setup
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -82,6 +83,7 @@ class GradientHistory:
     Attributes:
         findings: List of the `Finding`s in these records, in order of steps.
         notes: Sentences on what is missing in these records, such as damaged parts of a log.
+        setup: `Setup` of the model as it is built and compiled, or `None` if it is not known.
 
     Raises:
         ValueError: If `max_steps` is neither.
@@ -98,6 +100,7 @@ class GradientHistory:
         self._max_steps = max_steps and int(max_steps)
         self.findings: list[Finding] = []
         self.notes: list[str] = []
+        self.setup: Setup | None = None
         self._lock = Lock()
         self._chunks: list[Chunk] = []
         self._length = 0
@@ -136,7 +139,7 @@ class GradientHistory:
         """Return the records of an index, mask or slice, as a history of its own."""
         part, chunk = GradientHistory(None), self._joined().select(rows)
         part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
-        part.findings, part.notes = self.findings, self.notes
+        part.findings, part.notes, part.setup = self.findings, self.notes, self.setup
         return part
 
     def __len__(self) -> int:
@@ -212,6 +215,40 @@ class GradientHistory:
             KeyError: If there is no such statistic.
         """
         return per_variable(self._joined(), _known(statistic, STATISTICS))
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Inputs, targets, predictions and sample weights of the steps; () if not known."""
+        return self.layout.ports
+
+    def per_port(self, statistic: str) -> np.ndarray:
+        """Return a statistic of inputs, targets, predictions and sample weights.
+
+        Of the batch of each recorded step:
+
+        - `"mean"`, `"std"`, `"min"`, `"max"` of all finite elements;
+        - `"nonfinite"`: number of NaN or infinite elements;
+        - `"batch_std"`: root mean square over features of the standard deviation over samples;
+        - `"low_std"`, `"high_std"`: least and greatest standard deviation of a feature, an index
+          of the last axis;
+        - `"integers"`: fraction of elements that are integers;
+        - `"one_hot"`: fraction of rows, along the last axis, with one 1 and zeros.
+
+        And of targets, over all batches recorded so far, for the loss of the best constant:
+
+        - `"entropy"` of the classes' frequencies, in nats, where targets are classes;
+        - `"binary_entropy"`: mean over features of the entropy of their means, in [0, 1];
+        - `"variance"`: mean over features of their variance;
+        - `"classes"`: number of classes that have come.
+
+        Returns:
+            float64 array (n, ports), columns as `ports`, NaN where it is not known.
+
+        Raises:
+            KeyError: If there is no such statistic.
+        """
+        known = _known(statistic, PORT_STATISTICS)
+        return self._joined().ports_of(known).astype(np.float64)
 
     def __repr__(self) -> str:
         thinned = ", thinned" if self.thinned else ""

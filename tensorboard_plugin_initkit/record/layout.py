@@ -19,7 +19,7 @@ from tensorboard_plugin_initkit.stored_json import (
     refuse,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Variable(NamedTuple):
@@ -60,6 +60,22 @@ class Variable(NamedTuple):
         return self.shape[-1] if self.shape else 1
 
 
+class Port(NamedTuple):
+    """A tensor of a training step: an input, target, prediction or sample weight of the model.
+
+    Attributes:
+        role: "x", "y", "y_pred" or "sample_weight", as in `Model.compute_loss`.
+        name: Its key or position; "" for the only one of its role.
+        shape: Shape of one sample.
+        dtype: Name of its dtype.
+    """
+
+    role: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """The columns of a record.
@@ -69,12 +85,14 @@ class Layout:
         optimizers: Names of the optimizers; a model's only one is called "".
         frozen: Paths of the untrained layers.
         replicas: Number of replicas, each with the gradient of a part of the batch.
+        ports: Tensors of which a step computes its loss; empty if they are not known.
     """
 
     variables: tuple[Variable, ...]
     optimizers: tuple[str, ...] = ("",)
     frozen: tuple[str, ...] = ()
     replicas: int = 1
+    ports: tuple[Port, ...] = ()
 
     @property
     def layers(self) -> list[str]:
@@ -105,6 +123,7 @@ class Layout:
             tuple(dict.fromkeys(self.optimizers + later.optimizers)),
             later.frozen,
             later.replicas,
+            tuple(dict.fromkeys(self.ports + later.ports)),
         )
 
     def columns_of(self, other: "Layout") -> list[int]:
@@ -116,6 +135,7 @@ class Layout:
         content = dataclasses.asdict(self) | {
             "version": SCHEMA_VERSION,
             "variables": [variable._asdict() for variable in self.variables],
+            "ports": [port._asdict() for port in self.ports],
         }
         return json.dumps(content)
 
@@ -131,11 +151,15 @@ class Layout:
             )
             for variable in (check_fields(v, _COLUMN, "column") for v in content["variables"])
         ]
+        ports = [
+            Port(**port | {"shape": tuple(port["shape"])})
+            for port in (check_fields(port, _PORT, "port") for port in content["ports"])
+        ]
         optimizers, frozen = tuple(content["optimizers"]), tuple(content["frozen"])
         strangers = {variable.optimizer for variable in variables}.difference(optimizers)
         if strangers:
             refuse("The columns of a layout must be of its optimizers", sorted(strangers))
-        return cls(tuple(variables), optimizers, frozen, content["replicas"])
+        return cls(tuple(variables), optimizers, frozen, content["replicas"], tuple(ports))
 
 
 def _is_shape(value: Any) -> bool:
@@ -147,12 +171,14 @@ _COLUMN: Checks = dict.fromkeys(Variable._fields, is_text) | {
     "shape": _is_shape,
     "receivers": is_list_of(lambda pair: is_list_of(is_text)(pair) and len(pair) == 2),
 }
+_PORT: Checks = dict.fromkeys(Port._fields, is_text) | {"shape": _is_shape}
 _FIELDS: Checks = {
     "version": is_count,
     "variables": is_list_of(lambda variable: isinstance(variable, dict)),
     "optimizers": is_list_of(is_text),
     "frozen": is_list_of(is_text),
     "replicas": lambda value: is_count(value) and value > 0,
+    "ports": is_list_of(lambda port: isinstance(port, dict)),
 }
 
 

@@ -27,7 +27,7 @@ def test_findings_survive_json():
 def test_the_json_is_versioned_and_holds_every_field():
     content = json.loads(to_json([LATE]))
     assert content == {
-        "version": 2,
+        "version": 3,
         "findings": [
             {
                 "kind": "vanishing",
@@ -48,7 +48,7 @@ def test_the_json_is_versioned_and_holds_every_field():
         ("[]", "'[]'"),
         ("7", "'7'"),
         ("{", "'{'"),
-        ('{"version": 2}', "{'version': 2}"),
+        ('{"version": 3}', "{'version': 3}"),
         ({"step": -1}, "step=-1"),
         ({"step": 10**400}, "step=1000"),
         ({"step": "3"}, "step='3'"),

@@ -343,10 +343,10 @@ def test_what_is_no_path_is_an_error_that_says_so():
 def test_a_log_of_another_schema_version_is_refused_in_words(tmp_path):
     write(tmp_path, ones(dense("a"), [0]))
     newer = EventFileWriter(tmp_path / "newer" / RUN)
-    old, new = b'"version": 3', b'"version": 9'
+    old, new = b'"version": 4', b'"version": 9'
     newer.write(e.SerializeToString().replace(old, new) for e in logged_events(tmp_path))
     with pytest.raises(
-        ValueError, match=r"layout of a log must have version 3\. Received: version 9"
+        ValueError, match=r"layout of a log must have version 4\. Received: version 9"
     ):
         read_log(tmp_path / "newer")
 

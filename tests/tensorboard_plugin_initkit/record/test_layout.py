@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout, Variable
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout, Port, Variable
 from tests.tensorboard_plugin_initkit.record.made import A2, A, B, C, sized
 
 pytestmark = pytest.mark.numpy_alone
@@ -20,7 +20,8 @@ def make_layout(draw):
     column = st.builds(Variable, names, names, shapes, of_one, names, names)
     variables = draw(st.lists(column, max_size=6))
     frozen = tuple(draw(st.lists(names, unique=True)))
-    return Layout(tuple(variables), optimizers, frozen, draw(st.integers(1, 4096)))
+    ports = tuple(draw(st.lists(st.builds(Port, names, names, shapes, names), max_size=3)))
+    return Layout(tuple(variables), optimizers, frozen, draw(st.integers(1, 4096)), ports)
 
 
 layouts = make_layout()
@@ -44,15 +45,15 @@ def test_a_variable_has_elements_and_along_its_last_axis_units(shape, size, unit
 @given(layouts)
 def test_a_layout_is_the_same_after_json(layout):
     text = layout.to_json()
-    assert json.loads(text)["version"] == SCHEMA_VERSION == 3
+    assert json.loads(text)["version"] == SCHEMA_VERSION == 4
     assert Layout.from_json(text) == Layout.from_json(text.encode()) == layout
 
 
-@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("version", [3, 5])
 def test_another_schema_version_is_refused_in_words(version):
     text = json.dumps({"version": version, "columns": "of another form"})
     message = (
-        rf"^The layout of a log must have version 3\. Received: version {version}\. Read it with "
+        rf"^The layout of a log must have version 4\. Received: version {version}\. Read it with "
         r"the keras-initkit that wrote it\.$"
     )
     with pytest.raises(ValueError, match=message):
