@@ -2,7 +2,6 @@
 
 import functools
 import os
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from keras_initkit.callbacks.activation_history import STATISTICS, ActivationHis
 from keras_initkit.callbacks.background_log import BackgroundLog, check_log_dir
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.layer_listener import measure_layers
+from tensorboard_plugin_initkit.log.runs import RunPlace
 
 
 class ActivationProbe(GuardedCallback):
@@ -32,7 +32,8 @@ class ActivationProbe(GuardedCallback):
     have several layers of one path. Padding counts, masked or not.
 
     For TensorBoard, each record logs for each layer the scalars `activations/<layer>/<statistic>`
-    under the run `<log_dir>/activations`, at the current `optimizer.iterations`.
+    under the run `<log_dir>/activations`, at the current `optimizer.iterations`; of another
+    training in the same directory, under `<log_dir>/activations_2`, and so on.
 
     Example:
     ```python
@@ -66,9 +67,11 @@ class ActivationProbe(GuardedCallback):
         self._batch = _copy_batch(batch)
         self._layers = Selection("layers", layers)
         self._log: BackgroundLog | None = None
-        if place := check_log_dir(log_dir):
-            open_log = functools.partial(_open_log, place)
-            self._log = BackgroundLog(open_log, place, "ActivationProbe", "probe.history")
+        self._place: RunPlace | None = None
+        if path := check_log_dir(log_dir):
+            self._place = RunPlace(path, "activations")
+            open_log = functools.partial(_open_log, self._place)
+            self._log = BackgroundLog(open_log, path, "ActivationProbe", "probe.history")
         self._offset = 0
         self._started = False
 
@@ -78,6 +81,8 @@ class ActivationProbe(GuardedCallback):
         # Not at train begin, where another callback may still restore the model.
         if not self._started:
             self._started = True
+            if self._place is not None:
+                self._place.begin(resumes=_iterations(self.model) > 0)
             self._record(epoch, resumes=True)
 
     @never_breaks_training
@@ -131,8 +136,7 @@ class ActivationProbe(GuardedCallback):
             self._log.write(1, step, scalars)
 
     def _step(self, model: Any, resumes: bool) -> int:
-        iterations = getattr(model.optimizer, "iterations", 0)
-        step = int(ops.convert_to_numpy(iterations)) + self._offset
+        step = _iterations(model) + self._offset
         # A new optimizer counts from 0: its steps come after those before.
         if resumes and len(self.history) and step < (last := int(self.history.steps[-1])):
             self._offset += last - step
@@ -140,11 +144,15 @@ class ActivationProbe(GuardedCallback):
         return step
 
 
-def _open_log(log_dir: Path | str) -> Any:
+def _iterations(model: Any) -> int:
+    return int(ops.convert_to_numpy(getattr(model.optimizer, "iterations", 0)))
+
+
+def _open_log(place: RunPlace) -> Any:
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
     from tensorboard_plugin_initkit.log.dashboards import ScalarLog
 
-    return ScalarLog(log_dir, "activations")
+    return ScalarLog(place.log_dir, place.choose())
 
 
 def _copy_batch(batch: Any) -> Any:

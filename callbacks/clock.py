@@ -49,6 +49,8 @@ class StepClock:
         self._batches_in_epoch = 0
         if iterations is None:
             iterations = self._iterations_at_start + self._batches_before_epoch
+        if not self._batches_before_epoch:  # a callback may have restored the optimizer
+            self._iterations_at_start = iterations
         self._iterations_at_epoch_start = iterations
         self._last_look = (0, iterations)
 
@@ -96,6 +98,11 @@ class StepClock:
         expected, self._expected = self._expected, 0
         self._run += expected
         return expected > 0
+
+    @property
+    def resumes(self) -> bool:
+        """True if the optimizer had made steps before the training."""
+        return self._iterations_at_start > 0
 
     @property
     def waiting(self) -> int:

@@ -40,7 +40,8 @@ class GradientMonitor(GuardedCallback):
     For TensorBoard, each recorded step logs for each layer the scalars
     `gradients/<layer>/<statistic>` under the run `<log_dir>/gradients`. In Python the same record
     is `monitor.history`, or `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`,
-    where the statistics are explained.
+    where the statistics are explained. Another training in the same directory has a run of its
+    own, `<log_dir>/gradients_2`, and so on; one that is resumed goes on in the last.
 
     Each fault found in the gradients is a `GradientWarning` at the line of `fit`, with the layer,
     the step and the numbers, and an entry of `monitor.findings`.
@@ -226,6 +227,7 @@ class GradientMonitor(GuardedCallback):
         if self._capture.writes:
             self._sink.open()
             assert self._fit is not None
+            self._fit.cleanup.close()  # of the capture before, if the model was compiled again
             # A training that goes on from what is saved does not record the steps before again.
             flush = functools.partial(self._attempt, self._catch_up, all_now=True)
             self._fit.cleanup.enter_context(self._capture.before_saves(flush))
@@ -302,7 +304,7 @@ class GradientMonitor(GuardedCallback):
         if len(chunk.steps):
             self._recorded += len(chunk.steps)
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
-            self._sink.take(chunk, samples)
+            self._sink.take(chunk, samples, self._clock.resumes)
             self._report(self._judge.add(chunk))
 
     def _report(self, findings: Sequence[Finding]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_initkit.callbacks.background_log import BackgroundLog
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.log.runs import RunPlace
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -22,7 +23,7 @@ class Sink:
         self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
     ) -> None:
         self.history = GradientHistory()
-        self._log_dir = log_dir
+        self._place = None if log_dir is None else RunPlace(log_dir, "gradients")
         self._scalars = scalars
         self._histograms = histograms
         self._log: BackgroundLog | None = None
@@ -33,17 +34,21 @@ class Sink:
 
     def open(self) -> None:
         """Open the log, if there is to be one and it is not open."""
-        if (place := self._log_dir) is not None and self._log is None:
+        if (place := self._place) is not None and self._log is None:
             self._log = BackgroundLog(
-                self._open_writer, place, "GradientMonitor", "monitor.history"
+                self._open_writer, place.log_dir, "GradientMonitor", "monitor.history"
             )
         if self._log is not None:
             self._log.begin()
 
-    def take(self, chunk: Chunk, samples: Sequence[np.ndarray]) -> None:
-        """Keep records, and have them written with the samples of their gradients."""
+    def take(self, chunk: Chunk, samples: Sequence[np.ndarray], resumes: bool = False) -> None:
+        """Keep records, and have them written with the samples of their gradients.
+
+        Of the first ones, `resumes` says that their training goes on from earlier steps.
+        """
         self.history.append(chunk)
-        if self._log is not None:
+        if self._log is not None and self._place is not None:
+            self._place.begin(resumes)
             self._log.write(len(chunk.steps), chunk, samples if self._histograms else None)
 
     def report(self, findings: Sequence[Finding]) -> None:
@@ -66,5 +71,6 @@ class Sink:
         # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
         from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 
-        assert self._log_dir is not None
-        return LogWriter(self._log_dir, self._scalars, self._histograms)
+        assert self._place is not None
+        run = self._place.choose()
+        return LogWriter(self._place.log_dir, self._scalars, self._histograms, run)

@@ -67,8 +67,8 @@ def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
         except (OSError, ValueError) as error:
             problems.append(f"The log of {name!r} cannot be read: {error}")
             continue
-        problems.extend(f"The log of {name!r} is damaged. {note}" for note in history.notes)
-        if len(history) or (not history.notes and Path(directory).name == RUN):
+        problems.extend(f"The log of {name!r}: {note}" for note in history.notes)
+        if len(history) or (not history.notes and Path(directory).name.startswith(RUN)):
             histories[name] = history
     if not histories and not problems:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))

@@ -4,6 +4,7 @@ A table is a float32 array (n, 2 + columns) of n records. Its first two columns 
 as high · 2²⁴ + low, exact in float32. All functions raise ValueError for anything else.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,3 +71,20 @@ def note_damage(errors: Sequence[object]) -> list[str]:
         return []
     parts = "1 damaged part" if len(errors) == 1 else f"{len(errors)} damaged parts"
     return [f"Left out of the log: {parts}. The first: {errors[0]}"]
+
+
+def note_gaps(recorded: Sequence[np.ndarray]) -> list[str]:
+    """Say in a sentence which steps are missing between the files of a log, if there are any.
+
+    A training that is resumed begins a new file. There is a gap if that begins later than the
+    schedule would have it, judged by the steps in both files.
+    """
+    gaps = []
+    for before, after in itertools.pairwise(recorded):
+        distances = {int(np.diff(steps).max(initial=0)) for steps in (before, after)}
+        missing = range(before[-1] + 1, after[0])
+        if 0 < sum(distances) <= len(missing):
+            gaps.append(f"{missing[0]} to {missing[-1]}")
+    if not gaps:
+        return []
+    return [f"Not in the log, where the training went on after a stop: steps {', '.join(gaps)}."]

@@ -1,6 +1,6 @@
 """The record as TensorBoard events: how a chunk is written to a log, and read from it.
 
-A log is a run directory, `<log_dir>/gradients`, with
+A log is a run directory, `<log_dir>/gradients` (of later trainings `gradients_2` …), with
 
 - `initkit/layout`: the columns, as JSON; written before the first chunk and when they change;
 - `initkit/<statistic>`, for each recorded statistic: one float32 tensor (n, 2 + variables) a
@@ -40,7 +40,7 @@ from tensorboard_plugin_initkit.log.event_file import (
     raise_error,
     read_events,
 )
-from tensorboard_plugin_initkit.log.paths import path_at
+from tensorboard_plugin_initkit.log.runs import find_runs
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
@@ -55,7 +55,7 @@ END_TAG = f"{PLUGIN_NAME}/end"
 
 
 class LogWriter:
-    """Writes chunks to the log of a directory or URL for TensorBoard: its run `gradients`.
+    """Writes chunks to the log of a directory or URL for TensorBoard: a run in it.
 
     For TensorBoard's own dashboards, every `scalars`-th recorded step is also written as scalars,
     and every `histograms`-th one with samples as histograms of log10 |g|; 0 for none.
@@ -65,9 +65,13 @@ class LogWriter:
     """
 
     def __init__(
-        self, log_dir: str | os.PathLike[str], scalars: int = 1, histograms: int = 0
+        self,
+        log_dir: str | os.PathLike[str],
+        scalars: int = 1,
+        histograms: int = 0,
+        run: str = RUN,
     ) -> None:
-        self._file = open_event_file(log_dir, RUN)
+        self._file = open_event_file(log_dir, run)
         self._scalars = Scalars(scalars)
         self._histograms = Histograms(histograms)
         self._layout: Layout | None = None
@@ -108,24 +112,31 @@ class LogWriter:
         self._file.flush()
 
 
-def read_records(
-    log_dir: str | os.PathLike[str], report: Callable[[ValueError], None] = raise_error
-) -> Iterator[Chunk | list[Finding]]:
-    """Yield the chunks of a log and its findings, in the order they were written in.
+def log_files(log_dir: str | os.PathLike[str]) -> list[list[Any]]:
+    """List the files of each training in the directory or URL given to a monitor, oldest first.
 
-    The log is in the directory or URL given to the monitor, or is this run directory itself. The
-    errors are those of `read_log`; damage is reported, and left out if the report returns.
+    The directory may be a run itself. The errors are those of `read_log`.
     """
-    files = event_files(path_at(log_dir) / RUN) or event_files(log_dir)
-    if not files:
+    runs = *find_runs(log_dir, RUN).values(), log_dir
+    logs = [files for run in runs if (files := event_files(run))]
+    if not logs:
         raise FileNotFoundError(
             f"`log_dir` must be a directory that a GradientMonitor has written to. Received: "
             f"log_dir={str(log_dir)!r}, which holds no such log. Train with "
             f"`callbacks=[GradientMonitor({str(log_dir)!r})]` first."
         )
-    for file in files:
-        for items in read_events(file, _FileReader().read, report):
-            yield from items
+    return logs
+
+
+def read_records(
+    file: Any, report: Callable[[ValueError], None] = raise_error
+) -> Iterator[Chunk | list[Finding]]:
+    """Yield the chunks of a file and its findings, in the order they were written in.
+
+    Damage is reported, and left out if the report returns.
+    """
+    for items in read_events(file, _FileReader().read, report):
+        yield from items
 
 
 class _FileReader:

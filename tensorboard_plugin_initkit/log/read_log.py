@@ -4,8 +4,10 @@ import math
 import os
 from typing import Literal, get_args
 
+import numpy as np
+
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
-from tensorboard_plugin_initkit.log.content import note_damage
+from tensorboard_plugin_initkit.log.content import note_damage, note_gaps
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -24,7 +26,8 @@ def read_log(
 
     Returns:
         A `GradientHistory` with its findings, equal to `monitor.history` of the training, unless
-        that is thinned.
+        that is thinned. Of several trainings in the directory it is the last; `notes` say so, and
+        which steps are missing where a training went on after an interruption.
 
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.
@@ -33,7 +36,7 @@ def read_log(
             if `max_steps` or `damaged` is not as described.
     """
     # TensorBoard's protocol buffers take 70 ms to import: only those pay who read a log.
-    from tensorboard_plugin_initkit.log.gradient_log import read_records
+    from tensorboard_plugin_initkit.log.gradient_log import log_files, read_records
 
     if damaged not in get_args(Damaged):
         raise ValueError(
@@ -52,16 +55,27 @@ def read_log(
             raise ValueError(f"{error} `damaged='skip'` reads what is whole.") from None
         errors.append(errors[0] if errors else error)  # there may be millions
 
-    for item in read_records(log_dir, report):
-        if not isinstance(item, Chunk):
-            findings.append(item)
-            continue
-        waiting.append(item)
-        rows += len(item.steps)
-        if rows > most:
-            history.append(*waiting)
-            waiting, rows = [], 0
+    trainings = log_files(log_dir)
+    steps: list[list[np.ndarray]] = []
+    for file in trainings[-1]:
+        steps.append([])
+        for item in read_records(file, report):
+            if not isinstance(item, Chunk):
+                findings.append(item)
+                continue
+            steps[-1].append(item.steps)
+            waiting.append(item)
+            rows += len(item.steps)
+            if rows > most:
+                history.append(*waiting)
+                waiting, rows = [], 0
     history.append(*waiting)
     history.findings = merge_findings(findings)
-    history.notes = note_damage(errors)
+    history.notes = note_damage(errors) + note_gaps([np.concatenate(s) for s in steps if s])
+    if len(trainings) > 1:
+        first, *_, last = (str(files[0].parent) for files in trainings)
+        history.notes.append(
+            f"This is the last of {len(trainings)} trainings in {str(log_dir)!r}: {last!r}. "
+            f"`read_log` reads each by the name of its run, such as {first!r}."
+        )
     return history

@@ -1,5 +1,6 @@
 """The monitor in trainings with TensorFlow: what it records, what it changes, and what fails."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -168,6 +169,32 @@ def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tm
     model.fit(x[: 2 * BATCH], y[: 2 * BATCH], BATCH, verbose=0, callbacks=[monitor])
     for history in (monitor.history, keras_initkit.read_log(tmp_path)):
         np.testing.assert_array_equal(history.steps, np.arange(STEPS + 2))
+
+
+def test_every_training_in_one_directory_has_its_run_and_a_resumed_one_goes_on(tmp_path):
+    def train(model, callback, *more):
+        fit(model, callback, ActivationProbe(x, tmp_path), *more)
+
+    def lengths():
+        folders = sorted(tmp_path.glob("gradients*"))
+        return [len(keras_initkit.read_log(folder)) for folder in folders]
+
+    x, model, first = data()[0][:4], compiled(small), GradientMonitor(tmp_path, 1)
+    unused = copy.deepcopy(first)  # as a tuner does, for each of its trials
+    train(model, first)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    train(compiled(small), unused, backup)
+    assert lengths() == [STEPS, STEPS]
+    x2, y2 = data()
+    again = compiled(small)  # restored only after the monitor's `on_train_begin`
+    callbacks = [GradientMonitor(tmp_path, 1), ActivationProbe(x, tmp_path), backup]
+    again.fit(x2, y2, BATCH, epochs=3, verbose=0, callbacks=callbacks)
+    assert lengths() == [STEPS, 3 * STEPS]
+    assert len(keras_initkit.read_log(tmp_path)) == 3 * STEPS
+    assert len(list(tmp_path.glob("activations*"))) == 2
+    train(model, copy.deepcopy(unused))  # it has made steps, but the copy has no log yet
+    fit(compiled(small), first)  # the next fold of a cross-validation
+    assert lengths() == [2 * STEPS, 3 * STEPS, STEPS]
 
 
 def test_an_error_in_the_users_train_step_is_the_users_error():

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from keras_initkit.callbacks.sink import Sink
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json
 from tensorboard_plugin_initkit.log import event_file
+from tensorboard_plugin_initkit.log.gradient_log import RUN
 from tensorboard_plugin_initkit.log.read_log import read_log
+from tensorboard_plugin_initkit.log.runs import find_runs
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tests.tensorboard_plugin_initkit.support.made_logs import read_findings
@@ -26,10 +29,10 @@ def chunk_at(*steps):
     return Chunk(LAYOUT, np.array(steps), dict.fromkeys(RECORDED, table))
 
 
-def train(sink, steps, findings=()):
+def train(sink, steps, findings=(), resumes=False):
     sink.open()
     for step in steps:
-        sink.take(chunk_at(step), SAMPLES)
+        sink.take(chunk_at(step), SAMPLES, resumes)
     sink.report(findings)
     sink.finish()
 
@@ -101,6 +104,31 @@ def test_a_copy_has_the_history_and_a_log_of_its_own(tmp_path):
     train(sink, range(3), FAULTS)
     for copied in (copy.deepcopy(sink), pickle.loads(pickle.dumps(sink))):
         assert copied.history.findings == FAULTS
-        train(copied, range(3, 4))
+        train(copied, range(3, 4), resumes=True)
         assert copied.history.steps.tolist() == [0, 1, 2, 3]
-    assert len(event_file.event_files(tmp_path / "gradients")) == 3
+    read = {run.name: read_log(run).steps.tolist() for run in tmp_path.iterdir()}
+    assert read == {"gradients": [0, 1, 2], "gradients_2": [3], "gradients_3": [3]}
+
+
+def test_no_training_hides_another_in_one_directory(tmp_path):
+    def runs():
+        paths = find_runs(tmp_path, RUN).values()
+        return {path.name: read_log(path).steps.tolist() for path in paths if any(path.iterdir())}
+
+    train(Sink(tmp_path, scalars=0), range(4))
+    again = Sink(tmp_path, scalars=0)
+    train(again, range(3))
+    train(again, range(3, 5), resumes=True)
+    assert runs() == {"gradients": [0, 1, 2, 3], "gradients_2": [0, 1, 2, 3, 4]}
+    for steps in (range(5, 7), range(9, 12), range(10, 13)):  # in other processes
+        train(Sink(tmp_path, scalars=0), steps, resumes=True)
+    last = read_log(tmp_path)
+    assert last.steps.tolist() == runs()["gradients_2"] == [*range(7), *range(9, 13)]
+    gap, several = last.notes
+    assert gap == "Not in the log, where the training went on after a stop: steps 7 to 8."
+    assert several.startswith(f"This is the last of 2 trainings in '{tmp_path}': '{tmp_path}/gra")
+    shutil.rmtree(tmp_path / "gradients")
+    (tmp_path / "gradients_7").mkdir()
+    assert read_log(tmp_path).notes == [gap]
+    train(Sink(tmp_path, scalars=0), range(2))
+    assert list(runs()) == ["gradients_2", "gradients_8"]

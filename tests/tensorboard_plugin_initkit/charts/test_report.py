@@ -172,7 +172,7 @@ def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsy
     data[data.rindex(b"initkit/totals")] ^= 1
     file.write_bytes(data)
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 0
-    told = "The log of 'bad' is damaged. Left out of the log: 1 damaged part. The first: An event"
+    told = "The log of 'bad': Left out of the log: 1 damaged part. The first: An event"
     assert told in capsys.readouterr().err
     text = Page((tmp_path / "out.html").read_text()).text
     assert told in text

@@ -217,8 +217,8 @@ def test_what_is_wrong_is_a_sentence_in_the_report_and_the_tab_and_others_are_dr
     assert ": 7 runs from" in output.out  # those of which something is whole
     html = (root / "out.html").read_text()
     for name in (*WRONG, "length"):
-        assert f"The log of '{place(name)}' is damaged. Left out of the log: " in output.err
-        assert f"The log of &#x27;{place(name)}&#x27; is damaged." in html
+        assert f"The log of '{place(name)}': Left out of the log: " in output.err
+        assert f"The log of &#x27;{place(name)}&#x27;: Left out" in html
     client = application(root / "tab")
     query = "&".join(f"run={name}/gradients" for name in ("good", "rows", "columns", "shape"))
     answer = client.get(f"{BASE}/chart?view=depth&{query}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
-from tensorboard_plugin_initkit.log.gradient_log import LogWriter, read_records
+from tensorboard_plugin_initkit.log.gradient_log import LogWriter, log_files, read_records
 from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 
@@ -147,14 +147,19 @@ def write_log(
     return write(log_dir, *chunks, findings=findings)
 
 
+def read_items(log_dir: str | os.PathLike[str]) -> list[Chunk | list[Finding]]:
+    """Read the chunks and findings of the last training in a directory."""
+    return [item for file in log_files(log_dir)[-1] for item in read_records(file)]
+
+
 def read_chunks(log_dir: str | os.PathLike[str]) -> list[Chunk]:
     """Read the chunks of a log."""
-    return [item for item in read_records(log_dir) if isinstance(item, Chunk)]
+    return [item for item in read_items(log_dir) if isinstance(item, Chunk)]
 
 
 def read_findings(log_dir: str | os.PathLike[str]) -> list[str]:
     """Read the texts of the findings of a log."""
-    return [to_json(item) for item in read_records(log_dir) if isinstance(item, list)]
+    return [to_json(item) for item in read_items(log_dir) if isinstance(item, list)]
 
 
 def event_file(log_dir: Path) -> Path:
