@@ -19,6 +19,7 @@ from keras_initkit.callbacks import (
     fit_call,
     gradient_monitor,
 )
+from tests import ROOT
 from tests.callbacks.training import BATCH, STEPS, compiled, data, fit, mlp, wait_until
 
 tf = pytest.importorskip("tensorflow")
@@ -186,6 +187,15 @@ def test_what_a_checkpoint_holds_is_in_the_log(tmp_path):
     assert read == [list(range(step + 1)) for step in range(STEPS)]
     assert not {"save_own_variables", "get_config"} & set(vars(model.optimizer))
     assert "get_state_tree" not in vars(model)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_and_resumed_has_a_record_without_a_gap():
+    """`python -m benchmarks.kill_and_resume` does it again and again."""
+    command = [sys.executable, "-m", "benchmarks.kill_and_resume", "--rounds", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith("1 rounds, missing: 0\n")
 
 
 def test_one_callback_twice_in_a_list_or_in_two_trainings_at_once():
