@@ -48,6 +48,7 @@ bench: .venv/ready
 	.venv/bin/python benchmarks/orthogonal.py
 	.venv/bin/python benchmarks/normalization_peers.py
 	.venv/bin/python -m benchmarks.tab
+	.venv/bin/python -m benchmarks.kill_and_resume
 
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready .venv-torch/ready
