@@ -109,7 +109,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     is_last = not graph.outputs.isdisjoint(reached) and not any(
         _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
     )
-    own = _own_activation(holder)
+    own = own_activation(holder)
     if own is not None:
         return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
     if caller is None or not _makes_output_of(holder, caller):
@@ -131,7 +131,7 @@ def find_receivers(
     caller = _find_caller(graph, layers)
     if caller is None or _is_inside(layers) or not _makes_output_of(layers[-1], caller):
         return []
-    own = _own_activation(layers[-1])
+    own = own_activation(layers[-1])
     ways = dict.fromkeys(graph.made[id(caller)], own.name if own else LINEAR)
     found: list[tuple[Any | None, str]] = []
     for tensor in (waiting := list(ways)):  # which grows
@@ -157,14 +157,8 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     operation = call.operation
     if operation is None:
         return "pass"
-    name = type(operation).__name__
-    is_of_keras = type(operation).__module__.startswith("keras.")
-    passes = is_of_keras and _PASSING.fullmatch(name) is not None
-    activation = None
-    if isinstance(operation, keras.layers.Layer):
-        activation = _layer_as_activation(operation)
-    elif not passes and len(call.inputs) == 1:
-        activation = _operation_as_activation(operation)
+    passes = _passes(operation)
+    activation = as_activation(operation, len(call.inputs))
     if activation is not None:
         return activation
     if isinstance(operation, _NORMALIZATIONS):
@@ -175,10 +169,23 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
         return "unknown"
     if len(call.inputs) == 1:
         return "pass"
-    return "add" if name in _ADDING else "join"
+    return "add" if type(operation).__name__ in _ADDING else "join"
 
 
-def _own_activation(layer: Any) -> Activation | None:
+def as_activation(operation: Any, inputs: int) -> Activation | None:
+    """Return a layer or operation on so many tensors as an activation; `None` for other ones."""
+    if isinstance(operation, keras.layers.Layer):
+        return _layer_as_activation(operation)
+    return None if inputs != 1 or _passes(operation) else _operation_as_activation(operation)
+
+
+def _passes(operation: Any) -> bool:
+    """Check by its class for a layer or operation with hardly any effect on a signal."""
+    of_keras = type(operation).__module__.startswith("keras.")
+    return of_keras and _PASSING.fullmatch(type(operation).__name__) is not None
+
+
+def own_activation(layer: Any) -> Activation | None:
     """Return the activation applied inside a layer; `None` if it is linear."""
     activation = getattr(layer, "activation", None)
     if not callable(activation) or activation is keras.activations.linear:
@@ -193,7 +200,7 @@ def _layer_as_activation(layer: Any) -> Activation | None:
     functions = keras.activations
     match layer:
         case keras.layers.Activation():
-            return _own_activation(layer)
+            return own_activation(layer)
         case keras.layers.ReLU():
             usual = {"negative_slope": 0.0, "max_value": None, "threshold": 0.0}
             return _bind_arguments(functions.relu, layer, usual)

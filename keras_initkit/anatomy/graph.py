@@ -17,12 +17,17 @@ from keras_initkit.anatomy.layers_inside import layers_inside
 class Call(NamedTuple):
     """A call of a layer or operation, or of `None` where a nested model begins or ends.
 
-    The inputs and outputs are the `id`s of tensors.
+    Attributes:
+        operation: The layer or operation.
+        inputs: The `id`s of its inputs.
+        outputs: The `id`s of its outputs.
+        shape: Shape of its first output, as Keras has it.
     """
 
     operation: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    shape: tuple[int | None, ...] = ()
 
 
 class Graph:
@@ -33,16 +38,21 @@ class Graph:
     Attributes:
         takers: For the `id` of a tensor, the calls on it.
         made: For the `id` of a layer or operation, the `id`s of its output tensors.
+        makers: For the `id` of a tensor, the calls with this output: several for an input of a
+            model inside, called several times.
         outputs: The `id`s of the model's outputs.
     """
 
     def __init__(self, model: Any) -> None:
         self.takers: dict[int, list[Call]] = {}
         self.made: dict[int, list[int]] = {}
+        self.makers: dict[int, list[Call]] = {}
         for inner in layers_inside(model):
             for call in _calls_in(inner):
                 for taken in call.inputs:
                     self.takers.setdefault(taken, []).append(call)
+                for output in call.outputs:
+                    self.makers.setdefault(output, []).append(call)
                 if call.operation is not None:
                     self.made.setdefault(id(call.operation), []).extend(call.outputs)
         ends = _ends(model)
@@ -67,6 +77,22 @@ class Graph:
                     reached += [output for output in call.outputs if output not in seen]
                     seen.update(call.outputs)
         return reached
+
+    def calls_before(self, tensors: Iterable[int]) -> list[Call]:
+        """List the calls behind tensors, each after the makers of its inputs."""
+        found: dict[int, Call] = {}
+        waiting = [(call, False) for t in tensors for call in self.makers.get(t, ())][::-1]
+        seen: set[int] = set()
+        while waiting:  # depth first, without recursion: a model may have a thousand layers
+            call, is_done = waiting.pop()
+            if is_done:
+                found[id(call)] = call
+            elif id(call) not in seen:
+                seen.add(id(call))
+                waiting.append((call, True))
+                before = [c for t in call.inputs for c in self.makers.get(t, ())]
+                waiting += [(c, False) for c in reversed(before) if id(c) not in seen]
+        return list(found.values())
 
     def is_gate(self, tensors: Iterable[int]) -> bool:
         """Check if tensors are multiplied by others, and nothing else is done with them."""
@@ -110,7 +136,8 @@ def _calls_of(operation: Any, node: Any) -> Iterator[Call]:
     inner = operation.layer if isinstance(operation, keras.layers.Wrapper) else operation
     ends = _ends(inner)
     if ends is None:
-        yield Call(operation, inputs, outputs)
+        shape = tuple(node.output_tensors[0].shape) if outputs else ()
+        yield Call(operation, inputs, outputs, shape)
         return
     for outside, inside in zip(inputs, ends[0], strict=False):
         yield Call(None, (outside,), (id(inside),))

@@ -1,5 +1,6 @@
 """Initializers of layers: the one given to a layer for a weight, and how it is written."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -77,15 +78,21 @@ def format_initializer(initializer: Any) -> str:
         return ""
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
-    cls = type(initializer)
-    defaults = inspect.signature(cls.__init__).parameters
+    cls: Any = type(initializer)
+    defaults = _defaults_of(cls)
     hidden = ("seed", "input_axes", "output_axes")
     shown = [
         f"{name}={_format_value(getattr(initializer, name, value))}"
         for name, value in initializer.get_config().items()
-        if name not in hidden and (name not in defaults or defaults[name].default != value)
+        if name not in hidden and (name not in defaults or defaults[name] != value)
     ]
     return f"{cls.__name__}({', '.join(shown)})" if shown else cls.__name__
+
+
+@functools.lru_cache(maxsize=128)  # it takes a millisecond
+def _defaults_of(cls: Any) -> dict[str, Any]:
+    parameters = inspect.signature(cls).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _format_value(value: Any) -> str:
