@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensorboard_plugin_initkit.diagnosis.loss import Loss, read_loss
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
     Floats,
     Ints,
-    Loss,
     find_windows,
     mean_of_known,
-    read_loss,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import Setup
@@ -41,9 +40,13 @@ class Facts:
         loss: Course of the loss.
         setup: The model as it is built and compiled; empty if it is not known.
         ports: Inputs, targets, predictions and sample weights.
+        ended: If no more records will come.
     """
 
-    def __init__(self, history: GradientHistory, rows: slice | Ints = slice(None)) -> None:
+    def __init__(
+        self, history: GradientHistory, rows: slice | Ints = slice(None), ended: bool = False
+    ) -> None:
+        self.ended = ended
         self._part = history.select(rows)
         self.setup = history.setup or Setup()
         self.ports = history.ports
@@ -63,8 +66,7 @@ class Facts:
         self._receivers = [variable.receivers for variable in variables]
         self.units: Bools = shows_units(history.variables, self.per_variable("dead_units"))
         self.start, self.ready = find_windows(self.steps, THRESHOLDS["window_steps"].value)
-        start, _ = find_windows(history.steps, THRESHOLDS["window_steps"].value)
-        self.loss: Loss = read_loss(mean_of_known(history["loss"]), start).at(rows)
+        self.loss: Loss = read_loss(history, self.setup).at(rows)
 
     def per_variable(self, statistic: str) -> Floats:
         """Return a statistic of every variable, (n, variables)."""
@@ -75,6 +77,10 @@ class Facts:
     def per_port(self, statistic: str) -> Floats:
         """Return a statistic of every port, (n, ports)."""
         return self._part.per_port(statistic)
+
+    def ports_of(self, role: str) -> list[int]:
+        """Return the positions of the ports of a role, in the order of inputs or outputs."""
+        return [i for i, port in enumerate(self.ports) if port.role == role]
 
     def total(self, statistic: str) -> Floats:
         """Return a statistic of optimizers: the mean of the known ones, (n,)."""
@@ -117,3 +123,10 @@ class Facts:
         # Where the first are not known, they are not recorded.
         lost = ~np.isnan(count) & ~np.isfinite(weights) & np.isfinite(weights[:1])
         return (count > 0) | lost
+
+    def layer_of_head(self, head: int) -> str:
+        """Return the path of the layer of an output of the model; "" if it is not known."""
+        heads = self.setup.heads
+        if head >= len(heads) or heads[head].layer < 0:
+            return ""
+        return self.setup.layers[heads[head].layer].path

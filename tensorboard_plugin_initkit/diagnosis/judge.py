@@ -1,11 +1,31 @@
-"""`judge`: all findings in a history, by pure rules."""
+"""`judge`: all findings in a history, by pure rules; what follows from another is folded into it.
 
-from collections.abc import Callable, Iterable
+There are tiers of rules, from causes to symptoms:
+
+- contracts between output, loss and targets: told at once where they are broken;
+- causes in data, structure and updates: told only where there is a symptom;
+- faults of gradients and updates, and symptoms in output and loss: told where they hold.
+
+Of those with layers, heads and optimizers in common, the first in this order is told, and the
+others are its consequences.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
 
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.ruled_out import tell_what_is_ruled_out
+from tensorboard_plugin_initkit.diagnosis.rules.progress import (
+    find_constant_loss,
+    find_constant_output,
+    find_early_end,
+    find_no_better_than_guessing,
+    find_rising_loss,
+)
 from tensorboard_plugin_initkit.diagnosis.rules.silent import (
     find_cut_off,
     find_dead_units,
@@ -20,12 +40,29 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_large_updates,
     find_small_updates,
 )
+from tensorboard_plugin_initkit.diagnosis.scope import Scope
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Rule = Callable[[Facts], Iterable[Finding]]
 
-# At the same step, an earlier one speaks first, and its echoes stay silent.
-RULES: tuple[Rule, ...] = (
+
+class Tier(IntEnum):
+    """Place of a rule between causes and symptoms: an earlier one explains a later one."""
+
+    CONTRACT = 0
+    DATA = 1
+    STRUCTURE = 2
+    FAULT = 3
+    SYMPTOM = 4
+    NOTE = 5
+
+
+CONTRACT_RULES: tuple[Rule, ...] = ()
+DATA_CAUSES: tuple[Rule, ...] = ()
+STRUCTURE_CAUSES: tuple[Rule, ...] = ()
+
+# At the same step, an earlier one speaks first, and its echoes are folded into it.
+FAULTS: tuple[Rule, ...] = (
     find_slopes,
     find_cut_off,
     find_no_gradient,
@@ -34,22 +71,119 @@ RULES: tuple[Rule, ...] = (
     find_growth,
     find_dead_units,
 )
+SYMPTOMS: tuple[Rule, ...] = (
+    find_constant_output,
+    find_rising_loss,
+    find_constant_loss,
+    find_no_better_than_guessing,
+)
+# Alone, these say that nothing is learned, and not why.
+_BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
+
+Ranked = tuple[Tier, Finding]
 
 
-def judge(history: GradientHistory) -> list[Finding]:
+def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     """Return all findings in a history, in order of step.
 
     Each is at the first record with enough evidence, at any schedule. While records are only added,
-    they are found again later: ask `news` for the new ones.
+    they are found again later: ask `news` for the new ones. What follows from a finding, and came
+    with it or later, is in its `consequences`; what came before its cause stays by itself as well.
+
+    Args:
+        history: The records, with the model's setup where it is known.
+        ended: If the training has ended.
     """
-    if not len(history) or not history.variables:
-        return []
-    facts = Facts(history)
-    lost = list(find_nonfinite(facts))
+    whole = Facts(history, ended=ended)
+    is_read = bool(len(history) and history.variables)
+    lost = list(find_nonfinite(whole)) if is_read else []
+    facts = whole
     if lost:  # What comes after it follows from it.
-        facts = Facts(history, slice(0, int(np.searchsorted(facts.steps, lost[0].rank))))
-    found = [finding for rule in RULES for finding in rule(facts)] if len(facts.steps) else []
-    return news((), [*sorted(found, key=lambda finding: finding.rank), *lost])
+        row = int(np.searchsorted(whole.steps, lost[0].rank))
+        whole, facts = (Facts(history, slice(0, end)) for end in (row + 1, row))
+    found = [*_apply(Tier.CONTRACT, CONTRACT_RULES, whole)]
+    if is_read and len(facts.steps):
+        found += _apply(Tier.FAULT, FAULTS, facts)
+        found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
+    scope = Scope(whole)
+    found += _told_causes(whole, scope, [*(finding for _, finding in found), *lost])
+    if is_read and not lost:
+        found += _apply(Tier.NOTE, (find_early_end,), facts)
+    found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
+    roots = [
+        tell_what_is_ruled_out(facts, root) if root.kind in _BARE_SYMPTOMS else root
+        for root in _fold(found, scope)
+    ]
+    return [*roots, *lost]
+
+
+def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:
+    return [(tier, finding) for rule in rules for finding in rule(facts)]
+
+
+def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterator[Ranked]:
+    """Find the causes of symptoms; each is told at the step of the first symptom at least.
+
+    A loss that falls no more opens the door to causes, too.
+    """
+    doors = [finding for finding in symptoms if finding.step is not None]
+    if facts.loss.flat.any():
+        doors.append(Finding("flat", "", int(facts.steps[facts.loss.flat.argmax()]), ""))
+    if not doors:
+        return
+    causes = _apply(Tier.DATA, DATA_CAUSES, facts) + _apply(Tier.STRUCTURE, STRUCTURE_CAUSES, facts)
+    for tier, cause in causes:
+        steps = [
+            door.rank
+            for door in doors
+            if _can_explain(tier, door) and scope.is_common(cause.layer, door.layer)
+        ]
+        if steps:
+            yield tier, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
+
+
+def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
+    """Fold each finding into the first one that explains it, in order of steps."""
+    roots: list[tuple[Tier, Finding, list[str]]] = []
+    for tier, finding in found:
+        explained_by = None
+        for root in roots:
+            if _explains(root[:2], (tier, finding)) and scope.is_common(
+                root[1].layer, finding.layer
+            ):
+                explained_by = root
+                break
+        if explained_by is None:
+            before = [
+                other.message
+                for known, other, _ in roots
+                if known > max(tier, Tier.CONTRACT)
+                and _explains((tier, finding), (known, other))
+                and scope.is_common(other.layer, finding.layer)
+            ]
+            roots.append((tier, finding, before))
+        elif finding.key != explained_by[1].key:
+            explained_by[2].append(finding.message)
+    return [
+        dataclasses.replace(root, consequences=(*root.consequences, *consequences))
+        for _, root, consequences in roots
+    ]
+
+
+def _can_explain(tier: Tier, symptom: Finding) -> bool:
+    """Check for a symptom that causes of a tier can have: data make no slope over depth."""
+    is_slope = symptom.kind in ("vanishing", "exploding") and bool(symptom.layer)
+    return not (tier == Tier.DATA and is_slope)
+
+
+def _explains(root: Ranked, other: Ranked) -> bool:
+    """Check for a finding that follows from another one, if they have layers in common."""
+    (tier, finding), (below, symptom) = root, other
+    if tier == below:
+        if tier in (Tier.CONTRACT, Tier.FAULT):  # These may be several.
+            return _echoes(symptom, finding)
+        return True
+    return tier < below < Tier.NOTE and _can_explain(tier, symptom)
 
 
 def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:
@@ -73,6 +207,8 @@ def _echoes(finding: Finding, other: Finding) -> bool:
         or other.kind == "nonfinite"
         or (_is_at_input(finding) and _is_at_input(other))
         or (_is_partly_dead(finding) and other.kind in ("dead_units", "vanishing"))
+        or {finding.kind, other.kind} == {"exploding", "rising_loss"}
+        or (finding.kind == "dead_units" and other.kind == "large_updates")
     )
 
 

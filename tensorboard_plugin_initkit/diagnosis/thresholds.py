@@ -66,6 +66,33 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1, "From one window to the next: more than what differs between batches."
     ),
     "loss_risen": Threshold(1, "Doubled: the noise of batches is less."),
+    "loss_fell": Threshold(
+        0.02,
+        "Between the last third of a training so far and the third before: what learns, if slowly, "
+        "loses more.",
+    ),
+    "loss_grown": Threshold(
+        100, "No noise of batches: losses of one batch differ from each other by a factor of 10."
+    ),
+    "loss_still": Threshold(
+        1e-6, "Ten times the resolution of float32: even one sample more or less makes more."
+    ),
+    "patience_steps": Threshold(
+        100,
+        "Healthy networks may guess for some tens of steps before they find something, as with "
+        "small learning rates; earlier, one of four that learn would be accused.",
+    ),
+    "guess_margin": Threshold(
+        0.05,
+        "Of the loss of the best constant: a training that is no better than that has learned at "
+        "most the frequencies of the classes, or the mean.",
+    ),
+    "guess_error": Threshold(
+        0.01, "The best constant itself is known from the batches so far only."
+    ),
+    "output_still": Threshold(
+        1e-6, "Relative to size and range of the output: rounding errors of float32."
+    ),
     "loss_gone": Threshold(
         1e-3, "Of the first loss: all is learned, and gradients may well be exactly zero."
     ),

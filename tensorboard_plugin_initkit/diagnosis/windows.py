@@ -1,6 +1,6 @@
-"""Windows of records: a condition must last, and a loss is read from its means over windows."""
+"""Windows of records: a condition must last, and means are over windows."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,43 +52,6 @@ def window_mean(values: Floats, start: Ints) -> Floats:
         for array in (np.where(known, values, 0.0), known)
     )
     return quotient(sums, counts)
-
-
-class Loss(NamedTuple):
-    """Course of the loss at each record, (n,). Where it is not known, all are False."""
-
-    halved: Bools
-    falling: Bools
-    gone: Bools
-    risen: Bools
-
-    @property
-    def good(self) -> Bools:
-        """Records where the loss speaks for the training."""
-        return self.halved | self.falling
-
-    def at(self, rows: Any) -> "Loss":
-        """Select rows."""
-        return Loss(*(mask[rows] for mask in self))
-
-
-def read_loss(loss: Floats, start: Ints) -> Loss:
-    """Compare the mean loss of each window with the first loss and with the window before.
-
-    An unknown loss is NaN; `start` is the first record of the window ending with each one, (n,).
-    """
-    known = loss[np.isfinite(loss)]
-    first = known[0] if len(known) else np.nan
-    recent = window_mean(loss, start)
-    # The window before; at the beginning there is none, and the first loss stands for it.
-    previous = np.where(start > 0, recent[np.maximum(start - 1, 0)], first)
-    with np.errstate(invalid="ignore"):
-        return Loss(
-            halved=first - recent >= THRESHOLDS["loss_halved"].value * abs(first),
-            falling=previous - recent >= THRESHOLDS["loss_falling"].value * np.abs(previous),
-            gone=np.abs(recent) <= THRESHOLDS["loss_gone"].value * abs(first),
-            risen=recent - first >= THRESHOLDS["loss_risen"].value * abs(first),
-        )
 
 
 def mean_of_known(values: Floats) -> Floats:

@@ -8,7 +8,11 @@ from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists, window_mean
+from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
+
+_DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
+_OVERFLOW = "The signal grows beyond what numbers can hold on its way to the output."
+_LOWER = "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs."
 
 
 def find_slopes(facts: Facts) -> Iterator[Finding]:
@@ -62,24 +66,58 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     """Find NaN or infinite numbers: one record is enough, as the weights are lost with it.
 
     The backward pass begins at the output: of the layers with such numbers, the last one of the
-    model is where they come from. Where that is the last layer, it is the forward pass.
+    model is where they come from. Where that is the last layer, it is the forward pass. Predictions
+    that are not finite do no harm where the loss is: a mask may have made them.
     """
     affected = facts.find_nonfinite()
-    row = find_first(affected.any(axis=1))
+    ports = facts.per_port("nonfinite") > 0
+    outputs = ports[:, facts.ports_of("y_pred")].any(axis=1) & ~np.isfinite(facts.loss.value)
+    row = find_first(affected.any(axis=1) | outputs)
     if row is None:
         return
-    bad = facts.by_layer(np.logical_or, affected)
-    step, last = int(facts.steps[row]), int(np.flatnonzero(bad[row])[-1])
-    number, layers = float(np.nansum(facts.per_variable("nonfinite")[row])), int(bad[row].sum())
+    bad = np.flatnonzero(facts.by_layer(np.logical_or, affected)[row])
+    step, number = int(facts.steps[row]), float(np.nansum(facts.per_variable("nonfinite")[row]))
+    origin, cause, fix = _tell_origin(facts, ports[row], row)
     what = f"{number:.0f} elements of the gradient are" if number else "weights are"
-    is_end = last == len(facts.layers) - 1
-    where = "the last recorded layer" if is_end else "the layers after it are not"
+    where = "the loss and the gradient follow"
+    if len(bad):
+        is_end = bad[-1] == len(facts.layers) - 1
+        where = "the last recorded layer" if is_end else "the layers after it are not"
+        where = (
+            f"{what} NaN or infinite, in {len(bad)} of {len(facts.layers)} layers, the last of "
+            f"them `{facts.layers[bad[-1]]}` ({where})"
+        )
     yield Finding(
         "nonfinite",
-        facts.layers[last],
+        facts.layers[bad[-1]] if len(bad) else facts.layer_of_head(0),
         step,
-        f"Non-finite numbers: at step {step} {what} NaN or infinite, in {layers} of "
-        f"{len(facts.layers)} layers, the last of them `{facts.layers[last]}` ({where}).",
-        {"elements": number, "layers": float(layers)},
+        f"Non-finite numbers: at step {step} {origin}{where}.",
+        {"elements": number, "layers": float(len(bad))},
         severity="error",
+        confidence="certain",
+        cause=cause,
+        fix=fix,
     )
+
+
+def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, str]:
+    """Tell what came first at a record: words for it, the cause, and the fix."""
+    weights = facts.per_variable("weight_norm")[[0, row]]
+    lost = (np.isfinite(weights[0]) & ~np.isfinite(weights[1])).any()
+    for role, words in _DATA.items():
+        if any(bad[facts.ports_of(role)]):
+            count = np.nansum(facts.per_port("nonfinite")[row, facts.ports_of(role)])
+            return (
+                f"{words} have {count:.0f} NaN or infinite elements; ",
+                f"The {words} have them, and they pass through all that is computed of them.",
+                "Look for them with `np.isfinite(data).all()`, and fill or drop these samples.",
+            )
+    if any(bad[facts.ports_of("y_pred")]):
+        if lost:
+            origin = "the weights are lost before the step; "
+        else:
+            origin = "the output is NaN or infinite, of inputs and weights that are not; "
+        return origin, _OVERFLOW, _LOWER
+    if facts.ports_of("y_pred"):
+        return "the output is finite; ", "Loss or gradient overflow: behind the output.", _LOWER
+    return "", "", ""

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, TOTALS
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Port, Variable
+from tensorboard_plugin_initkit.record.setup import HeadSetup, LayerSetup, Setup
 from tests.tensorboard_plugin_initkit.record.made import ones
 
 EVERY_10 = np.arange(0, 130, 10)
@@ -34,6 +35,9 @@ class Made:
     loss: NDArray[Any]
     rate: NDArray[Any]
     with_bias: bool = True
+    penalty: Any = np.nan
+    setup: Setup | None = None
+    ports: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def elapsed(self) -> NDArray[np.int64]:
@@ -55,11 +59,24 @@ class Made:
         values = {
             name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]
         }
-        totals = {"loss": self.loss[:, None], "learning_rate": self.rate[:, None]}
+        totals = {
+            "loss": self.loss[:, None],
+            "learning_rate": self.rate[:, None],
+            "penalty": self.penalty + 0 * self.loss[:, None],
+        }
         missing = dict.fromkeys(set(RECORDED + TOTALS) - values.keys() - totals.keys())
-        layout = Layout(tuple(variables))
-        chunk = ones(layout, self.steps, **values, **totals, **missing).select(rows)
+        layout = Layout(
+            tuple(variables), ports=tuple(Port(role, "", (1,), "float32") for role in self.ports)
+        )
+        chunk = ones(layout, self.steps, **values, **totals, **missing)
+        ports = {
+            name: np.zeros((len(self.steps), len(self.ports)), np.float32)
+            + np.stack(np.broadcast_arrays(*(port[name] for port in self.ports.values())), -1)
+            for name in (PORT_STATISTICS if self.ports else ())
+        }
+        chunk = dataclasses.replace(chunk, ports=ports).select(rows)
         history = GradientHistory(max_steps=max_steps)
+        history.setup = self.setup
         for begin in range(0, len(chunk.steps), 64):
             history.append(chunk.select(slice(begin, begin + 64)))
         return history
@@ -82,7 +99,8 @@ class Made:
 
 def made(steps: NDArray[np.int64] = EVERY_10, layers: int = 12, seed: int = 0) -> Made:
     """Gradients within a factor of 3 of each other, and a loss that does not fall."""
-    noise = np.exp(np.random.default_rng(seed).normal(0, 0.4, (2, len(steps), layers)))
+    rng = np.random.default_rng(seed)
+    noise = np.exp(rng.normal(0, 0.4, (2, len(steps), layers)))
     ones = np.ones((len(steps), layers))
     return Made(
         steps,
@@ -92,7 +110,7 @@ def made(steps: NDArray[np.int64] = EVERY_10, layers: int = 12, seed: int = 0) -
         nonfinite=0.0 * ones,
         weight=ones,
         update=1e-3 * ones,
-        loss=np.full(len(steps), 2.3),
+        loss=2.3 + 0.01 * rng.normal(size=len(steps)),
         rate=np.full(len(steps), 1e-3),
     )
 
@@ -133,6 +151,31 @@ def falls(factor: float, *names: str) -> Change:
     return change
 
 
+def supervised(loss: str = "binary_crossentropy", level: float = 0.69, **y: Any) -> Change:
+    """Make a change to balanced classes 0 and 1 and one output, with a compiled loss."""
+
+    def change(record: Made) -> None:
+        layers = [LayerSetup(f"net/dense_{i}", "Dense") for i in range(record.bias.shape[1])]
+        head = HeadSetup("", len(layers) - 1, "sigmoid", (-1, 1), loss)
+        record.setup = Setup(tuple(layers), (head,), "Adam")
+        nothing = dict.fromkeys(PORT_STATISTICS, np.nan) | {"nonfinite": 0.0}
+        numbers = {"mean": 0.5, "std": 0.5, "batch_std": 0.5, "min": 0.0, "max": 1.0}
+        best = {"entropy": np.log(2), "binary_entropy": np.log(2), "variance": 0.25, "classes": 2.0}
+        record.ports = {
+            "x": nothing | numbers,
+            "y": nothing | numbers | {"integers": 1.0} | best | y,
+            "y_pred": nothing | numbers | {"batch_std": 0.1},
+        }
+        record.loss *= level / 2.3
+
+    return change
+
+
+def port(role: str, **numbers: Any) -> Change:
+    """Make a change that sets what is recorded of a port."""
+    return lambda record: record.ports[role].update(numbers)
+
+
 def both(*changes: Change) -> Change:
     def change(record: Made) -> None:
         for one in changes:
@@ -166,7 +209,7 @@ def hinge_reached(record: Made) -> None:
     """A hinge loss that is exactly zero has a gradient of exactly zero."""
     late = record.elapsed >= 50
     record.bias[late] = record.kernel[late] = 0
-    record.loss = np.where(late, 0.0, 2.3)
+    record.loss = np.where(late, 0.0, record.loss)
 
 
 def negative_loss(record: Made) -> None:
@@ -254,7 +297,7 @@ def vanishes_without_biases(record: Made) -> None:
 def vanishes_with_a_biased_head(record: Made) -> None:
     """The head fits the skew of the targets, and there it stays."""
     falls(0.3)(record)
-    record.loss = np.where(record.elapsed < 8, 2.3, 0.3)
+    record.loss *= np.where(record.elapsed < 8, 1, 0.13)
     record.loss[0] = 0.5
 
 

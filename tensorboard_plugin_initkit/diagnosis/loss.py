@@ -1,0 +1,192 @@
+"""The course of the loss: if it falls, and if it is better than that of the best constant."""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Bools,
+    Floats,
+    Ints,
+    find_windows,
+    mean_of_known,
+    quotient,
+    window_mean,
+)
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
+
+CROSSENTROPIES = (
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+)
+# The statistic of targets with the loss of the best constant, or its square.
+_BEST_CONSTANT = {
+    "categorical_crossentropy": "entropy",
+    "sparse_categorical_crossentropy": "entropy",
+    "binary_crossentropy": "binary_entropy",
+    "mean_squared_error": "variance",
+    "mean_absolute_error": "variance",
+}
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+class Loss(NamedTuple):
+    """Course of the data loss at each record, (n,). Where it is not known, masks are False.
+
+    Attributes:
+        value: The loss without penalties, as far as those are known.
+        guess: The loss of the best constant prediction for the targets so far; NaN if unknown.
+        recent: Geometric mean over the last third of the training so far.
+        fell: Part of the loss that was lost since the third before.
+        halved, falling, gone, risen: Masks, by means over windows.
+        flat: Mask of the records where it falls no more, and is still what it was at first or what
+            a constant reaches.
+        guessing: Mask of the records where it is flat and not better than the best constant.
+    """
+
+    value: Floats
+    guess: Floats
+    recent: Floats
+    fell: Floats
+    halved: Bools
+    falling: Bools
+    gone: Bools
+    risen: Bools
+    flat: Bools
+    guessing: Bools
+
+    @property
+    def good(self) -> Bools:
+        """Records where the loss speaks for the training."""
+        return self.halved | self.falling
+
+    def at(self, rows: Any) -> Self:
+        """Select rows."""
+        return type(self)(*(array[rows] for array in self))
+
+
+def read_loss(history: GradientHistory, setup: Setup) -> Loss:
+    """Compare the loss with the first one, with what it was before, and with the best constant.
+
+    Masks of windows are by the mean of each window, the first loss, and the window before; a good
+    loss is one that has halved or falls, unless it is impossible or one that a constant has, too.
+    """
+    steps, loss = history.steps, _data_loss(history, setup)
+    guess, reach = _best_constant(history, setup)
+    start, _ = find_windows(steps, THRESHOLDS["window_steps"].value)
+    known = loss[np.isfinite(loss)]
+    first = known[0] if len(known) else np.nan
+    now = window_mean(loss, start)
+    # The window before; at the beginning there is none, and the first loss stands for it.
+    previous = np.where(start > 0, now[np.maximum(start - 1, 0)], first)
+    losses = {head.loss for head in setup.heads}
+    possible = (now >= 0) | (not losses or not losses.issubset(CROSSENTROPIES))
+    margin = THRESHOLDS["guess_margin"].value
+    with np.errstate(invalid="ignore"):
+        at_guess = now >= guess - margin * reach
+        halved = (now < first) & (first - now >= THRESHOLDS["loss_halved"].value * abs(first))
+        lost = previous - now >= THRESHOLDS["loss_falling"].value * np.abs(previous)
+        risen = (now > first) & (now - first >= THRESHOLDS["loss_risen"].value * abs(first))
+        gone = np.abs(now) <= THRESHOLDS["loss_gone"].value * abs(first)
+        falling = (now < previous) & lost & possible
+    recent, fell, error, ready = _compare_thirds(steps, loss)
+    with np.errstate(invalid="ignore"):
+        still = ready & (fell < THRESHOLDS["loss_fell"].value) & ~falling
+        behind = np.where(np.isnan(guess), recent >= 0.9 * first, recent >= guess - margin * reach)
+        # Less than the margin counts if it is more than the noise of batches.
+        least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
+        guessing = still & (recent >= guess - least * reach)
+    halved &= possible & ~at_guess
+    return Loss(loss, guess, recent, fell, halved, falling, gone, risen, still & behind, guessing)
+
+
+def _compare_thirds(steps: Ints, loss: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+    """Compare the last third of the training up to each record with the third before.
+
+    Returns:
+        The geometric mean of the last third; what was lost since the third before, as a part;
+        the standard error of the mean, as a part; and if there is enough of it to judge. Losses
+        of zero or less have no such means: all are NaN from there on.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = np.log(loss)
+    there = ~np.isnan(level) | (loss <= 0)
+    level = np.where(there, level, 0.0)
+    sums = [np.concatenate([[0.0], np.cumsum(array)]) for array in (there, level, np.square(level))]
+    elapsed = steps - steps[:1]
+    end = np.arange(len(steps)) + 1
+    middle, late = (
+        np.searchsorted(steps, steps[:1] + elapsed * part / 3, "right") for part in (1, 2)
+    )
+    with np.errstate(invalid="ignore"):
+        (count, total, squares), (former, before, _) = (
+            [array[stop] - array[begin] for array in sums]
+            for begin, stop in ((late, end), (middle, late))
+        )
+        mean = quotient(total, count)
+        fell = -np.expm1(mean - quotient(before, former))
+        spread = np.sqrt(np.maximum(quotient(squares, count) - np.square(mean), 0))
+        error = quotient(spread, np.sqrt(count))
+    least = THRESHOLDS["window_records"].value
+    ready = (elapsed >= THRESHOLDS["patience_steps"].value) & (former >= least) & (count >= least)
+    return np.exp(mean), fell, error, ready
+
+
+def _data_loss(history: GradientHistory, setup: Setup) -> Floats:
+    """Return the loss without its penalties, where they are known, (n,).
+
+    Where no output has a compiled loss, the penalty is all of the loss.
+    """
+    loss, penalty = (mean_of_known(history[name]) for name in ("loss", "penalty"))
+    if not any(head.loss for head in setup.heads):
+        return loss
+    # The loss is a mean since the record before, the penalty is that of the step itself.
+    before = np.concatenate([penalty[:1], penalty[:-1]])
+    apart = np.diff(history.steps, prepend=history.steps[:1]) > 1
+    penalty = np.where(apart & ~np.isnan(before), (penalty + before) / 2, penalty)
+    return loss - np.nan_to_num(penalty)
+
+
+def _best_constant(history: GradientHistory, setup: Setup) -> tuple[Floats, Floats]:
+    """Return the loss of the best constant prediction, and how much less is possible, (n,).
+
+    NaN where it is not known: of several outputs, whose losses may be weighted, with weights of
+    samples, and where a mask leaves samples out.
+    """
+    unknown = np.full(len(history), np.nan)
+    roles = [port.role for port in history.ports]
+    if len(setup.heads) != 1 or roles.count("y") != 1 or "sample_weight" in roles:
+        return unknown, unknown
+    head, column = setup.heads[0], roles.index("y")
+
+    def of_targets(statistic: str) -> Floats:
+        return history.per_port(statistic)[:, column]
+
+    if not _is_plain(head) or any(
+        layer.type == "Masking" or layer.arguments.get("mask_zero") for layer in setup.layers
+    ):
+        return unknown, unknown
+    guess = of_targets(_BEST_CONSTANT[head.loss])
+    if head.loss == "mean_absolute_error":  # That of the median is not larger than this.
+        return np.sqrt(guess), np.sqrt(guess)
+    if head.loss == "categorical_crossentropy":
+        guess = np.where(of_targets("one_hot") > 0.99, guess, np.nan)
+    if head.loss == "binary_crossentropy":
+        # The entropy H of the mean of fractions is larger than their mean entropy by at least
+        # twice their variance, since H'' is -4 or less.
+        crisp = of_targets("integers") > 0.99
+        return guess, np.where(crisp, guess, 2 * of_targets("variance"))
+    return guess, guess
+
+
+def _is_plain(head: HeadSetup) -> bool:
+    """Check for a loss of a known best constant: a mean over the samples, of the labels' own."""
+    arguments = head.arguments
+    return (
+        head.loss in _BEST_CONSTANT
+        and arguments.get("reduction", "mean") in _MEANS
+        and not arguments.get("label_smoothing")
+    )

@@ -1,0 +1,152 @@
+"""Symptoms of a training that does not learn, whatever the cause: by output and loss."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists
+
+
+def find_constant_output(facts: Facts) -> Iterator[Finding]:
+    """Find outputs that are the same for all samples of a batch, though inputs and targets differ.
+
+    A loss that falls is no excuse: the best constant is learned, too.
+    """
+    spread = facts.per_port("batch_std")
+    low, high, mean = (facts.per_port(name) for name in ("min", "max", "mean"))
+    size = np.abs(mean) + (high - low)
+    varied = (spread[:, facts.ports_of("x")] > 0).any(axis=1)
+    for head, (target, output) in enumerate(
+        zip(facts.ports_of("y"), facts.ports_of("y_pred"), strict=False)
+    ):
+        if facts.setup.heads and not facts.setup.heads[head].loss:
+            continue
+        still = spread[:, output] <= THRESHOLDS["output_still"].value * size[:, output]
+        still &= varied & (spread[:, target] > 0)
+        row = find_first(persists(still, facts.start, facts.ready))
+        if row is None:
+            continue
+        name = facts.ports[output].name
+        step, value = int(facts.steps[row]), float(mean[row, output])
+        yield Finding(
+            "constant_output",
+            facts.layer_of_head(head),
+            step,
+            f"Constant output: from step {facts.steps[facts.start[row]]} to {step} the output"
+            f"{f' `{name}`' if name else ''} is the same for all samples of a batch, {value:.3g} "
+            f"on average; inputs and targets differ.",
+            {"mean": value, "batch_std": float(spread[row, output])},
+            cause="Nothing of the input reaches the output: its activation is saturated or cut "
+            "off, or units before it are dead, or the signal is lost over depth.",
+            fix="Give the output an activation with the range of the targets, scale inputs and "
+            "targets, and lower the learning rate.",
+        )
+
+
+def find_no_better_than_guessing(facts: Facts) -> Iterator[Finding]:
+    """Find trainings that are no better than the best constant prediction, and stay so."""
+    loss = facts.loss
+    row = find_first(loss.guessing)
+    if row is None:
+        return
+    step, recent, guess = int(facts.steps[row]), float(loss.recent[row]), float(loss.guess[row])
+    yield Finding(
+        "no_better_than_guessing",
+        facts.layer_of_head(0),
+        step,
+        f"No better than guessing: up to step {step} the loss is {recent:.4g} on average, and "
+        f"always predicting the same, whatever the input, has {guess:.4g}.",
+        {"loss": recent, "guess": guess, "fell": float(loss.fell[row])},
+    )
+
+
+def find_rising_loss(facts: Facts) -> Iterator[Finding]:
+    """Find losses that grow: far above the first ones, or for long at twice them.
+
+    Twice is asked of losses with a known best constant only, and above it: in adversarial and
+    reinforcement learning a loss may rise for good.
+    """
+    loss, records = facts.loss.value, int(THRESHOLDS["window_records"].value)
+    first = np.nan if len(loss) < records else np.median(loss[:records])
+    if not first > 0:
+        return
+    far = persists(loss > THRESHOLDS["loss_grown"].value * first, facts.start, facts.ready)
+    above = (loss > (1 + THRESHOLDS["loss_risen"].value) * first) & (loss > facts.loss.guess)
+    start = np.minimum(facts.start, np.maximum(np.arange(len(loss)) - 9, 0))
+    row = find_first(far | persists(above, start, facts.ready & (np.arange(len(loss)) >= 9)))
+    if row is None:
+        return
+    step, factor = int(facts.steps[row]), float(loss[row] / first)
+    yield Finding(
+        "rising_loss",
+        "",
+        step,
+        f"Rising loss: at step {step} the loss is {loss[row]:.3g}, {factor:.3g} times what it was "
+        f"up to step {facts.steps[records - 1]}.",
+        {"factor": factor, "loss": float(loss[row])},
+        cause="Updates overshoot: each one makes the loss larger.",
+        fix=f"Lower the learning rate: {_tenth_of_rate(facts, row)}.",
+    )
+
+
+def find_constant_loss(facts: Facts) -> Iterator[Finding]:
+    """Find losses that do not move at all though there are gradients. Zero is the best of all."""
+    loss, norm = facts.loss.value, facts.per_variable("norm")
+    same = np.abs(np.diff(loss, prepend=np.nan)) <= THRESHOLDS["loss_still"].value * np.abs(loss)
+    still: Bools = same & (loss != 0)
+    if not still.any():
+        return
+    still &= (norm > 0).any(axis=1)
+    row = find_first(persists(still, facts.start, facts.ready))
+    if row is None:
+        return
+    step = int(facts.steps[row])
+    yield Finding(
+        "constant_loss",
+        "",
+        step,
+        f"Constant loss: from step {facts.steps[facts.start[row]]} to {step} the loss is "
+        f"{loss[row]:.6g} and does not move, though there are gradients.",
+        {"loss": float(loss[row])},
+    )
+
+
+def find_early_end(facts: Facts) -> Iterator[Finding]:
+    """Find trainings that end while the loss still falls, and is not yet halved."""
+    steps, loss = facts.steps, facts.loss
+    gap = int(np.diff(steps).max(initial=1))
+    last = len(steps) - 1
+    if not facts.ended and not 0 < facts.setup.steps <= steps[last] + gap:
+        return
+    known = loss.value[np.isfinite(loss.value)]
+    reference = loss.guess[last] if np.isfinite(loss.guess[last]) else known[:1].max(initial=0)
+    fell = float(loss.fell[last])
+    if not (
+        fell > THRESHOLDS["loss_fell"].value
+        and loss.recent[last] > THRESHOLDS["loss_halved"].value * reference
+    ):
+        return
+    updates = facts.setup.steps or int(steps[last] + 1)
+    yield Finding(
+        "ended_early",
+        "",
+        int(steps[last]),
+        f"Ended early: the training ends after {updates} updates while the loss, "
+        f"{loss.value[last]:.3g}, still falls: by {fell:.0%} from the middle third of the training "
+        "to the last.",
+        {"updates": float(updates), "fell": fell, "loss": float(loss.value[last])},
+        severity="note",
+        cause="Too few updates of the weights were made.",
+        fix="Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.",
+        confidence="possible",
+    )
+
+
+def _tenth_of_rate(facts: Facts, row: int) -> str:
+    """Write an optimizer with a tenth of the learning rate."""
+    rate = float(facts.total("learning_rate")[row])
+    value = f"{rate / 10:.0e}" if np.isfinite(rate) and rate > 0 else "1e-4"
+    return f"`keras.optimizers.{facts.setup.optimizer or 'Adam'}(learning_rate={value})`"

@@ -1,0 +1,222 @@
+"""Symptoms of a training that does not learn, in histories that are made up."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.judge import judge
+from tensorboard_plugin_initkit.diagnosis.rules.progress import (
+    find_constant_loss,
+    find_constant_output,
+    find_early_end,
+    find_no_better_than_guessing,
+    find_rising_loss,
+)
+from tests.tensorboard_plugin_initkit.diagnosis.made import (
+    EVERY_10,
+    EVERY_STEP,
+    both,
+    made,
+    port,
+    put,
+    supervised,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+OUTPUT, GUESS, RISING, STILL, EARLY = (
+    "constant_output",
+    "no_better_than_guessing",
+    "rising_loss",
+    "constant_loss",
+    "ended_early",
+)
+RULES = {
+    OUTPUT: find_constant_output,
+    GUESS: find_no_better_than_guessing,
+    RISING: find_rising_loss,
+    STILL: find_constant_loss,
+    EARLY: find_early_end,
+}
+LONG = np.arange(0, 400, 10)
+
+
+def loss(course):
+    """Make a change to a loss that is a function of the steps, with the noise of batches."""
+
+    def change(record):
+        record.loss *= course(record.elapsed) / record.loss.mean()
+
+    return change
+
+
+def constant_until(step):
+    def change(record):
+        spread = np.where(record.elapsed < step, 0.0, 0.1)
+        record.ports["y_pred"] |= {"batch_std": spread, "min": 0.5, "max": 0.5}
+
+    return change
+
+
+def planned(steps):
+    def change(record):
+        record.setup = dataclasses.replace(record.setup, steps=steps)
+
+    return change
+
+
+def weighted(record):
+    record.ports["sample_weight"] = dict(record.ports["x"])
+
+
+def smoothed(record):
+    head = record.setup.heads[0]._replace(arguments={"label_smoothing": 0.1})
+    record.setup = dataclasses.replace(record.setup, heads=(head,))
+
+
+def under_a_penalty(record):
+    """The penalty falls to nothing, and all that is left is a guess."""
+    record.penalty = 40 * np.exp(-record.elapsed / 60)[:, None]
+    record.loss += (record.penalty[:, 0] + np.r_[record.penalty[:1, 0], record.penalty[:-1, 0]]) / 2
+
+
+CE, MSE, MAE = "sparse_categorical_crossentropy", "mean_squared_error", "mean_absolute_error"
+DEAD_OUTPUT = port("y_pred", batch_std=0.0, min=0.0, max=0.0, mean=0.0)
+LEARNS_LATE = loss(lambda s: np.where(s < 90, 0.69, 0.69 * 0.98 ** (s - 90)))
+
+# What is made, the steps, the kind to be said, and the step it is said by.
+FIRES = {
+    "zeros only": (both(supervised(), DEAD_OUTPUT), EVERY_10, OUTPUT, 20),
+    "zeros in a short training": (both(supervised(), DEAD_OUTPUT), EVERY_STEP[:12], OUTPUT, 10),
+    "rounding errors": (
+        both(supervised(MSE), port("y_pred", batch_std=1e-3, min=1990.0, max=1991.0, mean=1990.0)),
+        EVERY_10,
+        OUTPUT,
+        20,
+    ),
+    "guesses": (supervised(), EVERY_10, GUESS, 100),
+    "guesses at every step": (supervised(), EVERY_STEP, GUESS, 100),
+    "guesses among classes": (supervised(CE, entropy=2.3, level=2.31), EVERY_10, GUESS, 100),
+    "guesses a number": (supervised(MSE, level=0.251), EVERY_10, GUESS, 100),
+    "worse than guessing a number": (supervised(MSE, level=90.0), EVERY_10, GUESS, 100),
+    "guesses and errs": (supervised(MAE, level=0.55), EVERY_10, GUESS, 100),
+    "guesses after a large loss": (
+        both(supervised(), loss(lambda s: np.where(s < 30, 9.0, 0.69))),
+        LONG,
+        GUESS,
+        200,
+    ),
+    "guesses again": (
+        both(supervised(), loss(lambda s: np.where(s < 90, 0.2, 0.7))),
+        np.arange(0, 900, 10),
+        GUESS,
+        300,
+    ),
+    "guesses under a penalty": (both(supervised(), under_a_penalty), EVERY_10, GUESS, 120),
+    "rises": (both(supervised(), loss(lambda s: 0.7 * 1.05**s)), EVERY_10, RISING, 120),
+    "rises beyond measure": (loss(lambda s: 10.0 ** (s / 10)), EVERY_10, RISING, 60),
+    "does not move": (put(1.23, "loss"), EVERY_10, STILL, 30),
+    "ends early": (
+        both(supervised(), planned(130), loss(lambda s: 0.69 * 0.998**s)),
+        EVERY_10,
+        EARLY,
+        120,
+    ),
+}
+SILENT = {
+    "a zero head": (both(supervised(), constant_until(2)), EVERY_STEP, OUTPUT),
+    "constant targets": (both(supervised(), DEAD_OUTPUT, port("y", batch_std=0.0)), LONG, OUTPUT),
+    "batches of one": (both(supervised(), DEAD_OUTPUT, port("x", batch_std=0.0)), LONG, OUTPUT),
+    "an output without a loss": (both(supervised(""), DEAD_OUTPUT), LONG, OUTPUT),
+    "offset and little spread": (
+        both(supervised(), port("y_pred", batch_std=0.1, min=1990.0, max=1991.0, mean=1990.0)),
+        LONG,
+        OUTPUT,
+    ),
+    "learns late": (both(supervised(), LEARNS_LATE), LONG, GUESS),
+    "learns slowly": (both(supervised(), loss(lambda s: 0.7 * 0.9993**s)), LONG, GUESS),
+    "noisy labels": (supervised(level=0.655), LONG, GUESS),
+    "noisy labels, noise beyond the margin": (supervised(level=0.672), EVERY_STEP, GUESS),
+    "rare classes": (supervised(binary_entropy=0.2, level=0.15), LONG, GUESS),
+    "fractions": (supervised(integers=0.0, variance=0.01, level=0.675), LONG, GUESS),
+    "weighted": (both(supervised(), weighted), LONG, GUESS),
+    "smoothed labels": (both(supervised(), smoothed), LONG, GUESS),
+    "another loss": (supervised("huber"), LONG, GUESS),
+    "absolute errors": (supervised(MAE, level=0.45), LONG, GUESS),
+    "not for long": (supervised(), EVERY_STEP[:99], GUESS),
+    "adversaries": (loss(lambda s: 0.7 + s / 30), LONG, RISING),
+    "one bad batch": (
+        both(supervised(), loss(lambda s: np.where(s == 60, 1e3, 0.5))),
+        LONG,
+        RISING,
+    ),
+    "a lucky first batch": (both(supervised(), put(0.01, "loss", steps=0)), LONG, RISING),
+    "a loss of zero": (put(0.0, "loss"), LONG, RISING),
+    "a loss that stays zero": (put(0.0, "loss"), LONG, STILL),
+    "nothing to learn": (put(np.nan, "loss"), LONG, STILL),
+    "ends with a plateau": (both(supervised(), planned(130)), EVERY_10, EARLY),
+    "ends when it has learned": (
+        both(supervised(), planned(130), loss(lambda s: 0.69 * 0.98**s)),
+        EVERY_10,
+        EARLY,
+    ),
+    "goes on": (
+        both(supervised(), planned(1300), loss(lambda s: 0.69 * 0.998**s)),
+        EVERY_10,
+        EARLY,
+    ),
+}
+
+
+def facts_of(change, steps):
+    record = made(steps)
+    change(record)
+    return Facts(record.history())
+
+
+@pytest.mark.parametrize("name", FIRES)
+def test_a_symptom_is_told_with_its_numbers(name):
+    change, steps, kind, latest = FIRES[name]
+    (finding,) = RULES[kind](facts_of(change, steps))
+    assert finding.kind == kind
+    assert finding.rank <= latest
+    assert str(finding.step) in finding.message or kind == EARLY
+    assert all(np.isfinite(value) for value in finding.evidence.values())
+    assert finding.severity == ("note" if kind == EARLY else "warning")
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_looks_like_a_symptom_is_none(name):
+    change, steps, kind = SILENT[name]
+    assert list(RULES[kind](facts_of(change, steps))) == []
+
+
+def test_a_training_that_is_over_ends_early():
+    record = made(EVERY_10)
+    both(supervised(), loss(lambda s: 0.69 * 0.998**s))(record)
+    assert judge(record.history()) == []
+    (finding,) = judge(record.history(), ended=True)
+    assert (finding.kind, finding.severity) == (EARLY, "note")
+    assert "121 updates" in finding.message
+
+
+def test_nothing_wrong_found_is_a_verdict_with_what_was_ruled_out():
+    record = made(EVERY_10)
+    supervised()(record)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.step, finding.confidence) == ("not_learning", 100, "possible")
+    assert finding.message.startswith("It does not learn, and nothing wrong was found: up to step")
+    assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
+    for words in ("fit each other", "standard deviation of 0.5", "per layer", "10% of", "0.001 of"):
+        assert words in finding.cause
+    assert set(finding.evidence) >= {"loss", "guess", "factor", "update_ratio", "dead_units"}
+
+
+def test_a_symptom_is_folded_into_an_earlier_one_of_the_same_output():
+    record = made(EVERY_10)
+    both(supervised(), DEAD_OUTPUT)(record)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.layer) == (OUTPUT, "net/dense_11")
+    assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
