@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log.runs import RunPlace
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.setup import Setup
 
 
 class Sink:
@@ -50,6 +51,12 @@ class Sink:
         if self._log is not None and self._place is not None:
             self._place.begin(resumes)
             self._log.write(len(chunk.steps), chunk, samples if self._histograms else None)
+
+    def describe(self, setup: Setup, step: int) -> None:
+        """Keep how the model trained from a step on is built and compiled, and have it written."""
+        self.history.setup = setup
+        if self._log is not None:
+            self._log.call("write_setup", setup.to_json(), step)
 
     def report(self, findings: Sequence[Finding]) -> None:
         """Keep new findings, and have all written."""

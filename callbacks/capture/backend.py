@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
+from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
@@ -49,6 +50,23 @@ class Arrays:
         return values
 
 
+class Stored(NamedTuple):
+    """Rows and numbers of batches, moved to the host.
+
+    Attributes:
+        steps: int64 (n,).
+        tables: Of each optimizer rows, float32 (n, row size), NaN where it made no update.
+        batches: Numbers of batches, float32 (n, BATCH_SIZE), NaN where none were heard.
+    """
+
+    steps: np.ndarray
+    tables: dict[int, np.ndarray]
+    batches: np.ndarray
+
+
+NOTHING_STORED = Stored(np.zeros(0, np.int64), {}, np.zeros((0, BATCH_SIZE), np.float32))
+
+
 class Storage:
     """Keeps the rows of updates on the device until they are read."""
 
@@ -73,13 +91,12 @@ class Storage:
         """
         raise NotImplementedError
 
-    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return steps and rows stored since the last call.
+    def store_batch(self, numbers: Any) -> None:
+        """Keep the numbers of the batch of the update to come, float32 (BATCH_SIZE,)."""
+        raise NotImplementedError
 
-        Returns:
-            Steps, int64 (n,); and of each optimizer rows, float32 (n, row size), NaN where it made
-            no update.
-        """
+    def take(self) -> Stored:
+        """Return what was stored since the last call."""
         raise NotImplementedError
 
     def iterations(self, optimizer: Any) -> int:

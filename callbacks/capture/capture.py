@@ -1,6 +1,7 @@
 """A capture: the gradients of a model's training, measured and read in chunks."""
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_initkit.callbacks.capture.backend import Storage
+from keras_initkit.callbacks.capture.batches import BatchListener
 from keras_initkit.callbacks.capture.listener import listening
 from keras_initkit.callbacks.capture.loss import Losses
 from keras_initkit.callbacks.capture.model_parts import Target
@@ -49,6 +51,7 @@ class Capture:
         self._recorder = UpdateRecorder(target, watch, storage)
         self._attempt_untraced = storage.untraced(self._attempt)
         self._losses = Losses(target.loss_sums)
+        self._batches = BatchListener(target.model, storage.store_batch)
         self._directions = DirectionTracker()
         self._calls: list[Call] = []
         self._plain = plain_function(target.model)
@@ -106,7 +109,11 @@ class Capture:
         """Hear the updates traced or run inside the context."""
         self._attempt(self._recorder.meet_optimizers)
         attempt = self._attempt_untraced
-        with self._storage.carrying(), listening(self._target, self._recorder, attempt):
+        with (
+            self._storage.carrying(),
+            self._batches.listening(attempt),
+            listening(self._target, self._recorder, attempt),
+        ):
             yield
 
     def begin_call(self, call: Call) -> None:
@@ -129,7 +136,7 @@ class Capture:
             return self._read()
 
     def _read(self) -> tuple[Chunk, list[np.ndarray]]:
-        steps, tables = self._storage.take()
+        steps, tables, batches = self._storage.take()
         heard = self._heard() if tables else {}  # none, if nothing came since
         parts = [unpack(watched.row, tables[key]) for key, watched in heard.items()]
         totals = self._totals_of_calls(steps, parts)
@@ -155,7 +162,11 @@ class Capture:
         if self._watch.sample_size:
             values |= self._directions.add(samples)._asdict()
         totals = {name: array[due] for name, array in totals.items()}
-        return Chunk(layout, steps[due], values, totals), samples
+        ports: dict[str, np.ndarray] = {}
+        if layout.ports:
+            penalty, ports = self._batches.read(batches[due])
+            totals["penalty"] = np.repeat(penalty, len(parts), 1)
+        return Chunk(layout, steps[due], values, totals, ports), samples
 
     def before_saves(self, action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Call a function each time that the model's state is about to be saved in the context."""
@@ -170,10 +181,11 @@ class Capture:
     def _layout(self, heard: dict[int, Watched]) -> tuple[Layout, list[int]]:
         """Return the layout, and the places of its columns; both show when updates are heard."""
         given = {key: self._recorder.given_columns(key) for key in heard}
-        known = given, self._recorder.frozen
+        known = given, self._recorder.frozen, self._batches.plan.ports
         if self._known_layout[0] != known:
-            made = make_layout(self._target, heard, given, self._watch.per, known[1])
-            self._known_layout = known, *made
+            layout, order = make_layout(self._target, heard, given, self._watch.per, known[1])
+            layout = dataclasses.replace(layout, ports=known[2])
+            self._known_layout = known, layout, order
             self._directions = DirectionTracker()
         return self._known_layout[1:]
 

@@ -6,9 +6,12 @@ handed in with the state, assigned where the update is made (inside any conditio
 optimizer variables through it), and taken off the state that comes out. The model's own state
 never holds them, and the rows stay on the device until they are read.
 
-Keras internals: the optimizer's list `_variables`; the model's `_make_function` (compiles the
-step), `_get_state_sharding_spec` (the devices of its state) and `_jax_state` (the state during an
-epoch).
+The numbers of the batch go the same way with the state of the model's loss metric: they are known
+where the loss is computed, inside the function that JAX differentiates.
+
+Keras internals: the list `_variables` of the optimizer, and of the model's `_loss_tracker`; the
+model's `_make_function` (compiles the step), `_get_state_sharding_spec` (the devices of its state)
+and `_jax_state` (the state during an epoch).
 """
 
 import contextlib
@@ -20,7 +23,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.backend import Storage
+from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Storage, Stored
+from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
 from keras_initkit.callbacks.capture.row import RowLayout
@@ -28,11 +32,12 @@ from keras_initkit.callbacks.capture.row import RowLayout
 _NO_UPDATE = -1
 
 
-class _Stored(NamedTuple):
+class _OnDevice(NamedTuple):
     """The rows of a step on the device."""
 
     step: Any  # iterations of the optimizer
     rows: list[Any]  # of each optimizer
+    batch: Any  # numbers of the batch, NaN if none were heard
     number: int  # the call's step
     scales: dict[int, Any]  # loss scale of each optimizer that has one
 
@@ -42,7 +47,7 @@ class JaxStorage(Storage):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._rows: list[_Stored] = []
+        self._rows: list[_OnDevice] = []
         self._next_step = 0
         # The variables that the state has more, and the values that they begin a step with: the
         # step, and the row of each optimizer.
@@ -53,6 +58,11 @@ class JaxStorage(Storage):
         if keras.distribution.distribution() is not None:  # during an epoch they are not known
             self._shardings = target.model._get_state_sharding_spec()
         self._metrics: Any = None
+        # The metric with a state that takes the batch along, if there is one.
+        tracker = getattr(target.model, "_loss_tracker", None)
+        is_there = any(metric is tracker for metric in target.model.metrics)
+        self._tracker = tracker if is_there and self._shardings is None else None
+        self._batch = _make_variable(np.full(BATCH_SIZE, np.nan, np.float32))
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
         """Make the variable of an optimizer's row."""
@@ -87,13 +97,17 @@ class JaxStorage(Storage):
     def carrying(self) -> Iterator[None]:
         """Have the optimizer's state take the row along inside the context."""
         optimizer = self._target.model.optimizer
-        variables = getattr(optimizer, "inner_optimizer", optimizer)._variables
-        variables.extend(self._variables)
+        lists = [getattr(optimizer, "inner_optimizer", optimizer)._variables]
+        lists[0].extend(self._variables)
+        if self._tracker is not None:
+            lists.append(self._tracker._variables)
+            lists[1].append(self._batch)
         try:
             yield
         finally:
-            own = set(map(id, self._variables))
-            variables[:] = [variable for variable in variables if id(variable) not in own]
+            own = {id(self._batch), *map(id, self._variables)}
+            for variables in lists:
+                variables[:] = [variable for variable in variables if id(variable) not in own]
 
     def store(self, optimizer: int, row: Any, step: Any) -> None:
         """Keep the row of an update in the state."""
@@ -106,11 +120,16 @@ class JaxStorage(Storage):
         kept.assign(row)
         step_kept.assign(step)
 
-    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return steps and rows stored since the last call."""
+    def store_batch(self, numbers: Any) -> None:
+        """Keep the numbers of the batch of the update to come in the state."""
+        if self._tracker is not None:
+            self._batch.assign(numbers)
+
+    def take(self) -> Stored:
+        """Return what was stored since the last call."""
         taken, self._rows = self._rows, []
         if not taken:
-            return np.zeros(0, np.int64), {}
+            return NOTHING_STORED
         steps = self.to_host([stored.step for stored in taken]).astype(np.int64)
         made = steps != _NO_UPDATE
         if self._target.several:
@@ -122,7 +141,8 @@ class JaxStorage(Storage):
             if scales[0] is not None:
                 tables[optimizer][:, self._layouts[optimizer].loss_scale] = self.to_host(scales)
             tables[optimizer] = tables[optimizer][made]
-        return steps[made], tables
+        batches = self.to_host([stored.batch for stored in taken])
+        return Stored(steps[made], tables, batches[made])
 
     def iterations(self, optimizer: Any) -> int:
         """Count the batches with gradients given to an optimizer."""
@@ -154,6 +174,11 @@ class JaxStorage(Storage):
         def step(state: Any, data: Any) -> Any:
             trainable, other, optimizer, metrics = state
             place = self._place(self._variables[0])
+            nothing = np.full(BATCH_SIZE, np.nan, np.float32)
+            places = [id(v) for v in self._target.model.metrics_variables]
+            last = places.index(id(self._batch)) if id(self._batch) in places else None
+            if last is not None:
+                metrics = [*metrics[:last], nothing, *metrics[last:]]
             # Copied before the step is given the only ones.
             scales = {
                 id(leaf.optimizer): jax.numpy.copy(
@@ -167,7 +192,11 @@ class JaxStorage(Storage):
             state = trainable, other, optimizer, metrics
             logs, (trainable, other, optimizer, metrics) = step_function(state, data)
             index, *rows = optimizer[place:end]
-            self._rows.append(_Stored(index, rows, self._next_step, scales))
+            batch = nothing
+            if last is not None:
+                metrics = list(metrics)
+                batch = metrics.pop(last)
+            self._rows.append(_OnDevice(index, rows, batch, self._next_step, scales))
             self._next_step += 1
             optimizer = [*optimizer[:place], *optimizer[end:]]
             return logs, (trainable, other, optimizer, metrics)

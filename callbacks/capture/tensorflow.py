@@ -12,13 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_initkit.callbacks.capture.backend import Arrays, Storage
+from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Storage, Stored
+from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.measures.reductions import FOLDED
 from keras_initkit.callbacks.measures.tensorflow import GRAPH
 
+# Batches that wait on the device.
+_MOST_BATCHES = 64
 # What each replica measures of its part of the batch; the root mean square over them is recorded.
 _OF_REPLICAS = ("clip_ratio", "local_norm")
 
@@ -79,8 +82,10 @@ class TensorFlowStorage(Storage):
         self._tables: dict[int, Any] = {}  # of each optimizer
         self._rows_read = 0
         self._waiting: list[int] = []
+        rows = max(_MOST_BATCHES, target.model.steps_per_execution)
         with self._strategy.scope():
             self._count = _replica_variable(np.array(0, np.int64))
+            self._batches = _replica_variable(np.full((rows, BATCH_SIZE), np.nan, np.float32))
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
         """Make room for the rows of an optimizer."""
@@ -123,13 +128,18 @@ class TensorFlowStorage(Storage):
             _write_row(table, index, row)
             self._count.assign_add(1)
 
-    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return steps and rows stored since the last call."""
+    def store_batch(self, numbers: Any) -> None:
+        """Keep the numbers of the batch of the update to come; each replica those of its part."""
+        count = self._count - 1 if self._target.several else self._count
+        _write_row(self._batches, count % self._batches.shape[0], numbers)
+
+    def take(self) -> Stored:
+        """Return what was stored since the last call."""
         count, first = int(self._on_replicas(self._count)[0]), self._rows_read
         self._rows_read = count
         waiting, self._waiting = self._waiting, []
         if not self._tables:
-            return np.zeros(0, np.int64), {}
+            return NOTHING_STORED
         # More updates than there were batches may have come round.
         numbers = np.arange(max(first, count - self.capacity), count)
         places = numbers % self.capacity
@@ -137,7 +147,9 @@ class TensorFlowStorage(Storage):
             steps = np.array(waiting, np.int64)[numbers - first]
         else:
             steps = self._on_replicas(self._steps)[0].numpy()[places]
-        return steps, {optimizer: self._rows(optimizer, places) for optimizer in self._tables}
+        tables = {optimizer: self._rows(optimizer, places) for optimizer in self._tables}
+        batches = self._on_replicas(self._batches)[0].numpy()
+        return Stored(steps, tables, batches[numbers % len(batches)])
 
     def _rows(self, optimizer: int, places: np.ndarray) -> np.ndarray:
         components = self._on_replicas(self._tables[optimizer])

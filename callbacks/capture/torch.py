@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_initkit.callbacks.capture.backend import Arrays, Storage
+from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Storage, Stored
+from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.measures.torch import TORCH
@@ -43,7 +44,8 @@ class TorchStorage(Storage):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target, TorchArrays())
-        self._rows: list[tuple[dict[int, Any], Any]] = []
+        self._rows: list[tuple[dict[int, Any], Any, Any]] = []
+        self._batch: Any = None
         self._call: Call | None = None  # where several optimizers make a record: until one has
 
     def begin_call(self, call: Call) -> None:
@@ -52,28 +54,37 @@ class TorchStorage(Storage):
 
     def store(self, optimizer: int, row: Any, step: Any) -> None:
         """Keep the row of an update."""
+        batch, self._batch = self._batch, None
         if not self._target.several:
-            self._rows.append(({optimizer: row}, ops.convert_to_tensor(step).clone()))
+            self._rows.append(({optimizer: row}, ops.convert_to_tensor(step).clone(), batch))
             return
         if self._call is not None:
-            self._rows.append(({}, self._call.last_step))
+            self._rows.append(({}, self._call.last_step, batch))
             self._call = None
         self._rows[-1][0][optimizer] = row
 
-    def take(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return steps and rows stored since the last call."""
+    def store_batch(self, numbers: Any) -> None:
+        """Keep the numbers of the batch of the update to come."""
+        self._batch = numbers
+
+    def take(self) -> Stored:
+        """Return what was stored since the last call."""
         taken, self._rows = self._rows, []
-        steps = np.zeros(0, np.int64)
-        if taken:
-            stacked = torch.stack([torch.as_tensor(step) for _, step in taken])
-            steps = stacked.cpu().numpy().astype(np.int64)
+        if not taken:
+            return NOTHING_STORED
+        stacked = torch.stack([torch.as_tensor(step) for _, step, _ in taken])
+        steps = stacked.cpu().numpy().astype(np.int64)
+        batches = np.full((len(taken), BATCH_SIZE), np.nan, np.float32)
+        heard = [i for i, (_, _, batch) in enumerate(taken) if batch is not None]
+        if heard:
+            batches[heard] = torch.stack([taken[i][2] for i in heard]).cpu().numpy()
         tables = {}
         for optimizer, layout in self._layouts.items():
             tables[optimizer] = table = np.full((len(taken), layout.size), np.nan, np.float32)
-            made = [i for i, (rows, _) in enumerate(taken) if optimizer in rows]
+            made = [i for i, (rows, _, _) in enumerate(taken) if optimizer in rows]
             if made:
                 table[made] = torch.stack([taken[i][0][optimizer] for i in made]).cpu().numpy()
-        return steps, tables
+        return Stored(steps, tables, batches)
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
         """Keep a function of the step out of compiled code."""

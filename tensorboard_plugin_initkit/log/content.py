@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.record.chunk import TOTALS, Chunk
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.stored_json import refuse
 
@@ -57,7 +57,19 @@ def make_chunk(layout: Layout | None, totals: np.ndarray) -> Chunk:
 
 def values_of(table: np.ndarray, chunk: Chunk, totals: np.ndarray) -> np.ndarray:
     """Return the columns of a statistic's table, of the chunk which this table of totals ends."""
-    shape = len(totals), 2 + len(chunk.layout.variables)
+    return _columns_of(table, chunk, totals, len(chunk.layout.variables))
+
+
+def ports_of(table: np.ndarray, chunk: Chunk, totals: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the statistics of ports by name, of the chunk which this table of totals ends."""
+    width = len(PORT_STATISTICS) * len(chunk.layout.ports)
+    columns = _columns_of(table, chunk, totals, width)
+    split = np.split(columns, len(PORT_STATISTICS), axis=1)
+    return dict(zip(PORT_STATISTICS, split, strict=True))
+
+
+def _columns_of(table: np.ndarray, chunk: Chunk, totals: np.ndarray, width: int) -> np.ndarray:
+    shape = len(totals), 2 + width
     fits = table.shape == shape and table.dtype == np.float32
     if not fits or not np.array_equal(table[:, :2], totals[:, :2]):
         rule = f"A table of the steps from {chunk.steps[0]} on must be float32 {shape}"

@@ -6,7 +6,9 @@ A log is a run directory, `<log_dir>/gradients` (of later trainings `gradients_2
 - `initkit/<statistic>`, for each recorded statistic: one float32 tensor (n, 2 + variables) a
   chunk, logged at its first step. The first two columns are the step, high · 2²⁴ + low, exact in
   float32;
+- `initkit/ports`, where they are known: a tensor (n, 2 + statistics · ports) of `PORT_STATISTICS`;
 - `initkit/totals`, the end of a chunk: a tensor (n, 2 + statistics · optimizers) of `TOTALS`;
+- `initkit/setup`: the model as it is built and compiled, as JSON;
 - `initkit/findings`: the findings, as JSON;
 - `initkit/end`: written when a training ends; a log without it breaks off;
 - scalars and histograms for TensorBoard's own dashboards: see `dashboards.py`.
@@ -33,7 +35,13 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json
-from tensorboard_plugin_initkit.log.content import make_chunk, make_table, read_text, values_of
+from tensorboard_plugin_initkit.log.content import (
+    make_chunk,
+    make_table,
+    ports_of,
+    read_text,
+    values_of,
+)
 from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars, make_tensor
 from tensorboard_plugin_initkit.log.event_file import (
     event_files,
@@ -42,14 +50,17 @@ from tensorboard_plugin_initkit.log.event_file import (
 )
 from tensorboard_plugin_initkit.log.runs import find_runs
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
+from tensorboard_plugin_initkit.record.setup import Setup
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
 from tensorboard_plugin_initkit.stored_json import refuse
 
 RUN = "gradients"
 LAYOUT_TAG = f"{PLUGIN_NAME}/layout"
 TOTALS_TAG = f"{PLUGIN_NAME}/totals"
+PORTS_TAG = f"{PLUGIN_NAME}/ports"
+SETUP_TAG = f"{PLUGIN_NAME}/setup"
 FINDINGS_TAG = f"{PLUGIN_NAME}/findings"
 END_TAG = f"{PLUGIN_NAME}/end"
 
@@ -97,6 +108,10 @@ class LogWriter:
         self._file.write(events)
         self._layout, self._last = chunk.layout, int(chunk.steps[-1])
 
+    def write_setup(self, text: str, step: int) -> None:
+        """Append the setup of the model trained from a step on, as JSON."""
+        self._file.write([_text_event(SETUP_TAG, text, step, time.time())])
+
     def write_findings(self, text: str, step: int) -> None:
         """Append the findings up to a step, as JSON."""
         self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
@@ -130,8 +145,8 @@ def log_files(log_dir: str | os.PathLike[str]) -> list[list[Any]]:
 
 def read_records(
     file: Any, report: Callable[[ValueError], None] = raise_error
-) -> Iterator[Chunk | list[Finding]]:
-    """Yield the chunks of a file and its findings, in the order they were written in.
+) -> Iterator[Chunk | Setup | list[Finding]]:
+    """Yield the chunks of a file, setups and findings, in the order they were written in.
 
     Damage is reported, and left out if the report returns.
     """
@@ -147,9 +162,9 @@ class _FileReader:
         self._content = b""  # of the records of this layout
         self._tables: dict[str, np.ndarray] = {}  # of the chunk that is to end
 
-    def read(self, data: bytes) -> list[Chunk | list[Finding]]:
-        """Return the chunk that an event ends, or its findings; raise ValueError if damaged."""
-        items: list[Chunk | list[Finding]] = []
+    def read(self, data: bytes) -> list[Chunk | Setup | list[Finding]]:
+        """Return the chunk that an event ends, or its texts; raise ValueError if damaged."""
+        items: list[Chunk | Setup | list[Finding]] = []
         for value in Event.FromString(data).summary.value:
             prefix, _, name = value.tag.partition("/")
             if value.tag == LAYOUT_TAG:
@@ -158,9 +173,11 @@ class _FileReader:
                 self._layout, self._content = Layout.from_json(text), _name_layout(text)
             elif value.tag == FINDINGS_TAG:
                 items.append(from_json(read_text(value.tensor.string_val)))
+            elif value.tag == SETUP_TAG:
+                items.append(Setup.from_json(read_text(value.tensor.string_val)))
             elif value.tag == TOTALS_TAG:
                 items.append(self._end_chunk(value))
-            elif prefix == PLUGIN_NAME and name in RECORDED:
+            elif prefix == PLUGIN_NAME and (name in RECORDED or value.tag == PORTS_TAG):
                 if name in self._tables:  # those before are of a chunk whose end is lost
                     self._tables = {}
                 self._tables[name] = _read_numbers(value.tensor)
@@ -171,8 +188,11 @@ class _FileReader:
         totals = _read_numbers(value.tensor)
         is_known = value.metadata.plugin_data.content == self._content
         chunk = make_chunk(self._layout if is_known else None, totals)
+        ports: dict[str, np.ndarray] = {}
+        if (table := tables.pop("ports", None)) is not None:
+            ports = ports_of(table, chunk, totals)
         values = {name: values_of(table, chunk, totals) for name, table in tables.items()}
-        return dataclasses.replace(chunk, values=values)
+        return dataclasses.replace(chunk, values=values, ports=ports)
 
 
 def _name_layout(text: bytes | str) -> bytes:
@@ -208,6 +228,9 @@ def _text_event(tag: str, text: str, step: int, wall_time: float) -> bytes:
 
 def _tensor_events(chunk: Chunk, content: bytes, wall_time: float) -> Iterator[bytes]:
     tables = {f"{PLUGIN_NAME}/{name}": array for name, array in chunk.values.items()}
+    if chunk.ports:
+        statistics = [chunk.ports_of(name) for name in PORT_STATISTICS]
+        tables[PORTS_TAG] = np.concatenate(statistics, axis=1)
     totals = [per_optimizer(chunk, name) for name in TOTALS]
     tables[TOTALS_TAG] = np.concatenate(totals, axis=1)
     for tag, array in tables.items():

@@ -10,6 +10,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, merge_findings
 from tensorboard_plugin_initkit.log.content import note_damage, note_gaps
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.setup import Setup
 
 Damaged = Literal["error", "skip"]
 
@@ -60,6 +61,9 @@ def read_log(
     for file in trainings[-1]:
         steps.append([])
         for item in read_records(file, report):
+            if isinstance(item, Setup):
+                history.setup = item
+                continue
             if not isinstance(item, Chunk):
                 findings.append(item)
                 continue

@@ -36,7 +36,10 @@ def test_the_json_is_versioned_and_holds_every_field():
                 "message": "Far less.",
                 "evidence": {"a": "inf", "b": "-inf", "c": 0.5},
                 "severity": "warning",
+                "cause": "",
                 "fix": "",
+                "confidence": "likely",
+                "consequences": [],
             }
         ],
     }
@@ -57,7 +60,7 @@ def test_the_json_is_versioned_and_holds_every_field():
         ({"evidence": [1]}, "evidence=[1]"),
         ({"evidence": {"a": None}}, "evidence={'a': None}"),
         ({"evidence": {"a": 10**400}}, "evidence={'a': 1000"),
-        ({"cause": "x"}, "'cause': 'x'"),
+        ({"reason": "x"}, "have the fields kind, layer"),
     ],
     ids=str,
 )
@@ -75,7 +78,7 @@ def test_what_are_no_findings_is_refused_in_words(text, received):
 
 def test_findings_of_another_version_are_refused():
     text = json.dumps({"version": 99, "findings": []})
-    with pytest.raises(ValueError, match=r"must have version 2\. Received: version 99\. Read"):
+    with pytest.raises(ValueError, match=r"must have version 3\. Received: version 99\. Read"):
         from_json(text)
 
 

@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.dashboards import make_tensor
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, _record, read_events
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record.chunk import RECORDED
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS
 from tests.tensorboard_plugin_initkit.record.made import dense, random_chunk
 from tests.tensorboard_plugin_initkit.support.application import BASE, application
 from tests.tensorboard_plugin_initkit.support.made_logs import event_file as file_of
@@ -125,7 +125,7 @@ def events(layout=None, **tables):
     text = LAYOUT.to_json() if layout is None else layout
     written = [log._text_event(log.LAYOUT_TAG, text, 0, 1.0)]
     content = log._name_layout(text)
-    for name, table in ({"norm": table_of(2), "totals": table_of(4)} | tables).items():
+    for name, table in ({"norm": table_of(2), "totals": table_of(len(TOTALS))} | tables).items():
         tensor = make_tensor(np.asarray(table, "<f4"), DT_FLOAT)
         written.append(log._event(f"initkit/{name}", tensor, 0, 1.0, content))
     return written

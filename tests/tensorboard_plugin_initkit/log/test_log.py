@@ -21,6 +21,7 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_fil
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -28,7 +29,13 @@ from tensorboard_plugin_initkit.record.statistics import (
     per_optimizer,
 )
 from tensorboard_plugin_initkit.record.thinning import rows_to_keep
-from tests.tensorboard_plugin_initkit.record.made import assert_equal, dense, ones, random_chunk
+from tests.tensorboard_plugin_initkit.record.made import (
+    PORTS,
+    assert_equal,
+    dense,
+    ones,
+    random_chunk,
+)
 from tests.tensorboard_plugin_initkit.support.made_logs import (
     HOSTILE,
     read_chunks,
@@ -83,12 +90,18 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
     log_dir = tmp_path_factory.mktemp("log")
     chunks = []
     for layers, optimizers, steps, missing in contents:
-        chunk = random_chunk(dense(*layers, optimizers=optimizers), steps, seed, special=0.05)
+        chunk = random_chunk(
+            dense(*layers, optimizers=optimizers, ports=PORTS[: len(layers)]),
+            steps,
+            seed,
+            special=0.05,
+        )
         values, totals = (
             {name: array for name, array in arrays.items() if name not in missing}
             for arrays in (chunk.values, chunk.totals)
         )
-        chunks.append(Chunk(chunk.layout, chunk.steps, values, totals))
+        ports = {} if missing else chunk.ports
+        chunks.append(Chunk(chunk.layout, chunk.steps, values, totals, ports))
     write(log_dir, *chunks, scalars=scalars)
     for got, want in zip(read_chunks(log_dir), chunks, strict=True):
         assert_equal(got, want)
@@ -109,7 +122,7 @@ def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path):
         (value,) = event.summary.value
         assert value.metadata.plugin_data.plugin_name == PLUGIN_NAME
         content = json.loads(value.metadata.plugin_data.content)
-        assert content["version"] == 3
+        assert content["version"] == SCHEMA_VERSION
         assert ("layout" in content) == (value.tag != "initkit/layout")
         assert value.metadata.data_class == 2  # DATA_CLASS_TENSOR
 
@@ -171,14 +184,14 @@ def test_a_statistic_has_scalars_where_it_was_recorded(tmp_path):
 @pytest.mark.parametrize(
     ("values", "names"),
     [
-        ({}, {"loss", "learning_rate", "global_norm", "global_raw_norm", "skipped"}),
-        ({"clip_ratio": None}, {"loss", "learning_rate", "global_norm", "skipped"}),
+        ({}, {"loss", "learning_rate", "global_norm", "global_raw_norm", "skipped", "penalty"}),
+        ({"clip_ratio": None}, {"loss", "learning_rate", "global_norm", "skipped", "penalty"}),
         (
-            {"clip_ratio": None, "skipped": 0, "loss_scale": 1024},
+            {"clip_ratio": None, "skipped": 0, "penalty": 0, "loss_scale": 1024},
             {"loss", "learning_rate", "global_norm", "loss_scale"},
         ),
         (
-            {"clip_ratio": None, "skipped": None, "loss_scale": None, "loss": np.nan},
+            dict.fromkeys(("clip_ratio", "skipped", "loss_scale", "penalty")) | {"loss": np.nan},
             {"learning_rate", "global_norm"},
         ),
         (dict.fromkeys((*TOTALS, "clip_ratio", "norm")), set()),

@@ -4,13 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.layout import Layout, Port, Variable
 from tensorboard_plugin_initkit.record.statistics import per_optimizer
 
 # Layers with the sizes of a variable.
 A, B, A2, C = (("a", 4), ("b", 3), ("a", 2), ("c", 5))
+
+
+PORTS = (
+    Port("x", "", (8,), "float32"),
+    Port("y", "", (), "int64"),
+    Port("y_pred", "", (3,), "float32"),
+)
 
 
 def sized(*layers_and_sizes: tuple[str, int], optimizers: Any = ("",), **fields: Any) -> Layout:
@@ -27,6 +34,7 @@ def dense(
     types: tuple[str, ...] = ("Dense",),
     optimizers: tuple[str, ...] = ("",),
     replicas: int = 1,
+    ports: tuple[Port, ...] = (),
 ) -> Layout:
     """Make a layout of two variables a layer, all the kernels first; types take turns."""
     variables = (
@@ -36,17 +44,21 @@ def dense(
         for name, shape in (("kernel", (3, 2)), ("bias", (2,)))
         for i, layer in enumerate(layers)
     )
-    return Layout(tuple(variables), optimizers, layers[:1], replicas)
+    return Layout(tuple(variables), optimizers, layers[:1], replicas, ports)
 
 
 def ones(layout: Layout, steps: Any, **values: Any) -> Chunk:
-    """Make a chunk of ones; a value replaces those of its name, `None` leaves them out."""
+    """Make a chunk of ones; a value replaces those of its name, `None` leaves them out.
 
-    def tables(names: tuple[str, ...], width: int) -> dict[str, Any]:
+    The name of a statistic of ports has "port_" before it.
+    """
+
+    def tables(names: tuple[str, ...], width: int, prefix: str = "") -> dict[str, Any]:
+        found = {name: values.get(prefix + name, 1) for name in names}
         return {
-            name: np.full((len(steps), width), values.get(name, 1), np.float32)
-            for name in names
-            if values.get(name, 1) is not None
+            name: np.full((len(steps), width), value, np.float32)
+            for name, value in found.items()
+            if value is not None
         }
 
     return Chunk(
@@ -54,6 +66,7 @@ def ones(layout: Layout, steps: Any, **values: Any) -> Chunk:
         np.asarray(steps, np.int64),
         tables(RECORDED, len(layout.variables)),
         tables(TOTALS, len(layout.optimizers)),
+        tables(PORT_STATISTICS, len(layout.ports), "port_") if layout.ports else {},
     )
 
 
@@ -86,7 +99,9 @@ def random_chunk(
             table[rng.random(shape) < special] = value
         return table
 
-    columns = dict.fromkeys(RECORDED, layout.variables) | dict.fromkeys(TOTALS, layout.optimizers)
+    columns: dict[str, Any] = dict.fromkeys(RECORDED, layout.variables)
+    columns |= dict.fromkeys(TOTALS, layout.optimizers)
+    columns |= {f"port_{name}": layout.ports for name in PORT_STATISTICS}
     tables = {name: table(name, len(width)) for name, width in columns.items()}
     return ones(layout, steps, **tables | values)
 
@@ -99,6 +114,9 @@ def assert_equal(some: Chunk, other: Chunk) -> None:
     for name in some.values:
         assert some.values[name].dtype == np.float32
         np.testing.assert_array_equal(some.values[name], other.values[name], err_msg=name)
+    assert set(some.ports) == set(other.ports)
+    for name in some.ports:
+        np.testing.assert_array_equal(some.ports[name], other.ports[name], err_msg=name)
     for name in TOTALS:  # what is not known may be NaN
         expected = per_optimizer(other, name)
         np.testing.assert_array_equal(per_optimizer(some, name), expected, err_msg=name)

@@ -147,7 +147,7 @@ def write_log(
     return write(log_dir, *chunks, findings=findings)
 
 
-def read_items(log_dir: str | os.PathLike[str]) -> list[Chunk | list[Finding]]:
+def read_items(log_dir: str | os.PathLike[str]) -> list[Any]:
     """Read the chunks and findings of the last training in a directory."""
     return [item for file in log_files(log_dir)[-1] for item in read_records(file)]
 

@@ -1,0 +1,137 @@
+"""The batch of a recorded step: hearing the loss computed, and measuring what it is computed of."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.statistics.batch import MEASURED_OF_PORTS, Profile, measure_port
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS
+from tensorboard_plugin_initkit.record.layout import Port
+from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS, TargetStatistics
+
+# Numbers of a batch on the device. It is fixed: a compiled step carries them before it is traced.
+BATCH_SIZE = 2048
+
+ROLES = ("x", "y", "y_pred", "sample_weight")
+
+
+class BatchPlan(NamedTuple):
+    """The order of a batch's numbers: the penalty, statistics of the ports, profiles of targets."""
+
+    ports: tuple[Port, ...] = ()
+    profiles: tuple[tuple[int, Profile], ...] = ()  # with the positions of the targets
+
+
+class BatchListener:
+    """Measures the batch of a step where the model computes its loss of it.
+
+    Attributes:
+        plan: The order of the numbers of the batch heard last.
+    """
+
+    def __init__(self, model: Any, store: Callable[[Any], None]) -> None:
+        self.plan = BatchPlan()
+        self._model = model
+        self._store = store
+        self._targets: dict[Port, TargetStatistics] = {}
+
+    def listening(self, attempt: Callable[..., None]) -> contextlib.AbstractContextManager[None]:
+        """Hear the losses computed in steps that are traced or run inside the context.
+
+        `attempt` calls a function with arguments, and keeps its exceptions from the training.
+        """
+        model = self._model
+        if not isinstance(model, keras.Model):
+            return contextlib.nullcontext()
+        compute = model.compute_loss
+
+        def compute_loss(
+            x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
+        ) -> Any:
+            loss = compute(x, y, y_pred, *args, **kwargs)
+            weight = args[0] if args else kwargs.get("sample_weight")
+            attempt(self._hear, x, y, y_pred, weight)
+            return loss
+
+        return replaced_methods(model, compute_loss=compute_loss)
+
+    def _hear(self, *structures: Any) -> None:
+        """Measure and store a batch."""
+        tensors = {
+            role: list(_flatten(structure))
+            for role, structure in zip(ROLES, structures, strict=True)
+        }
+        ports, numbers = [], [_measure_penalty(self._model)]
+        room = BATCH_SIZE - 1
+        for role, found in tensors.items():
+            for name, tensor in found:
+                if room >= MEASURED_OF_PORTS:
+                    room -= MEASURED_OF_PORTS
+                    ports.append(_describe(role, name if len(found) > 1 else "", tensor))
+                    numbers.append(measure_port(ops.stop_gradient(tensor)))
+        profiles = []
+        pairs = zip(tensors["y"], tensors["y_pred"], strict=False)
+        for position, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors["x"])):
+            profile = Profile.of(tuple(target.shape), tuple(prediction.shape))
+            if profile is not None and profile.length <= room and position < len(ports):
+                room -= profile.length
+                profiles.append((position, profile))
+                numbers.append(profile.measure(ops.stop_gradient(target)))
+        numbers.append(np.full(room, math.nan, np.float32))
+        self.plan = BatchPlan(tuple(ports), tuple(profiles))
+        self._store(ops.concatenate(numbers, axis=0))
+
+    def read(self, batches: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Take the numbers of n batches apart: float32 (n, BATCH_SIZE).
+
+        Returns:
+            Penalties, (n, 1); and the statistics of ports by name, (n, ports).
+        """
+        count = len(self.plan.ports)
+        end = 1 + count * MEASURED_OF_PORTS
+        table = batches[:, 1:end].reshape(len(batches), count, MEASURED_OF_PORTS)
+        names = PORT_STATISTICS[:MEASURED_OF_PORTS]
+        values = {name: table[:, :, i] for i, name in enumerate(names)}
+        running = np.full((len(batches), count, len(TARGET_STATISTICS)), np.nan, np.float32)
+        for port, profile in self.plan.profiles:
+            targets = self._targets.setdefault(self.plan.ports[port], TargetStatistics())
+            for row, numbers in enumerate(batches[:, end : end + profile.length]):
+                if not np.isnan(numbers).any():
+                    running[row, port] = targets.add(profile.read(numbers))
+            end += profile.length
+        for i, name in enumerate(TARGET_STATISTICS):
+            values[name] = running[:, :, i]
+        return batches[:, :1], values
+
+
+def _measure_penalty(model: Any) -> Any:
+    """Sum the losses of the weights and activities: float32 (1,)."""
+    penalties = [ops.cast(ops.sum(loss), "float32") for loss in model.losses]
+    total = ops.stop_gradient(sum(penalties)) if penalties else np.float32(0)
+    return ops.reshape(ops.convert_to_tensor(total, "float32"), (1,))
+
+
+def _flatten(structure: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the real dense tensors of a structure, with their keys or positions."""
+    for path, tensor in keras.tree.flatten_with_path(structure):
+        if hasattr(tensor, "dtype") and hasattr(tensor, "shape") and _is_real(tensor):
+            yield "/".join(map(str, path)), tensor
+
+
+def _is_real(tensor: Any) -> bool:
+    """Check for a dense tensor of real numbers, with a batch axis."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype == "string" or dtype.startswith("complex") or not len(tensor.shape):
+        return False
+    return not hasattr(tensor, "row_splits") and not hasattr(tensor, "dense_shape")
+
+
+def _describe(role: str, name: str, tensor: Any) -> Port:
+    shape = tuple(size or 0 for size in tensor.shape[1:])
+    return Port(role, name, shape, keras.backend.standardize_dtype(tensor.dtype))

@@ -1,0 +1,104 @@
+"""Numbers of a batch: of the inputs, targets, predictions and sample weights of a step."""
+
+import math
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from keras import ops
+
+from tensorboard_plugin_initkit.record.port_statistics import TargetBatch
+
+Shape = tuple[int | None, ...]
+
+# In the order of `PORT_STATISTICS`: those measured of a batch.
+MEASURED_OF_PORTS = 10
+# Targets with more classes or features have no profile: a step would be spent on counting.
+MOST_CLASSES = 256
+# Rows of softmax or smoothed labels in float16 add up to 1 this exactly.
+_SUM_TOLERANCE = 2e-3
+
+
+def measure_port(tensor: Any) -> Any:
+    """Measure a real tensor (batch, …): float32 array (MEASURED_OF_PORTS,).
+
+    These are the first ones of `PORT_STATISTICS`; all but `nonfinite` are of its finite elements.
+    """
+    values = ops.cast(tensor, "float32")
+    values = ops.reshape(values, (-1, 1)) if len(values.shape) < 2 else values
+    is_finite = ops.isfinite(values)
+    clean = ops.where(is_finite, values, 0.0)
+    count = ops.sum(ops.cast(is_finite, "float32"))
+    size = ops.cast(ops.size(values), "float32")
+    mean = ops.sum(clean) / count
+    # A constant's squares would not cancel to zero.
+    centred = ops.where(is_finite, values - mean, 0.0)
+    deviation = ops.sqrt(ops.sum(ops.square(centred)) / count)
+    over_samples = ops.sqrt(ops.mean(ops.var(centred, axis=0)))
+    of_features = ops.std(centred, axis=tuple(range(len(values.shape) - 1)))
+    one_hot = ops.convert_to_tensor(math.nan, "float32")
+    if values.shape[-1] != 1:
+        is_row = ops.logical_and(ops.max(clean, axis=-1) == 1, ops.sum(clean, axis=-1) == 1)
+        is_row = ops.logical_and(is_row, ops.min(clean, axis=-1) == 0)
+        one_hot = ops.mean(ops.cast(is_row, "float32"))
+    return ops.stack(
+        [
+            mean,
+            deviation,
+            ops.min(ops.where(is_finite, values, math.inf)),
+            ops.max(ops.where(is_finite, values, -math.inf)),
+            size - count,
+            over_samples,
+            ops.min(of_features),
+            ops.max(of_features),
+            ops.mean(ops.cast(ops.floor(clean) == clean, "float32")),
+            one_hot,
+        ]
+    )
+
+
+class Profile(NamedTuple):
+    """What is measured of a target for the loss of the best constant prediction.
+
+    Of classes, these are the frequencies of each; of features, means, variances and the share of
+    rows that are distributions: not negative, with a sum of 1.
+    """
+
+    size: int  # number of classes or features
+    are_classes: bool
+
+    @classmethod
+    def of(cls, target: Shape, prediction: Shape) -> Self | None:
+        """Choose the profile of a target by its shape and its prediction's, the batch first.
+
+        Its elements are numbers of classes where the prediction has an axis more, or a longer last
+        one. There is none for more than `MOST_CLASSES` classes or features.
+        """
+        width = target[-1] if len(target) > 1 else 1
+        units = prediction[-1] if prediction else None
+        are_classes = (units or 0) > 1 and (len(target) == len(prediction) - 1 or width == 1)
+        size = units if are_classes else width
+        return cls(size, are_classes) if size and size <= MOST_CLASSES else None
+
+    @property
+    def length(self) -> int:
+        """Number of its numbers."""
+        return self.size if self.are_classes else 2 * self.size + 1
+
+    def measure(self, target: Any) -> Any:
+        """Measure a batch of targets: float32 array (length,)."""
+        values = ops.cast(target, "float32")
+        if self.are_classes:
+            is_class = ops.reshape(values, (-1, 1)) == ops.arange(self.size, dtype="float32")
+            return ops.mean(ops.cast(is_class, "float32"), axis=0)
+        rows = ops.reshape(values, (-1, self.size))
+        is_one = ops.abs(ops.sum(rows, axis=1) - 1) < _SUM_TOLERANCE
+        are_shares = ops.logical_and(is_one, ops.min(rows, axis=1) >= 0)
+        share = ops.reshape(ops.mean(ops.cast(are_shares, "float32")), (1,))
+        return ops.concatenate([ops.mean(rows, axis=0), ops.var(rows, axis=0), share], axis=0)
+
+    def read(self, numbers: np.ndarray) -> TargetBatch:
+        """Return the numbers of a batch as `TargetStatistics` takes them."""
+        if self.are_classes:
+            return TargetBatch(np.zeros(1), np.zeros(1), 0.0, numbers.astype(np.float64))
+        mean, variance, share = np.split(numbers.astype(np.float64), [self.size, 2 * self.size])
+        return TargetBatch(mean, variance, float(share[0]), np.zeros(0))
