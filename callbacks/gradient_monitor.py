@@ -15,12 +15,12 @@ from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.weights import is_complete, weights_of
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
-from keras_initkit.callbacks.columns import check_selection, outside_weight
 from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
+from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.user_warnings import tell_user, warn_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.columns import unit_sources, variables_of
+from keras_initkit.models.columns import unit_sources, variables_of
 from tensorboard_plugin_initkit.record.chunk import MEASURED
 from tensorboard_plugin_initkit.record.layout import Layout
 

@@ -9,8 +9,8 @@ from keras import layers, ops
 
 from keras_initkit.anatomy.selectors import Selection
 from keras_initkit.callbacks.activation_history import STATISTICS
-from keras_initkit.callbacks.columns import variables_of
 from keras_initkit.callbacks.layer_listener import measure_layers
+from keras_initkit.models.columns import variables_of
 from tests.callbacks.measures.test_activations import assert_same, expected
 from tests.callbacks.training import BACKEND, two_devices
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initkit.callbacks.columns import unit_sources, variables_of
 from keras_initkit.initializers import HeNormal
+from keras_initkit.models.columns import unit_sources, variables_of
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
