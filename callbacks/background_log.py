@@ -1,6 +1,7 @@
 """Writing a log off the training thread."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import time
@@ -21,22 +22,17 @@ _FLUSH_SECONDS = 10.0
 
 
 @dataclasses.dataclass
-class _State:
-    """How the log fares, and what was said of it."""
+class _BackOff:
+    """When to try again."""
 
-    error: BaseException | None = None  # of the last call, if it failed
-    reason: BaseException | None = None  # of the last failure
-    failures: int = 0
-    failures_before: int = 0  # this training
-    delay: float = 0.0
+    delay: float = 0.0  # doubled by each failure
     next_try: float = 0.0
-    # Numbers of records: in the open file; lost, and said so; left out as too many waited.
-    written: int = 0
-    lost: int = 0
-    lost_said: int = 0
-    left_out: int = 0
-    fails: bool = False  # as was said
-    may_say: set[str] = dataclasses.field(default_factory=lambda: {"fails", "lags"})
+
+    def wait(self, at_once: bool) -> None:
+        """Put the next try off after a failure; the first time not, if it may be at once."""
+        delay = self.delay if at_once else self.delay or _FIRST_DELAY
+        self.next_try = time.monotonic() + delay
+        self.delay = min(2 * (self.delay or _FIRST_DELAY), _LAST_DELAY)
 
 
 class BackgroundLog:
@@ -62,16 +58,18 @@ class BackgroundLog:
         self._working = Lock()
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._future: concurrent.futures.Future[None] | None = None
-        self._state = _State()
+        self._back_off = _BackOff()
+        self._error: BaseException | None = None  # of the last call
+        self._reason: BaseException | None = None  # of a failure, until it is said to be over
+        self._written = self._missing = 0  # numbers of records: in the open file; in no file
+        self._said: set[str] = set()  # in this training
 
     def __reduce__(self) -> tuple[type["BackgroundLog"], tuple[Any, ...]]:
         return BackgroundLog, self._arguments  # a copy opens a log of its own
 
     def begin(self) -> None:
         """Begin a training: try at once what has failed, and say anew if it fails."""
-        self._state.may_say = {"fails", "lags"}
-        self._state.failures_before = self._state.failures
-        self._state.delay = self._state.next_try = 0.0
+        self._said, self._error, self._back_off = set(), None, _BackOff()
         if self._calls:
             self._start()
 
@@ -80,9 +78,9 @@ class BackgroundLog:
         if len(self._calls) < _MAX_PENDING:
             self.call("write", *args, records=records)
             return
-        self._state.left_out += records
-        if self._state.error is None and "lags" in self._state.may_say:
-            self._state.may_say.remove("lags")
+        self._missing += records
+        if self._error is None and self._reason is None and "lags" not in self._said:
+            self._said.add("lags")
             self._say(
                 "{owner} leaves recorded steps out of the log in {log_dir}, which takes them more "
                 "slowly than they come. Training goes on; what is recorded is kept in "
@@ -94,9 +92,9 @@ class BackgroundLog:
 
     def call(self, method: str, *args: Any, records: int = 0) -> None:
         """Have a method of the writer called, also if the log lags behind."""
+        self._tell()  # while those before are done
         self._calls.append((method, records, args))
         self._start()
-        self._tell()
 
     def flush(self) -> None:
         """Wait until all is written that can be, but for a few seconds only."""
@@ -107,7 +105,7 @@ class BackgroundLog:
         """Have last methods of the writer called, if there were others, and wait for all."""
         if self._future is None:
             return
-        self._state.next_try = 0.0
+        self._back_off.next_try = 0.0
         for method in methods:
             self.call(method)
         if self._executor is not None:
@@ -129,7 +127,7 @@ class BackgroundLog:
 
     def _work(self) -> None:
         with self._working:
-            while self._calls and time.monotonic() >= self._state.next_try:
+            while self._calls and time.monotonic() >= self._back_off.next_try:
                 method, records, args = self._calls[0]
                 try:
                     if self._writer is None:
@@ -139,50 +137,43 @@ class BackgroundLog:
                     self._fail(error)
                 else:
                     self._calls.popleft()
-                    self._state.written += records
-                    self._state.error, self._state.delay = None, 0.0
+                    self._written += records
+                    self._error, self._back_off.delay = None, 0.0
 
     def _fail(self, error: Exception) -> None:
-        self._state.error = self._state.reason = error
-        self._state.failures += 1
+        self._error = error
         if self._writer is not None and not isinstance(error, OSError):
-            self._state.lost += self._calls.popleft()[1]  # it would fail again
+            self._reason = error
+            self._missing += self._calls.popleft()[1]  # it would fail again
             return
-        delay = self._state.delay or _FIRST_DELAY
-        if self._writer is not None and isinstance(error, FileNotFoundError):
-            # The file was removed: begin another one, the first time at once.
-            self._writer, delay = None, self._state.delay
-            self._state.lost, self._state.written = self._state.lost + self._state.written, 0
-        self._state.next_try = time.monotonic() + delay
-        self._state.delay = min(2 * (self._state.delay or _FIRST_DELAY), _LAST_DELAY)
+        is_gone = self._writer is not None and isinstance(error, FileNotFoundError)
+        if is_gone:  # the file was removed or cut: begin another one
+            self._reason = error
+            with contextlib.suppress(OSError):
+                self._written -= self._writer.count_records()
+            self._missing += self._written
+            self._writer, self._written = None, 0
+        self._back_off.wait(at_once=is_gone)
 
     def _tell(self) -> None:
         if self._future is not None and self._future.done() and self._future.exception():
-            self._state.error, self._state.failures = (
-                self._future.exception(),
-                self._state.failures + 1,
-            )
-        is_new = (
-            self._state.failures > self._state.failures_before and "fails" in self._state.may_say
-        )
-        if self._state.error is not None and is_new:
-            self._state.fails = True
-            self._state.may_say.remove("fails")
+            self._error = self._future.exception()
+        if self._error is not None and "fails" not in self._said:
+            self._said.add("fails")
+            self._reason = self._error
             self._say(
                 "{owner} cannot write to {log_dir}: {error}. Training goes on, and the log is "
                 "tried again; what is recorded is kept in `{kept_in}`.",
-                error=self._state.error,
+                error=self._error,
             )
-        elif self._state.error is None and (
-            self._state.fails or self._state.lost > self._state.lost_said
-        ):
-            self._state.fails, self._state.lost_said = False, self._state.lost
-            self._state.may_say.add("fails")
+        elif self._error is None and self._reason is not None and not self._calls:
+            reason, self._reason = self._reason, None
+            self._said.discard("fails")
             self._say(
                 "{owner} could not write to {log_dir} for a time: {reason}. It can again; missing "
                 "there are {missing} recorded steps, which are kept in `{kept_in}`.",
-                reason=self._state.reason,
-                missing=self._state.lost + self._state.left_out or "no",
+                reason=reason,
+                missing=self._missing or "no",
             )
 
     def _say(self, message: str, **values: Any) -> None:

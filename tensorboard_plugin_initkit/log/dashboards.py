@@ -13,6 +13,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
+from tensorboard_plugin_initkit.log.event_file import read_events
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import Chunk, join
 from tensorboard_plugin_initkit.record.layout import Layout
@@ -141,6 +142,10 @@ class ScalarLog:
             ]
         event = Event(step=step, wall_time=time.time(), summary=Summary(value=values))
         self._file.write([event.SerializeToString()])
+
+    def count_records(self) -> int:
+        """Count the steps that are left in the file, which begins with its version."""
+        return len(list(read_events(self._file.path, report=lambda error: None))) - 1
 
     def flush(self) -> None:
         """Upload the rest, if the run is at a URL."""

@@ -122,6 +122,11 @@ class LogWriter:
             self._file.write([_text_event(END_TAG, "", self._last, time.time())])
             self._last = None
 
+    def count_records(self) -> int:
+        """Count the records that are left in the file."""
+        items = read_records(self._file.path, report=lambda error: None)
+        return sum(len(item.steps) for item in items if isinstance(item, Chunk))
+
     def flush(self) -> None:
         """Upload the rest of a log at a URL: until then it is uploaded now and then only."""
         self._file.flush()

@@ -35,7 +35,8 @@ class UploadedEventFile:
         directory.fs.makedirs(directory.path, exist_ok=True)
         local = tempfile.mkdtemp(prefix="keras-initkit-")
         self._file = EventFileWriter(local)
-        self._target = directory / self._file.path.name
+        self.path = self._file.path
+        self._target = directory / self.path.name
         self._complete = threading.Event()  # set once all is uploaded
         # A training that is interrupted does not flush.
         self._leave = weakref.finalize(self, _leave, self._file.path, self._target, self._complete)
