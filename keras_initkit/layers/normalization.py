@@ -11,6 +11,7 @@ from keras_initkit.adapt.engines import Engine
 from keras_initkit.adapt.intake import Result, kept_axes
 from keras_initkit.adapt.reader import Reading
 from keras_initkit.adapt.reading import read_statistics
+from keras_initkit.anatomy.legacy_files import is_saved_to_legacy_file
 from keras_initkit.anatomy.tf_data import is_in_tf_data, read_value
 from keras_initkit.checks import check_choice
 from keras_initkit.layers.scaling import METHODS, compute_scaling, describe_problems, find_rest
@@ -38,7 +39,7 @@ class Normalization(keras.layers.Normalization):
       as all others.
     - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
       (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
-    - It warns once if it is trained or saved before `adapt()`. (On JAX, if it is saved.)
+    - It warns once if it is trained or saved before `adapt()`.
     - Under a mixed precision policy the statistics stay float32, and the rest of a large mean,
       lost by rounding, is subtracted as well; only the result is cast.
 
@@ -106,6 +107,7 @@ class Normalization(keras.layers.Normalization):
         # A mean as rounded to the variables' dtype and what rounding left of it, in `mean`'s shape.
         self._rest: Any = None
         self._is_checked = mean is not None  # for statistics, before it is trained or saved
+        self._is_as_made: bool | None = None  # when its weights could be read last
 
     @property
     def moments(self) -> Any:
@@ -268,6 +270,19 @@ class Normalization(keras.layers.Normalization):
             layer._rest = tuple(np.asarray(part, np.float64) for part in rest)
         return layer
 
+    @property
+    def variables(self) -> list[Any]:
+        """The state, which Keras asks for before it trains on JAX: then it can't be read."""
+        self._look_at_weights()
+        return super().variables
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights, which Keras asks for to save a legacy file."""
+        if not self._is_checked and is_saved_to_legacy_file():
+            self._warn_if_not_adapted("saved")
+        return super().weights
+
     def save_own_variables(self, store: Any) -> None:
         """Save the weights, and the rests of large means."""
         self._warn_if_not_adapted("saved")
@@ -301,17 +316,21 @@ class Normalization(keras.layers.Normalization):
 
     def _warn_if_not_adapted(self, use: str) -> None:
         """Warn once of a layer whose weights are as they were made, mean 0 and variance 1."""
-        if self._is_checked or not self.built:
-            return
-        mean, variance = read_value(self.adapt_mean), read_value(self.adapt_variance)
-        if mean is None or variance is None:
+        self._look_at_weights()
+        if self._is_checked or self._is_as_made is None:
             return
         self._is_checked = True
-        if not mean.any() and (variance == 1).all():
+        if self._is_as_made:
             warn_user(
                 f"Layer {self.name!r} is {use} without statistics: its outputs are its inputs. "
                 "Call `layer.adapt(data)` before."
             )
+
+    def _look_at_weights(self) -> None:
+        if not self._is_checked and self.built:
+            mean, variance = read_value(self.adapt_mean), read_value(self.adapt_variance)
+            if mean is not None and variance is not None:
+                self._is_as_made = not mean.any() and bool((variance == 1).all())
 
     def _choose_statistics(self) -> tuple[Any, Any, Any]:
         """Return mean, variance and the rest of the mean (or `None`), in the variables' dtype."""
