@@ -96,4 +96,31 @@ THRESHOLDS: dict[str, Threshold] = {
     "loss_gone": Threshold(
         1e-3, "Of the first loss: all is learned, and gradients may well be exactly zero."
     ),
+    "input_size": Threshold(
+        10, "With inputs of 10 instead of 1, weights need a learning rate 100 times smaller."
+    ),
+    "input_offset": Threshold(
+        3, "Standard deviations: beyond it nearly all inputs have one sign, and units one side."
+    ),
+    "input_scales": Threshold(
+        1e3, "Between features: the best learning rates of their weights differ by a million."
+    ),
+    "target_size": Threshold(
+        30, "Adam at its usual 0.001 moves the output's bias by 30 in 30,000 steps."
+    ),
+    "label_entropy": Threshold(
+        0.05, "In nats: one label in a hundred is of another class than all the others."
+    ),
+    "sigmoid_layers": Threshold(
+        2, "Two hidden sigmoids lose a factor of 16 or more; with one most networks learn."
+    ),
+    "start_ratio": Threshold(
+        1e-4,
+        "Of variances over all layers, a hundredth in amplitude. Twelve ReLU layers with Glorot's "
+        "weights lose less and learn.",
+    ),
+    "penalty_share": Threshold(0.5, "Of the loss: then the penalties are more than the data's."),
+    "adaptive_rate": Threshold(
+        0.1, "A step of 0.1 changes most weights by all that they began with; 0.001 is usual."
+    ),
 }

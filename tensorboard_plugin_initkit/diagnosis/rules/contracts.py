@@ -1,0 +1,442 @@
+"""Broken contracts between output, loss, targets and data: each is certain, from one record on."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
+from tensorboard_plugin_initkit.diagnosis.rules.data import (
+    find_bad_indices,
+    find_bad_numbers,
+    find_zero_sample_weights,
+)
+from tensorboard_plugin_initkit.diagnosis.targets import (
+    BINARY,
+    CATEGORICAL,
+    CROSSENTROPY,
+    PROBABILITIES,
+    REGRESSION,
+    SPARSE,
+    Remedy,
+    Target,
+    follow_target,
+    suggest,
+)
+from tensorboard_plugin_initkit.diagnosis.windows import find_first
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    DENSE,
+    Head,
+    list_heads,
+    list_tensors,
+    read,
+    write_layer,
+)
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup, Shape
+
+INFINITE = float("inf")
+# The least and the greatest value of an activation.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("sigmoid", "hard_sigmoid", "softmax", "sparsemax"), (0.0, 1.0)),
+    **dict.fromkeys(("tanh", "softsign", "hard_tanh"), (-1.0, 1.0)),
+    **dict.fromkeys(("relu", "softplus", "exponential", "squareplus"), (0.0, INFINITE)),
+    "relu6": (0.0, 6.0),
+    "log_softmax": (-INFINITE, 0.0),
+    "elu": (-1.0, INFINITE),
+    "celu": (-1.0, INFINITE),
+    "selu": (-1.7582, INFINITE),
+    "gelu": (-0.17005, INFINITE),
+    "silu": (-0.27847, INFINITE),
+    "mish": (-0.30885, INFINITE),
+    **dict.fromkeys(("linear", "leaky_relu"), (-INFINITE, INFINITE)),
+}
+_SIGMOIDS = ("sigmoid", "hard_sigmoid")
+_PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
+# Losses that cannot fall below zero.
+_POSITIVE = CROSSENTROPY | REGRESSION | {"hinge", "squared_hinge", "categorical_hinge"}
+_TOLERANCE = 0.01
+_CLASSES = "`keras.losses.{}(from_logits={})`"
+
+
+class Case(NamedTuple):
+    """An output and its target, as known at a record.
+
+    Attributes:
+        head: The output.
+        target: Its target up to this record; `None` if it is not known.
+        step: Of the record; `None` without any.
+        is_masked: Whether samples have had a weight of 0: these may have any target.
+    """
+
+    head: Head
+    target: Target | None
+    step: int | None
+    is_masked: bool
+
+    def find(
+        self, kind: str, seen: str, cause: str, fix: str, severity: Severity = "error"
+    ) -> Finding:
+        """Make a finding on the output."""
+        target = self.target
+        numbers = {"low": target.low, "high": target.high} if target else {}
+        evidence = {"units": float(self.head.units)} | numbers
+        return Finding(
+            kind,
+            self.head.path,
+            self.step,
+            seen,
+            evidence,
+            severity=severity,
+            cause=cause,
+            fix=fix,
+            confidence="certain" if severity == "error" else "likely",
+        )
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss."""
+        return self.head.setup.loss
+
+    @property
+    def remedy(self) -> Remedy:
+        """The output and loss for the targets."""
+        return suggest(self.head, self.target)
+
+
+def find_broken_heads(facts: Facts) -> Iterator[Finding]:
+    """Find outputs that do not fit their loss or targets: one finding each, the root of it."""
+    for head in list_heads(facts):
+        found = next(_check_head(facts, head), None)
+        if found:
+            yield found
+
+
+def _check_head(facts: Facts, head: Head) -> Iterator[Finding]:
+    if not head.setup.loss:
+        return
+    weights = [read(facts, t, "min", np.fmin) == 0 for t in list_tensors(facts, "sample_weight")]
+    masked = np.logical_or.reduce(weights) if weights else np.zeros(0, bool)
+    for row, target in follow_target(facts, head.y):
+        step = int(facts.steps[row]) if len(facts.steps) else None
+        case = Case(head, target, step, bool(masked[: row + 1].any()))
+        yield from filter(None, (check(facts, case) for check in _CHECKS))
+
+
+def _check_one_unit(facts: Facts, case: Case) -> Finding | None:
+    """Check for classes that are told apart by one unit."""
+    head = case.head
+    if head.units != 1:
+        return None
+    if head.activation == "softmax" and _is_softmax_of_one(head.layer):
+        seen = f"The {head} is a softmax over one unit, which is always 1."
+        cause = "A softmax shares out 1 among its units: with one unit nothing can be learned."
+    elif case.loss in CATEGORICAL:
+        seen = f"The {head} has one unit, and its loss is `{case.loss}`, which is then always 0."
+        cause = "This loss compares the units of several classes: with one there is no choice."
+    else:
+        return None
+    return case.find("single_unit_softmax", seen, cause, f"Use {case.remedy}")
+
+
+def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
+    """Check for a softmax along the last axis, if the layer tells its axis."""
+    return layer is None or layer.arguments.get("axis", -1) in (-1, len(layer.shape) - 1)
+
+
+def _check_task(facts: Facts, case: Case) -> Finding | None:
+    """Check for a cross-entropy of numbers that are no classes."""
+    target, head = case.target, case.head
+    if target is None or case.loss not in CROSSENTROPY or not target.integers < 1:
+        return None
+    if (target.low >= -_TOLERANCE and target.high <= 1 + _TOLERANCE) or case.is_masked:
+        return None
+    remedy = case.remedy
+    seen = f"The targets of the {head} are numbers from {target.span}; `{case.loss}` is for classes"
+    cause = "A cross-entropy compares probabilities of classes, in 0..1, not measured numbers."
+    return case.find("loss_choice", f"{seen}.", cause, f"Use {remedy}")
+
+
+def _check_activation(facts: Facts, case: Case) -> Finding | None:
+    """Check the output's activation against a loss that wants probabilities, or logits."""
+    head, loss, activation = case.head, case.loss, case.head.activation
+    if loss == "poisson" and activation in ("linear", "tanh", "leaky_relu"):
+        seen = f"The {head} can be negative, and its loss `poisson` takes its logarithm."
+        fix = f"Use `{write_layer(head.kernel, max(1, head.units), 'exponential')}`."
+        cause = "The logarithm of a negative number is NaN."
+        return case.find("head_activation", seen, cause, fix, "warning")
+    if loss not in PROBABILITIES or activation not in RANGES:
+        return None
+    if activation in _PROBABLE:
+        return _check_logits(case) or _check_choice(case)
+    if head.from_logits:
+        return None
+    remedy = case.remedy
+    if activation in ("linear", "log_softmax") and loss in CROSSENTROPY:
+        seen = f"The {head} has no activation, and `{loss}` expects probabilities in 0..1."
+        cause = "Outside of 0..1 the loss is cut off, and there its gradient is zero or wrong."
+        fix = f"Use {remedy}"
+        if remedy.loss == f'"{loss}"':
+            logits = _CLASSES.format(_write_class(loss), True)
+            fix = f"Use `loss={logits.strip('`')}`, or {remedy}"
+        return case.find("logits", seen, cause, fix)
+    low, high = RANGES[activation]
+    seen = f"The {head} ends in `{activation}`, and `{loss}` expects probabilities in 0..1."
+    limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
+    cause = (
+        f"It gives {limits}: at 0, below it and above 1 the loss is cut off, without a gradient."
+    )
+    return case.find("head_activation", seen, cause, f"Use {remedy}")
+
+
+def _check_logits(case: Case) -> Finding | None:
+    """Check for probabilities that the loss takes for logits."""
+    head = case.head
+    if not head.from_logits:
+        return None
+    right = _CLASSES.format(_write_class(case.loss), False)
+    seen = (
+        f"The {head} ends in `{head.activation}`, and its loss `{case.loss}` is told to expect "
+        "logits, that is numbers before it."
+    )
+    cause = (
+        f"Then `{head.activation}` is applied twice, which flattens the output and its gradient. "
+        "(On TensorFlow, Keras notices it and takes the numbers before the activation.)"
+    )
+    fix = f'Use `loss={right.strip("`")}`, or remove `activation="{head.activation}"`.'
+    return case.find("logits", seen, cause, fix)
+
+
+def _check_choice(case: Case) -> Finding | None:
+    """Check for classes that exclude each other in one of output and loss, not in the other."""
+    head, target = case.head, case.target
+    if case.loss in BINARY and head.activation == "softmax" and head.units > 1:
+        remedy = case.remedy
+        seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`."
+        cause = (
+            "A softmax chooses one of the classes; binary cross-entropy asks for each of them "
+            "separately."
+        )
+        if target is None:
+            one = Remedy("", '"categorical_crossentropy"')
+            fix = f"Use {one} For several classes at once, {remedy}"
+            return case.find("loss_choice", seen, cause, fix)
+        few = "one class" if not target.is_multi_hot else "several classes at once"
+        severity: Severity = "error" if target.is_multi_hot else "warning"
+        seen += f" The targets have {few}."
+        return case.find("loss_choice", seen, cause, f"Use {remedy}", severity)
+    if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
+        seen = f"The {head} has independent sigmoids, its loss is `{case.loss}`, for one of n."
+        cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
+        return case.find("loss_choice", seen, cause, f"Use {case.remedy}")
+    several = target is not None and target.is_multi_hot and target.ones > 1 + 5 * _TOLERANCE
+    if case.loss in CATEGORICAL - SPARSE and head.activation == "softmax" and several:
+        assert target is not None
+        seen = (
+            f"The targets of the {head} have {target.ones:.2g} ones a row, and its softmax with "
+            f"`{case.loss}` is for exactly one."
+        )
+        cause = "The probabilities of a softmax sum to 1: two classes cannot both be near 1."
+        return case.find("loss_choice", seen, cause, f"Use {case.remedy}")
+    return None
+
+
+def _check_shape(facts: Facts, case: Case) -> Finding | None:
+    """Check the shape of targets against the output's, as Keras makes them alike."""
+    head, target, loss = case.head, case.target, case.loss
+    known = PROBABILITIES | REGRESSION | {"poisson"}
+    if target is None or target.shape is None or head.shape is None or loss not in known:
+        return None
+    if head.setup.arguments.get("axis", -1) not in (-1, len(head.shape)):
+        return None
+    y, shape = target.shape, head.shape
+    if loss in SPARSE:
+        if _are_alike(y, shape[:-1]) or _are_alike(y, (*shape[:-1], 1)):
+            return None
+    elif _are_alike(*squeeze(y, shape)):
+        return None
+    seen = f"The {head} has the shape (batch, {_write(shape)}), its targets (batch, {_write(y)})."
+    seen = seen.replace(", )", ")")
+    if loss in CROSSENTROPY:
+        cause = f"`{loss}` expects targets of the output's shape, one number for each unit."
+        if loss in SPARSE:
+            cause = f"`{loss}` expects the number of the class, without an axis for the classes."
+        return case.find("label_form", seen, cause, f"Use {case.remedy}")
+    cause = (
+        "Numbers are repeated until both fit, so that outputs are compared with targets of others, "
+        "or the training stops with an error."
+    )
+    if len(shape) > 1 and len(y) < len(shape):
+        fix = "Give one output a sample: `return_sequences=False` in the last recurrent layer, or "
+        fix += "`keras.layers.Flatten()` before the last `Dense`."
+    else:
+        fix = f"Use {case.remedy}"
+    return case.find("target_shape", seen, cause, fix)
+
+
+def squeeze(y: Shape, y_pred: Shape) -> tuple[Shape, Shape]:
+    """Return the shapes of samples after `keras.losses` has made their ranks alike."""
+    long, short = (y, y_pred) if len(y) > len(y_pred) else (y_pred, y)
+    if len(long) == len(short) + 1 and long[-1] == 1:
+        if not short:
+            return long, long
+        return (y[:-1], y_pred) if long is y else (y, y_pred[:-1])
+    return y, y_pred
+
+
+def _are_alike(some: Shape, other: Shape) -> bool:
+    return len(some) == len(other) and all(
+        a == b or ANY_SIZE in (a, b) for a, b in zip(some, other, strict=True)
+    )
+
+
+def _write(shape: Shape) -> str:
+    return ", ".join("?" if size == ANY_SIZE else str(size) for size in shape)
+
+
+def _check_labels(facts: Facts, case: Case) -> Finding | None:
+    """Check the labels of classes."""
+    head, target, loss = case.head, case.target, case.loss
+    if target is None or loss not in CROSSENTROPY or case.is_masked:
+        return None
+    fix = f"Use {case.remedy}"
+    if loss in SPARSE:
+        if target.integers < 1:
+            seen = f"The labels of the {head} are fractions, from {target.span}."
+            cause = "They are rounded down to the number of a class."
+            return case.find("label_form", seen, cause, fix)
+        ignored = head.setup.arguments.get("ignore_class")
+        is_below = target.low < 0 and target.low != ignored
+        if not is_below and not (target.high >= head.units > 0 and target.high != ignored):
+            return None
+        places = f"{head.units} units are for 0 to {head.units - 1}"
+        seen = f"The labels of the {head} go from {target.span}; {places}."
+        cause = "A label is the number of its unit, counted from 0: there is no unit for others."
+        if target.low >= 1 and target.high == head.units:
+            cause += " These labels are counted from 1."
+            fix += f" If there is a class 0, too: {head.units + 1} units."
+        return case.find("label_form", seen, cause, fix)
+    shifted = target.is_integer and (target.low, target.high) == (1, 2)
+    if loss in BINARY and (target.is_plus_minus_one or shifted):
+        seen = f"The labels of the {head} are {target.low:g} and {target.high:g}."
+        cause = f"`{loss}` expects 0 and 1: with others its loss falls below 0 without end."
+        return case.find("label_form", seen, cause, fix)
+    return None
+
+
+def _check_range(facts: Facts, case: Case) -> Finding | None:
+    """Check for targets that the output cannot reach."""
+    head, target, loss = case.head, case.target, case.loss
+    if target is None or loss not in PROBABILITIES | REGRESSION - SPARSE or loss in SPARSE:
+        return None
+    low, high = RANGES.get(head.activation, (-INFINITE, INFINITE))
+    if loss in PROBABILITIES:
+        low, high = 0.0, 1.0
+    span = high - low if high - low < INFINITE else target.high - target.low
+    beyond = target.low < low - _TOLERANCE * span or target.high > high + _TOLERANCE * span
+    if not beyond or case.is_masked or _leaves(facts, head, low, high):
+        return None
+    limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
+    end = f"ends in `{head.activation}` and gives {limits}"
+    if RANGES.get(head.activation) != (low, high):
+        end = f"has the loss `{loss}`, for {limits}"
+    seen = f"The targets go from {target.span}; the {head} {end}."
+    cause = f"It cannot come near targets outside of {limits}."
+    return case.find("target_range", seen, cause, f"Use {case.remedy}")
+
+
+def _leaves(facts: Facts, head: Head, low: float, high: float) -> bool:
+    """Check for predictions outside of an activation's range: something else follows it."""
+    if head.y_pred is None or head.setup.loss in PROBABILITIES:
+        return False
+    least = np.fmin.reduce(read(facts, head.y_pred, "min", np.fmin), initial=np.nan)
+    most = np.fmax.reduce(read(facts, head.y_pred, "max", np.fmax), initial=np.nan)
+    return bool(least < low - _TOLERANCE or most > high + _TOLERANCE)
+
+
+def _write_class(loss: str) -> str:
+    return "".join(word.capitalize() for word in loss.split("_"))
+
+
+# In this order: the first that speaks is the root.
+_CHECKS: tuple[Callable[[Facts, Case], Finding | None], ...] = (
+    _check_one_unit,
+    _check_task,
+    _check_activation,
+    _check_shape,
+    _check_labels,
+    _check_range,
+)
+
+
+def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
+    """Find softmaxes over an axis of size one inside the model, as in attention scores."""
+    heads = {head.path for head in list_heads(facts)}
+    for layer in facts.setup.layers:
+        if layer.activation != "softmax" or layer.path in heads or not layer.shape:
+            continue
+        axis = layer.arguments.get("axis", -1)
+        is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
+        if (
+            not is_known
+            or not isinstance(axis, int)
+            or not -len(layer.shape) <= axis < len(layer.shape)
+        ):
+            continue
+        if layer.shape[axis] == 1:
+            yield Finding(
+                "single_unit_softmax",
+                layer.path,
+                _first_step(facts),
+                f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
+                {"axis": float(axis)},
+                severity="error",
+                cause="A softmax shares out 1 along its axis: with one place nothing is learned.",
+                fix="Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
+                'or `activation="sigmoid"` for a gate.',
+                confidence="certain",
+            )
+
+
+def find_negative_loss(facts: Facts) -> Iterator[Finding]:
+    """Find a loss below 0 that can't be, where no output is known to be the reason."""
+    heads = facts.setup.heads
+    if len(heads) != 1 or heads[0].loss not in _POSITIVE or next(find_broken_heads(facts), None):
+        return
+    weights = list_tensors(facts, "sample_weight")
+    if any((read(facts, tensor, "min", np.fmin) < 0).any() for tensor in weights):
+        return
+    loss, penalty = facts.total("loss"), facts.total("penalty")
+    with np.errstate(invalid="ignore"):
+        row = find_first((loss < 0) & (loss - penalty < -1e-3 * np.abs(penalty) - 1e-6))
+    if row is None:
+        return
+    value, step = float(loss[row]), int(facts.steps[row])
+    name = heads[0].loss
+    yield Finding(
+        "negative_loss",
+        "",
+        step,
+        f"The loss `{name}` is {value:.3g} at step {step}, and it cannot be below 0.",
+        {"loss": value},
+        severity="error",
+        cause="The targets are not of the kind that this loss is for, as labels outside of 0..1.",
+        fix="Print `y.min(), y.max()`. For classes 0 to n - 1 use `Dense(n, "
+        'activation="softmax")` with `loss="sparse_categorical_crossentropy"`.',
+        confidence="certain",
+    )
+
+
+def _first_step(facts: Facts) -> int | None:
+    return int(facts.steps[0]) if len(facts.steps) else None
+
+
+# Certain, and told at once.
+CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    find_bad_numbers,
+    find_broken_heads,
+    find_hidden_softmax_of_one,
+    find_negative_loss,
+    find_zero_sample_weights,
+    find_bad_indices,
+)

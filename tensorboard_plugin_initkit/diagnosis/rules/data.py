@@ -1,0 +1,288 @@
+"""Faults of the data: numbers that are none, and scales that slow the training down."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
+from tensorboard_plugin_initkit.diagnosis.targets import (
+    BINARY,
+    CROSSENTROPY,
+    PROBABILITIES,
+    REGRESSION,
+    Target,
+    follow_target,
+    suggest,
+)
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    DENSE,
+    RECURRENT,
+    find_first_layers,
+    list_heads,
+    list_tensors,
+    read,
+)
+
+
+def find_bad_numbers(facts: Facts) -> Iterator[Finding]:
+    """Find NaN and infinity in inputs, targets and sample weights: the first that came.
+
+    Inputs are no fault where all predictions are finite all the same, targets of a loss of one's
+    own may be NaN where they are missing.
+    """
+    finite = _all_finite(facts)
+    known = all(head.loss in PROBABILITIES | REGRESSION for head in facts.setup.heads)
+    loss = np.isfinite(facts.total("loss")) if len(facts.steps) else np.zeros(0, bool)
+    first: tuple[int, str, str, float] | None = None
+    for role in ("x", "y", "sample_weight"):
+        if role == "y" and not known:
+            continue
+        for tensor in list_tensors(facts, role):
+            count = read(facts, tensor, "nonfinite", np.fmax)
+            row = find_first((count > 0) & ~(finite if role == "x" else loss))
+            if row is not None and (first is None or row < first[0]):
+                first = row, role, tensor.name, float(count[row])
+    if first is None:
+        return
+    row, role, name, number = first
+    what = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}[role]
+    named = f" `{name}`" if name else ""
+    step = int(facts.steps[row])
+    keep = "keep = np.isfinite(x).reshape(len(x), -1).all(axis=1)".replace("x", role)
+    yield Finding(
+        "nonfinite_data",
+        "",
+        step,
+        f"The {what}{named} of step {step} have {number:.0f} NaN or infinite numbers.",
+        {"nonfinite": number},
+        severity="error",
+        cause="A NaN makes the loss NaN, and after one update all weights.",
+        fix=f"Remove these samples: `{keep}; x, y = x[keep], y[keep]`, or fill them in. "
+        "A division by a standard deviation of 0 makes them, too.",
+        confidence="certain",
+    )
+
+
+def _all_finite(facts: Facts) -> Bools:
+    """Find the records where all predictions are known to be finite, (n,)."""
+    tensors = list_tensors(facts, "y_pred")
+    counts = [read(facts, tensor, "nonfinite", np.fmax) == 0 for tensor in tensors]
+    return np.logical_and.reduce(counts) if counts else np.zeros(len(facts.steps), bool)
+
+
+def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
+    """Find sample weights that are all zero in the first records."""
+    for tensor in list_tensors(facts, "sample_weight"):
+        low, high = read(facts, tensor, "min", np.fmin), read(facts, tensor, "max", np.fmax)
+        if len(low) and low[0] == high[0] == 0:
+            step = int(facts.steps[0])
+            yield Finding(
+                "zero_sample_weights",
+                "",
+                step,
+                f"All sample weights of step {step} are 0: no sample counts.",
+                {"high": 0.0},
+                severity="error",
+                cause="Each sample's loss is multiplied by its weight: nothing is left to learn.",
+                fix="Print `sample_weight.min(), sample_weight.max()`, or leave the argument out.",
+                confidence="certain",
+            )
+            return
+
+
+def find_bad_indices(facts: Facts) -> Iterator[Finding]:
+    """Find numbers that are no indices of the embedding that takes them."""
+    first = find_first_layers(facts.setup)
+    inputs = list_tensors(facts, "x")
+    if not first or any(layer.type != "Embedding" for layer in first):
+        return
+    sizes = [layer.arguments.get("input_dim", 0) for layer in first]
+    # Which of several inputs an embedding takes is not known.
+    size = max(sizes) if all(sizes) else 0
+    for tensor in inputs:
+        low, high, integers = (
+            combine.accumulate(read(facts, tensor, name, combine))
+            for name, combine in (("min", np.fmin), ("max", np.fmax), ("integers", np.fmin))
+        )
+        row = find_first((integers < 1) | (low < 0) | ((high >= size) & (size > 0)))
+        if row is None:
+            continue
+        least, most = float(low[row]), float(high[row])
+        seen = f"The inputs go from {least:.4g} to {most:.4g}"
+        seen += ", with fractions" if integers[row] < 1 else ""
+        layer = first[sizes.index(size)] if size else first[0]
+        fix = f"Use `Embedding({int(most) + 1}, {layer.arguments.get('output_dim', 'units')})`."
+        if integers[row] < 1:
+            fix = "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
+        elif least < 0:
+            fix = f"Add {-int(least)} to the inputs, and use an `Embedding` of as many more."
+        yield Finding(
+            "embedding_indices",
+            layer.path,
+            int(facts.steps[row]),
+            f"{seen}; the embedding `{layer.path}` has the indices 0 to {max(size - 1, 0)}.",
+            {"low": least, "high": most, "size": float(size)},
+            severity="error",
+            cause="An embedding looks up a row by its number: fractions are cut off, and a number "
+            "out of range has no row.",
+            fix=fix,
+            confidence="certain",
+        )
+        return
+
+
+def find_input_scales(facts: Facts) -> Iterator[Finding]:
+    """Find inputs far from unit scale, or constant, where a layer with a kernel takes them."""
+    first = find_first_layers(facts.setup)
+    kernels = all(DENSE.fullmatch(item.type) or RECURRENT.fullmatch(item.type) for item in first)
+    if not first or not kernels or not len(facts.steps):
+        return
+    for tensor in list_tensors(facts, "x"):
+        mean, std, low, high, low_std, high_std = (
+            float(read(facts, tensor, name, np.fmax)[0])
+            for name in ("mean", "std", "min", "max", "low_std", "high_std")
+        )
+        size, far, ratio = (
+            THRESHOLDS[name].value for name in ("input_size", "input_offset", "input_scales")
+        )
+        numbers = {"mean": mean, "std": std, "low_std": low_std, "high_std": high_std}
+        named = f"inputs `{tensor.name}`" if tensor.name else "inputs"
+        seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and sd {std:.3g}"
+        if low == high:
+            yield _tell(facts, "constant_input", f"The {named} are all {low:.4g}.", numbers)
+        elif max(abs(mean), std) > size or abs(mean) > far * std or 0 < std < 1 / size**2:
+            fix = None
+            if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1:
+                fix = "Begin the model with `keras.layers.Rescaling(1 / 255)`."
+            yield _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
+        elif low_std > 0 and high_std > ratio * low_std:
+            seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
+            yield _tell(facts, "feature_scales", seen, numbers)
+
+
+def find_target_scales(facts: Facts) -> Iterator[Finding]:
+    """Find large targets under a linear output and a squared error."""
+    for head in list_heads(facts):
+        if head.y is None or head.setup.loss != "mean_squared_error" or not len(facts.steps):
+            continue
+        mean, std = (float(read(facts, head.y, name, np.fmax)[0]) for name in ("mean", "std"))
+        if head.activation == "linear" and max(abs(mean), std) > THRESHOLDS["target_size"].value:
+            seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
+            fix = f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it "
+            fix += "after `predict`."
+            numbers = {"mean": mean, "std": std}
+            yield _tell(facts, "target_scale", seen, numbers, fix, head.path)
+
+
+def find_few_classes(facts: Facts) -> Iterator[Finding]:
+    """Find labels of one class only, or nearly, over a window."""
+    for head in list_heads(facts):
+        if head.y is None or head.setup.loss not in CROSSENTROPY:
+            continue
+        classes, entropy = (read(facts, head.y, name, np.fmax) for name in ("classes", "entropy"))
+        row = find_first((entropy < THRESHOLDS["label_entropy"].value) & facts.ready)
+        if row is None:
+            continue
+        numbers = {"classes": float(classes[row]), "entropy": float(entropy[row])}
+        step, fix = int(facts.steps[row]), None
+        if classes[row] == 1:
+            seen = f"Up to step {step} all labels of the {head} are of one class."
+            yield _tell(facts, "one_class", seen, numbers, fix, head.path, row)
+        else:
+            seen = f"Up to step {step} nearly all labels of the {head} are of one class: their "
+            seen += f"entropy is {entropy[row]:.2g} nats."
+            yield _tell(facts, "rare_classes", seen, numbers, fix, head.path, row)
+
+
+def find_other_losses(facts: Facts) -> Iterator[Finding]:
+    """Find losses that work, but suit the targets less: for classes that exclude each other."""
+    for head in list_heads(facts):
+        _, target = next(follow_target(facts, head.y))
+        if target is None:
+            continue
+        fix = f"Use {suggest(head, target)}"
+        numbers = {"low": target.low, "high": target.high, "units": float(head.units)}
+        loss, seen = head.setup.loss, ""
+        if loss in BINARY and target.is_one_hot and head.units == target.width:
+            seen = f"The targets of the {head} have one class a row, and `{loss}` asks for each "
+            seen += f"of the {head.units} classes separately."
+        elif loss in REGRESSION and (target.is_one_hot or _are_labels(head.setup.metrics, target)):
+            seen = f"The targets of the {head} are classes, and `{loss}` is for numbers."
+        if seen:
+            yield _tell(facts, "loss_choice", seen, numbers, fix, head.path)
+
+
+def _are_labels(metrics: tuple[str, ...], target: Target) -> bool:
+    """Check for integers of which an accuracy is asked."""
+    return target.integers == 1 and any("acc" in metric for metric in metrics)
+
+
+def find_negative_sample_weights(facts: Facts) -> Iterator[Finding]:
+    """Find negative sample weights: right where they are advantages, in policy gradients."""
+    for tensor in list_tensors(facts, "sample_weight"):
+        low = read(facts, tensor, "min", np.fmin)
+        row = find_first(low < 0)
+        if row is not None:
+            seen = f"Sample weights go down to {low[row]:.3g} at step {facts.steps[row]}."
+            yield _tell(facts, "negative_sample_weights", seen, {"low": float(low[row])}, row=row)
+
+
+# Of each kind, why it stops learning, and what helps.
+_NORMALIZE = "Begin the model with normalized inputs: `keras_initkit.with_normalization(model, x)`."
+_REASONS = {
+    "constant_input": ("Nothing can be told from an input that is always the same.", "Print `x`."),
+    "input_scale": (
+        "Weights are drawn for inputs of mean 0 and sd 1: with others the units begin far in one "
+        "direction, and one learning rate does not suit all weights.",
+        _NORMALIZE,
+    ),
+    "feature_scales": ("Features of small scale hardly count beside the others.", _NORMALIZE),
+    "target_scale": (
+        "Weights change by about the learning rate a step, and have far to go.",
+        "Normalize the targets.",
+    ),
+    "one_class": (
+        "A constant output is the best answer so far. Data sorted by class is often the reason.",
+        "Shuffle the data: `order = np.random.permutation(len(x)); x, y = x[order], y[order]`.",
+    ),
+    "rare_classes": (
+        "A constant output is nearly as good as any.",
+        "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`.",
+    ),
+    "loss_choice": ("Another loss uses what the targets are known to be.", ""),
+    "negative_sample_weights": (
+        "Samples with a negative weight are unlearned: their loss grows without end.",
+        "Use `sample_weight=np.maximum(sample_weight, 0)`.",
+    ),
+}
+
+
+def _tell(
+    facts: Facts,
+    kind: str,
+    seen: str,
+    numbers: dict[str, float],
+    fix: str | None = None,
+    layer: str = "",
+    row: int = 0,
+) -> Finding:
+    """Make a finding of a cause, for a training that fails to learn."""
+    cause, usual = _REASONS[kind]
+    confidence: Confidence = "likely" if kind in ("constant_input", "one_class") else "possible"
+    step = int(facts.steps[row])
+    return Finding(
+        kind, layer, step, seen, numbers, cause=cause, fix=fix or usual, confidence=confidence
+    )
+
+
+# Told where the training fails to learn.
+DATA_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    find_few_classes,
+    find_input_scales,
+    find_target_scales,
+    find_other_losses,
+    find_negative_sample_weights,
+)

@@ -1,0 +1,443 @@
+"""Faults in how a model is built and compiled, told where its training fails to learn."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
+from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, follow_start, is_constant
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    DENSE,
+    Head,
+    find_input_size,
+    find_takers,
+    is_normalization,
+    is_passing,
+    list_heads,
+    list_tensors,
+    read,
+    read_activation,
+    trace_back,
+    write_layer,
+)
+from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
+
+_LINEAR = ("", "linear")
+_FLAT = ("sigmoid", "hard_sigmoid")
+# They divide gradients by their size: the learning rate is the size of a step.
+_ADAPTIVE = ("Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lion")
+
+
+def find_missing_activations(facts: Facts) -> Iterator[Finding]:
+    """Find layers with a kernel straight behind another one, so that both are a single one.
+
+    Not meant are factors of a kernel: a layer narrower than what is before and behind it, without
+    a bias, or a convolution of size 1.
+    """
+    setup = facts.setup
+    linear = [i for i, after in _list_pairs(setup, _LINEAR) if _is_needless(facts, i, after)]
+    if not linear:
+        return
+    layers = [setup.layers[i] for i in linear]
+    others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
+    names = ", ".join(f"`{item.path}`" for item in layers)
+    fix = write_layer(layers[0], layers[0].shape[-1], "relu")
+    yield _tell(
+        facts,
+        "no_activation",
+        f"Without an activation: {names}" + (", and no other layer has one." * (not others) or "."),
+        "Two layers with nothing between them do no more than one: the product of two matrices is "
+        "a matrix.",
+        f"Use `{fix}`.",
+        layers[0].path,
+        {"layers": float(len(layers))},
+    )
+
+
+def _list_pairs(setup: Setup, activations: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """List layers with one of some activations and the next kernels, where only these take them.
+
+    They are kernels themselves, or activations between kernels; for no activation, kernels.
+    """
+    takers, kinds = find_takers(setup), ("Activation",) * (activations != _LINEAR)
+    for position, item in enumerate(setup.layers):
+        if read_activation(item.activation) not in activations:
+            continue
+        after = takers[position]
+        while len(after) == 1 and _is_between(setup.layers[after[0]]):
+            after = takers[after[0]]
+        is_own = DENSE.fullmatch(item.type) or item.type in kinds
+        if is_own and len(after) == 1 and DENSE.fullmatch(setup.layers[after[0]].type):
+            yield position, after[0]
+
+
+def _is_between(item: LayerSetup) -> bool:
+    return is_passing(item) or item.type == "BatchNormalization"
+
+
+def _is_needless(facts: Facts, position: int, after: int) -> bool:
+    first, second = facts.setup.layers[position], facts.setup.layers[after]
+    if first.activation not in _LINEAR or not first.shape or not second.shape:
+        return False
+    small = (1, [1], [1, 1], [1, 1, 1], (1, 1), None)
+    pointwise = any(
+        item.type != "Dense" and item.arguments.get("kernel_size") in small
+        for item in (first, second)
+    )
+    if pointwise or first.type != second.type or first.arguments.get("use_bias") is False:
+        return False
+    size = find_input_size(facts, position)
+    return not first.shape[-1] < min(size or first.shape[-1], second.shape[-1])
+
+
+def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
+    """Find two or more hidden layers with a sigmoid; gates, which are multiplied, do not count."""
+    setup = facts.setup
+    hidden = [setup.layers[i] for i, _ in _list_pairs(setup, _FLAT)]
+    if len(hidden) < THRESHOLDS["sigmoid_layers"].value:
+        return
+    fix = write_layer(hidden[0], hidden[0].shape[-1], "relu") if hidden[0].shape else "relu"
+    yield _tell(
+        facts,
+        "deep_sigmoids",
+        f"{len(hidden)} hidden layers have a sigmoid, from `{hidden[0].path}` on.",
+        "The slope of a sigmoid is at most 1/4: each makes the gradient four times smaller, or "
+        "more.",
+        f"Use `{fix}` in the hidden layers; keep the sigmoid of an output.",
+        hidden[0].path,
+        {"layers": float(len(hidden))},
+    )
+
+
+def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
+    """Find a softmax in front of a layer with a kernel."""
+    for position, _ in _list_pairs(facts.setup, ("softmax",)):
+        item = facts.setup.layers[position]
+        if item.shape and item.shape[-1] == 1:  # told as a contract
+            continue
+        yield _tell(
+            facts,
+            "hidden_softmax",
+            f"The hidden layer `{item.path}` has a softmax.",
+            "A softmax leaves little more than which unit is largest: the sum of all is 1, and "
+            "most are near 0.",
+            f"Use `{write_layer(item, item.shape[-1] if item.shape else 64, 'relu')}`.",
+            item.path,
+        )
+        return
+
+
+def find_output_faults(facts: Facts) -> Iterator[Finding]:
+    """Find what does not belong between the last layer with a kernel and the output."""
+    for head in list_heads(facts):
+        position = head.setup.layer
+        if head.layer is None or not head.setup.loss:
+            continue
+        way = [facts.setup.layers[i] for i in trace_back(facts.setup, position)]
+        if head.kernel is None or not way[-1].weights or is_normalization(way[-1]):
+            continue
+        yield from _find_second_activation(facts, head, way)
+        for item in way[:-1]:
+            if item.type.endswith("Dropout") or "Dropout" in item.type:
+                yield _tell(
+                    facts,
+                    "output_dropout",
+                    f"`{item.path}` drops values of the {head} at random.",
+                    "In training some outputs are 0 whatever the input, and the loss of these "
+                    "stays.",
+                    "Move the `Dropout` before the last layer with weights.",
+                    item.path,
+                    confidence="likely",
+                )
+            if item.type == "BatchNormalization":
+                yield _tell(
+                    facts,
+                    "output_normalization",
+                    f"`{item.path}` normalizes the {head}.",
+                    "Each output has mean 0 and sd 1 in a batch, whatever the layers before it "
+                    "say, and another scale when it is used.",
+                    "Remove this `BatchNormalization`, or move it before the last `Dense`.",
+                    item.path,
+                )
+        kernel = head.kernel
+        if head.activation == "relu" and kernel.shape:
+            yield _tell(
+                facts,
+                "head_activation",
+                f"The {head} ends in `relu`.",
+                "Where it is 0 it has no gradient: an output that is 0 for all samples stays so.",
+                f"Use `{write_layer(kernel, kernel.shape[-1])}`, or `softplus` for an output that "
+                "has to be positive.",
+                head.path,
+            )
+
+
+def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> Iterator[Finding]:
+    active = []
+    for item in way:
+        name = read_activation(item.activation)
+        if name not in _LINEAR:
+            active.append((item, name))
+        elif not _is_between(item):  # such as pooling
+            break
+    if len(active) < 2:
+        return
+    (_, last), (item, name) = active[:2]
+    sure: Confidence = "certain" if last == name == "softmax" else "likely"
+    path = f"`{item.path}`"
+    yield _tell(
+        facts,
+        "double_activation",
+        f"The {head} ends in `{last}`, and {path} before it has `{name}`: one after the other.",
+        f"`{last}` of numbers that `{name}` has squeezed cannot come near all that it could give.",
+        f"Use `{write_layer(head.kernel, item.shape[-1] if item.shape else head.units)}` before "
+        f"`{last}`.",
+        item.path,
+        confidence=sure,
+    )
+
+
+def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
+    """Find a BatchNormalization behind a convolution, over another axis than the channels'."""
+    layers = facts.setup.layers
+    for position, item in enumerate(layers):
+        if item.type != "BatchNormalization" or len(item.shape) < 3:
+            continue
+        before = [layers[i] for i in trace_back(facts.setup, position)][-1]
+        axis = item.arguments.get("axis", -1)
+        axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+        if not before.type.startswith("Conv") or not isinstance(axis, int):
+            continue
+        is_first = before.arguments.get("data_format") == "channels_first"
+        right = 1 if is_first else len(item.shape) - 1
+        if axis % len(item.shape) != right:
+            fix = "BatchNormalization(axis=1)" if is_first else "BatchNormalization()"
+            yield _tell(
+                facts,
+                "wrong_axis",
+                f"`{item.path}` normalizes axis {axis} of {item.shape}; the channels of "
+                f"`{before.path}` are axis {right}.",
+                "Rows of the picture are normalized, and not its channels.",
+                f"Use `{fix}`.",
+                item.path,
+                {"axis": float(axis)},
+                "likely",
+            )
+
+
+def find_bad_start(facts: Facts) -> Iterator[Finding]:
+    """Find initializers under which signal or gradient is lost over the depth of a chain."""
+    chain = _read_chain(facts)
+    if len(chain) + 1 < THRESHOLDS["depth_layers"].value:
+        return
+    inputs = list_tensors(facts, "x")
+    variance = 1.0
+    if len(inputs) == 1 and len(facts.steps):
+        mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
+        variance = mean**2 + std**2 if mean**2 + std**2 > 0 else 1.0
+    starts = follow_start([item[1:] for item in chain], variance)
+    if starts is None:
+        return
+    forward, backward = (float(np.prod(factors)) for factors in zip(*starts[1:], strict=True))
+    limit = THRESHOLDS["start_ratio"].value
+    worst = max((forward, backward), key=lambda factor: abs(np.log(max(factor, 1e-300))))
+    if limit < worst < 1 / limit:
+        return
+    what = "signal" if worst == forward else "gradient"
+    depth = len(chain)
+    layer, activation, text, *_ = chain[1]
+    name = {"relu": "HeNormal", "selu": "LecunNormal"}.get(activation, "GlorotUniform")
+    if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
+        name = "HeNormal"
+    word = f"kernel_initializer={name}()"
+    if name == (text or "GlorotUniform"):
+        fix = f'Use `activation="relu"` with `kernel_initializer=HeNormal()` in all {depth} layers.'
+    else:
+        fix = f"Use `{word}` in all {depth} layers."
+    yield _tell(
+        facts,
+        "bad_start",
+        f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
+        f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "
+        f"{depth} layers.",
+        f"Weights are drawn too {'small' if worst < 1 else 'large'} for this activation: over the "
+        f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}.",
+        fix,
+        layer.path,
+        {"forward": forward, "backward": backward, "layers": float(depth)},
+    )
+
+
+def _read_chain(facts: Facts) -> list[tuple[LayerSetup, str, str, int, int]]:
+    """Read the hidden layers with kernels, in a row: activation before, initializer, fans.
+
+    Empty where others are between: sums, normalizations, unknown classes.
+    """
+    chain: list[tuple[LayerSetup, str, str, int, int]] = []
+    activation = ""
+    for position, item in enumerate(facts.setup.layers):
+        if item.takes not in ((position - 1,), (-1,), ()) or (position and not item.takes):
+            return []
+        if DENSE.fullmatch(item.type) and item.shape:
+            size = item.arguments.get("kernel_size", ())
+            field = int(np.prod(size)) if item.type != "Dense" else 1
+            channels = find_input_size(facts, position)
+            text = str(item.arguments.get("kernel_initializer", ""))
+            chain.append((item, activation, text, channels * field, item.shape[-1] * field))
+            activation = ""
+        elif not is_passing(item) and item.type not in ("Activation", "ReLU", "LeakyReLU"):
+            return []
+        if item.activation not in _LINEAR:
+            activation = read_activation(item.activation) or "unknown"
+    return chain[:-1] if all(fan_in for *_, fan_in, _ in chain) else []
+
+
+def find_equal_weights(facts: Facts) -> Iterator[Finding]:
+    """Find hidden layers whose units begin alike, and stay alike if the next ones do, too."""
+    layers = facts.setup.layers
+    for position, after in _list_pairs(facts.setup, (*_LINEAR, *ACTIVATIONS)):
+        item, behind = layers[position], layers[after]
+        text, other = (str(x.arguments.get("kernel_initializer", "")) for x in (item, behind))
+        if not is_constant(text) or (item.shape and item.shape[-1] == 1):
+            continue
+        sure = is_constant(other)
+        fix = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
+        yield _tell(
+            facts,
+            "equal_weights",
+            f"All weights of the hidden layer `{item.path}` begin with the same value, by `{text}`"
+            + (f", and so do those of `{behind.path}` behind it." if sure else "."),
+            "Its units are the same and get the same gradient: many do no more than one.",
+            f"Use `{fix}`, with the usual `kernel_initializer`.",
+            item.path,
+            confidence="certain" if sure else "likely",
+        )
+        return
+
+
+def find_frozen(facts: Facts) -> Iterator[Finding]:
+    """Find a model without trained weights, or whose outputs' layers are not trained."""
+    weighted = [item for item in facts.setup.layers if item.weights]
+    if not weighted:
+        return
+    fix = "Use `model.trainable = True`, and compile again."
+    if not any(item.trainable for item in weighted):
+        seen = f"None of the {len(weighted)} layers with weights is trained."
+        cause = "`trainable` is False in all of them: nothing can change."
+        yield _tell(facts, "frozen", seen, cause, fix, confidence="certain")
+        return
+    for head in list_heads(facts):
+        if head.kernel is not None and head.kernel.weights and not head.kernel.trainable:
+            path = head.kernel.path
+            yield _tell(
+                facts,
+                "frozen",
+                f"`{path}`, the last layer before the {head}, is not trained.",
+                "What it makes of the layers before it cannot change. (In a GAN that is meant.)",
+                f"Use `layer.trainable = True` for `{path}`, and compile again.",
+                path,
+            )
+            return
+
+
+def find_penalties(facts: Facts) -> Iterator[Finding]:
+    """Find penalties that outweigh the loss of the data, over a window."""
+    if not len(facts.steps):
+        return
+    loss, penalty = facts.total("loss"), facts.total("penalty")
+    limit = THRESHOLDS["penalty_share"].value
+    with np.errstate(invalid="ignore"):
+        heavy = (penalty > limit * loss) & (loss > 0)
+    row = find_first(persists(heavy, facts.start, facts.ready))
+    if row is None:
+        return
+    own = [
+        (item.path, value)
+        for item in facts.setup.layers
+        for name, value in item.arguments.items()
+        if name.endswith("regularizer") and value and value != "None"
+    ]
+    named = ", ".join(f"`{value}` in `{path}`" for path, value in own[:3])
+    yield _tell(
+        facts,
+        "strong_penalty",
+        f"Up to step {facts.steps[row]} penalties are {penalty[row]:.3g} of a loss of "
+        f"{loss[row]:.3g}: {named or '`add_loss` of a layer'}.",
+        "The weights are pulled to zero more than they are pulled to the data.",
+        "Use a tenth of it, or less: `keras.regularizers.L2(1e-4)`."
+        if own
+        else "Multiply what is given to `add_loss` by a smaller number.",
+        own[0][0] if own else "",
+        {"penalty": float(penalty[row]), "loss": float(loss[row])},
+        row=row,
+    )
+
+
+def find_learning_rates(facts: Facts) -> Iterator[Finding]:
+    """Find a learning rate of 0, or too large for an optimizer that divides by the gradient."""
+    rate = facts.total("learning_rate") if len(facts.steps) else np.zeros(0)
+    given = facts.setup.optimizer_arguments.get("learning_rate")
+    if np.isnan(rate).all() and isinstance(given, int | float):
+        rate = np.full(max(1, len(rate)), float(given))
+    high = THRESHOLDS["adaptive_rate"].value
+    name = facts.setup.optimizer
+    if not len(rate):
+        return
+    ended = facts.ready if len(facts.steps) > 1 else np.ones(len(rate), bool)
+    zero = find_first(np.logical_and.accumulate(rate == 0) & ended)
+    large = find_first(rate >= high) if name in _ADAPTIVE else None
+    if zero is not None:
+        seen = "The learning rate is 0."
+        cause, fix, value = (
+            "No weight changes.",
+            f"Use `{name or 'Adam'}(learning_rate=1e-3)`.",
+            0.0,
+        )
+    elif large is not None:
+        value = float(rate[large])
+        seen = f"The learning rate is {value:.3g}, with {name}."
+        cause = f"{name} changes each weight by about the learning rate in a step, whatever its "
+        cause += "gradient; weights themselves are mostly below 1."
+        fix = f"Use `{name}(learning_rate=1e-3)`."
+    else:
+        return
+    sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
+    yield _tell(
+        facts, "learning_rate", seen, cause, fix, evidence={"learning_rate": value}, confidence=sure
+    )
+
+
+def _tell(
+    facts: Facts,
+    kind: str,
+    seen: str,
+    cause: str,
+    fix: str,
+    layer: str = "",
+    evidence: dict[str, float] | None = None,
+    confidence: Confidence = "possible",
+    row: int = 0,
+) -> Finding:
+    """Make a finding of a cause."""
+    step = int(facts.steps[row]) if len(facts.steps) else None
+    return Finding(
+        kind, layer, step, seen, evidence or {}, cause=cause, fix=fix, confidence=confidence
+    )
+
+
+# Told where the training fails to learn, the surest first.
+STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    find_learning_rates,
+    find_frozen,
+    find_equal_weights,
+    find_output_faults,
+    find_wrong_axis,
+    find_bad_start,
+    find_hidden_softmax,
+    find_missing_activations,
+    find_deep_sigmoids,
+    find_penalties,
+)

@@ -1,0 +1,216 @@
+"""Queries on a model's setup: its outputs and inputs with their numbers, and what leads to what."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.windows import Floats
+from tensorboard_plugin_initkit.record.setup import (
+    ANY_SIZE,
+    MODEL_INPUT,
+    HeadSetup,
+    LayerSetup,
+    Setup,
+    Shape,
+)
+
+# Layers of one kernel each.
+DENSE = re.compile(r"Dense|Conv[123]D")
+RECURRENT = re.compile(r"LSTM|GRU|SimpleRNN|RNN|Bidirectional|ConvLSTM[123]D")
+# Layers that hand on numbers as they are, or some of them.
+_PASSING = re.compile(
+    r"InputLayer|Identity|Flatten|Reshape|Permute|Masking|(Spatial|Alpha|Gaussian)?Dropout(\dD)?"
+    r"|GaussianNoise|ActivityRegularization"
+)
+
+
+class Tensor(NamedTuple):
+    """An input, target or prediction of the steps: its columns among the ports.
+
+    Attributes:
+        name: Its key or position; "" for the only one of its role.
+        columns: Several where the shape of a sample changes between batches.
+        shape: Shape of a sample, `ANY_SIZE` where it changes; `None` if its rank does.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    shape: Shape | None
+
+
+class Head(NamedTuple):
+    """An output of a model, with the layers and numbers that belong to it.
+
+    Attributes:
+        setup: Name, activation, loss.
+        layer: The layer that makes it; `None` if it is not known.
+        kernel: The last layer with a kernel before it, or `layer` itself; `None` if not known.
+        shape: Shape of a sample; `None` if it is not known.
+        y, y_pred: Its target and prediction; `None` if they are not known.
+    """
+
+    setup: HeadSetup
+    layer: LayerSetup | None
+    kernel: LayerSetup | None
+    shape: Shape | None
+    y: Tensor | None
+    y_pred: Tensor | None
+
+    @property
+    def activation(self) -> str:
+        """Name of its last activation; "" if it is not known."""
+        return read_activation(self.setup.activation)
+
+    @property
+    def units(self) -> int:
+        """Number of units along the axis of the classes, 0 if it is not known."""
+        if not self.shape:
+            return 0
+        axis = self.setup.arguments.get("axis", -1)
+        axis = axis - 1 if isinstance(axis, int) and axis > 0 else -1
+        return max(0, self.shape[axis if axis < len(self.shape) else -1])
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether the loss is told to expect logits."""
+        return bool(self.setup.arguments.get("from_logits", False))
+
+    @property
+    def path(self) -> str:
+        """Path of the layer that makes it, "" if it is not known."""
+        return self.layer.path if self.layer else ""
+
+    def __str__(self) -> str:
+        name = f" `{self.setup.name}`" if self.setup.name else ""
+        return f"output{name} (layer `{self.path}`)" if self.path else f"output{name}"
+
+
+def read_activation(name: str) -> str:
+    """Return the plain name of an activation; "" if its arguments may change its range."""
+    plain, _, arguments = name.partition("(")
+    if arguments and not (plain == "leaky_relu" or arguments.startswith("max_value")):
+        return ""
+    return {"swish": "silu", "log_sigmoid": "log_softmax", "exp": "exponential"}.get(plain, plain)
+
+
+def list_tensors(facts: Facts, role: str) -> list[Tensor]:
+    """List the tensors of a role, in the model's order."""
+    columns: dict[str, list[int]] = {}
+    for i, port in enumerate(facts.ports):
+        if port.role == role:
+            columns.setdefault(port.name, []).append(i)
+    return [Tensor(name, tuple(own), _join_shapes(facts, own)) for name, own in columns.items()]
+
+
+def _join_shapes(facts: Facts, columns: list[int]) -> Shape | None:
+    shapes = {facts.ports[i].shape for i in columns}
+    if len({len(shape) for shape in shapes}) > 1:
+        return None
+    sizes = (set(sizes) for sizes in zip(*shapes, strict=True))
+    return tuple(size.pop() if len(size) == 1 else ANY_SIZE for size in sizes)
+
+
+def read(facts: Facts, tensor: Tensor, statistic: str, combine: np.ufunc) -> Floats:
+    """Return a statistic of a tensor, (n,), its columns combined by `np.fmin` or `np.fmax`."""
+    values: Floats = combine.reduce(facts.per_port(statistic)[:, list(tensor.columns)], axis=1)
+    return values
+
+
+def list_heads(facts: Facts) -> list[Head]:
+    """List the outputs of a model, each with its target and prediction."""
+    setups, layers = facts.setup.heads, facts.setup.layers
+    heads = []
+    for k, setup in enumerate(setups):
+        y, y_pred = (
+            tensors[k]
+            if len(tensors) == len(setups)
+            else next((tensor for tensor in tensors if tensor.name == setup.name), None)
+            for tensors in (list_tensors(facts, role) for role in ("y", "y_pred"))
+        )
+        shape = y_pred.shape if y_pred else setup.shape[1:] if setup.shape else None
+        way = list(trace_back(facts.setup, setup.layer))
+        layer = layers[setup.layer] if way else None
+        kernel = next((layers[i] for i in way if DENSE.fullmatch(layers[i].type)), None)
+        heads.append(Head(setup, layer, kernel, shape, y, y_pred))
+    return heads
+
+
+def trace_back(setup: Setup, position: int) -> Iterator[int]:
+    """Yield a layer and those before it, nearest first, up to the first with weights of its own.
+
+    Normalizations are passed. It ends where several layers are taken, or it is not known which.
+    """
+    while 0 <= position < len(setup.layers):
+        layer = setup.layers[position]
+        yield position
+        if (layer.weights and not is_normalization(layer)) or len(layer.takes) != 1:
+            return
+        position = layer.takes[0] if layer.takes[0] < position else MODEL_INPUT
+
+
+def find_takers(setup: Setup) -> list[list[int]]:
+    """Return for each layer those that take its output."""
+    takers: list[list[int]] = [[] for _ in setup.layers]
+    for position, layer in enumerate(setup.layers):
+        for taken in layer.takes:
+            if 0 <= taken < len(takers):
+                takers[taken].append(position)
+    return takers
+
+
+def find_first_layers(setup: Setup) -> list[LayerSetup]:
+    """List the layers that take an input of the model, behind those that only hand it on."""
+    layers, reached, first = setup.layers, {MODEL_INPUT}, []
+    if not setup.has_graph:
+        return []
+    for position, layer in enumerate(layers):
+        if layer.type == "InputLayer" or reached.intersection(layer.takes):
+            if _PASSING.fullmatch(layer.type):
+                reached.add(position)
+            else:
+                first.append(layer)
+    return first
+
+
+def is_passing(layer: LayerSetup) -> bool:
+    """Check for a layer that hands on numbers as they are, or some of them."""
+    return _PASSING.fullmatch(layer.type) is not None
+
+
+def is_normalization(layer: LayerSetup) -> bool:
+    """Check for a layer that normalizes."""
+    return layer.type.endswith("Normalization")
+
+
+def find_input_size(facts: Facts, position: int) -> int:
+    """Return the number of features or channels that a layer takes, 0 if it is not known."""
+    takes = facts.setup.layers[position].takes
+    if len(takes) != 1:
+        return 0
+    if takes[0] == MODEL_INPUT:
+        inputs = list_tensors(facts, "x")
+        shape = inputs[0].shape or () if len(inputs) == 1 else ()
+    else:
+        shape = facts.setup.layers[takes[0]].shape[1:]
+    return max(0, shape[-1]) if shape else 0
+
+
+def count_elements(shape: Shape) -> int:
+    """Return the number of elements of a shape, 0 if it is not fixed."""
+    return 0 if ANY_SIZE in shape else math.prod(shape)
+
+
+def write_layer(layer: LayerSetup | None, units: int, activation: str = "", more: str = "") -> str:
+    """Write a layer of the same class as code, with other units and another activation."""
+    arguments = [str(units)]
+    kind = layer.type if layer and DENSE.fullmatch(layer.type) else "Dense"
+    if layer and kind != "Dense":
+        size = layer.arguments.get("kernel_size", 1)
+        sizes = size if isinstance(size, list | tuple) else [size]
+        arguments.append(str(sizes[0] if len(set(sizes)) == 1 else tuple(sizes)))
+    arguments += [f'activation="{activation}"'] * bool(activation) + [more] * bool(more)
+    return f"{kind}({', '.join(arguments)})"

@@ -1,0 +1,277 @@
+"""Broken contracts between output, loss and targets, and what looks like them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES, RANGES, squeeze
+from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
+    BATCH,
+    RNG,
+    X,
+    chain,
+    dense,
+    facts_of,
+    layer,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+BINARY, CATEGORICAL = "binary_crossentropy", "categorical_crossentropy"
+SPARSE, SQUARED = "sparse_categorical_crossentropy", "mean_squared_error"
+INDEX = np.arange(BATCH)
+BITS, DIGITS, NUMBERS = INDEX % 2, INDEX % 10, INDEX * 1.5
+ONE_HOT = np.eye(4)[INDEX % 4]
+TWO_HOT = ONE_HOT + np.eye(4)[(INDEX + 1) % 4]
+PICTURES = RNG.integers(0, 256, (BATCH, 8, 8, 1))
+FIRST = dense(16, "relu")
+
+
+def find(setup, *batches, **fields):
+    facts = facts_of(setup, *batches, **fields)
+    return [finding for rule in CONTRACT_RULES for finding in rule(facts)]
+
+
+def head(activation, units, loss, **fields):
+    return chain(FIRST, dense(units, activation), loss=loss, **fields)
+
+
+# Activation and units of the output, loss and its arguments, targets; kind, and parts of the
+# message and of the fix.
+BROKEN = {
+    "softmax of one": ("softmax", 1, BINARY, BITS, "single_unit_softmax", "always 1", "sigmoid"),
+    "softmax of one, numbers": ("softmax", 1, SQUARED, NUMBERS, "single_unit_softmax", "1", "(1)`"),
+    "softmax of one, classes": ("softmax", 1, SPARSE, DIGITS, "single_unit_softmax", "1", "(10, "),
+    "categorical of one": ("sigmoid", 1, CATEGORICAL, BITS, "single_unit_softmax", "0.", BINARY),
+    "sparse of one": ("linear", 1, SPARSE, BITS, "single_unit_softmax", "one unit", BINARY),
+    "linear": ("linear", 10, SPARSE, DIGITS, "logits", "no activation", "from_logits=True"),
+    "linear for numbers": ("linear", 1, BINARY, NUMBERS, "loss_choice", "46.5", SQUARED),
+    "relu": (
+        "relu",
+        1,
+        BINARY,
+        BITS,
+        "head_activation",
+        "`relu`",
+        'Dense(1, activation="sigmoid")',
+    ),
+    "tanh": ("tanh", 4, CATEGORICAL, ONE_HOT, "head_activation", "`tanh`", "softmax"),
+    "log softmax": (
+        "log_softmax",
+        10,
+        SPARSE,
+        DIGITS,
+        "logits",
+        "expects prob",
+        "from_logits=True",
+    ),
+    "poisson": ("linear", 1, "poisson", DIGITS, "head_activation", "negative", "exponential"),
+    "several": ("softmax", 4, BINARY, TWO_HOT, "loss_choice", "several classes at", "sigmoid"),
+    "exclusive": ("softmax", 4, BINARY, ONE_HOT, "loss_choice", "have one class", CATEGORICAL),
+    "multi-label": ("softmax", 4, CATEGORICAL, TWO_HOT, "loss_choice", "2 ones a row", BINARY),
+    "sigmoids": ("sigmoid", 4, CATEGORICAL, ONE_HOT, "loss_choice", "independent", "softmax"),
+    "sparse sigmoids": ("sigmoid", 10, SPARSE, DIGITS, "loss_choice", "independent", "softmax"),
+    "integers": ("softmax", 10, CATEGORICAL, DIGITS, "label_form", "(batch, 10)", SPARSE),
+    "one-hot": ("softmax", 4, SPARSE, ONE_HOT, "label_form", "(batch, 4)", f'"{CATEGORICAL}"'),
+    "width": ("softmax", 7, CATEGORICAL, ONE_HOT, "label_form", "(batch, 7)", "Dense(4, "),
+    "from 1": ("softmax", 10, SPARSE, DIGITS + 1, "label_form", "1 to 10; 10 un", "`y = y - 1`"),
+    "too many": ("softmax", 9, SPARSE, DIGITS, "label_form", "are for 0 to 8", "Dense(10, "),
+    "negative": ("softmax", 10, SPARSE, DIGITS - 1, "label_form", "-1 to 8", "`y = y + 1`"),
+    "fractions": ("softmax", 4, SPARSE, BITS / 2, "label_form", "fractions", ""),
+    "-1 and 1": ("sigmoid", 1, BINARY, 2 * BITS - 1, "label_form", "-1 and 1", "(y + 1) / 2"),
+    "1 and 2": ("sigmoid", 1, BINARY, BITS + 1, "label_form", "1 and 2", "`y = y - 1`"),
+    "digits": (
+        "sigmoid",
+        1,
+        BINARY,
+        DIGITS,
+        "target_range",
+        "0 to 9; the",
+        '(10, activation="softm',
+    ),
+    "numbers": ("sigmoid", 1, SQUARED, NUMBERS, "target_range", "gives 0 to 1", "`Dense(1)`"),
+    "tanh numbers": ("tanh", 1, "huber", NUMBERS, "target_range", "-1 to 1", '`loss="huber"`'),
+    "negative numbers": ("relu", 8, SQUARED, X, "target_range", "gives 0 upwards", "`Dense(8)`"),
+    "pixels": ("sigmoid", (8, 8, 1), BINARY, PICTURES, "target_range", "0 to 255", "`y = y / 255`"),
+    "repeated": ("linear", 3, SQUARED, X[:, :1], "target_shape", "(batch, 3)", "`Dense(1)`"),
+    "classes": ("softmax", 10, SQUARED, DIGITS, "target_shape", "(batch, 10)", SPARSE),
+    "every step": ("linear", (7, 1), SQUARED, X[:, 0], "target_shape", "(batch, 7, 1)", "Flatten"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_contract_is_told_from_one_record_with_its_remedy(name):
+    activation, units, loss, y, kind, message, fix = BROKEN[name]
+    (finding,) = find(head(activation, units, loss), y)
+    assert (finding.kind, finding.layer, finding.step) == (kind, "dense_1", 0)
+    assert message in finding.message
+    assert fix in finding.fix
+    assert finding.cause.endswith(".")
+    is_doubtful = name in ("exclusive", "poisson")
+    expected = ("warning", "likely") if is_doubtful else ("error", "certain")
+    assert (finding.severity, finding.confidence) == expected
+    assert {"units", "low", "high"} == set(finding.evidence)
+    # The same, however often it is seen.
+    assert find(head(activation, units, loss), y, steps=range(5)) == [finding]
+
+
+@pytest.mark.parametrize(
+    ("activation", "units", "loss", "kind"),
+    [
+        ("softmax", 1, BINARY, "single_unit_softmax"),
+        ("linear", 10, SPARSE, "logits"),
+        ("relu", 1, BINARY, "head_activation"),
+        ("sigmoid", 10, CATEGORICAL, "loss_choice"),
+        ("softmax", 10, BINARY, "loss_choice"),
+    ],
+)
+def test_some_are_told_of_the_setup_alone(activation, units, loss, kind):
+    (finding,) = find(head(activation, units, loss), x=None, steps=())
+    assert (finding.kind, finding.step) == (kind, None)
+
+
+def test_messages():
+    (finding,) = find(head("sigmoid", 1, BINARY), DIGITS)
+    assert finding.message == (
+        "The targets go from 0 to 9; the output (layer `dense_1`) ends in `sigmoid` and gives "
+        "0 to 1."
+    )
+    assert finding.fix == (
+        'Use `Dense(10, activation="softmax")` with `loss="sparse_categorical_crossentropy"`.'
+    )
+    (finding,) = find(head("softmax", 10, SPARSE, from_logits=True), DIGITS)
+    assert finding.kind == "logits"
+    assert "applied twice" in finding.cause
+    assert finding.fix == (
+        "Use `loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False)`, or remove "
+        '`activation="softmax"`.'
+    )
+
+
+SEQUENCE = RNG.normal(size=(BATCH, 7, 1))
+LABELS_OF_STEPS = RNG.integers(0, 5, (BATCH, 7))
+# Activation, units, loss, targets.
+RIGHT = {
+    "binary": ("sigmoid", 1, BINARY, BITS),
+    "binary, a column": ("sigmoid", 1, BINARY, BITS[:, None]),
+    "two classes": ("softmax", 2, SPARSE, BITS),
+    "a column of labels": ("softmax", 10, SPARSE, DIGITS[:, None]),
+    "few of the classes": ("softmax", 100, SPARSE, DIGITS + 1),
+    "one-hot": ("softmax", 4, CATEGORICAL, ONE_HOT),
+    "smoothed": ("softmax", 4, CATEGORICAL, 0.8 * ONE_HOT + 0.05),
+    "multi-label": ("sigmoid", 4, BINARY, TWO_HOT),
+    "some rows without a class": ("softmax", 4, CATEGORICAL, ONE_HOT * BITS[:, None]),
+    "pixels in 0..1": ("sigmoid", (8, 8, 1), BINARY, PICTURES / 255),
+    "squared error of pixels": ("sigmoid", (8, 8, 1), SQUARED, PICTURES / 255),
+    "segmentation": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS),
+    "segmentation with an axis": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS[..., None]),
+    "numbers": ("linear", 1, SQUARED, NUMBERS),
+    "a column of numbers": ("linear", 1, SQUARED, NUMBERS[:, None]),
+    "steps without an axis": ("linear", (7, 1), SQUARED, SEQUENCE[..., 0]),
+    "steps": ("linear", 7, "mean_absolute_error", SEQUENCE),
+    "positive numbers": ("relu", 1, SQUARED, NUMBERS),
+    "counts": ("exponential", 1, "poisson", DIGITS),
+    "hinge": ("tanh", 1, "hinge", 2 * BITS - 1),
+    "hinge of bits": ("linear", 1, "hinge", BITS),
+    "probabilities as numbers": ("sigmoid", 1, SQUARED, BITS),
+    "a little beyond": ("tanh", 1, SQUARED, np.linspace(-1.01, 1.01, BATCH)),
+    "angles": ("tanh", 8, "cosine_similarity", 100 * X),
+    "a loss of one's own": ("sigmoid", 1, "my_loss", 100 * X),
+    "no loss": ("softmax", 1, "", DIGITS),
+    "an activation of one's own": ("my_activation", 1, SQUARED, NUMBERS),
+    "a relu with a slope": ("relu(negative_slope=0.1)", 8, SQUARED, X),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_nothing_is_said_of_what_is_right(name):
+    *setup, y = RIGHT[name]
+    assert find(head(*setup), y) == []
+
+
+def test_arguments_of_the_loss_change_what_is_right():
+    assert find(head("linear", 10, SPARSE, from_logits=True), DIGITS) == []
+    assert find(head("softmax", 10, SPARSE, ignore_class=-1), DIGITS - 1) == []
+    assert find(head("softmax", 10, SPARSE, ignore_class=255), np.where(BITS, 255, DIGITS)) == []
+    assert find(head("softmax", (4, 5), CATEGORICAL, axis=1), np.eye(4)[DIGITS % 4]) == []
+
+
+def test_samples_that_do_not_count_may_have_any_target():
+    weights = np.where(DIGITS > 0, 1.0, 0.0)
+    assert find(head("softmax", 10, SPARSE), DIGITS - 1, sample_weight=weights) == []
+    assert find(head("sigmoid", 1, SQUARED), NUMBERS, sample_weight=weights) == []
+
+
+def test_predictions_beyond_an_activation_tell_that_something_follows_it():
+    assert find(head("sigmoid", 1, SQUARED), NUMBERS, y_pred=NUMBERS[:, None]) == []
+
+
+def test_each_of_several_outputs_is_judged_by_its_own_targets():
+    setup = head("sigmoid", 1, BINARY)
+    other = setup.heads[0]._replace(name="b", loss=SQUARED, activation="linear")
+    setup = dataclasses.replace(setup, heads=(setup.heads[0]._replace(name="a"), other))
+    preds = [X[:, :1], X[:, :1]]
+    assert find(setup, [BITS, NUMBERS], y_pred=preds) == []
+    (finding,) = find(setup, [DIGITS, NUMBERS], y_pred=preds)
+    assert finding.message.startswith(
+        "The targets go from 0 to 9; the output `a` (layer `dense_1`)"
+    )
+
+
+def test_it_is_told_when_it_is_first_seen():
+    setup = head("softmax", 9, SPARSE)
+    facts = facts_of(setup, DIGITS, steps=(0, 10, 20))
+    ports = facts._part._joined().ports
+    ports["max"][:2, 1] = 8
+    (finding,) = CONTRACT_RULES[1](facts)
+    assert finding.step == 20
+
+
+# Inside the model.
+
+
+def test_a_softmax_over_an_axis_of_one():
+    scores = dense((7, 1), "softmax")
+    (finding,) = find(chain(FIRST, scores, layer("Flatten", 7), dense(1)))
+    assert (finding.kind, finding.layer) == ("single_unit_softmax", "dense_1")
+    assert "an axis of size 1" in finding.message
+    along_steps = (dense((7, 1)), layer("Softmax", (7, 1), "softmax", axis=1))
+    assert find(chain(FIRST, *along_steps, layer("Flatten", 7), dense(1))) == []
+    assert find(chain(FIRST, dense((7, 2), "softmax"), dense(1))) == []
+    assert find(chain(FIRST, layer("LSTM", 1, "softmax"), dense(1))) == []
+
+
+def test_a_loss_below_0():
+    (finding,) = find(head("sigmoid", 1, BINARY), None, loss=-3.0)
+    assert finding.kind == "negative_loss"
+    assert "`binary_crossentropy` is -3 at step 0" in finding.message
+    assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=-4.0) == []
+    assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=np.nan) == []
+    assert find(head("linear", 1, "cosine_similarity"), X[:, :1], loss=-3.0) == []
+    # The labels are told of, not what follows from them.
+    assert [f.kind for f in find(head("sigmoid", 1, BINARY), DIGITS, loss=-3.0)] == ["target_range"]
+
+
+def test_shapes_are_squeezed_as_keras_does():
+    keras = pytest.importorskip("keras")
+    from keras.src.losses.loss import squeeze_or_expand_to_same_rank
+
+    shapes = ((), (1,), (3,), (1, 1), (3, 1), (7, 1), (7, 3), (7, 3, 1), (7, 1, 1))
+    for y in shapes:
+        for y_pred in shapes[1:]:
+            pair = (keras.KerasTensor((BATCH, *y)), keras.KerasTensor((BATCH, *y_pred)))
+            expected = tuple(t.shape[1:] for t in squeeze_or_expand_to_same_rank(*pair))
+            assert squeeze(y, y_pred) == expected, (y, y_pred)
+
+
+def test_the_ranges_of_activations_are_those_of_keras():
+    keras = pytest.importorskip("keras")
+    x = np.concatenate([np.linspace(-30, 30, 20001), [-1e6, 1e6]]).astype(np.float32)
+    for name, (low, high) in RANGES.items():
+        if name in ("softmax", "sparsemax", "log_softmax"):
+            continue
+        y = np.asarray(keras.activations.get(name)(x))
+        y = y[np.isfinite(y)]
+        assert y.min() == pytest.approx(low, abs=1e-3) if low > -np.inf else y.min() < -5
+        assert y.max() == pytest.approx(high, abs=1e-3) if high < np.inf else y.max() > 20

@@ -1,0 +1,199 @@
+"""Faults of the data, and data that is right."""
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
+from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES
+from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
+    BATCH,
+    RNG,
+    X,
+    chain,
+    dense,
+    facts_of,
+    layer,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+SQUARED, BINARY = "mean_squared_error", "binary_crossentropy"
+SPARSE, CATEGORICAL = "sparse_categorical_crossentropy", "categorical_crossentropy"
+INDEX = np.arange(BATCH)
+BITS, Y = INDEX % 2, X[:, :1]
+WINDOW = (0, 10, 20)
+PICTURES = RNG.integers(0, 256, (BATCH, 8, 8, 3))
+REGRESSION = chain(dense(16, "relu"), dense(1), loss=SQUARED)
+CLASSES = chain(dense(16, "relu"), dense(2, "softmax"), loss=SPARSE)
+DIGITS = chain(dense(16, "relu"), dense(10), loss=SPARSE, from_logits=True)
+BIT = chain(dense(16, "relu"), dense(1, "sigmoid"), loss=BINARY)
+CONVOLUTION = chain(layer("Conv2D", (6, 6, 4), "relu"), layer("Flatten", 144), dense(1))
+NORMALIZED = chain(layer("Normalization", 8), dense(16, "relu"), dense(1), loss=SQUARED)
+
+
+def embedding(size=10):
+    words = layer("Embedding", (8, 4), weights=1, input_dim=size, output_dim=4)
+    return chain(words, layer("Flatten", 32), dense(1), loss=SQUARED)
+
+
+def find(rules, setup, *batches, **fields):
+    facts = facts_of(setup, *batches, **fields)
+    return [finding for rule in rules for finding in rule(facts)]
+
+
+def kinds(findings):
+    return [finding.kind for finding in findings]
+
+
+# Certain.
+
+
+def test_the_first_number_that_is_none_is_told():
+    broken = np.where(X > 1, np.nan, X)
+    lost = np.full((BATCH, 1), np.nan)
+    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, broken, y_pred=lost, loss=np.nan)
+    assert (finding.kind, finding.severity) == ("nonfinite_data", "error")
+    count = np.isnan(broken).sum()
+    assert finding.message == f"The inputs of step 0 have {count} NaN or infinite numbers."
+    assert "x, y = x[keep], y[keep]" in finding.fix
+    both = find(CONTRACT_RULES, REGRESSION, Y * np.nan, broken, y_pred=lost, loss=np.nan)
+    assert both == [finding]
+    (finding,) = find(CONTRACT_RULES, REGRESSION, Y * np.inf, loss=np.inf)
+    assert finding.message.startswith("The targets of step 0 have 32")
+    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, sample_weight=INDEX * np.nan, loss=np.nan)
+    assert finding.message.startswith("The sample weights of step 0 have 32")
+
+
+def test_numbers_that_are_none_may_be_meant():
+    broken = np.where(X > 1, np.nan, X)
+    assert find(CONTRACT_RULES, REGRESSION, Y, broken) == []  # the predictions are finite
+    own = chain(dense(1), loss="my_loss")
+    assert find(CONTRACT_RULES, own, Y * np.nan, loss=np.nan) == []
+
+
+def test_sample_weights_of_zero():
+    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, sample_weight=INDEX * 0, steps=WINDOW)
+    assert finding.kind == "zero_sample_weights"
+    assert finding.message == "All sample weights of step 0 are 0: no sample counts."
+    assert find(CONTRACT_RULES, REGRESSION, Y, sample_weight=BITS) == []
+    assert find(CONTRACT_RULES, REGRESSION, Y) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "message", "fix"),
+    [
+        (X, "from -3.106 to 3.066, with fractions; the embedding `emb", "Remove the `Embedding`"),
+        (INDEX[:, None], "go from 0 to 31; the embedding `embedding_0` has", "Embedding(32, 4)"),
+        (INDEX[:, None] % 8 - 1, "-1 to 6", "Add 1 to"),
+    ],
+)
+def test_embeddings_of_numbers_that_are_no_indices(x, message, fix):
+    (finding,) = find(CONTRACT_RULES, embedding(), Y, x)
+    assert (finding.kind, finding.layer) == ("embedding_indices", "embedding_0")
+    assert message in finding.message
+    assert fix in finding.fix
+
+
+def test_indices_of_embeddings():
+    assert find(CONTRACT_RULES, embedding(), Y, INDEX[:, None] % 10) == []
+    assert find(CONTRACT_RULES, embedding(), Y, (INDEX[:, None] % 10).astype(float)) == []
+    assert find(CONTRACT_RULES, embedding(32), Y, INDEX[:, None]) == []
+    assert find(CONTRACT_RULES, REGRESSION, Y, X) == []
+
+
+# Causes, told where a training fails.
+
+CAUSES = {
+    "large": (REGRESSION, Y, 40 * X, "input_scale", "far from 0 and 1.", "with_normalization("),
+    "far": (REGRESSION, Y, X + 4, "input_scale", "mean 4", "with_normalization(model, x)"),
+    "small": (REGRESSION, Y, X / 1000, "input_scale", "sd 0.001", "with_normalization(model, x)"),
+    "pixels": (CONVOLUTION, None, PICTURES, "input_scale", "mean 12", "Rescaling(1 / 255)"),
+    "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "sds from", "normaliz"),
+    "constant": (REGRESSION, Y, X * 0 + 0.5, "constant_input", "inputs are all 0.5.", "Print `x`"),
+    "targets": (REGRESSION, 40 * Y, X, "target_scale", "begins near 0", "`y = (y - "),
+    "mean": (REGRESSION, Y + 500, X, "target_scale", "mean 500", "undo it after `predict`"),
+    "one class": (CLASSES, BITS * 0, X, "one_class", "Up to step 20 all labels", "Shuffle"),
+    "one": (BIT, BITS * 0, X, "one_class", "all labels of the output", "permutation"),
+    "exclusive": (
+        chain(dense(4, "sigmoid"), loss=BINARY),
+        np.eye(4)[INDEX % 4],
+        X,
+        "loss_choice",
+        "one class a row",
+        CATEGORICAL,
+    ),
+    "numbers of classes": (
+        chain(dense(4, "softmax"), loss=SQUARED),
+        np.eye(4)[INDEX % 4],
+        X,
+        "loss_choice",
+        "are classes, and `mean_squared_error` is for numbers",
+        CATEGORICAL,
+    ),
+    "accuracy": (
+        chain(dense(1), loss=SQUARED, metrics=("accuracy",)),
+        INDEX % 10,
+        X,
+        "loss_choice",
+        "are classes",
+        'Dense(10, activation="softmax")',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_causes_in_the_data(name):
+    setup, y, x, kind, message, fix = CAUSES[name]
+    (finding,) = find(DATA_CAUSES, setup, y, x, steps=WINDOW)
+    assert finding.kind == kind
+    assert message in finding.message
+    assert fix in finding.fix
+    assert finding.cause.endswith(".")
+    likely = kind in ("constant_input", "one_class")
+    assert (finding.severity, finding.confidence) == ("warning", "likely" if likely else "possible")
+
+
+# Setup, targets, inputs.
+RIGHT = {
+    "unit scale": (REGRESSION, Y, X),
+    "in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
+    "normalized in the model": (NORMALIZED, Y, 100 * X),
+    "rescaled in the model": (
+        chain(layer("Rescaling", (8, 8, 3)), layer("Conv2D", (6, 6, 4))),
+        None,
+        PICTURES,
+    ),
+    "indices": (embedding(1000), Y, RNG.integers(0, 1000, (BATCH, 8))),
+    "a layer of one's own first": (chain(layer("Mine", 8), dense(1), loss=SQUARED), Y, 100 * X),
+    "binary inputs, some rare": (REGRESSION, Y, RNG.binomial(1, np.full(8, 0.2), (BATCH, 8))),
+    "two classes": (CLASSES, BITS, X),
+    "a rare class": (CLASSES, (INDEX == 0).astype(int), X),
+    "all ten digits": (DIGITS, INDEX % 10, X),
+    "numbers that are integers": (REGRESSION, INDEX[:, None] % 20, X),
+    "large targets of counts": (chain(dense(1, "exponential"), loss="poisson"), INDEX * 9, X),
+    "multi-label": (
+        chain(dense(4, "sigmoid"), loss=BINARY),
+        np.eye(4)[INDEX % 4] + np.eye(4)[(INDEX + 1) % 4],
+        X,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_data_that_is_right(name):
+    assert find(DATA_CAUSES, *RIGHT[name], steps=WINDOW) == []
+
+
+def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
+    assert find(DATA_CAUSES, CLASSES, BITS * 0, steps=(0,)) == []
+    facts = facts_of(CLASSES, BITS, steps=WINDOW)
+    facts._part._joined().ports["entropy"][:] = 0.03
+    (finding,) = DATA_CAUSES[0](facts)
+    assert finding.kind == "rare_classes"
+    assert "class_weight" in finding.fix
+
+
+def test_negative_sample_weights_are_only_possible():
+    (finding,) = find(DATA_CAUSES, REGRESSION, Y, sample_weight=X[:, 0])
+    assert (finding.kind, finding.confidence) == ("negative_sample_weights", "possible")
+    assert find(CONTRACT_RULES, REGRESSION, Y, sample_weight=X[:, 0]) == []

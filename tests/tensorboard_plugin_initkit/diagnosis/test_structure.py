@@ -1,0 +1,343 @@
+"""Faults in how a model is built and compiled, and models that are built like that on purpose."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
+from tensorboard_plugin_initkit.diagnosis.start import follow_start, read_variance
+from tests.tensorboard_plugin_initkit.diagnosis.made_setups import chain, dense, facts_of, layer
+
+pytestmark = pytest.mark.numpy_alone
+
+SPARSE, SQUARED = "sparse_categorical_crossentropy", "mean_squared_error"
+OUT = dense(10, "softmax")
+WINDOW = (0, 10, 20)
+
+
+def find(setup, **fields):
+    fields = {"steps": (), "x": None} | fields
+    return [finding for rule in STRUCTURE_CAUSES for finding in rule(facts_of(setup, **fields))]
+
+
+def classes(*layers, **fields):
+    return chain(*layers, loss=SPARSE, **fields)
+
+
+def conv(units, activation="", size=(3, 3), **fields):
+    return layer("Conv2D", (8, 8, units), activation, kernel_size=list(size), **fields)
+
+
+def deep(depth, activation, initializer="GlorotUniform", **fields):
+    hidden = [dense(64, activation, kernel_initializer=initializer) for _ in range(depth)]
+    return classes(layer("InputLayer", 64), *hidden, dense(10, "softmax"), **fields)
+
+
+def compiled(setup, optimizer, rate):
+    arguments = {"learning_rate": rate}
+    return dataclasses.replace(setup, optimizer=optimizer, optimizer_arguments=arguments)
+
+
+HIDDEN, NORMALIZATION = dense(64, "relu"), layer("BatchNormalization", 10)
+DROPOUT, SOFTMAX = layer("Dropout", 10), layer("Activation", 10, "softmax")
+ZEROS = dense(64, "relu", kernel_initializer="Zeros")
+GOOD = classes(HIDDEN, OUT)
+
+# Setup, kind, layer, parts of message and fix.
+FAULTS = {
+    "nothing between": (
+        classes(dense(64), dense(32), OUT),
+        "no_activation",
+        "dense_0",
+        "`dense_0`, `dense_1`",
+        'Dense(64, activation="relu")',
+    ),
+    "convolutions": (
+        classes(conv(16), conv(32, "relu"), layer("Flatten", 2048), OUT),
+        "no_activation",
+        "conv2d_0",
+        "`conv2d_0`",
+        'Conv2D(16, 3, activation="relu")',
+    ),
+    "sigmoids": (
+        classes(dense(64, "sigmoid"), dense(32, "sigmoid"), OUT),
+        "deep_sigmoids",
+        "dense_0",
+        "2 hidden layers",
+        'Dense(64, activation="relu")',
+    ),
+    "sigmoids apart": (
+        classes(dense(8), layer("Activation", 8, "sigmoid"), dense(8, "sigmoid"), OUT),
+        "deep_sigmoids",
+        "activation_1",
+        "2 hidden layers",
+        "relu",
+    ),
+    "two activations": (
+        classes(HIDDEN, dense(10, "relu"), SOFTMAX),
+        "double_activation",
+        "dense_1",
+        "has `relu`: one after",
+        "`Dense(10)` before `softmax`",
+    ),
+    "two softmaxes": (
+        classes(HIDDEN, OUT, layer("Softmax", 10, "softmax")),
+        "double_activation",
+        "dense_1",
+        "has `softmax`",
+        "`Dense(10)`",
+    ),
+    "dropout before softmax": (
+        classes(HIDDEN, dense(10), DROPOUT, SOFTMAX),
+        "output_dropout",
+        "dropout_2",
+        "at random",
+        "before the last layer with weights",
+    ),
+    "dropout at the end": (
+        classes(HIDDEN, OUT, DROPOUT),
+        "output_dropout",
+        "dropout_2",
+        "drops values of the output (",
+        "Move the `Dropout`",
+    ),
+    "normalization before softmax": (
+        classes(HIDDEN, dense(10), NORMALIZATION, SOFTMAX),
+        "output_normalization",
+        "batchnormalization_2",
+        "normalizes the output",
+        "Remove this",
+    ),
+    "normalization at the end": (
+        chain(HIDDEN, dense(10), NORMALIZATION, loss=SQUARED),
+        "output_normalization",
+        "batchnormalization_2",
+        "normalizes the output",
+        "Remove this",
+    ),
+    "wrong axis": (
+        classes(conv(16, "relu"), layer("BatchNormalization", (8, 8, 16), axis=1), OUT),
+        "wrong_axis",
+        "batchnormalization_1",
+        "axis 1 of",
+        "`BatchNormalization()`",
+    ),
+    "channels first": (
+        classes(
+            layer("Conv2D", (16, 8, 8), "relu", data_format="channels_first"),
+            layer("BatchNormalization", (16, 8, 8), axis=[3]),
+            OUT,
+        ),
+        "wrong_axis",
+        "batchnormalization_1",
+        "are axis 1",
+        "BatchNormalization(axis=1)",
+    ),
+    "softmax inside": (
+        classes(dense(64, "softmax"), OUT),
+        "hidden_softmax",
+        "dense_0",
+        "has a softmax",
+        'Dense(64, activation="relu")',
+    ),
+    "relu at the end": (
+        chain(HIDDEN, dense(1, "relu"), loss=SQUARED),
+        "head_activation",
+        "dense_1",
+        "ends in `relu`",
+        "`Dense(1)`",
+    ),
+    "Glorot before 30 ReLUs": (
+        deep(30, "relu"),
+        "bad_start",
+        "dense_2",
+        "×0.71 per layer",
+        "kernel_initializer=HeNormal()",
+    ),
+    "large weights": (
+        deep(8, "relu", "RandomNormal(stddev=1.0)"),
+        "bad_start",
+        "dense_2",
+        "multiplies the",
+        "HeNormal()",
+    ),
+    "small weights before tanh": (
+        deep(8, "tanh", "RandomNormal(stddev=0.01)"),
+        "bad_start",
+        "dense_2",
+        "before `tanh`",
+        "GlorotUniform()",
+    ),
+    "zeros": (
+        classes(ZEROS, ZEROS, OUT),
+        "equal_weights",
+        "dense_0",
+        "same value, by `Zeros`, and so do those of `dense_1`",
+        'Dense(64, activation="relu")',
+    ),
+    "a constant": (
+        classes(dense(8, "tanh", kernel_initializer="Constant(value=0.1)"), OUT),
+        "equal_weights",
+        "dense_0",
+        "Constant(value=0.1)",
+        "`kernel_initializer`",
+    ),
+    "nothing trained": (
+        classes(dense(8, "relu", trainable=False), dense(10, "softmax", trainable=False)),
+        "frozen",
+        "",
+        "None of the 2 layers",
+        "model.trainable = True",
+    ),
+    "frozen head": (
+        classes(HIDDEN, dense(10, "softmax", trainable=False)),
+        "frozen",
+        "dense_1",
+        "the last layer before the output",
+        "layer.trainable = True",
+    ),
+    "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=1e-3"),
+    "rate of 1": (compiled(GOOD, "Adam", 1.0), "learning_rate", "", "1, with Adam", "Adam(learn"),
+}
+CERTAIN = ("two softmaxes", "zeros", "nothing trained", "rate of 0")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_of_structure_are_told_from_the_setup_alone(name):
+    setup, kind, path, message, fix = FAULTS[name]
+    findings = [finding for finding in find(setup) if finding.kind == kind]
+    assert [(finding.layer, finding.step) for finding in findings] == [(path, None)]
+    (finding,) = findings
+    assert message.replace("×0.71", "by 0.71") in finding.message
+    assert fix in finding.fix
+    assert (finding.confidence == "certain") == (name in CERTAIN)
+    # What else is told are the same layers.
+    others = {f.kind for f in find(setup)} - {kind}
+    assert others <= {"double_activation", "bad_start", "no_activation"}
+
+
+def with_branch(*layers, takes):
+    """Make a model in which some layers take others than the one before them."""
+    setup = classes(*layers)
+    changed = [item._replace(takes=takes.get(i, item.takes)) for i, item in enumerate(setup.layers)]
+    return dataclasses.replace(setup, layers=tuple(changed))
+
+
+GATE = with_branch(
+    HIDDEN,
+    dense(8, "relu"),
+    dense(64, "sigmoid"),
+    layer("Multiply", 64),
+    dense(64, "sigmoid"),
+    layer("Multiply", 64),
+    OUT,
+    takes={3: (0, 2), 5: (3, 4)},
+)
+RESIDUAL = with_branch(
+    HIDDEN,
+    dense(64, "relu"),
+    dense(64, kernel_initializer="Zeros"),
+    layer("Add", 64),
+    OUT,
+    takes={3: (0, 2)},
+)
+ATTENTION = with_branch(
+    HIDDEN, dense((7, 1), "softmax"), layer("Multiply", 64), OUT, takes={2: (0, 1)}
+)
+NORMALIZED = (
+    dense(64, kernel_initializer="GlorotUniform"),
+    layer("BatchNormalization", 64),
+    layer("ReLU", 64, "relu"),
+)
+HEALTHY = {
+    "plain": GOOD,
+    "convolutions": classes(
+        conv(16, "relu"), layer("BatchNormalization", (8, 8, 16), axis=-1), conv(32, "relu"), OUT
+    ),
+    "normalization, then activation": classes(
+        dense(64), NORMALIZATION, layer("Activation", 64, "relu"), dense(10), SOFTMAX
+    ),
+    "logits": classes(HIDDEN, dense(10), from_logits=True),
+    "dropout inside": classes(HIDDEN, DROPOUT, OUT),
+    "bottleneck": classes(HIDDEN, dense(4), dense(64, "relu"), OUT),
+    "projection without a bias": classes(HIDDEN, dense(64, use_bias=False), OUT),
+    "pointwise": classes(conv(16, size=(1, 1)), conv(16, "relu"), layer("Flatten", 1024), OUT),
+    "one sigmoid": classes(dense(64, "sigmoid"), OUT),
+    "gates": GATE,
+    "zero branch": RESIDUAL,
+    "attention": ATTENTION,
+    "zero head": classes(HIDDEN, dense(10, "softmax", kernel_initializer="Zeros")),
+    "fine-tuning": classes(dense(64, "relu", trainable=False), OUT),
+    "10 ReLUs with Glorot": deep(10, "relu"),
+    "30 ReLUs with He": deep(30, "relu", "HeNormal"),
+    "30 tanhs with Glorot": deep(30, "tanh"),
+    "an initializer of one's own": deep(30, "relu", "Mine(3)"),
+    "normalized 30 times": classes(*[*NORMALIZED] * 30, OUT),
+    "a large rate of SGD": compiled(GOOD, "SGD", 1.0),
+    "a usual rate": compiled(GOOD, "Adam", 1e-2),
+    "a positive output": chain(HIDDEN, dense(1, "softplus"), loss=SQUARED),
+    "no loss": chain(HIDDEN, dense(10), NORMALIZATION),
+    "pooling behind a ReLU": classes(
+        conv(10, "relu"), layer("GlobalAveragePooling2D", 10), SOFTMAX
+    ),
+    "nothing known": dataclasses.replace(GOOD, layers=(), heads=()),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_models_that_are_built_well(name):
+    assert find(HEALTHY[name]) == []
+
+
+def test_penalties_that_outweigh_the_loss():
+    strong = dense(64, "relu", kernel_regularizer="L2(l2=0.1)")
+    (finding,) = find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=3.0)
+    assert (finding.kind, finding.layer, finding.step) == ("strong_penalty", "dense_0", 20)
+    assert finding.message == (
+        "Up to step 20 penalties are 3 of a loss of 4: `L2(l2=0.1)` in `dense_0`."
+    )
+    assert "L2(1e-4)" in finding.fix
+    assert find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=1.0) == []
+    assert find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=[3, 3, 1.0]) == []
+    (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=3.0)
+    assert "add_loss" in finding.message
+
+
+def test_a_warm_up_begins_with_a_rate_of_0():
+    assert find(GOOD, steps=WINDOW, learning_rate=[0, 1e-4, 2e-4]) == []
+    (finding,) = find(GOOD, steps=WINDOW, learning_rate=0.0)
+    assert finding.message == "The learning rate is 0."
+
+
+def test_start_of_a_chain_is_that_of_theory():
+    (first, *_, last) = follow_start([("relu", "GlorotUniform", 64, 64)] * 5, 1.0)
+    assert (first.forward, first.backward) == pytest.approx((0.5, 0.5), rel=1e-3)
+    assert last == pytest.approx(first, rel=1e-3)
+    (start,) = follow_start([("tanh", "LecunNormal", 64, 64)], 1.0)
+    assert start.forward == pytest.approx(0.3943, rel=1e-3)  # E tanh(z)²
+    assert start.backward == pytest.approx(0.4644, rel=1e-3)  # E (1 - tanh(z)²)²
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GlorotUniform",
+        "HeNormal",
+        "HeUniform",
+        "LecunNormal",
+        "RandomNormal",
+        "RandomNormal(stddev=0.2)",
+        "TruncatedNormal(stddev=0.2)",
+        "RandomUniform(minval=-0.1, maxval=0.3)",
+        "VarianceScaling(scale=2.0, mode='fan_avg', distribution='uniform')",
+        "Orthogonal(gain=2.0)",
+    ],
+)
+def test_variances_are_those_of_keras(text):
+    keras = pytest.importorskip("keras")
+    kind, _, arguments = text.partition("(")
+    arguments = eval(f"dict({arguments}" if arguments else "dict()")
+    weights = getattr(keras.initializers, kind)(seed=1, **arguments)((400, 200))
+    expected = np.mean(np.square(np.asarray(weights)))
+    assert read_variance(text, 400, 200) == pytest.approx(expected, rel=0.03)
