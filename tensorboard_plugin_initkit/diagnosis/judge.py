@@ -19,6 +19,8 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.ruled_out import tell_what_is_ruled_out
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
+from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
@@ -36,6 +38,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.strength import (
     find_nonfinite,
     find_slopes,
 )
+from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_large_updates,
     find_small_updates,
@@ -56,10 +59,6 @@ class Tier(IntEnum):
     SYMPTOM = 4
     NOTE = 5
 
-
-CONTRACT_RULES: tuple[Rule, ...] = ()
-DATA_CAUSES: tuple[Rule, ...] = ()
-STRUCTURE_CAUSES: tuple[Rule, ...] = ()
 
 # At the same step, an earlier one speaks first, and its echoes are folded into it.
 FAULTS: tuple[Rule, ...] = (

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     backward: float
 
 
-def follow_start(layers: list[tuple[str, str, int, int]], variance: float) -> list[Start] | None:
+def follow_start(layers: list[tuple[str, str, int, int]], variance: float) -> list[Start]:
     """Follow the signal through layers in a row.
 
     Args:
@@ -49,15 +49,15 @@ def follow_start(layers: list[tuple[str, str, int, int]], variance: float) -> li
         variance: Mean square of the input.
 
     Returns:
-        For each layer the factors that it, with the activation before it, has at the start;
-        `None` if one of them is not known.
+        For each layer its factors at the start, with the activation before it; empty if one is
+        not known.
     """
     starts, q = [], variance
     for activation, initializer, fan_in, fan_out in layers:
         weight = read_variance(initializer, fan_in, fan_out)
         function = ACTIVATIONS.get(activation)
         if weight is None or function is None or not np.isfinite(q) or not q:
-            return None
+            return []
         z = np.sqrt(q) * _Z
         values = function(z)
         after = fan_in * weight * float(np.sum(_DENSITY * values**2))

@@ -9,7 +9,6 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
-    find_bad_numbers,
     find_zero_sample_weights,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import (
@@ -433,7 +432,6 @@ def _first_step(facts: Facts) -> int | None:
 
 # Certain, and told at once.
 CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
-    find_bad_numbers,
     find_broken_heads,
     find_hidden_softmax_of_one,
     find_negative_loss,

@@ -9,14 +9,13 @@ from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CROSSENTROPY,
-    PROBABILITIES,
     REGRESSION,
     Target,
     follow_target,
     suggest,
 )
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first
+from tensorboard_plugin_initkit.diagnosis.windows import find_first
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
@@ -25,52 +24,6 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     list_tensors,
     read,
 )
-
-
-def find_bad_numbers(facts: Facts) -> Iterator[Finding]:
-    """Find NaN and infinity in inputs, targets and sample weights: the first that came.
-
-    Inputs are no fault where all predictions are finite all the same, targets of a loss of one's
-    own may be NaN where they are missing.
-    """
-    finite = _all_finite(facts)
-    known = all(head.loss in PROBABILITIES | REGRESSION for head in facts.setup.heads)
-    loss = np.isfinite(facts.total("loss")) if len(facts.steps) else np.zeros(0, bool)
-    first: tuple[int, str, str, float] | None = None
-    for role in ("x", "y", "sample_weight"):
-        if role == "y" and not known:
-            continue
-        for tensor in list_tensors(facts, role):
-            count = read(facts, tensor, "nonfinite", np.fmax)
-            row = find_first((count > 0) & ~(finite if role == "x" else loss))
-            if row is not None and (first is None or row < first[0]):
-                first = row, role, tensor.name, float(count[row])
-    if first is None:
-        return
-    row, role, name, number = first
-    what = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}[role]
-    named = f" `{name}`" if name else ""
-    step = int(facts.steps[row])
-    keep = "keep = np.isfinite(x).reshape(len(x), -1).all(axis=1)".replace("x", role)
-    yield Finding(
-        "nonfinite_data",
-        "",
-        step,
-        f"The {what}{named} of step {step} have {number:.0f} NaN or infinite numbers.",
-        {"nonfinite": number},
-        severity="error",
-        cause="A NaN makes the loss NaN, and after one update all weights.",
-        fix=f"Remove these samples: `{keep}; x, y = x[keep], y[keep]`, or fill them in. "
-        "A division by a standard deviation of 0 makes them, too.",
-        confidence="certain",
-    )
-
-
-def _all_finite(facts: Facts) -> Bools:
-    """Find the records where all predictions are known to be finite, (n,)."""
-    tensors = list_tensors(facts, "y_pred")
-    counts = [read(facts, tensor, "nonfinite", np.fmax) == 0 for tensor in tensors]
-    return np.logical_and.reduce(counts) if counts else np.zeros(len(facts.steps), bool)
 
 
 def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:

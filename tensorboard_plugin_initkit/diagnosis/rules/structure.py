@@ -239,7 +239,7 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
         mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
         variance = mean**2 + std**2 if mean**2 + std**2 > 0 else 1.0
     starts = follow_start([item[1:] for item in chain], variance)
-    if starts is None:
+    if not starts:
         return
     forward, backward = (float(np.prod(factors)) for factors in zip(*starts[1:], strict=True))
     limit = THRESHOLDS["start_ratio"].value

@@ -8,11 +8,6 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Port
-from tensorboard_plugin_initkit.record.port_statistics import (
-    TargetStatistics,
-    count_classes,
-    measure_array,
-)
 from tensorboard_plugin_initkit.record.setup import HeadSetup, LayerSetup, Setup
 
 RNG = np.random.default_rng(0)
@@ -69,11 +64,7 @@ def facts_of(
         for i, array in enumerate(map(np.asarray, arrays)):
             name = str(i) if len(arrays) > 1 else ""
             ports.append(Port(role, name, array.shape[1:], array.dtype.name))
-            measured = measure_array(array)
-            if role == "y":
-                classes = count_classes(array.shape[1:], heads[0] if heads else ())
-                measured |= TargetStatistics().add(array, classes)
-            columns.append(measured)
+            columns.append(measure(array))
     rows = np.ones((len(steps), 1), np.float32)
     values = {
         name: rows * np.array([column.get(name, np.nan) for column in columns], np.float32)
@@ -86,3 +77,34 @@ def facts_of(
     history.append(Chunk(layout, np.asarray(steps, np.int64), {}, numbers, values))
     history.setup = setup
     return Facts(history)
+
+
+def measure(batch: Any) -> dict[str, float]:
+    """Measure a batch as a record has it."""
+    rows = np.asarray(batch, np.float64).reshape(-1, batch.shape[-1] if batch.ndim > 1 else 1)
+    finite = rows[np.isfinite(rows)]
+    measured = {"nonfinite": float(rows.size - finite.size)}
+    if not finite.size:
+        return measured
+    with np.errstate(invalid="ignore"):
+        of_features = rows.std(axis=0)
+    is_one_hot = np.sum(rows == 1, axis=1) * np.sum(rows != 0, axis=1) == 1
+    shares = rows.mean(axis=0)
+    if rows.shape[1] == 1:
+        shares = np.unique(finite, return_counts=True)[1] / finite.size
+    measured |= {
+        "mean": finite.mean(),
+        "std": finite.std(),
+        "min": finite.min(),
+        "max": finite.max(),
+        "integers": np.mean(finite == np.rint(finite)),
+        "low_std": of_features.min(),
+        "high_std": of_features.max(),
+        "batch_std": np.sqrt(np.mean(np.square(of_features))),
+    }
+    if rows.shape[1] > 1:
+        measured["one_hot"] = is_one_hot.mean()
+    if rows.shape[1] == 1 or measured["one_hot"] == 1:
+        shares = shares[shares > 0]
+        measured |= {"classes": len(shares), "entropy": -np.sum(shares * np.log(shares))}
+    return measured

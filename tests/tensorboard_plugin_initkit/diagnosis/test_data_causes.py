@@ -48,29 +48,6 @@ def kinds(findings):
 # Certain.
 
 
-def test_the_first_number_that_is_none_is_told():
-    broken = np.where(X > 1, np.nan, X)
-    lost = np.full((BATCH, 1), np.nan)
-    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, broken, y_pred=lost, loss=np.nan)
-    assert (finding.kind, finding.severity) == ("nonfinite_data", "error")
-    count = np.isnan(broken).sum()
-    assert finding.message == f"The inputs of step 0 have {count} NaN or infinite numbers."
-    assert "x, y = x[keep], y[keep]" in finding.fix
-    both = find(CONTRACT_RULES, REGRESSION, Y * np.nan, broken, y_pred=lost, loss=np.nan)
-    assert both == [finding]
-    (finding,) = find(CONTRACT_RULES, REGRESSION, Y * np.inf, loss=np.inf)
-    assert finding.message.startswith("The targets of step 0 have 32")
-    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, sample_weight=INDEX * np.nan, loss=np.nan)
-    assert finding.message.startswith("The sample weights of step 0 have 32")
-
-
-def test_numbers_that_are_none_may_be_meant():
-    broken = np.where(X > 1, np.nan, X)
-    assert find(CONTRACT_RULES, REGRESSION, Y, broken) == []  # the predictions are finite
-    own = chain(dense(1), loss="my_loss")
-    assert find(CONTRACT_RULES, own, Y * np.nan, loss=np.nan) == []
-
-
 def test_sample_weights_of_zero():
     (finding,) = find(CONTRACT_RULES, REGRESSION, Y, sample_weight=INDEX * 0, steps=WINDOW)
     assert finding.kind == "zero_sample_weights"

@@ -311,7 +311,7 @@ def test_a_warm_up_begins_with_a_rate_of_0():
 
 
 def test_start_of_a_chain_is_that_of_theory():
-    (first, *_, last) = follow_start([("relu", "GlorotUniform", 64, 64)] * 5, 1.0)
+    first, *_, last = follow_start([("relu", "GlorotUniform", 64, 64)] * 5, 1.0)
     assert (first.forward, first.backward) == pytest.approx((0.5, 0.5), rel=1e-3)
     assert last == pytest.approx(first, rel=1e-3)
     (start,) = follow_start([("tanh", "LecunNormal", 64, 64)], 1.0)
