@@ -9,7 +9,13 @@ if __name__ != "keras_initkit.callbacks":
 
 from keras_initkit.callbacks.activation_history import ActivationHistory
 from keras_initkit.callbacks.activation_probe import ActivationProbe
+from keras_initkit.callbacks.announcer import FindingError, GradientWarning
 from keras_initkit.callbacks.gradient_monitor import GradientMonitor
-from keras_initkit.callbacks.guard import GradientWarning
 
-__all__ = ["ActivationHistory", "ActivationProbe", "GradientMonitor", "GradientWarning"]
+__all__ = [
+    "ActivationHistory",
+    "ActivationProbe",
+    "FindingError",
+    "GradientMonitor",
+    "GradientWarning",
+]

@@ -100,6 +100,11 @@ class StepClock:
         return expected > 0
 
     @property
+    def batches_per_update(self) -> int:
+        """Number of batches for one update."""
+        return self._iterations_per_update
+
+    @property
     def resumes(self) -> bool:
         """True if the optimizer had made steps before the training."""
         return self._iterations_at_start > 0

@@ -12,16 +12,18 @@ import keras
 
 from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
+from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.anatomy.weights import is_complete, weights_of
+from keras_initkit.callbacks.announcer import Announcer, OnFinding
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
-from keras_initkit.callbacks.guard import GradientWarning, GuardedCallback, never_breaks_training
+from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.columns import check_selection, outside_weight
-from keras_initkit.user_warnings import tell_user, warn_user
+from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -43,8 +45,9 @@ class GradientMonitor(GuardedCallback):
     where the statistics are explained. Another training in the same directory has a run of its
     own, `<log_dir>/gradients_2`, and so on; one that is resumed goes on in the last.
 
-    Each fault found in the gradients is a `GradientWarning` at the line of `fit`, with the layer,
-    the step and the numbers, and an entry of `monitor.findings`.
+    Each fault found is a `GradientWarning` at the line of `fit`, with the layer, the step and the
+    numbers, the cause and what to change, and an entry of `monitor.findings`. Broken contracts
+    between output, loss and targets are told before the second step.
 
     Example:
     ```python
@@ -78,6 +81,9 @@ class GradientMonitor(GuardedCallback):
             the log's size.
         histograms: Write histograms of log10|g|, of the sampled elements, at every so many
             recorded steps; 0 or False for none.
+        on_finding: "warn"; "stop" to warn and end the training after this batch; "raise" to raise a
+            `FindingError`; or a function, called with each `Finding` that is more than a note.
+        ignore: Kinds of findings to leave out, such as `["input_scale"]`.
 
     Attributes:
         history: `GradientHistory` of the training up to now.
@@ -103,6 +109,8 @@ class GradientMonitor(GuardedCallback):
         sample_size: int = 0,
         scalars: int = 1,
         histograms: int = 0,
+        on_finding: OnFinding = "warn",
+        ignore: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if keras.backend.backend() not in BACKENDS:
@@ -112,12 +120,21 @@ class GradientMonitor(GuardedCallback):
                 "keras."
             )
         self._settings = settings = Settings.from_arguments(
-            log_dir, every_n_steps, layers, per, statistics, sample_size, scalars, histograms
+            log_dir,
+            every_n_steps,
+            layers,
+            per,
+            statistics,
+            sample_size,
+            scalars,
+            histograms,
+            on_finding,
+            ignore,
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
-        self._judge = Judge()
-        self._unsaid: list[Finding] = []
+        self._judge = Judge(settings.ignore)
+        self._announcer = Announcer(settings.on_finding)
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
@@ -161,7 +178,8 @@ class GradientMonitor(GuardedCallback):
         if capture is None:
             return
         was_due = clock.settle()
-        if clock.waiting and time.monotonic() - self._last_read > _SECONDS:
+        is_first = not self._recorded  # which tells of broken contracts
+        if clock.waiting and (is_first or time.monotonic() - self._last_read > _SECONDS):
             self._deliver()
         block = range(batch, batch + self._watched.steps_per_execution)
         if not capture.steady and (was_due or clock.is_due(block, self._settings.schedule)):
@@ -170,9 +188,7 @@ class GradientMonitor(GuardedCallback):
         schedule = self._settings.schedule
         if clock.is_due(block, schedule) and not capture.follows():
             self._deliver()  # the model was compiled again, or given another optimizer
-            unsaid = self._unsaid
             self._begin()
-            self._unsaid = unsaid
             if (capture := self._capture) is None:
                 return
             clock.begin_epoch(capture.batches_done())
@@ -212,7 +228,7 @@ class GradientMonitor(GuardedCallback):
 
     def _begin(self) -> None:
         # `Callback.model` would synchronise the whole state at each access on some backends.
-        self._watched, self._unsaid = self._model, []
+        self._watched = self._model
         self._recorded = 0
         self._capture = self._open_capture()
         if self._capture is None:
@@ -231,6 +247,16 @@ class GradientMonitor(GuardedCallback):
             # A training that goes on from what is saved does not record the steps before again.
             flush = functools.partial(self._attempt, self._catch_up, all_now=True)
             self._fit.cleanup.enter_context(self._capture.before_saves(flush))
+        if is_complete(self._watched):
+            self._describe()
+
+    def _describe(self) -> None:
+        """Keep how the model is built and compiled, and judge it."""
+        params = self.params or {}
+        steps = (params.get("steps") or 0) * (params.get("epochs") or 0)
+        setup = read_setup(self._watched, steps // self._clock.batches_per_update)
+        self._sink.describe(setup, self._clock.offset)
+        self._report(self._judge.describe(setup))
 
     def _catch_up(self, all_now: bool = False) -> None:
         """Write the records that have waited for long; or all, and wait for the disk."""
@@ -245,8 +271,7 @@ class GradientMonitor(GuardedCallback):
         try:
             self._deliver()
             self._report(self._judge.finish())
-            while self._unsaid:
-                tell_user(self._unsaid.pop(0).message, GradientWarning)
+            self._announcer.announce(self._watched, is_over=True)
         finally:
             self._leave()
             self._sink.finish()
@@ -305,11 +330,13 @@ class GradientMonitor(GuardedCallback):
             self._recorded += len(chunk.steps)
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
+            if not self._judge.knows_setup:  # the model has been built since
+                self._describe()
             self._report(self._judge.add(chunk))
 
     def _report(self, findings: Sequence[Finding]) -> None:
         self._sink.report(findings)
-        self._unsaid += findings
-        # As an error, a warning can end the training only on its own thread.
-        while self._unsaid and self._fit is not None and self._fit.is_around():
-            warn_user(self._unsaid.pop(0).message, GradientWarning)
+        self._announcer.take(findings)
+        # An error can end the training only on its own thread.
+        if self._fit is not None and self._fit.is_around():
+            self._announcer.announce(self._watched)

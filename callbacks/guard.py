@@ -9,13 +9,10 @@ from typing import Any
 import keras
 
 from keras_initkit.anatomy.selectors import SelectionError
+from keras_initkit.callbacks.announcer import FindingError, GradientWarning, UserError
 from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.record.lock import Lock
-
-
-class GradientWarning(UserWarning):
-    """A fault in the gradients of a training, found by a `GradientMonitor`."""
 
 
 class GuardedCallback(keras.callbacks.Callback):
@@ -100,8 +97,10 @@ class GuardedCallback(keras.callbacks.Callback):
             try:
                 action(*args, **kwargs)
                 self._check()
-            except (GradientWarning, SelectionError):
+            except (GradientWarning, FindingError, SelectionError):
                 raise  # the user has made these warnings errors, or has a selector to mend first
+            except UserError as error:
+                raise error.error from None
             except Exception as error:
                 for finish in (self._close, self._leave):
                     with contextlib.suppress(Exception):

@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 from keras_initkit.anatomy.selectors import Selection, Selector
+from keras_initkit.callbacks.announcer import CHOICES, OnFinding
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.checks import check_choice
+from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
 
 # Statistics to choose from, and the measurements each of them takes.
 OPTIONAL_STATISTICS = {
@@ -36,6 +38,8 @@ class Settings:
     sample_size: int
     scalars: int
     histograms: int
+    on_finding: OnFinding
+    ignore: frozenset[str]
 
     @classmethod
     def from_arguments(
@@ -48,6 +52,8 @@ class Settings:
         sample_size: int,
         scalars: int,
         histograms: int,
+        on_finding: OnFinding,
+        ignore: Sequence[str],
     ) -> Self:
         """Check the arguments of a monitor; raise the errors that it describes."""
         settings = cls(
@@ -61,6 +67,10 @@ class Settings:
             ),
             _check_count("scalars", scalars, _EVERY),
             _check_count("histograms", histograms, _EVERY),
+            on_finding
+            if callable(on_finding)
+            else check_choice("on_finding", on_finding, CHOICES, _FIX_OF_ON_FINDING),
+            check_kinds(ignore),
         )
         if settings.histograms and not settings.sample_size:
             raise ValueError(
@@ -72,6 +82,9 @@ class Settings:
 
 
 _FIX_OF_PER = 'Write `per="variable"` to count every variable as a layer of its own.'
+_FIX_OF_ON_FINDING = (
+    "Or give a function of one argument, which is called with each `Finding`: `on_finding=print`."
+)
 _EVERY = "the number of recorded steps from one to the next that is written"
 
 

@@ -57,6 +57,12 @@ class Finding:
         return self.kind, self.layer
 
     @property
+    def text(self) -> str:
+        """The message, the cause and what to change, in one paragraph."""
+        change = f"What to change: {self.fix.rstrip('.')}." if self.fix else ""
+        return " ".join(part for part in (self.message, self.cause, change) if part)
+
+    @property
     def rank(self) -> int:
         """Place in a list by step: -1 for a model before its training."""
         return -1 if self.step is None else self.step

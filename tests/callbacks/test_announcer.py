@@ -1,0 +1,88 @@
+"""What becomes of findings: `on_finding` and `ignore`."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_initkit.callbacks import FindingError, GradientMonitor, GradientWarning
+
+layers = keras.layers
+
+
+def train(monitor, epochs=1, **kwargs):
+    """Train weights of zeros, which learn nothing; return the number of batches."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, "relu", kernel_initializer="zeros"),
+            layers.Dense(8, "relu", kernel_initializer="zeros"),
+            layers.Dense(1, kernel_initializer="zeros"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    batches = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(0))
+    x = np.random.default_rng(0).normal(size=(320, 4))
+    model.fit(x, x[:, :1], 8, epochs=epochs, verbose=0, callbacks=[monitor, count], **kwargs)
+    return len(batches)
+
+
+def test_a_warning_tells_what_is_seen_and_training_goes_on():
+    monitor = GradientMonitor()
+    with pytest.warns(GradientWarning) as caught:
+        assert train(monitor) == 40
+    said = [str(warning.message) for warning in caught]
+    assert said == [f.text for f in monitor.findings if f.severity != "note"]
+    assert all(warning.filename == __file__ for warning in caught)
+
+
+def test_a_fault_stops_the_training():
+    monitor = GradientMonitor(on_finding="stop")
+    with pytest.warns(GradientWarning):
+        assert train(monitor, epochs=5) < 200
+    assert monitor.findings
+
+
+def test_a_fault_is_raised_and_the_record_is_whole():
+    monitor = GradientMonitor(on_finding="raise")
+    with pytest.raises(FindingError, match="No gradient: ") as raised:
+        train(monitor, epochs=5)
+    finding = raised.value.finding
+    assert finding in monitor.findings
+    assert monitor.history.steps[-1] >= finding.step
+
+
+def test_a_function_gets_each_finding_and_its_error_is_the_users():
+    found = []
+    monitor = GradientMonitor(on_finding=found.append)
+    assert train(monitor) == 40
+    assert found == [f for f in monitor.findings if f.severity != "note"]
+
+    def fail(finding):
+        raise KeyError(finding.kind)
+
+    with pytest.raises(KeyError, match=found[0].kind):
+        train(GradientMonitor(on_finding=fail))
+
+
+def test_kinds_that_are_ignored_are_not_said():
+    with pytest.warns(GradientWarning):
+        train(monitor := GradientMonitor())
+    kinds = [f.kind for f in monitor.findings]
+    assert train(ignoring := GradientMonitor(ignore=kinds)) == 40
+    assert not {f.kind for f in ignoring.findings} & set(kinds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_finding": "mail"}, "`on_finding` must be one of .*'mail'"),
+        ({"ignore": ["vanish"]}, r"`ignore` must be a list of kinds .* Received: 'vanish'\."),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
+        GradientMonitor(**arguments)
