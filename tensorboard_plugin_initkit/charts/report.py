@@ -2,7 +2,7 @@
 
 import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +185,21 @@ def _cells(run: str, finding: Finding, runs: Mapping[str, int]) -> str:
         "" if finding.step is None else str(int(finding.step)),
         as_html(finding.kind.replace("_", " "), 48),
         as_html(finding.layer, 48) if finding.layer else "all",
-        as_html(finding.message),
+        "<br>".join(map(as_html, _paragraphs(finding))),
         as_html(evidence, 400),
     ]
     return "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def _paragraphs(finding: Finding) -> Iterator[str]:
+    """Yield what is seen, why, what to change, and what follows from it."""
+    yield finding.message
+    if finding.cause:
+        yield finding.cause
+    if finding.fix:
+        yield f"What to change: {finding.fix}"
+    for consequence in finding.consequences:
+        yield f"It follows: {consequence}"
 
 
 def _run_section(

@@ -25,10 +25,17 @@ export function findingsTable(state) {
   return [...errors, element("table", {}, head, element("tbody", {}, ...body))];
 }
 
+/** Elements behind a line that unfolds them. */
+function folded(title, inside) {
+  const line = element("summary", { textContent: title });
+  line.onclick = (event) => event.stopPropagation();
+  return element("details", {}, line, ...inside);
+}
+
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
   const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
-  const { kind, layer, step, message, fix } = finding;
+  const { kind, layer, step, message, cause, fix, consequences } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const row = element(
     "tr",
@@ -37,7 +44,12 @@ function findingRow(run, finding, several, goThere) {
     cell(short(kind.replaceAll("_", " "))),
     ...(several ? [cell(named("span", run.title, 40))] : []),
     cell(layer ? named("span", layer, 40) : "all"),
-    cell(text(message), ...(fix ? [text(`Fix: ${fix}`)] : [])),
+    cell(
+      text(message),
+      ...(cause ? [text(cause)] : []),
+      ...(fix ? [text(`What to change: ${fix}`)] : []),
+      ...(consequences.length ? [folded("What follows from it", consequences.map(text))] : []),
+    ),
     cell(...evidence.map(text)),
   );
   row.onclick = () => getSelection().isCollapsed && goThere();
