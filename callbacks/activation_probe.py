@@ -1,7 +1,7 @@
 """`ActivationProbe`: the outputs of every layer on a fixed batch, epoch by epoch."""
 
-import functools
 import os
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -67,11 +67,9 @@ class ActivationProbe(GuardedCallback):
         self._batch = _copy_batch(batch)
         self._layers = Selection("layers", layers)
         self._log: BackgroundLog | None = None
-        self._place: RunPlace | None = None
         if path := check_log_dir(log_dir):
-            self._place = RunPlace(path, "activations")
-            open_log = functools.partial(_open_log, self._place)
-            self._log = BackgroundLog(open_log, path, "ActivationProbe", "probe.history")
+            place = RunPlace(path, "activations")
+            self._log = BackgroundLog(_open_log, place, "ActivationProbe", "probe.history")
         self._offset = 0
         self._started = False
 
@@ -81,8 +79,8 @@ class ActivationProbe(GuardedCallback):
         # Not at train begin, where another callback may still restore the model.
         if not self._started:
             self._started = True
-            if self._place is not None:
-                self._place.begin(resumes=_iterations(self.model) > 0)
+            if self._log is not None:
+                self._log.start(resumes=_iterations(self.model) > 0)
             self._record(epoch, resumes=True)
 
     @never_breaks_training
@@ -148,11 +146,11 @@ def _iterations(model: Any) -> int:
     return int(ops.convert_to_numpy(getattr(model.optimizer, "iterations", 0)))
 
 
-def _open_log(place: RunPlace) -> Any:
+def _open_log(log_dir: Path | str, run: str) -> Any:
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
     from tensorboard_plugin_initkit.log.dashboards import ScalarLog
 
-    return ScalarLog(place.log_dir, place.choose())
+    return ScalarLog(log_dir, run)
 
 
 def _copy_batch(batch: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.log.paths import path_at
+from tensorboard_plugin_initkit.log.runs import RunPlace
 from tensorboard_plugin_initkit.record.lock import Lock
 
 # Calls that wait for the log: of up to 64 steps each, 20 MB for 100 variables.
@@ -44,15 +45,19 @@ class BackgroundLog:
     warning a training says that the log fails, one that it works again and what it lacks.
 
     Args:
-        open_writer: Opens the log, on that thread, when there is something to write.
-        log_dir: Its place, for the warnings, as the callback's name and its attribute with the
-            record are: `owner`, `kept_in`.
+        open_writer: Opens a run in a directory, on that thread, when there is something to write.
+        place: The directory, and the run.
+        owner, kept_in: For the warnings: the callback's name, its attribute with the record.
     """
 
     def __init__(
-        self, open_writer: Callable[[], Any], log_dir: Path | str, owner: str, kept_in: str
+        self,
+        open_writer: Callable[[Path | str, str], Any],
+        place: RunPlace,
+        owner: str,
+        kept_in: str,
     ) -> None:
-        self._arguments = open_writer, log_dir, owner, kept_in
+        self._arguments = open_writer, place, owner, kept_in
         self._writer: Any = None
         self._calls: deque[tuple[str, int, tuple[Any, ...]]] = deque()  # with numbers of records
         self._working = Lock()
@@ -67,11 +72,22 @@ class BackgroundLog:
     def __reduce__(self) -> tuple[type["BackgroundLog"], tuple[Any, ...]]:
         return BackgroundLog, self._arguments  # a copy opens a log of its own
 
+    @property
+    def _place(self) -> RunPlace:
+        return self._arguments[1]
+
     def begin(self) -> None:
         """Begin a training: try at once what has failed, and say anew if it fails."""
         self._said, self._error, self._back_off = set(), None, _BackOff()
         if self._calls:
             self._start()
+
+    def start(self, resumes: bool) -> None:
+        """Begin to write; the first time, by a training that goes on from earlier steps or not."""
+        if self._place.resumes is None:
+            self._place.resumes = resumes
+            if self._calls:
+                self._start()
 
     def write(self, records: int, *args: Any) -> None:
         """Have `writer.write` called for a number of records, unless the log lags behind."""
@@ -114,6 +130,8 @@ class BackgroundLog:
         self._executor = self._future = None
 
     def _start(self) -> None:
+        if self._place.resumes is None:
+            return
         try:
             if self._executor is None:
                 self._executor = concurrent.futures.ThreadPoolExecutor(
@@ -131,7 +149,8 @@ class BackgroundLog:
                 method, records, args = self._calls[0]
                 try:
                     if self._writer is None:
-                        self._writer = self._arguments[0]()
+                        run = self._place.choose()
+                        self._writer = self._arguments[0](self._place.log_dir, run)
                     getattr(self._writer, method)(*args)
                 except Exception as error:
                     self._fail(error)
@@ -177,7 +196,7 @@ class BackgroundLog:
             )
 
     def _say(self, message: str, **values: Any) -> None:
-        _, log_dir, owner, kept_in = self._arguments
+        log_dir, (*_, owner, kept_in) = self._place.log_dir, self._arguments
         tell_user(message.format(log_dir=log_dir, owner=owner, kept_in=kept_in, **values))
 
 

@@ -1,5 +1,6 @@
 """`Sink`: where records and findings go."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,32 +25,29 @@ class Sink:
         self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
     ) -> None:
         self.history = GradientHistory()
-        self._place = None if log_dir is None else RunPlace(log_dir, "gradients")
-        self._scalars = scalars
         self._histograms = histograms
         self._log: BackgroundLog | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy or pickle, for a log of its own."""
-        return self.__dict__ | {"_log": None}
+        self._unopened = log_dir and BackgroundLog(
+            functools.partial(_open_writer, scalars, histograms),
+            RunPlace(log_dir, "gradients"),
+            "GradientMonitor",
+            "monitor.history",
+        )
 
     def open(self) -> None:
-        """Open the log, if there is to be one and it is not open."""
-        if (place := self._place) is not None and self._log is None:
-            self._log = BackgroundLog(
-                self._open_writer, place.log_dir, "GradientMonitor", "monitor.history"
-            )
+        """Open the log, if there is to be one; it takes what is to be written."""
+        self._log = self._unopened or None
         if self._log is not None:
             self._log.begin()
 
     def take(self, chunk: Chunk, samples: Sequence[np.ndarray], resumes: bool = False) -> None:
         """Keep records, and have them written with the samples of their gradients.
 
-        Of the first ones, `resumes` says that their training goes on from earlier steps.
+        With the first ones, writing begins; `resumes`: their training goes on from earlier steps.
         """
         self.history.append(chunk)
-        if self._log is not None and self._place is not None:
-            self._place.begin(resumes)
+        if self._log is not None:
+            self._log.start(resumes)
             self._log.write(len(chunk.steps), chunk, samples if self._histograms else None)
 
     def describe(self, setup: Setup, step: int) -> None:
@@ -74,10 +72,9 @@ class Sink:
         if self._log is not None:
             self._log.finish("end", "flush")
 
-    def _open_writer(self) -> Any:
-        # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
-        from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 
-        assert self._place is not None
-        run = self._place.choose()
-        return LogWriter(self._place.log_dir, self._scalars, self._histograms, run)
+def _open_writer(scalars: int, histograms: int, log_dir: Path | str, run: str) -> Any:
+    # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
+    from tensorboard_plugin_initkit.log.gradient_log import LogWriter
+
+    return LogWriter(log_dir, scalars, histograms, run)

@@ -33,22 +33,19 @@ class RunPlace:
         self.log_dir = log_dir
         self._kind = kind
         self._name = ""
-        self._resumes: bool | None = None
+        self._is_copy = False
+        self.resumes: bool | None = None  # if the training goes on from earlier steps
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: another training's, whatever its first step is."""
-        return self.__dict__ | {"_name": "", "_resumes": False}
-
-    def begin(self, resumes: bool) -> None:
-        """Say whether the training goes on from earlier steps; the first time counts."""
-        if self._resumes is None:
-            self._resumes = resumes
+        return self.__dict__ | {"_name": "", "_is_copy": True, "resumes": None}
 
     def choose(self) -> str:
         """Return the run's name; raise OSError if its directory cannot be made."""
         if not self._name:
             last = max(runs := find_runs(self.log_dir, self._kind), default=0)
-            self._name = runs[last].name if runs and self._resumes else self._make(last + 1)
+            goes_on = bool(runs) and self.resumes and not self._is_copy
+            self._name = runs[last].name if goes_on else self._make(last + 1)
         return self._name
 
     def _make(self, number: int) -> str:

@@ -4,7 +4,9 @@ import copy
 import re
 import threading
 import time
+import types
 import warnings
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,8 @@ class Writer:
         self.gone, self.opened = False, 0
         self.error: Exception = OSError("disk full")
 
-    def open(self):
+    def open(self, log_dir, run):
+        assert (log_dir, run) == ("runs/first", "run")
         if "open" in self.fails:
             raise OSError("no such device")
         self.opened, self.gone = self.opened + 1, False
@@ -49,7 +52,8 @@ class Writer:
 
 
 def log_to(writer):
-    return BackgroundLog(writer.open, "runs/first", "GradientMonitor", "monitor.history")
+    place: Any = types.SimpleNamespace(log_dir="runs/first", choose=lambda: "run", resumes=False)
+    return BackgroundLog(writer.open, place, "GradientMonitor", "monitor.history")
 
 
 def test_everything_is_written_in_order_on_one_other_thread_when_it_is_finished():
@@ -109,7 +113,7 @@ def test_failures_are_tried_ever_more_rarely(monkeypatch):
     now, tries = [-1.0], []
     writer = Writer()
 
-    def fail():
+    def fail(log_dir, run):
         tries.append(now[0])
         raise OSError("no such device")
 
