@@ -16,8 +16,8 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
     Floats,
     Ints,
-    find_windows,
     persists,
+    prevails,
     rows_in_windows,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -165,6 +165,7 @@ def judge_depth(facts: Facts) -> Iterator[Judgement]:
     The output layer is left out, since its gradient does not come through weights: a small one in
     front of it (zeros, at first) makes a step there, not a slope.
 
+    Where the loss does not fall, a slope that is as steep per layer as that of sigmoids is enough.
     A falling loss is no excuse for exploding gradients: theirs begins so large that any training
     at all makes it fall.
     """
@@ -193,19 +194,29 @@ def _judge(trend: Trend, signal: Floats, facts: Facts) -> tuple[Bools, Bools]:
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(signal)
         front_most, back_most = (np.fmax.reduce(level[:, part], axis=1) for part in _ends(signal))
-        falls = _is_steep(facts, trend.total, front_most - trend.back)
-        grows = _is_steep(facts, -trend.total, back_most - trend.front)
+        gaps = signal.shape[1] - 1
+        falls = _is_steep(facts, trend.total, front_most - trend.back, gaps)
+        grows = _is_steep(facts, -trend.total, back_most - trend.front, gaps)
     return falls & ~facts.loss.good, grows
 
 
-def _is_steep(facts: Facts, total: Floats, nearest: Floats) -> Bools:
-    """Find where the logarithm of one end relative to the other is steep, and stays so."""
-    limit = np.log(THRESHOLDS["depth_ratio"].value)
-    start, ready = find_windows(facts.steps, THRESHOLDS["depth_window_steps"].value)
+def _is_steep(facts: Facts, total: Floats, nearest: Floats, gaps: int) -> Bools:
+    """Find where the logarithm of one end relative to the other is steep, and stays so.
+
+    Where the loss does not fall, less is enough: end to end, or per layer.
+    """
+    limit, flat, layer = (
+        np.log(THRESHOLDS[name].value)
+        for name in ("depth_ratio", "depth_ratio_flat", "depth_factor")
+    )
+    flat = max(flat, gaps * layer)
+    start, ready = facts.find_windows("depth_window_steps")
     mending = total - total[start] > np.log(THRESHOLDS["depth_mending"].value)
-    steep = persists((total < limit) & (nearest < limit / 2), start, ready) & ~mending
-    hopeless = (total < 2 * limit) & (nearest < limit)
-    return steep | persists(hopeless, facts.start, facts.ready)
+    steep, steep_for_flat = (
+        prevails((total < least) & (nearest < least / 2), start, ready) for least in (limit, flat)
+    )
+    hopeless = persists((total < 2 * limit) & (nearest < limit), facts.start, facts.ready)
+    return (steep | steep_for_flat & facts.loss.flat) & ~mending | hopeless
 
 
 def depth_bands(history: GradientHistory, rows: Ints | None = None) -> Bands:

@@ -65,8 +65,12 @@ class Facts:
         self.optimizer_of: Ints = np.array(optimizers, np.int64)[self._order[self._begins]]
         self._receivers = [variable.receivers for variable in variables]
         self.units: Bools = shows_units(history.variables, self.per_variable("dead_units"))
-        self.start, self.ready = find_windows(self.steps, THRESHOLDS["window_steps"].value)
+        self.start, self.ready = self.find_windows("window_steps")
         self.loss: Loss = read_loss(history, self.setup).at(rows)
+
+    def find_windows(self, span: str) -> tuple[Ints, Bools]:
+        """Find the windows of a threshold: the first record of each, and if it is long enough."""
+        return find_windows(self.steps, THRESHOLDS[span].value, self.setup.steps)
 
     def per_variable(self, statistic: str) -> Floats:
         """Return a statistic of every variable, (n, variables)."""

@@ -42,6 +42,8 @@ from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSE
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_large_updates,
     find_small_updates,
+    find_tight_clipping,
+    find_unfit_updates,
 )
 from tensorboard_plugin_initkit.diagnosis.scope import Scope
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -56,9 +58,13 @@ class Tier(IntEnum):
     DATA = 1
     STRUCTURE = 2
     FAULT = 3
-    SYMPTOM = 4
-    NOTE = 5
+    UPDATE = 4
+    SYMPTOM = 5
+    NOTE = 6
 
+
+# Told after faults of gradients, which make updates small, too.
+UPDATE_CAUSES: tuple[Rule, ...] = (find_unfit_updates, find_tight_clipping)
 
 # At the same step, an earlier one speaks first, and its echoes are folded into it.
 FAULTS: tuple[Rule, ...] = (
@@ -130,7 +136,11 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
         doors.append(Finding("flat", "", int(facts.steps[facts.loss.flat.argmax()]), ""))
     if not doors:
         return
-    causes = _apply(Tier.DATA, DATA_CAUSES, facts) + _apply(Tier.STRUCTURE, STRUCTURE_CAUSES, facts)
+    causes = [
+        *_apply(Tier.DATA, DATA_CAUSES, facts),
+        *_apply(Tier.STRUCTURE, STRUCTURE_CAUSES, facts),
+        *_apply(Tier.UPDATE, UPDATE_CAUSES, facts),
+    ]
     for tier, cause in causes:
         steps = [
             door.rank

@@ -76,7 +76,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
     """
     steps, loss = history.steps, _data_loss(history, setup)
     guess, reach = _best_constant(history, setup)
-    start, _ = find_windows(steps, THRESHOLDS["window_steps"].value)
+    start, _ = find_windows(steps, THRESHOLDS["window_steps"].value, setup.steps)
     known = loss[np.isfinite(loss)]
     first = known[0] if len(known) else np.nan
     now = window_mean(loss, start)
@@ -151,27 +151,41 @@ def _data_loss(history: GradientHistory, setup: Setup) -> Floats:
 
 
 def _best_constant(history: GradientHistory, setup: Setup) -> tuple[Floats, Floats]:
-    """Return the loss of the best constant prediction, and how much less is possible, (n,).
+    """Return the loss of the best constant predictions, and how much less is possible, (n,).
 
-    NaN where it is not known: of several outputs, whose losses may be weighted, with weights of
-    samples, and where a mask leaves samples out.
+    NaN where it is not known: with weights of samples, and where a mask leaves samples out.
     """
-    unknown = np.full(len(history), np.nan)
-    roles = [port.role for port in history.ports]
-    if len(setup.heads) != 1 or roles.count("y") != 1 or "sample_weight" in roles:
-        return unknown, unknown
-    head, column = setup.heads[0], roles.index("y")
+    total = np.zeros((2, len(history)))
+    targets = [i for i, port in enumerate(history.ports) if port.role == "y"]
+    heads = [head for head in setup.heads if head.loss]
+    if (
+        not heads
+        or len(heads) != len(targets)
+        or any(port.role == "sample_weight" for port in history.ports)
+        or any(item.type == "Masking" or item.arguments.get("mask_zero") for item in setup.layers)
+    ):
+        return total[0] * np.nan, total[1] * np.nan
+    for head, column in zip(heads, targets, strict=True):
+        weight = head.arguments.get("loss_weight", 1)
+        total += weight * np.stack(_best_constant_of(history, head, column))
+    return total[0], total[1]
+
+
+def _best_constant_of(
+    history: GradientHistory, head: HeadSetup, column: int
+) -> tuple[Floats, Floats]:
+    """Return what `_best_constant` does, for the targets of one output."""
 
     def of_targets(statistic: str) -> Floats:
         return history.per_port(statistic)[:, column]
 
-    if not _is_plain(head) or any(
-        layer.type == "Masking" or layer.arguments.get("mask_zero") for layer in setup.layers
-    ):
-        return unknown, unknown
+    arguments = head.arguments
+    is_plain = arguments.get("reduction", "mean") in _MEANS and not arguments.get("label_smoothing")
+    if head.loss not in _BEST_CONSTANT or not is_plain:
+        return (np.full(len(history), np.nan),) * 2
     guess = of_targets(_BEST_CONSTANT[head.loss])
     if head.loss == "mean_absolute_error":  # That of the median is not larger than this.
-        return np.sqrt(guess), np.sqrt(guess)
+        guess = np.sqrt(guess)
     if head.loss == "categorical_crossentropy":
         guess = np.where(of_targets("one_hot") > 0.99, guess, np.nan)
     if head.loss == "binary_crossentropy":
@@ -180,13 +194,3 @@ def _best_constant(history: GradientHistory, setup: Setup) -> tuple[Floats, Floa
         crisp = of_targets("integers") > 0.99
         return guess, np.where(crisp, guess, 2 * of_targets("variance"))
     return guess, guess
-
-
-def _is_plain(head: HeadSetup) -> bool:
-    """Check for a loss of a known best constant: a mean over the samples, of the labels' own."""
-    arguments = head.arguments
-    return (
-        head.loss in _BEST_CONSTANT
-        and arguments.get("reduction", "mean") in _MEANS
-        and not arguments.get("label_smoothing")
-    )

@@ -19,6 +19,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "window_records": Threshold(
         3, "Two can be alike by chance. At the default of every 10th step, three are 20 steps."
     ),
+    "window_share": Threshold(
+        0.8,
+        "Of the records of a window over depth: a slope near its limit crosses it to and fro, by "
+        "the noise of batches.",
+    ),
     "depth_window_steps": Threshold(
         30,
         "Adam moves all layers alike, by about 0.003 of their weights a step: it mends a mild "
@@ -35,6 +40,16 @@ THRESHOLDS: dict[str, Threshold] = {
         "its epsilon of 1e-7. Networks that learned stayed above 2.5e-4 or mended; those that "
         "failed were below 4e-5.",
     ),
+    "depth_ratio_flat": Threshold(
+        1e-3,
+        "The same where the loss does not fall: the slope need not explain more than that. ReLU "
+        "with Xavier's weights has it behind 20 layers.",
+    ),
+    "depth_factor": Threshold(
+        0.35,
+        "Per layer, where the loss does not fall: sigmoids have 0.25 or less, ReLU with Xavier's "
+        "weights 0.71. So few layers as five sigmoids are found.",
+    ),
     "depth_mending": Threshold(
         10, "A slope that has become ten times less steep within its window is about to be gone."
     ),
@@ -50,6 +65,15 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "update_small": Threshold(
         2.0**-24, "Half the resolution of float32: a weight is rounded to what it was."
+    ),
+    "update_slow": Threshold(
+        1e-4, "Where the loss does not fall: at this pace weights change in 10,000 steps."
+    ),
+    "update_wild": Threshold(
+        0.1, "Where the loss does not fall: weights are replaced in ten steps, for good."
+    ),
+    "clip_tight": Threshold(
+        0.1, "Where the loss does not fall: with plain gradient descent, steps ten times too small."
     ),
     "first_steps": Threshold(
         100,

@@ -12,12 +12,16 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-def find_windows(steps: Ints, span: float) -> tuple[Ints, Bools]:
+def find_windows(steps: Ints, span: float, planned: int = 0) -> tuple[Ints, Bools]:
     """Find the first record of the window ending with each record, and if it is long enough.
 
-    A window has at least so many steps, and `window_records` records.
+    A window has at least so many steps, and `window_records` records. Where so few steps are
+    planned, if that is known, that there were hardly two windows, half of them are enough, and
+    two records.
     """
     records = int(THRESHOLDS["window_records"].value)
+    if 0 < planned < 2 * span + records:
+        span, records = max(records, planned // 2), 2
     start = np.minimum(np.searchsorted(steps, steps - span), np.arange(len(steps)) - records + 1)
     ready = (start >= 0) & (steps - steps[:1] >= span)
     return np.maximum(start, 0), ready
@@ -40,6 +44,14 @@ def persists(condition: Bools, start: Ints, ready: Bools) -> Bools:
     index = np.arange(len(condition)).reshape(shape)
     last_miss = np.maximum.accumulate(np.where(condition, -1, index), axis=0)
     return (last_miss < start.reshape(shape)) & ready.reshape(shape)
+
+
+def prevails(condition: Bools, start: Ints, ready: Bools) -> Bools:
+    """Find where a condition, (n,), holds and has at most records of the window."""
+    misses = np.concatenate([[0], np.cumsum(~condition)])
+    end = np.arange(len(condition)) + 1
+    share = 1 - (misses[end] - misses[start]) / (end - start)
+    return condition & (share >= THRESHOLDS["window_share"].value) & ready
 
 
 def window_mean(values: Floats, start: Ints) -> Floats:

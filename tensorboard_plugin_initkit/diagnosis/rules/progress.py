@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.rules.updates import write_rate
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists
 
@@ -88,7 +89,7 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
         f"up to step {facts.steps[records - 1]}.",
         {"factor": factor, "loss": float(loss[row])},
         cause="Updates overshoot: each one makes the loss larger.",
-        fix=f"Lower the learning rate: {_tenth_of_rate(facts, row)}.",
+        fix=f"Lower the learning rate: {write_rate(facts, row, 0.1)}.",
     )
 
 
@@ -143,10 +144,3 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         fix="Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.",
         confidence="possible",
     )
-
-
-def _tenth_of_rate(facts: Facts, row: int) -> str:
-    """Write an optimizer with a tenth of the learning rate."""
-    rate = float(facts.total("learning_rate")[row])
-    value = f"{rate / 10:.0e}" if np.isfinite(rate) and rate > 0 else "1e-4"
-    return f"`keras.optimizers.{facts.setup.optimizer or 'Adam'}(learning_rate={value})`"

@@ -1,17 +1,19 @@
 """Updates too small or too large for the initial weights."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists, quotient
+from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
 
 
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
-    """Find weights that have grown many times, in the median of the layers with weights at first.
+    """Find weights that have grown many times, in half of the layers with weights at first or more.
 
     A zero-initialised head rightly grows.
     """
@@ -20,7 +22,7 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
     began = weights[0] > 0
     if not began.any():
         return
-    growth = np.median(weights[:, began] / weights[0, began], axis=1)
+    growth = lower_median(weights[:, began] / weights[0, began])
     judged = (facts.ready & ~facts.loss.halved)[rows]
     row = find_first(judged & (growth >= THRESHOLDS["weight_growth"].value))
     if row is None:
@@ -30,9 +32,11 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
         "large_updates",
         "",
         step,
-        f"Large updates: from step {facts.steps[0]} to {step} the weights of the median layer "
-        f"grew to {value:.2g} times their norm; what they began with is lost.",
+        f"Large updates: from step {facts.steps[0]} to {step} the weights of half of the layers "
+        f"or more grew to {value:.2g} times their norm or more; what they began with is lost.",
         {"growth": value},
+        cause="Each update is so large that it overshoots.",
+        fix=f"Lower the learning rate: {write_rate(facts, row, 0.1)}.",
     )
 
 
@@ -45,13 +49,9 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
     ratios = facts.per_variable("update_ratio")[rows]
     if np.isnan(ratios).all():  # Not recorded.
         return
-    norms = facts.per_variable("weight_norm")[rows]
-    weights = facts.norm_of_layers(norms)
-    began = weights[0] > 0
-    if not began.any():
+    ratio = update_ratios(facts, rows).max(axis=1, initial=-1.0)
+    if (ratio < 0).all():
         return
-    updates = facts.norm_of_layers(np.nan_to_num(ratios, posinf=0.0) * norms)
-    ratio = quotient(updates, weights)[:, began].max(axis=1)
     start, rate = facts.start[rows], facts.total("learning_rate")
     moved = (facts.per_variable("norm")[rows] > 0).any(axis=1)
     small = (ratio < THRESHOLDS["update_small"].value) & moved
@@ -68,4 +68,88 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
         f"the weights of no layer by more than {value:.2g} of their norm, which float32 rounds "
         "away.",
         {"update_ratio": value},
+        cause="The learning rate is too small for these gradients.",
+        fix=f"Raise the learning rate: {write_rate(facts, row, 1e-3 / max(value, 1e-6))}.",
     )
+
+
+def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
+    """Find updates far from a thousandth of the weights, in half of the layers: a cause.
+
+    Not while the learning rate rises.
+    """
+    rate = facts.total("learning_rate")
+    flat = find_first(facts.loss.flat & ~(rate > rate[facts.start]))
+    if flat is None:
+        return
+    rows = slice(int(facts.start[flat]), flat + 1)
+    ratio = lower_median(update_ratios(facts, rows))
+    value = float(np.median(ratio)) if ratio.size else math.nan
+    is_slow = 0 < value < THRESHOLDS["update_slow"].value
+    if not is_slow and not value > THRESHOLDS["update_wild"].value:
+        return
+    step, way = int(facts.steps[flat]), "Raise" if is_slow else "Lower"
+    yield Finding(
+        "small_updates" if is_slow else "large_updates",
+        "",
+        step,
+        f"{'Small' if is_slow else 'Large'} updates: up to step {step} an update changes the "
+        f"weights of half of the layers by {value:.2g} of their norm or less, where 0.001 is "
+        "usual.",
+        {"update_ratio": value},
+        cause=f"The learning rate is too {'small' if is_slow else 'large'} for these gradients.",
+        fix=f"{way} the learning rate: {write_rate(facts, flat, 1e-3 / value)}.",
+        confidence="possible",
+    )
+
+
+def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
+    """Find gradients that are clipped to a tenth or less, at nearly all records: a cause.
+
+    Adaptive optimizers divide the size of gradients out: clipping is no matter there.
+    """
+    flat = find_first(facts.loss.flat)
+    if flat is None or facts.setup.optimizer not in ("SGD", ""):
+        return
+    norms = [
+        np.sqrt(np.nansum(np.square(facts.per_variable(name)[: flat + 1]), axis=1))
+        for name in ("norm", "raw_norm")
+    ]
+    ratio = quotient(*norms)
+    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
+        return
+    step, value = int(facts.steps[flat]), float(np.nanmedian(ratio))
+    yield Finding(
+        "tight_clipping",
+        "",
+        step,
+        f"Tight clipping: up to step {step} gradients are clipped to {value:.2g} of their norm, "
+        "nearly always.",
+        {"clip_ratio": value},
+        cause="With plain gradient descent, each step is as much shorter.",
+        fix=f"Use `clipnorm={norms[1].max():.1g}` in the optimizer, or none.",
+        confidence="possible",
+    )
+
+
+def update_ratios(facts: Facts, rows: slice) -> Floats:
+    """Return the norm of the update of each layer with weights at first, relative to theirs."""
+    norms, ratios = (facts.per_variable(name)[rows] for name in ("weight_norm", "update_ratio"))
+    began = facts.norm_of_layers(facts.per_variable("weight_norm")[:1])[0] > 0
+    updates = facts.norm_of_layers(np.nan_to_num(ratios, posinf=0.0) * norms)
+    return quotient(updates, facts.norm_of_layers(norms))[:, began]
+
+
+def lower_median(values: Floats) -> Floats:
+    """Return the median over columns, the lower of two in the middle: of two layers, the less."""
+    middle = max(0, (values.shape[1] - 1) // 2)
+    return np.sort(values, axis=1)[:, middle : middle + 1].reshape(-1)
+
+
+def write_rate(facts: Facts, row: int, factor: float) -> str:
+    """Write the optimizer with its learning rate at a record times a factor, in one digit."""
+    rate: Any = facts.total("learning_rate")[row]
+    if not rate > 0:
+        return "with one ten times as " + ("large" if factor > 1 else "small")
+    value = f"{rate * factor:.0e}"
+    return f"`keras.optimizers.{facts.setup.optimizer or 'Adam'}(learning_rate={float(value):g})`"

@@ -89,10 +89,11 @@ def expected_word(profile):
     ends = [v for v in signal[:third] if v > 0], [v for v in signal[-third:] if v > 0]
     front_most, back_most = (max(map(math.log, end), default=math.nan) for end in ends)
     limit = math.log(1e-4)
-    if total < limit and front_most - back < limit / 2:
-        return "vanishing"
-    if -total < limit and back_most - front < limit / 2:
-        return "exploding"
+    for least in (limit, max(math.log(1e-3), math.log(0.35) * (depth - 1))):
+        if total < least and front_most - back < least / 2:
+            return "vanishing"
+        if -total < least and back_most - front < least / 2:
+            return "exploding"
     return "healthy" if abs(total) < -limit / 2 else "falling" if total < 0 else "rising"
 
 
