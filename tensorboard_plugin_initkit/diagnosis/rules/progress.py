@@ -14,8 +14,10 @@ from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, pers
 def find_constant_output(facts: Facts) -> Iterator[Finding]:
     """Find outputs that are the same for all samples of a batch, though inputs and targets differ.
 
-    A loss that falls is no excuse: the best constant is learned, too.
+    A loss that falls is no excuse: the best constant is learned, too. It is asked for the window
+    of slopes over depth, which are a cause of it.
     """
+    start, ready = facts.find_windows("depth_window_steps")
     spread = facts.per_port("batch_std")
     low, high, mean = (facts.per_port(name) for name in ("min", "max", "mean"))
     size = np.abs(mean) + (high - low)
@@ -27,7 +29,7 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             continue
         still = spread[:, output] <= THRESHOLDS["output_still"].value * size[:, output]
         still &= varied & (spread[:, target] > 0)
-        row = find_first(persists(still, facts.start, facts.ready))
+        row = find_first(persists(still, start, ready))
         if row is None:
             continue
         name = facts.ports[output].name
@@ -36,7 +38,7 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             "constant_output",
             facts.layer_of_head(head),
             step,
-            f"Constant output: from step {facts.steps[facts.start[row]]} to {step} the output"
+            f"Constant output: from step {facts.steps[start[row]]} to {step} the output"
             f"{f' `{name}`' if name else ''} is the same for all samples of a batch, {value:.3g} "
             f"on average; inputs and targets differ.",
             {"mean": value, "batch_std": float(spread[row, output])},

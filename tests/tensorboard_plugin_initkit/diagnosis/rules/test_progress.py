@@ -88,13 +88,24 @@ LEARNS_LATE = loss(lambda s: np.where(s < 90, 0.69, 0.69 * 0.98 ** (s - 90)))
 
 # What is made, the steps, the kind to be said, and the step it is said by.
 FIRES = {
-    "zeros only": (both(supervised(), DEAD_OUTPUT), EVERY_10, OUTPUT, 20),
-    "zeros in a short training": (both(supervised(), DEAD_OUTPUT), EVERY_STEP[:12], OUTPUT, 10),
+    "zeros only": (both(supervised(), DEAD_OUTPUT), EVERY_10, OUTPUT, 30),
+    "zeros in a short training": (
+        both(supervised(), DEAD_OUTPUT, planned(12)),
+        EVERY_STEP[:12],
+        OUTPUT,
+        6,
+    ),
+    "zeros in a short training at the default schedule": (
+        both(supervised(), DEAD_OUTPUT, planned(18)),
+        EVERY_10[:2],
+        OUTPUT,
+        10,
+    ),
     "rounding errors": (
         both(supervised(MSE), port("y_pred", batch_std=1e-3, min=1990.0, max=1991.0, mean=1990.0)),
         EVERY_10,
         OUTPUT,
-        20,
+        30,
     ),
     "guesses": (supervised(), EVERY_10, GUESS, 100),
     "guesses at every step": (supervised(), EVERY_STEP, GUESS, 100),
