@@ -107,7 +107,7 @@ NO_B = [("no_gradient", "b")]
 CAUSES = {
     "a loss weight": (two_heads, NO_B),
     "a loss weight behind a sigmoid": (lambda: two_heads("sigmoid"), NO_B),
-    "sample weights": (two_heads, NO_B),
+    "sample weights": (two_heads, [("zero_sample_weights", "")]),
     "both": (lambda: two_heads(trunk_bias=-1e3), [("dead_units", "trunk"), *NO_B]),
     "a gate": (
         lambda: residual(keras.Sequential([relu(), Gate()], name="net")),
