@@ -1,9 +1,11 @@
 """The logs loaded by TensorBoard, each as a `GradientHistory` to be read when needed."""
 
+import bisect
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, from_json, mer
 from tensorboard_plugin_initkit.log.content import (
     make_chunk,
     note_damage,
+    note_gaps,
     read_text,
     split_table,
     values_of,
@@ -81,11 +84,13 @@ class _Index:
         chunks: Chunks without values, and their tables of totals, by the step and time of these.
         whole: The chunks joined; steps recorded anew replace the older ones.
         problems: Sentences on damaged parts, which are left out.
+        gaps: The same on steps that are missing between the files of the log.
     """
 
     chunks: list[tuple[tuple[int, float], Chunk, np.ndarray]]
     whole: Chunk
     problems: list[str]
+    gaps: list[str]
 
 
 class Experiment:
@@ -160,6 +165,8 @@ class Experiment:
                 "chunks. Records are missing, and with them the spikes of single steps. Start "
                 f"TensorBoard without `--samples_per_plugin {PLUGIN_NAME}=…` to see all."
             )
+        else:
+            notes += index.gaps
         if not run.has_ended:
             notes.append(
                 f"The log breaks off after step {index.whole.steps[-1]}: the training goes on, "
@@ -319,7 +326,11 @@ def _index(layouts: list[Any], totals: list[Any]) -> _Index:
         for datum in totals
         if (chunk := attempt(_chunk, datum.numpy, columns)) is not None
     ]
-    return _Index(chunks, _join(chunk for _, chunk, _ in chunks), problems)
+    # Each file begins with a layout, of the time of its first chunk.
+    begins = sorted(datum.wall_time for datum in layouts)
+    files = itertools.groupby(chunks, lambda item: bisect.bisect(begins, item[0][1]))
+    recorded = [np.concatenate([chunk.steps for _, chunk, _ in file]) for _, file in files]
+    return _Index(chunks, _join(c for _, c, _ in chunks), problems, note_gaps(recorded))
 
 
 def _join(chunks: Iterable[Chunk]) -> Chunk:

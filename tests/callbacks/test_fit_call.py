@@ -189,6 +189,19 @@ def test_what_a_checkpoint_holds_is_in_the_log(tmp_path):
     assert "get_state_tree" not in vars(model)
 
 
+def test_a_save_is_heard_once_also_when_the_model_was_compiled_again():
+    model = compiled(mlp, run_eagerly=True)
+    heard: list[int] = []
+
+    def compile_again():
+        if len(heard) == 1:
+            model.compile("sgd", model.loss, run_eagerly=True)
+        heard.append(len(vars(model)["get_state_tree"].actions))
+
+    fit(model, GradientMonitor(every_n_steps=1), Hook("on_train_batch_end", compile_again))
+    assert heard == [1] * STEPS
+
+
 @pytest.mark.slow
 def test_a_training_that_is_killed_and_resumed_has_a_record_without_a_gap():
     """`python -m benchmarks.kill_and_resume` does it again and again."""

@@ -125,7 +125,10 @@ def test_no_training_hides_another_in_one_directory(tmp_path):
     train(again, range(3, 5), resumes=True)
     assert runs() == {"gradients": [0, 1, 2, 3], "gradients_2": [0, 1, 2, 3, 4]}
     for steps in (range(5, 7), range(9, 12), range(10, 13)):  # in other processes
-        train(Sink(tmp_path, scalars=0), steps, resumes=True)
+        other = Sink(tmp_path, scalars=0)
+        other.open()
+        other.report(FAULTS)  # before it is known whether the training is resumed
+        train(other, steps, resumes=True)
     last = read_log(tmp_path)
     assert last.steps.tolist() == runs()["gradients_2"] == [*range(7), *range(9, 13)]
     gap, several = last.notes

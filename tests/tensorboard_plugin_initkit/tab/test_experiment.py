@@ -428,6 +428,11 @@ def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None
     writer.end()
     assert notes() == []
     assert read_log(tmp_path).steps.tolist() == [*range(7)]
+    resumed = LogWriter(tmp_path)
+    resumed.write(chunk_of(SMALL, [*range(9, 12)]))
+    resumed.end()
+    gap = "Not in the log, where the training went on after a stop: steps 7 to 8."
+    assert notes() == read_log(tmp_path).notes == [gap]
 
 
 class FailingError(Exception):
