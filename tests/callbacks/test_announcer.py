@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_initkit import Finding
 from keras_initkit.callbacks import FindingError, GradientMonitor, GradientWarning
 
 layers = keras.layers
@@ -56,7 +57,7 @@ def test_a_fault_is_raised_and_the_record_is_whole():
 
 
 def test_a_function_gets_each_finding_and_its_error_is_the_users():
-    found = []
+    found: list[Finding] = []
     monitor = GradientMonitor(on_finding=found.append)
     assert train(monitor) == 40
     assert found == [f for f in monitor.findings if f.severity != "note"]

@@ -34,10 +34,9 @@ def test_inputs_targets_and_predictions_are_measured(way):
         Port("y_pred", "", (4,), "float32"),
     )
     outputs = list(recorded_predictions(compiled(mlp)))
-    for i, statistic in enumerate((np.min, np.max, np.mean, np.std)):
-        name = ("min", "max", "mean", "std")[i]
+    for name in ("min", "max", "mean", "std"):
         parts = zip(x.reshape(STEPS, BATCH, 8), y.reshape(STEPS, BATCH), outputs, strict=True)
-        expected = [[statistic(part) for part in step] for step in parts]
+        expected = [[getattr(np, name)(part) for part in step] for step in parts]
         np.testing.assert_allclose(
             history.per_port(name), expected, rtol=1e-4, atol=1e-6, err_msg=name
         )

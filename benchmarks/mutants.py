@@ -1,0 +1,576 @@
+"""Plant one known fault at a time in healthy trainings, and see if the diagnosis finds it.
+
+    python -m benchmarks.mutants [--kinds NAME ...] [--programs NAME ...] [--part 0/2] [--list]
+
+Each healthy program is trained for 120 steps as it is, and then with each fault that it can have.
+Printed are, for every fault, the share of programs in which something was found, in which the
+first finding was of the right kind, and in which it named the right layer; the false alarms on the
+healthy programs; and the confusion matrix. What is expected of a fault is written beside it.
+"""
+
+import argparse
+import collections
+import dataclasses
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits, make_moons
+
+import keras_initkit
+from tensorboard_plugin_initkit.diagnosis.judge import judge
+from keras_initkit.callbacks import GradientMonitor
+
+STEPS, BATCH = 120, 32
+layers = keras.layers
+Array = np.ndarray
+
+
+@dataclasses.dataclass
+class Program:
+    """A training with named parts, each of which a fault can replace."""
+
+    name: str
+    task: str  # "binary", "classes", "numbers", "labels" (several at once) or "images"
+    x: Array
+    y: Array
+    units: int
+    head: str
+    loss: Any
+    body: Callable[["Program"], list[Any]]
+    activation: str = "relu"
+    initializer: Any = "he_normal"
+    regularizer: Any = None
+    depth: int = 2
+    width: int = 32
+    before_head: Sequence[Callable[[], Any]] = ()
+    after_head: Sequence[Callable[[], Any]] = ()
+    optimizer: Callable[[], Any] = lambda: keras.optimizers.Adam(3e-3)
+
+    def build(self) -> Any:
+        """Build and compile the model."""
+        model = keras.Sequential(
+            [
+                keras.Input(self.x.shape[1:]),
+                *self.body(self),
+                *(make() for make in self.before_head),
+                layers.Dense(self.units, self.head, name="head"),
+                *(make() for make in self.after_head),
+            ]
+        )
+        model.compile(self.optimizer(), self.loss)
+        return model
+
+    def dense(self, i: int) -> Any:
+        """Make a hidden layer."""
+        return layers.Dense(
+            self.width,
+            self.activation,
+            kernel_initializer=self.initializer,
+            kernel_regularizer=self.regularizer,
+            name=f"hidden_{i}",
+        )
+
+
+class Residual(keras.layers.Layer):
+    """A residual block of two dense layers, the second of which begins at zero."""
+
+    def __init__(self, first: Any, width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first = first
+        self.second = layers.Dense(width, kernel_initializer="zeros")
+
+    def call(self, x: Any) -> Any:
+        """Add the block's output to its input."""
+        return x + self.second(self.first(x))
+
+
+def stack(program: Program) -> list[Any]:
+    """Make dense layers."""
+    return [program.dense(i) for i in range(program.depth)]
+
+
+def residual(program: Program) -> list[Any]:
+    """Make residual blocks behind a first layer."""
+    blocks = [Residual(program.dense(i), program.width) for i in range(1, program.depth)]
+    return [program.dense(0), *blocks]
+
+
+def normalized(program: Program) -> list[Any]:
+    """Make dense layers with batch normalization."""
+    made = []
+    for i in range(program.depth):
+        dense = program.dense(i)
+        activation, dense.activation = dense.activation, keras.activations.linear
+        made += [dense, layers.BatchNormalization(), layers.Activation(activation)]
+    return made
+
+
+def convolutional(program: Program) -> list[Any]:
+    """Make convolutions on images of 8 by 8 pixels."""
+    made = [
+        layers.Conv2D(
+            16,
+            3,
+            padding="same",
+            activation=program.activation,
+            kernel_initializer=program.initializer,
+            kernel_regularizer=program.regularizer,
+            name=f"hidden_{i}",
+        )
+        for i in range(program.depth)
+    ]
+    return [layers.Reshape((8, 8, 1)), *made, layers.GlobalAveragePooling2D()]
+
+
+def recurrent(program: Program) -> list[Any]:
+    """Make a recurrent layer over the rows of images, and dense ones."""
+    return [layers.Reshape((8, 8)), layers.LSTM(32), *stack(program)]
+
+
+def standardized(x: Array) -> Array:
+    """Standardize all elements together."""
+    return ((x - x.mean()) / x.std()).astype(np.float32)
+
+
+def programs(seed: int = 0) -> list[Program]:
+    """List the healthy programs."""
+    rng = np.random.default_rng(seed)
+    digits, labels = load_digits(return_X_y=True)
+    order = rng.permutation(len(digits))
+    raw, labels = digits[order].astype(np.float32), labels[order].astype(np.int64)
+    digits = standardized(raw)
+    moons, sides = make_moons(1500, noise=0.1, random_state=seed)
+    moons = standardized(moons)
+    plane = rng.normal(size=(1500, 6)).astype(np.float32)
+    curve = (np.sin(plane[:, :1]) + plane[:, 1:2] * plane[:, 2:3]).astype(np.float32)
+    several = (plane[:, :4] + 0.3 * rng.normal(size=(1500, 4)) > 0).astype(np.float32)
+    classes, one_hot = "sparse_categorical_crossentropy", keras.utils.to_categorical(labels)
+    softmax: dict[str, Any] = {"task": "classes", "units": 10, "head": "softmax", "loss": classes}
+    return [
+        Program("digits", x=digits, y=labels, body=stack, **softmax),
+        Program(
+            "digits, one-hot",
+            **softmax | {"loss": "categorical_crossentropy"},
+            x=digits,
+            y=one_hot,
+            body=stack,
+        ),
+        Program("digits, deep", x=digits, y=labels, body=stack, depth=12, **softmax),
+        Program("digits, residual", x=digits, y=labels, body=residual, depth=6, **softmax),
+        Program("digits, normalized", x=digits, y=labels, body=normalized, depth=4, **softmax),
+        Program("digits, convolutions", x=digits, y=labels, body=convolutional, **softmax),
+        Program("digits, recurrent", x=digits, y=labels, body=recurrent, depth=1, **softmax),
+        Program("moons", "binary", moons, sides, 1, "sigmoid", "binary_crossentropy", stack),
+        Program(
+            "moons, deep", "binary", moons, sides, 1, "sigmoid", "binary_crossentropy", stack,
+            depth=10,
+        ),
+        Program("curve", "numbers", plane, curve, 1, "linear", "mse", stack),
+        Program("curve, residual", "numbers", plane, curve, 1, "linear", "mae", residual, depth=4),
+        Program("signs", "labels", plane, several, 4, "sigmoid", "binary_crossentropy", stack),
+        Program("pixels", "images", digits, raw / 16, 64, "sigmoid", "mse", stack, width=16),
+    ]  # fmt: skip
+
+
+@dataclasses.dataclass
+class Fault:
+    """A fault to plant: how, in which programs, and what the diagnosis is to say.
+
+    Attributes:
+        name: Its name.
+        plant: Changes a program.
+        kinds: The kinds of a right first finding.
+        fits: Tells the programs that can have it.
+        layer: The layer at fault; "" if it has none.
+    """
+
+    name: str
+    plant: Callable[[Program], Any]
+    kinds: tuple[str, ...]
+    fits: Callable[[Program], bool] = lambda program: True
+    layer: str = ""
+
+
+def change(**parts: Any) -> Callable[[Program], None]:
+    """Make a change of parts; a function of the program gives its value."""
+
+    def plant(program: Program) -> None:
+        for name, value in parts.items():
+            is_lazy = callable(value) and getattr(value, "__name__", "") == "<lambda>"
+            setattr(program, name, value(program) if is_lazy else value)
+
+    return plant
+
+
+def of_task(*tasks: str) -> Callable[[Program], bool]:
+    """Make a check for programs of some tasks."""
+    return lambda program: program.task in tasks
+
+
+def adam(rate: float, **arguments: Any) -> Callable[[], Any]:
+    """Make a maker of an optimizer."""
+
+    def make() -> Any:
+        return keras.optimizers.Adam(rate, **arguments)
+
+    return make
+
+
+def sgd(rate: float) -> Callable[[], Any]:
+    """Make a maker of an optimizer."""
+
+    def make() -> Any:
+        return keras.optimizers.SGD(rate)
+
+    return make
+
+
+def _with_nan(array: Array) -> Array:
+    array = array.astype(np.float32).copy()
+    array[5::97] = np.nan
+    return array
+
+
+def _is_stack(program: Program) -> bool:
+    return program.body is stack
+
+
+def _is_sparse(program: Program) -> bool:
+    return program.task == "classes" and program.y.ndim == 1
+
+
+def _is_deep(program: Program) -> bool:
+    return _is_stack(program) and program.depth >= 10
+
+
+CLASSES, BINARY, NUMBERS = of_task("classes"), of_task("binary"), of_task("numbers")
+NOT_LEARNING = ("no_better_than_guessing", "constant_loss", "not_learning", "constant_output")
+
+FAULTS = [
+    # Contracts between output, loss and targets.
+    Fault("softmax of one unit", change(head="softmax"), ("single_unit_softmax",), BINARY, "head"),
+    Fault(
+        "sparse loss of one unit",
+        change(units=1, head="sigmoid"),
+        ("single_unit_softmax", "label_form", "target_range", "loss_choice"),
+        CLASSES,
+        "head",
+    ),
+    Fault(
+        "ReLU under cross-entropy",
+        change(head="relu"),
+        ("logits", "head_activation"),
+        BINARY,
+        "head",
+    ),
+    Fault("ReLU on numbers", change(head="relu"), ("target_range",), NUMBERS, "head"),
+    Fault("sigmoid on numbers", change(head="sigmoid"), ("target_range",), NUMBERS, "head"),
+    Fault("tanh on numbers", change(head="tanh"), ("target_range",), NUMBERS, "head"),
+    Fault(
+        "softmax on numbers",
+        change(head="softmax", units=1),
+        ("single_unit_softmax", "target_range"),
+        NUMBERS,
+        "head",
+    ),
+    Fault(
+        "linear under cross-entropy",
+        change(head="linear"),
+        ("logits", "head_activation"),
+        of_task("binary", "classes", "labels"),
+        "head",
+    ),
+    Fault(
+        "from_logits of a softmax",
+        change(loss=lambda p: keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+        ("logits",),
+        _is_sparse,
+        "head",
+    ),
+    Fault(
+        "from_logits of a sigmoid",
+        change(loss=lambda p: keras.losses.BinaryCrossentropy(from_logits=True)),
+        ("logits",),
+        BINARY,
+        "head",
+    ),
+    Fault(
+        "sigmoids under categorical cross-entropy",
+        change(head="sigmoid"),
+        ("loss_choice", "head_activation"),
+        CLASSES,
+        "head",
+    ),
+    Fault(
+        "binary cross-entropy on a softmax",
+        change(
+            loss="binary_crossentropy",
+            y=lambda p: keras.utils.to_categorical(p.y) if p.y.ndim == 1 else p.y,
+        ),
+        ("loss_choice", "head_activation"),
+        CLASSES,
+        "head",
+    ),
+    Fault(
+        "softmax for several labels",
+        change(head="softmax"),
+        ("loss_choice", "head_activation"),
+        of_task("labels"),
+        "head",
+    ),
+    Fault(
+        "integers under categorical cross-entropy",
+        change(loss="categorical_crossentropy", y=lambda p: p.y[:, None] * np.ones((1, 10))),
+        ("label_form", "target_range", "loss_choice"),
+        _is_sparse,
+        "head",
+    ),
+    Fault(
+        "labels from 1",
+        change(y=lambda p: p.y + 1),
+        ("label_form", "target_range"),
+        lambda p: _is_sparse(p) or p.task == "binary",
+        "head",
+    ),
+    Fault(
+        "labels of -1 and 1",
+        change(y=lambda p: 2 * p.y - 1),
+        ("label_form", "target_range"),
+        of_task("binary", "labels"),
+        "head",
+    ),
+    Fault(
+        "classes into one sigmoid",
+        change(units=1, head="sigmoid", loss="binary_crossentropy"),
+        ("label_form", "target_range", "loss_choice"),
+        _is_sparse,
+        "head",
+    ),
+    Fault(
+        "pixels up to 255",
+        change(y=lambda p: 255 * p.y),
+        ("target_range",),
+        of_task("images"),
+        "head",
+    ),
+    # Data.
+    Fault("inputs of NaN", change(x=lambda p: _with_nan(p.x)), ("nonfinite",)),
+    Fault(
+        "targets of NaN",
+        change(y=lambda p: _with_nan(p.y)),
+        ("nonfinite",),
+        of_task("numbers", "images", "labels"),
+    ),
+    Fault(
+        "inputs times 3,000",
+        change(x=lambda p: 3000 * p.x),
+        ("input_scale", "large_updates"),
+        lambda p: p.body not in (normalized, recurrent),
+    ),
+    Fault(
+        "inputs plus 300",
+        change(x=lambda p: p.x + 300),
+        ("input_scale",),
+        lambda p: p.body not in (normalized, recurrent),
+    ),
+    Fault("constant inputs", change(x=lambda p: np.ones_like(p.x)), ("constant_input",)),
+    Fault(
+        "targets times 1,000",
+        change(y=lambda p: 1000 * p.y, optimizer=sgd(0.01)),
+        ("target_scale", "nonfinite", "rising_loss", "exploding"),
+        NUMBERS,
+    ),
+    Fault(
+        "one class",
+        change(y=lambda p: np.zeros_like(p.y)),
+        ("one_class", "constant_target"),
+        lambda p: _is_sparse(p) or p.task == "binary",
+    ),
+    Fault(
+        "shuffled targets",
+        change(y=lambda p: np.random.default_rng(1).permutation(p.y)),
+        NOT_LEARNING,
+    ),
+    # Structure.
+    Fault(
+        "no activations",
+        change(activation="linear", depth=8),
+        ("no_activation",),
+        lambda p: _is_stack(p) and p.task == "binary",
+    ),
+    Fault(
+        "sigmoids in depth",
+        change(activation="sigmoid", depth=10, initializer="glorot_uniform"),
+        ("deep_sigmoids", "vanishing"),
+        _is_stack,
+    ),
+    Fault(
+        "zeros",
+        change(initializer="zeros"),
+        ("equal_weights", "no_gradient"),
+        lambda p: p.body in (stack, convolutional),
+        "hidden",
+    ),
+    Fault(
+        "constant weights",
+        change(initializer=lambda p: keras.initializers.Constant(0.1)),
+        ("equal_weights",),
+        lambda p: p.body in (stack, convolutional),
+        "hidden",
+    ),
+    Fault(
+        "large weights",
+        change(initializer=lambda p: keras.initializers.RandomNormal(stddev=3.0), depth=12),
+        ("bad_start", "exploding", "nonfinite", "large_updates"),
+        _is_stack,
+        "hidden",
+    ),
+    Fault(
+        "small weights",
+        change(initializer=lambda p: keras.initializers.RandomNormal(stddev=0.01), depth=10),
+        ("bad_start", "vanishing"),
+        _is_stack,
+        "hidden",
+    ),
+    Fault(
+        "Xavier's weights for 30 ReLU layers",
+        change(initializer="glorot_uniform", depth=30, optimizer=sgd(0.01)),
+        ("bad_start", "vanishing"),
+        _is_deep,
+        "hidden",
+    ),
+    Fault(
+        "two softmaxes",
+        change(after_head=(layers.Softmax,), optimizer=sgd(0.01)),
+        ("double_activation", "hidden_softmax"),
+        _is_sparse,
+        "head",
+    ),
+    Fault(
+        "dropout behind the output",
+        change(after_head=(lambda: layers.Dropout(0.9),)),
+        ("output_dropout",),
+        of_task("numbers", "classes"),
+    ),
+    Fault(
+        "a strong penalty",
+        change(regularizer=lambda p: keras.regularizers.L2(10.0)),
+        ("strong_penalty",),
+        lambda p: p.body in (stack, convolutional),
+        "hidden",
+    ),
+    # Dynamics.
+    Fault(
+        "learning rate of 30",
+        change(optimizer=adam(30.0)),
+        ("large_updates", "learning_rate", "exploding", "nonfinite", "rising_loss", "dead_units"),
+    ),
+    Fault(
+        "learning rate of 1e-10",
+        change(optimizer=adam(1e-10)),
+        ("small_updates", "learning_rate", "constant_loss"),
+    ),
+    Fault(
+        "clipped to nothing",
+        change(optimizer=lambda p: _clipped),
+        ("small_updates", "clipping", "constant_loss"),
+    ),
+]
+
+
+def _clipped() -> Any:
+    return keras.optimizers.SGD(0.01, clipnorm=1e-9)
+
+
+def train(program: Program, seed: int = 0) -> keras_initkit.callbacks.GradientMonitor:
+    """Train a program; return its monitor."""
+    keras.utils.set_random_seed(seed)
+    keras.backend.clear_session()
+    monitor = GradientMonitor()
+    epochs = -(-STEPS * BATCH // len(program.x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program.build().fit(
+            program.x, program.y, BATCH, epochs=epochs, verbose=0, callbacks=[monitor]
+        )
+    return monitor
+
+
+def look(monitor: Any) -> list[Any]:
+    """Return the findings of a training, the worst first, without mere notes."""
+    return [f for f in judge(monitor.history, True) if f.severity != "note"]
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--faults", nargs="*", default=[])
+    parser.add_argument("--programs", nargs="*", default=[])
+    parser.add_argument("--part", default="0/1", help="the i-th of n parts of the programs")
+    parser.add_argument("--list", action="store_true", help="only list what there is")
+    options = parser.parse_args()
+    index, parts = map(int, options.part.split("/"))
+    chosen = [p for p in programs() if not options.programs or p.name in options.programs]
+    chosen = chosen[index::parts]
+    faults = [f for f in FAULTS if not options.faults or f.name in options.faults]
+    pairs = [(fault, p) for fault in faults for p in chosen if fault.fits(p)]
+    sys.stdout.write(f"{len(chosen)} programs, {len(faults)} faults, {len(pairs)} mutants\n")
+    if options.list:
+        return 0
+    alarms = 0
+    for program in chosen if not options.faults else []:
+        found = look(train(program))
+        alarms += bool(found)
+        for finding in found:
+            sys.stdout.write(f"FALSE ALARM on {program.name}: {finding.text}\n")
+    sys.stdout.write(f"false alarms: {alarms} of {len(chosen)}\n")
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    confusion: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for fault, program in pairs:
+        mutant = dataclasses.replace(program)
+        fault.plant(mutant)
+        try:
+            found = look(train(mutant))
+        except Exception as error:  # Keras itself refuses it
+            sys.stdout.write(f"{fault.name} | {program.name}: {type(error).__name__}\n")
+            continue
+        first = found[0] if found else None
+        counts[fault.name]["all"] += 1
+        counts[fault.name]["found"] += bool(found)
+        is_right = first is not None and first.kind in fault.kinds
+        counts[fault.name]["kind"] += is_right
+        counts[fault.name]["layer"] += is_right and fault.layer in (first.layer if first else "")
+        confusion[fault.name][first.kind if first else "nothing"] += 1
+        if not is_right:
+            told = first.text if first else "nothing"
+            sys.stdout.write(f"{fault.name} | {program.name}: {told}\n")
+        sys.stdout.flush()
+    report(faults, counts, confusion)
+    return 0
+
+
+def report(faults: Sequence[Fault], counts: Any, confusion: Any) -> None:
+    """Print the table of faults, with the first findings of each."""
+    total: collections.Counter[str] = collections.Counter()
+    sys.stdout.write("\n| fault | programs | found | right kind | right layer | first finding |\n")
+    sys.stdout.write("|---|---|---|---|---|---|\n")
+    for fault in faults:
+        count = counts[fault.name]
+        total.update(count)
+        kinds = ", ".join(f"{kind} {n}" for kind, n in confusion[fault.name].most_common())
+        layer = str(count["layer"]) if fault.layer else ""
+        numbers = f"{count['all']} | {count['found']} | {count['kind']} | {layer}"
+        sys.stdout.write(f"| {fault.name} | {numbers} | {kinds} |\n")
+    everything = max(1, total["all"])
+    sys.stdout.write(
+        f"found {total['found'] / everything:.2f}, right kind {total['kind'] / everything:.2f} "
+        f"of {total['all']} mutants\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
