@@ -21,8 +21,8 @@ import numpy as np
 from sklearn.datasets import load_digits, make_moons
 
 import keras_initkit
-from tensorboard_plugin_initkit.diagnosis.judge import judge
 from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.diagnosis.judge import judge
 
 STEPS, BATCH = 120, 32
 layers = keras.layers
