@@ -72,9 +72,9 @@ class GuardedCallback(keras.callbacks.Callback):
             hook(self, *args, **kwargs)
 
     def _leave(self) -> None:
-        fit, self._fit = self._fit, None
-        if fit is not None:
-            fit.close()
+        if self._fit is not None:
+            self._fit.close()
+            self._fit = None
 
     def look_after(self) -> None:
         """Do what is due in a training that has called no hook for long."""

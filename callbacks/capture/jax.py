@@ -42,6 +42,14 @@ class _OnDevice(NamedTuple):
     scales: dict[int, Any]  # loss scale of each optimizer that has one
 
 
+class _Places(NamedTuple):
+    """Places in the state of a recorded step."""
+
+    rows: int  # of the first variable that it has more
+    batch: int | None  # None if it is not carried
+    scales: dict[int, int]  # of the loss scale of each optimizer that has one
+
+
 class JaxStorage(Storage):
     """Rows, returned by the training function with the state. See `backend.Storage`."""
 
@@ -63,6 +71,7 @@ class JaxStorage(Storage):
         is_there = any(metric is tracker for metric in target.model.metrics)
         self._tracker = tracker if is_there and self._shardings is None else None
         self._batch = _make_variable(np.full(BATCH_SIZE, np.nan, np.float32))
+        self._at = _Places(0, None, {})
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
         """Make the variable of an optimizer's row."""
@@ -74,6 +83,15 @@ class JaxStorage(Storage):
     def begin_call(self, call: Call) -> None:
         """Prepare for a call of the instrumented training function."""
         self._next_step = call.first_step
+        # Here a failure does not reach the step.
+        metrics = [id(v) for v in self._target.model.metrics_variables]
+        scales = {
+            id(leaf.optimizer): self._place(leaf.loss_scale.dynamic_scale)
+            for leaf in self._target.leaves
+            if leaf.loss_scale is not None
+        }
+        batch = metrics.index(id(self._batch)) if id(self._batch) in metrics else None
+        self._at = _Places(self._place(self._variables[0]), batch, scales)
 
     def end_call(self, result: Any) -> Any:
         """Return the logs in a result of the instrumented training function."""
@@ -83,12 +101,18 @@ class JaxStorage(Storage):
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
         """Have the training function carry the row through its state."""
         model = self._target.model
-        make = model._make_function
+        make, train = model._make_function, model.train_step
 
         def make_function(step_function: Any, *args: Any, **kwargs: Any) -> Any:
             return make(self._carry_row(step_function), *args, **kwargs)
 
-        methods: dict[str, Callable[..., Any]] = {"_make_function": make_function}
+        def train_step(*args: Any) -> Any:  # the model's own may have been traced, for others
+            return train(*args)
+
+        methods: dict[str, Callable[..., Any]] = {
+            "_make_function": make_function,
+            "train_step": train_step,
+        }
         if self._shardings is not None:
             methods["_get_state_sharding_spec"] = self._shardings_with_row()
         return replaced_methods(model, **methods)
@@ -173,20 +197,12 @@ class JaxStorage(Storage):
     def _carry_row(self, step_function: Callable[..., Any]) -> Callable[..., Any]:
         def step(state: Any, data: Any) -> Any:
             trainable, other, optimizer, metrics = state
-            place = self._place(self._variables[0])
+            place, last, of_scales = self._at
             nothing = np.full(BATCH_SIZE, np.nan, np.float32)
-            places = [id(v) for v in self._target.model.metrics_variables]
-            last = places.index(id(self._batch)) if id(self._batch) in places else None
             if last is not None:
                 metrics = [*metrics[:last], nothing, *metrics[last:]]
             # Copied before the step is given the only ones.
-            scales = {
-                id(leaf.optimizer): jax.numpy.copy(
-                    optimizer[self._place(leaf.loss_scale.dynamic_scale)]
-                )
-                for leaf in self._target.leaves
-                if leaf.loss_scale is not None
-            }
+            scales = {key: jax.numpy.copy(optimizer[own]) for key, own in of_scales.items()}
             end = place + len(self._empty)
             optimizer = [*optimizer[:place], *self._empty, *optimizer[place:]]
             state = trainable, other, optimizer, metrics

@@ -54,7 +54,13 @@ class _RecordedStep:
         self.model.train_function = self.plain
         with contextlib.ExitStack() as locks:
             with contextlib.ExitStack() as listening:
-                function = self._listen(locks, listening)
+                try:
+                    function = self._listen(locks, listening)
+                except Exception as error:
+                    for capture, _ in self.captures:
+                        capture.error = capture.error or error
+                    self.captures.clear()
+                    function = self.plain
                 result = function(*args)
             for capture, call in self.captures:
                 try:
@@ -64,24 +70,19 @@ class _RecordedStep:
         return result
 
     def _listen(self, locks: Any, listening: Any) -> TrainFunction:
-        """Have the captures listen; return the function to call, the plain one if they cannot."""
-        try:
-            with contextlib.ExitStack() as entered:
-                for capture, _ in self.captures:
-                    locks.callback(setattr, capture, "step_of", 0)
-                    capture.step_of = threading.get_ident()
-                    locks.enter_context(capture.lock)
-                function = self._instrumented_function()
-                for capture, call in self.captures:
-                    capture.begin_call(call)
-                    entered.enter_context(capture.listening())
-                listening.push(entered.pop_all())
-            return function
-        except Exception as error:
+        """Have the captures listen; return the function to call."""
+        with contextlib.ExitStack() as entered:
             for capture, _ in self.captures:
-                capture.error = capture.error or error
-            self.captures.clear()
-            return self.plain
+                locks.callback(setattr, capture, "step_of", 0)
+                capture.step_of = threading.get_ident()
+                locks.enter_context(capture.lock)
+            function = self._instrumented_function()
+            for capture, _ in self.captures:
+                entered.enter_context(capture.listening())
+            for capture, call in self.captures:
+                capture.begin_call(call)
+            listening.push(entered.pop_all())
+        return function
 
     def _instrumented_function(self) -> TrainFunction:
         captures = [capture for capture, _ in self.captures]

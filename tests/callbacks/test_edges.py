@@ -126,6 +126,19 @@ def test_one_monitor_and_its_copies_for_two_models():
     assert monitor.findings == []
 
 
+def test_a_monitor_of_its_own_for_every_fit():
+    monitors, model = [GradientMonitor(every_n_steps=1) for _ in range(3)], compiled(mlp)
+    for monitor in monitors:
+        fit(model, monitor)
+    one, whole = GradientMonitor(every_n_steps=1), compiled(mlp)
+    for _ in monitors:
+        fit(whole, one)
+    for place, monitor in enumerate(monitors):
+        part = slice(place * STEPS, (place + 1) * STEPS)
+        np.testing.assert_array_equal(monitor.history.steps, one.history.steps[part])
+        np.testing.assert_allclose(monitor.history["norm"], one.history["norm"][part], rtol=1e-5)
+
+
 @pytest.mark.backends("tensorflow")
 def test_a_compiled_teacher_is_not_listened_to():
     class Student(CustomStep):
