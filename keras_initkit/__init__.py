@@ -7,21 +7,27 @@ holds it can be loaded.
 from keras_initkit import callbacks, initializers, layers, theory
 from keras_initkit.connectivity.layer_fans import fans, register_fans
 from keras_initkit.models.audit.audit import audit
+from keras_initkit.models.check.check import check
 from keras_initkit.models.normalize.with_normalization import with_normalization
 from keras_initkit.models.reinitialize.layer_aware import layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
+from tensorboard_plugin_initkit.diagnosing import diagnose
+from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.plotting import plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 __all__ = [
+    "Diagnosis",
     "Finding",
     "GradientHistory",
     "Moments",
     "audit",
     "callbacks",
+    "check",
+    "diagnose",
     "fans",
     "initializers",
     "layer_aware",

@@ -1,8 +1,9 @@
 """The batch of a recorded step: hearing the loss computed, and measuring what it is computed of."""
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -10,15 +11,19 @@ import numpy as np
 from keras import ops
 
 from keras_initkit.callbacks.capture.recorded_step import replaced_methods
-from keras_initkit.statistics.batch import MEASURED_OF_PORTS, Profile, measure_port
+from keras_initkit.statistics.batch import (
+    MEASURED_OF_PORTS,
+    ROLES,
+    Profile,
+    list_ports,
+    measure_port,
+)
 from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS
 from tensorboard_plugin_initkit.record.layout import Port
 from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS, TargetStatistics
 
 # Numbers of a batch on the device. It is fixed: a compiled step carries them before it is traced.
 BATCH_SIZE = 2048
-
-ROLES = ("x", "y", "y_pred", "sample_weight")
 
 
 class BatchPlan(NamedTuple):
@@ -64,17 +69,16 @@ class BatchListener:
     def _hear(self, *structures: Any) -> None:
         """Measure and store a batch."""
         tensors = {
-            role: list(_flatten(structure))
+            role: list_ports(role, structure)
             for role, structure in zip(ROLES, structures, strict=True)
         }
         ports, numbers = [], [_measure_penalty(self._model)]
         room = BATCH_SIZE - 1
-        for role, found in tensors.items():
-            for name, tensor in found:
-                if room >= MEASURED_OF_PORTS:
-                    room -= MEASURED_OF_PORTS
-                    ports.append(_describe(role, name if len(found) > 1 else "", tensor))
-                    numbers.append(measure_port(ops.stop_gradient(tensor)))
+        for port, tensor in itertools.chain(*tensors.values()):
+            if room >= MEASURED_OF_PORTS:
+                room -= MEASURED_OF_PORTS
+                ports.append(port)
+                numbers.append(measure_port(ops.stop_gradient(tensor)))
         profiles = []
         pairs = zip(tensors["y"], tensors["y_pred"], strict=False)
         for position, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors["x"])):
@@ -115,23 +119,3 @@ def _measure_penalty(model: Any) -> Any:
     penalties = [ops.cast(ops.sum(loss), "float32") for loss in model.losses]
     total = ops.stop_gradient(sum(penalties)) if penalties else np.float32(0)
     return ops.reshape(ops.convert_to_tensor(total, "float32"), (1,))
-
-
-def _flatten(structure: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the real dense tensors of a structure, with their keys or positions."""
-    for path, tensor in keras.tree.flatten_with_path(structure):
-        if hasattr(tensor, "dtype") and hasattr(tensor, "shape") and _is_real(tensor):
-            yield "/".join(map(str, path)), tensor
-
-
-def _is_real(tensor: Any) -> bool:
-    """Check for a dense tensor of real numbers, with a batch axis."""
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if dtype == "string" or dtype.startswith("complex") or not len(tensor.shape):
-        return False
-    return not hasattr(tensor, "row_splits") and not hasattr(tensor, "dense_shape")
-
-
-def _describe(role: str, name: str, tensor: Any) -> Port:
-    shape = tuple(size or 0 for size in tensor.shape[1:])
-    return Port(role, name, shape, keras.backend.standardize_dtype(tensor.dtype))

@@ -3,19 +3,51 @@
 import math
 from typing import Any, NamedTuple, Self
 
+import keras
 import numpy as np
 from keras import ops
 
+from tensorboard_plugin_initkit.record.layout import Port
 from tensorboard_plugin_initkit.record.port_statistics import TargetBatch
 
 Shape = tuple[int | None, ...]
 
+ROLES = ("x", "y", "y_pred", "sample_weight")
 # In the order of `PORT_STATISTICS`: those measured of a batch.
 MEASURED_OF_PORTS = 10
 # Targets with more classes or features have no profile: a step would be spent on counting.
 MOST_CLASSES = 256
 # Rows of softmax or smoothed labels in float16 add up to 1 this exactly.
 _SUM_TOLERANCE = 2e-3
+
+
+def list_ports(role: str, structure: Any) -> list[tuple[Port, Any]]:
+    """List the ports of a role and their tensors: the real dense ones of a structure."""
+    found = [
+        ("/".join(map(str, path)), tensor)
+        for path, tensor in keras.tree.flatten_with_path(structure)
+        if hasattr(tensor, "dtype") and hasattr(tensor, "shape") and _is_real(tensor)
+    ]
+    return [
+        (_describe_port(role, name if len(found) > 1 else "", tensor), tensor)
+        for name, tensor in found
+    ]
+
+
+def _is_real(tensor: Any) -> bool:
+    """Check for a dense tensor of real numbers, with a batch axis."""
+    try:
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except ValueError:  # of NumPy's strings and objects
+        return False
+    if dtype == "string" or dtype.startswith("complex") or not len(tensor.shape):
+        return False
+    return not hasattr(tensor, "row_splits") and not hasattr(tensor, "dense_shape")
+
+
+def _describe_port(role: str, name: str, tensor: Any) -> Port:
+    shape = tuple(size or 0 for size in tensor.shape[1:])
+    return Port(role, name, shape, keras.backend.standardize_dtype(tensor.dtype))
 
 
 def measure_port(tensor: Any) -> Any:

@@ -14,6 +14,7 @@ KINDS = {
     "constant_loss": "a loss that does not move",
     "rising_loss": "a loss that grows",
     "no_better_than_guessing": "a loss no better than that of the best constant",
+    "not_learning": "a training that does not learn, for no cause that was found",
     "ended_early": "a training that ended while its loss still fell",
 }
 

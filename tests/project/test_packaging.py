@@ -37,8 +37,8 @@ def test_callbacks_is_no_package_of_its_own():
 
 PUBLIC = {
     "keras_initkit": """
-        Finding GradientHistory Moments audit callbacks fans initializers layer_aware layers plot
-        read_log register_fans reinitialize theory with_normalization
+        Diagnosis Finding GradientHistory Moments audit callbacks check diagnose fans initializers
+        layer_aware layers plot read_log register_fans reinitialize theory with_normalization
     """,
     "keras_initkit.callbacks": "ActivationHistory ActivationProbe GradientMonitor GradientWarning",
     "keras_initkit.initializers": """

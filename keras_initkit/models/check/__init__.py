@@ -1,0 +1,1 @@
+"""Check of a model and its data before training."""

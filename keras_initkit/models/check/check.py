@@ -1,0 +1,156 @@
+"""`check`: the faults of a model and its data that show before training."""
+
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initkit.anatomy.setup import read_setup
+from keras_initkit.checks import check_count
+from keras_initkit.models.check.sample import Sample, draw_sample
+from keras_initkit.models.check.step import Outcome, run_step
+from keras_initkit.models.columns import unit_sources, variables_of
+from keras_initkit.statistics.batch import (
+    MEASURED_OF_PORTS,
+    ROLES,
+    Profile,
+    list_ports,
+    measure_port,
+)
+from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis, diagnose_history
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, Chunk
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS, TargetStatistics
+
+
+def check(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    batch_size: int = 32,
+    *,
+    ignore: Collection[str] = (),
+) -> Diagnosis:
+    """Look for what keeps a model from learning, before it is trained.
+
+    The output must fit the loss, and both the targets; data must be finite; loss and gradients
+    of one batch, too. Weights, states, seeds, metrics and optimizer stay as they are. A model that
+    is not built is built, as by `fit`; one that is not compiled has no loss to look at.
+
+    Example:
+    ```python
+    def test_the_model_can_learn():
+        keras_initkit.check(model, x, y).raise_for_errors()
+    ```
+
+    Args:
+        model: A `keras.Model`.
+        x: Data as for `fit`: arrays, tensors, tables, or dicts and lists of these, of which rows
+            are taken evenly over all of them; or a `tf.data.Dataset`, `PyDataset`, `DataLoader` or
+            generator of batches, of which the first ones are taken.
+        y: Targets, if `x` is arrays.
+        sample_weight: Weights of the samples, if `x` is arrays.
+        batch_size: Number of samples of one step, if `x` is arrays.
+        ignore: Kinds of findings to leave out, by name.
+
+    Returns:
+        A `Diagnosis`. `raise_for_errors()` makes it a test.
+
+    Raises:
+        TypeError: If `model` is no `keras.Model`.
+        ValueError: If data have no rows, or there is no such kind of finding. Exceptions of the
+            model or its loss pass through, unless a finding explains them.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r}. Load a saved model first: "
+            "`keras.models.load_model(path)`."
+        )
+    check_count("batch_size", batch_size, "the number of samples of one step")
+    sample = draw_sample(x, y, sample_weight, batch_size)
+    outcome = run_step(model, sample.batch)
+    history = _record(model, sample, outcome)
+    if not model.compiled:
+        history.notes.append("The model is not compiled: its loss could not be looked at.")
+    if outcome.error is not None:
+        kind = type(outcome.error).__name__
+        history.notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
+    diagnosis = diagnose_history(history, ignore, is_start=True)
+    if outcome.error is not None and not any(f.severity == "error" for f in diagnosis):
+        raise outcome.error
+    return diagnosis
+
+
+def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
+    """Make a history of one record at step 0."""
+    variables = list(model.trainable_variables) if outcome.gradients else []
+    x, y, sample_weight = sample.rows
+    structures = zip(ROLES, (x, y, outcome.y_pred, sample_weight), strict=True)
+    tensors = [list_ports(role, structure) for role, structure in structures]
+    ports = list(itertools.chain(*tensors))
+    table = np.full((len(ports), len(PORT_STATISTICS)), np.nan, np.float32)
+    for row, (_, array) in zip(table, ports, strict=True):
+        row[:MEASURED_OF_PORTS] = ops.convert_to_numpy(measure_port(ops.convert_to_tensor(array)))
+    pairs = zip(tensors[1], tensors[2], strict=False)
+    for place, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors[0])):
+        table[place, MEASURED_OF_PORTS:] = _describe_target(target, prediction)
+    setup = read_setup(model)
+    totals = {"loss": outcome.loss, "penalty": outcome.penalty}
+    totals["learning_rate"] = setup.optimizer_arguments.get("learning_rate", np.nan)
+    columns = variables_of(model, variables, [""] * len(variables), "layer")
+    history = GradientHistory(None)
+    history.setup = setup
+    history.append(
+        Chunk(
+            Layout(columns, ports=tuple(port for port, _ in ports)),
+            np.zeros(1, np.int64),
+            _measure_gradients(model, variables, outcome.gradients),
+            {name: np.full((1, 1), number, np.float32) for name, number in totals.items()},
+            {name: table[None, :, place] for place, name in enumerate(PORT_STATISTICS)},
+        )
+    )
+    return history
+
+
+def _describe_target(target: Any, prediction: Any) -> Sequence[float]:
+    """Return `TARGET_STATISTICS` of a target."""
+    profile = Profile.of(tuple(target.shape), tuple(prediction.shape))
+    if profile is None:
+        return [np.nan] * len(TARGET_STATISTICS)
+    numbers = ops.convert_to_numpy(profile.measure(ops.convert_to_tensor(target)))
+    if np.isnan(numbers).any():
+        return [np.nan] * len(TARGET_STATISTICS)
+    return TargetStatistics().add(profile.read(numbers))
+
+
+def _measure_gradients(
+    model: Any, variables: Sequence[Any], gradients: Sequence[np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    """Return statistics of gradients by name, (1, variables); NaN without a gradient."""
+    names = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite", "dead_units", "weight_norm")
+    values = {name: np.full((1, len(variables)), np.nan, np.float32) for name in names}
+    sources = unit_sources(model, variables)
+    for place, (variable, gradient) in enumerate(zip(variables, gradients, strict=False)):
+        weights = ops.convert_to_numpy(variable.value).astype(np.float64)
+        values["weight_norm"][0, place] = np.linalg.norm(weights)
+        if gradient is None:
+            continue
+        size = np.abs(gradient.astype(np.float64))
+        found = {
+            "norm": np.linalg.norm(size),
+            "mean_abs": size.mean(),
+            "max_abs": size.max(),
+            "zeros": np.mean(size == 0),
+            "nonfinite": np.sum(~np.isfinite(size)),
+        }
+        if sources[place]:
+            units = size.reshape(-1, size.shape[-1] if size.ndim else 1).max(axis=0)
+            found["dead_units"] = np.mean(units == 0)
+        for name, number in found.items():
+            values[name][0, place] = number
+    return values

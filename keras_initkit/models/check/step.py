@@ -1,0 +1,142 @@
+"""One forward and one backward pass of a model, of which nothing remains in it.
+
+Keras internals: `Model._compile_loss` and its metrics, made by the first batch.
+tests/keras_initkit/models/check/test_step.py fails where these change.
+"""
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+Batch = tuple[Any, Any, Any]
+
+
+class Outcome(NamedTuple):
+    """A step without an update.
+
+    Attributes:
+        y_pred: Predictions in training.
+        loss: The loss with penalties; NaN if there is none.
+        penalty: The part of it by weights and activities.
+        gradients: Of each trainable variable, `None` where it has none; empty without a loss.
+        error: The exception raised where the loss was computed.
+    """
+
+    y_pred: Any
+    loss: float = np.nan
+    penalty: float = np.nan
+    gradients: tuple[np.ndarray | None, ...] = ()
+    error: Exception | None = None
+
+
+def run_step(model: Any, batch: Batch) -> Outcome:
+    """Compute the loss of a batch and its gradients, as a training step does.
+
+    Weights, states, seeds, metrics and optimizer stay as they are. A model that is not built is
+    built.
+    """
+    x, y, sample_weight = keras.tree.map_structure(_as_tensor, batch)
+    if not model.built:
+        model(x)
+    with _numbers_to_come_kept():
+        return _run(model, x, y, sample_weight) if model.compiled else Outcome(_predict(model, x))
+
+
+def _run(model: Any, x: Any, y: Any, sample_weight: Any) -> Outcome:
+    arguments = {"y": y, "sample_weight": sample_weight} | _training(model.compute_loss)
+
+    def compute(values: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
+        mapping = list(zip(model.trainable_variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            y_pred = model(x, **_training(model.call))
+            loss = model.compute_loss(x=x, y_pred=y_pred, **arguments)
+            penalty = sum((ops.sum(part) for part in model.losses), ops.zeros(()))
+        return loss, (y_pred, penalty)
+
+    differentiate = _BACKENDS[keras.backend.backend()]
+    try:
+        with _compiled_loss_kept(model):
+            loss, (y_pred, penalty), gradients = differentiate(
+                compute, [variable.value for variable in model.trainable_variables]
+            )
+    except Exception as error:
+        return Outcome(_predict(model, x), error=error)
+    loss, penalty = (float(ops.convert_to_numpy(ops.stop_gradient(v))) for v in (loss, penalty))
+    arrays = (None if g is None else ops.convert_to_numpy(g) for g in gradients)
+    return Outcome(keras.tree.map_structure(_detach, y_pred), loss, penalty, tuple(arrays))
+
+
+def _predict(model: Any, x: Any) -> Any:
+    with keras.StatelessScope():
+        y_pred = model(x, **_training(model.call))
+    return keras.tree.map_structure(_detach, y_pred)
+
+
+def _as_tensor(array: Any) -> Any:
+    return ops.convert_to_tensor(array) if isinstance(array, np.ndarray) else array
+
+
+def _detach(tensor: Any) -> Any:
+    return ops.convert_to_numpy(ops.stop_gradient(tensor))
+
+
+def _training(function: Callable[..., Any]) -> dict[str, bool]:
+    """Return the argument `training`, if a function takes it."""
+    return {"training": True} if "training" in inspect.signature(function).parameters else {}
+
+
+def _numbers_to_come_kept() -> contextlib.AbstractContextManager[Any]:
+    """Keep PyTorch's random numbers to come: dropout on it draws of no seed of Keras's."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    kept: contextlib.AbstractContextManager[Any]
+    kept = importlib.import_module("torch").random.fork_rng()
+    return kept
+
+
+@contextlib.contextmanager
+def _compiled_loss_kept(model: Any) -> Iterator[None]:
+    """Keep the compiled loss: the first batch fixes its structure, and makes its metrics."""
+    loss = getattr(model, "_compile_loss", None)
+    if loss is None:
+        yield
+        return
+    before, metrics = dict(vars(loss)), list(loss.metrics)
+    try:
+        yield
+    finally:
+        vars(loss).clear()
+        vars(loss).update(before)
+        loss.metrics[:] = metrics
+
+
+def _with_tensorflow(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, ...]:
+    tf = importlib.import_module("tensorflow")
+    tensors = [tf.identity(value) for value in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        loss, rest = compute(tensors)
+    gradients = tape.gradient(loss, tensors)
+    return loss, rest, [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def _with_jax(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, ...]:
+    jax = importlib.import_module("jax")
+    (loss, rest), gradients = jax.value_and_grad(compute, has_aux=True)(list(values))
+    return loss, rest, gradients
+
+
+def _with_torch(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, ...]:
+    torch = importlib.import_module("torch")
+    tensors = [value.detach().clone().requires_grad_() for value in values]
+    loss, rest = compute(tensors)
+    return loss, rest, torch.autograd.grad(loss, tensors, allow_unused=True)
+
+
+_BACKENDS = {"tensorflow": _with_tensorflow, "jax": _with_jax, "torch": _with_torch}

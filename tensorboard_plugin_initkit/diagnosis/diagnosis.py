@@ -1,0 +1,167 @@
+"""`Diagnosis`: the findings in a history, the worst first, and the verdict on it."""
+
+import json
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.judge import judge
+from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.record.history import GradientHistory
+
+_SEVERITIES = ("error", "warning", "note")
+_CONFIDENCES = ("certain", "likely", "possible")
+
+
+class Diagnosis(Sequence[Finding]):
+    """The findings in a training, or in a model before its training.
+
+    A sequence of `Finding`s, the worst one first; without any it is false, as an empty list.
+    `print(diagnosis)` tells all: of each finding what is seen, why that stops learning, and what to
+    change.
+
+    Example:
+    ```python
+    diagnosis = keras_initkit.diagnose("runs/first")
+    print(diagnosis.verdict)
+    for finding in diagnosis:
+        print(finding.kind, finding.fix)
+    ```
+
+    Attributes:
+        findings: Tuple of `Finding`s: errors first, then warnings, then notes.
+        verdict: A sentence or two on the whole.
+        notes: Sentences on what could not be looked at, as damaged parts of a log.
+    """
+
+    def __init__(
+        self, findings: Iterable[Finding], verdict: str = "", notes: Iterable[str] = ()
+    ) -> None:
+        self.findings = tuple(sorted(findings, key=_weigh))
+        self.verdict = verdict
+        self.notes = tuple(notes)
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Finding, ...]: ...
+    def __getitem__(self, index: int | slice) -> Finding | tuple[Finding, ...]:
+        return self.findings[index]
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __repr__(self) -> str:
+        return f"<Diagnosis with {len(self)} findings: {self.verdict}>"
+
+    def __str__(self) -> str:
+        told = [_tell(number, finding) for number, finding in enumerate(self, 1)]
+        return "\n\n".join([self.verdict, *told, *(f"Note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return verdict, findings and notes for JSON; NaN and infinity are strings."""
+        findings = json.loads(to_json(self.findings))["findings"]
+        return {"verdict": self.verdict, "findings": findings, "notes": list(self.notes)}
+
+    def raise_for_errors(self) -> Self:
+        """Raise a ValueError if a finding is an error; return the diagnosis otherwise.
+
+        Raises:
+            ValueError: With the diagnosis as text.
+        """
+        if any(finding.severity == "error" for finding in self):
+            raise ValueError(str(self))
+        return self
+
+
+def diagnose_history(
+    history: GradientHistory, ignore: Collection[str] = (), *, is_start: bool = False
+) -> Diagnosis:
+    """Judge a history.
+
+    Args:
+        history: The records.
+        ignore: Kinds of findings to leave out.
+        is_start: If the history is a check before training, of one record.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    ignored = check_kinds(ignore)
+    diagnosis = Diagnosis(finding for finding in judge(history) if finding.kind not in ignored)
+    tell = _tell_start if is_start else _tell_training
+    return Diagnosis(diagnosis.findings, tell(history, diagnosis.findings), history.notes)
+
+
+def _weigh(finding: Finding) -> tuple[int, int, int]:
+    return (
+        _SEVERITIES.index(finding.severity),
+        _CONFIDENCES.index(finding.confidence),
+        finding.rank,
+    )
+
+
+def _tell_start(history: GradientHistory, findings: Sequence[Finding]) -> str:
+    """Return the verdict on a model before its training."""
+    faults = [finding for finding in findings if finding.severity != "note"]
+    if not faults:
+        return "Nothing wrong found before training."
+    is_error = faults[0].severity == "error"
+    return f"{'Will not learn' if is_error else 'May not learn'}. {faults[0].message}"
+
+
+def _tell_training(history: GradientHistory, findings: Sequence[Finding]) -> str:
+    """Return the verdict on a training."""
+    faults = [finding for finding in findings if finding.severity != "note"]
+    facts = Facts(history)
+    is_good = bool(facts.loss.good[-1:].any())
+    if faults and is_good and faults[0].severity != "error":
+        return f"Learns, but something is wrong. {faults[0].message}"
+    if faults:
+        return f"Does not learn. {faults[0].message}"
+    needed = int(THRESHOLDS["depth_window_steps"].value)
+    steps = int(facts.steps[-1] - facts.steps[0]) + 1 if len(facts.steps) else 0
+    if steps < needed:
+        return f"Too early to say, {steps} of {needed} steps."
+    loss = facts.loss.value[np.isfinite(facts.loss.value)]
+    if not len(loss):
+        return f"Nothing wrong found in {steps} steps; the loss is not known."
+    course = f"the loss was {loss[0]:.3g} at first and {loss[-1]:.3g} after {steps} steps"
+    return f"{'Healthy' if is_good else 'Nothing wrong found'}: {course}."
+
+
+def _tell(number: int, finding: Finding) -> str:
+    """Return a finding as a paragraph."""
+    where = [finding.kind, *([f"`{finding.layer}`"] if finding.layer else [])]
+    if finding.step is not None:
+        where.append(f"step {finding.step}")
+    parts = [f"{number}. {finding.severity}, {finding.confidence}: {', '.join(where)}"]
+    parts.append(_wrap(finding.message))
+    if finding.cause:
+        parts.append(_wrap(f"Why: {finding.cause}"))
+    if finding.fix:
+        parts.append(_wrap("What to change:"))
+        parts.append(textwrap.indent(finding.fix, " " * 7))
+    if finding.evidence:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
+        parts.append(_wrap(f"Numbers: {numbers}"))
+    if finding.consequences:
+        parts.append(_wrap("What follows from it:"))
+        parts += [_wrap(f"- {message}", "     ") for message in finding.consequences]
+    return "\n".join(parts)
+
+
+def _wrap(text: str, indent: str = "   ") -> str:
+    return textwrap.fill(
+        text,
+        96,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
