@@ -40,7 +40,9 @@ PUBLIC = {
         Diagnosis Finding GradientHistory Moments audit callbacks check diagnose fans initializers
         layer_aware layers plot read_log register_fans reinitialize theory with_normalization
     """,
-    "keras_initkit.callbacks": "ActivationHistory ActivationProbe GradientMonitor GradientWarning",
+    "keras_initkit.callbacks": """
+        ActivationHistory ActivationProbe FindingError GradientMonitor GradientWarning
+    """,
     "keras_initkit.initializers": """
         ChronoBias DeltaOrthogonal Dirac ForgetGateBias GlorotNormal GlorotUniform HeNormal
         HeUniform Identity KaimingNormal KaimingUniform LecunNormal LecunUniform Orthogonal
