@@ -85,6 +85,7 @@ class GradientHistory:
     Attributes:
         findings: List of the `Finding`s in these records, in order of steps.
         notes: Sentences on what is missing in these records, such as damaged parts of a log.
+        thinned: True if steps were left out because the history is long.
         setup: `Setup` of the model as it is built and compiled, or `None` if it is not known.
 
     Raises:
@@ -103,12 +104,12 @@ class GradientHistory:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.setup: Setup | None = None
+        self.thinned = False
         self._lock = Lock()
         self._chunks: list[Chunk] = []
         self._length = 0
         # Thinning is put off until a fifth more has come: it costs little for each step.
         self._limit = self._max_steps or 0
-        self._thinned = False
 
     def append(self, *chunks: Chunk) -> None:
         """Add recorded steps; of a long history, many at once take less time."""
@@ -120,14 +121,11 @@ class GradientHistory:
                     self._chunks = []
                 self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
             if self._max_steps is not None and self._length > self._limit:
-                self._thin(self._max_steps)
-
-    def _thin(self, max_steps: int) -> None:
-        whole = self._joined()
-        kept = whole.select(rows_to_keep(whole, max_steps))
-        self._chunks, self._length = [kept], len(kept.steps)
-        self._limit = max(max_steps, self._length + self._length // 4)
-        self._thinned = self._thinned or self._length < len(whole.steps)
+                whole = self._joined()
+                kept = whole.select(rows_to_keep(whole, self._max_steps))
+                self._chunks, self._length = [kept], len(kept.steps)
+                self._limit = max(self._max_steps, self._length + self._length // 4)
+                self.thinned = self.thinned or self._length < len(whole.steps)
 
     def _joined(self) -> Chunk:
         with self._lock:
@@ -140,18 +138,13 @@ class GradientHistory:
     def select(self, rows: np.ndarray | slice) -> "GradientHistory":
         """Return the records of an index, mask or slice, as a history of its own."""
         part, chunk = GradientHistory(None), self._joined().select(rows)
-        part._chunks, part._length, part._thinned = [chunk], len(chunk.steps), self._thinned
+        part._chunks, part._length, part.thinned = [chunk], len(chunk.steps), self.thinned
         part.findings, part.notes, part.setup = self.findings, self.notes, self.setup
         return part
 
     def __len__(self) -> int:
         """Return the number of kept records."""
         return self._length
-
-    @property
-    def thinned(self) -> bool:
-        """True if steps were left out because the history is long."""
-        return self._thinned
 
     @property
     def steps(self) -> np.ndarray:
