@@ -22,7 +22,6 @@ from sklearn.datasets import load_digits, make_moons
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
-from tensorboard_plugin_initkit.diagnosis.judge import judge
 
 STEPS, BATCH = 120, 32
 layers = keras.layers
@@ -502,7 +501,7 @@ def train(program: Program, seed: int = 0) -> keras_initkit.callbacks.GradientMo
 
 def look(monitor: Any) -> list[Any]:
     """Return the findings of a training, the worst first, without mere notes."""
-    return [f for f in judge(monitor.history, True) if f.severity != "note"]
+    return [f for f in keras_initkit.diagnose(monitor) if f.severity != "note"]
 
 
 def main() -> int:

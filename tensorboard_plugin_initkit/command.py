@@ -1,4 +1,4 @@
-"""`keras-initkit`: charts of a log from a shell, without Keras."""
+"""`keras-initkit`: findings and charts of logs from a shell, without Keras."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tensorboard_plugin_initkit.diagnosis.diagnosis import diagnose_history
 from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -21,13 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write charts of all trainings below a directory to one HTML file, which "
         "needs no network.",
     )
+    report.set_defaults(run=_report)
     report.add_argument("logdir", metavar="LOGDIR", help="directory that GradientMonitor logs to")
     report.add_argument("-o", "--output", default="report.html", help="file to write")
     report.add_argument("--statistic", default="signal", help="what maps and lines show")
     report.add_argument("--title", default="Gradient flow", help="heading of the report")
     report.add_argument("--theme", choices=("light", "dark"), default="light")
+    findings = commands.add_parser(
+        "findings",
+        help="tell why trainings below a directory do not learn, and what to change",
+        description="Judge all trainings below a directory: what is seen, why it stops learning, "
+        "and what to change.",
+    )
+    findings.set_defaults(run=_tell_findings)
+    findings.add_argument("logdir", metavar="LOGDIR", help="directory that GradientMonitor logs to")
+    findings.add_argument("--ignore", nargs="*", default=[], help="kinds to leave out")
+    options = parser.parse_args(arguments)
     try:
-        _report(parser.parse_args(arguments))
+        options.run(options)
     except (ImportError, OSError, ValueError, KeyError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         sys.stderr.write(f"keras-initkit: {text}\n")
@@ -35,10 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _tell_findings(options: argparse.Namespace) -> None:
+    histories, problems = _read(options.logdir)
+    for name, history in histories.items():
+        diagnosis = diagnose_history(history, options.ignore)
+        sys.stdout.write(f"{name}: {diagnosis}\n\n")
+    for problem in problems:
+        sys.stderr.write(f"keras-initkit: {problem}\n")
+
+
 def _report(options: argparse.Namespace) -> None:
     histories, problems = _read(options.logdir)
-    if problems and not histories:
-        raise ValueError("\n".join(problems))
     # After the logs: it takes a second, and a wrong directory is said at once.
     from tensorboard_plugin_initkit.charts.report import write_report
 
@@ -70,7 +89,9 @@ def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
         problems.extend(f"The log of {name!r}: {note}" for note in history.notes)
         if len(history) or (not history.notes and Path(directory).name.startswith(RUN)):
             histories[name] = history
-    if not histories and not problems:
+    if problems and not histories:
+        raise ValueError("\n".join(problems))
+    if not histories:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))
     return histories, problems
 

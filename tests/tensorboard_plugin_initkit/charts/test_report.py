@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.log.gradient_log import RUN
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tests import ROOT
 from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
-from tests.tensorboard_plugin_initkit.record.made import history_of
+from tests.tensorboard_plugin_initkit.record.made import dense, history_of, ones
 from tests.tensorboard_plugin_initkit.support.made_logs import write
 
 CHUNK = history_of(np.ones((3, 4)))._joined()
@@ -155,6 +155,20 @@ def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys)
     html = (tmp_path / "out.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", html)[2:] == ["a", "b/c", "b/d", "started"]
     assert html.count("<td>It vanishes.</td>") == 3
+
+
+def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
+    write(tmp_path / "short", ones(dense("a"), range(12)))
+    write(tmp_path / "dead", ones(dense("a", "b"), range(30), norm=0, zeros=1))
+    assert main(["findings", str(tmp_path)]) == 0
+    dead, short = capsys.readouterr().out.strip().split("\n\nshort: ")
+    assert dead.startswith("dead: Does not learn. No gradient: from step 0 to 10 the gradient is")
+    assert "1. warning, likely: no_gradient, step 10\n" in dead
+    assert short == "Too early to say, 12 of 30 steps."
+    assert main(["findings", str(tmp_path), "--ignore", "no_gradient"]) == 0
+    assert "No gradient" not in capsys.readouterr().out
+    assert main(["findings", str(tmp_path), "--ignore", "no"]) == 1
+    assert capsys.readouterr().err.startswith("keras-initkit: `ignore` must be a list of kinds")
 
 
 def test_the_command_is_installed_under_its_name():
