@@ -146,7 +146,12 @@ def _tell(number: int, finding: Finding) -> str:
         parts.append(_wrap(f"Why: {finding.cause}"))
     if finding.fix:
         parts.append(_wrap("What to change:"))
-        parts.append(textwrap.indent(finding.fix, " " * 7))
+        # Code in a sentence is folded with it, a block of code stays as it is.
+        is_block = "\n" in finding.fix
+        indent = " " * 7
+        parts.append(
+            textwrap.indent(finding.fix, indent) if is_block else _wrap(finding.fix, indent)
+        )
     if finding.evidence:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
         parts.append(_wrap(f"Numbers: {numbers}"))

@@ -1,6 +1,7 @@
 """`check`: the faults of a model and its data that show before training."""
 
 import itertools
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -73,7 +74,9 @@ def check(
         )
     check_count("batch_size", batch_size, "the number of samples of one step")
     sample = draw_sample(x, y, sample_weight, batch_size)
-    outcome = run_step(model, sample.batch)
+    with warnings.catch_warnings():  # findings say the same, and more
+        warnings.simplefilter("ignore")
+        outcome = run_step(model, sample.batch)
     history = _record(model, sample, outcome)
     if not model.compiled:
         history.notes.append("The model is not compiled: its loss could not be looked at.")

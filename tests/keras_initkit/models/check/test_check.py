@@ -107,3 +107,12 @@ def test_arguments_that_are_refused():
         keras_initkit.check(classifier(), np.ones((2, 3)), batch_size=0)
     with pytest.raises(ValueError, match=r"`ignore` must be"):
         keras_initkit.check(classifier(), np.ones((2, 4)), np.zeros(2), ignore=["dead"])
+
+
+def test_a_broken_contract_is_told_with_its_fix(rng):
+    x, y = rng.normal(size=(50, 4)), np.arange(50) % 2
+    diagnosis = keras_initkit.check(classifier("binary_crossentropy", units=1), x, y)
+    assert [finding.kind for finding in diagnosis] == ["single_unit_softmax"]
+    assert 'Dense(1, activation="sigmoid")' in str(diagnosis)
+    right = classifier("sparse_categorical_crossentropy", units=2)
+    assert not keras_initkit.check(right, x, y)
