@@ -55,6 +55,7 @@ class Capture:
         self._directions = DirectionTracker()
         self._calls: list[Call] = []
         self._plain = plain_function(target.model)
+        self._trained = target.trained_variables(was_used=self.batches_done() > 0)
         self._known_layout: tuple[Any, Layout, list[int]] = None, Layout(()), []
 
     @property
@@ -84,7 +85,7 @@ class Capture:
         self._plain = plain
         if not is_traced or is_new:
             return fits
-        changed = self._target.changed_layers() if fits else ["optimizer"]
+        changed = self._target.changed_layers(self._trained) if fits else ["optimizer"]
         if changed:
             raise ValueError(
                 "Layers and optimizer must be those that training was compiled with. Received: "

@@ -8,6 +8,7 @@ import keras
 
 from keras_initkit.anatomy.layers_inside import trainable_weights
 from keras_initkit.anatomy.places import places_of
+from keras_initkit.anatomy.weights import weights_of
 
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
@@ -56,22 +57,22 @@ class Target(NamedTuple):
         roots = [getattr(optimizer, "inner_optimizer", optimizer) for _, optimizer in self.roots]
         return [root for root in roots if isinstance(root, _MULTI_OPTIMIZER) and not root.built]
 
-    def changed_layers(self) -> list[str]:
-        """Name the layers frozen or unfrozen since an optimizer was built for the others.
+    def trained_variables(self, was_used: bool) -> dict[int, bool]:
+        """Tell for the `id` of each variable if it is trained; of used optimizers, if they do."""
+        trained = set(map(id, self.model.trainable_variables))
+        if was_used:
+            built = [leaf.optimizer for leaf in self.leaves if leaf.optimizer.built]
+            before = {id(v) for optimizer in built for v in optimizer._trainable_variables}
+            # A step of the model's own need not train all there is.
+            trained = trained | before if self.own_step else before
+        return {id(variable): id(variable) in trained for variable in self.model.variables}
 
-        Before Keras 3.14 models do not keep what was trained when they were compiled: none.
-        """
-        built = [leaf.optimizer for leaf in self.leaves if leaf.optimizer.built]
-        trained = {
-            id(variable) for optimizer in built for variable in optimizer._trainable_variables
-        }
-        return [
-            layer.name
-            for layer, trainable in getattr(self.model, "_compiled_trainable_state", {}).items()
-            if built
-            and layer.trainable != trainable
-            and any((id(v) in trained) != layer.trainable for v in trainable_weights(layer))
-        ]
+    def changed_layers(self, trained: dict[int, bool]) -> list[str]:
+        """Name the layers frozen or unfrozen since `trained_variables` was asked."""
+        now = self.trained_variables(was_used=False)
+        changed = {key for key in now if trained.get(key, now[key]) != now[key]}
+        weights = [weight for weight in weights_of(self.model) if id(weight.variable) in changed]
+        return list(dict.fromkeys(weight.layer or weight.path for weight in weights))
 
     @property
     def batches_per_update(self) -> int:

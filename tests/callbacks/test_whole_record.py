@@ -274,12 +274,22 @@ def freeze(model):
 
 
 @pytest.mark.backends("tensorflow")
+def test_what_is_built_before_the_first_recorded_step_is_no_change():
+    model, monitor = nothing_built(), GradientMonitor(every_n_steps=lambda step: step >= 2)
+    model.compile("sgd", LOSS, jit_compile=False)
+    fit(model, monitor)
+    np.testing.assert_array_equal(monitor.history.steps, np.arange(2, STEPS))
+    assert len(monitor.history.variables) == 6
+    # Frozen between two trainings, and not compiled again: the traced step still trains it.
+    freeze(model)
+    with pytest.warns(UserWarning, match="changed since then: .*dense"):
+        fit(model, GradientMonitor(every_n_steps=1))
+
+
+@pytest.mark.backends("tensorflow")
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)
 def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change, eager):
-    if change is freeze and not hasattr(keras.Model(), "_warn_if_trainable_state_changed"):
-        pytest.skip("Keras before 3.14 does not keep what was trained when it was compiled")
-
     class Change(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
