@@ -102,7 +102,7 @@ def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
 
 
 def _check_count(name: str, value: Any, meaning: str) -> int:
-    if not isinstance(value, Integral) or value < 0:
+    if not isinstance(value, Integral) or value is True or value < 0:  # False is none
         raise ValueError(
             f"`{name}` must be {meaning}, an integer of 0 or more. Received: {name}={value!r}. "
             f"Write `{name}=0` for none."

@@ -61,7 +61,7 @@ def test_the_measurements_of_statistics(statistics, measured):
 
 
 def test_counts_are_integers():
-    given = settings(scalars=False, sample_size=np.int32(8), histograms=True)
+    given = settings(scalars=False, sample_size=np.int32(8), histograms=1)
     assert (given.scalars, given.sample_size, given.histograms) == (0, 8, 1)
 
 
