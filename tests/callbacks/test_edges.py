@@ -1,5 +1,6 @@
 """Trainings whose updates, batches or models are not one after the other, on every backend."""
 
+import contextlib
 import copy
 import pickle
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 from tests.callbacks.capture.test_backends import small
 from tests.callbacks.test_training_forms import CustomStep
 from tests.callbacks.training import (
@@ -137,6 +138,26 @@ def test_a_monitor_of_its_own_for_every_fit():
         part = slice(place * STEPS, (place + 1) * STEPS)
         np.testing.assert_array_equal(monitor.history.steps, one.history.steps[part])
         np.testing.assert_allclose(monitor.history["norm"], one.history["norm"][part], rtol=1e-5)
+
+
+@pytest.mark.backends("tensorflow")
+def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if len(tried) == 1 and batch == 3:
+                raise MemoryError("the first trial does not fit")
+
+    callbacks = GradientMonitor(None, 1), ActivationProbe(data()[0], tmp_path), Fail()
+    tried: list[tuple] = []
+    for trial in range(3):
+        # As a tuner does; the last trial has copies of what took part in one, its log still open.
+        tried.append(copy.deepcopy(callbacks if trial < 2 else tried[0]))
+        with contextlib.suppress(MemoryError):
+            fit(compiled(small), *tried[-1])
+    monitors, probes, _ = zip(*tried, strict=True)
+    assert [len(monitor.history) for monitor in monitors] == [4, STEPS, 4 + STEPS]
+    assert [len(probe.history) for probe in probes] == [1, 2, 3]
+    assert [len(callback.history) for callback in callbacks[:2]] == [0, 0]
 
 
 @pytest.mark.backends("tensorflow")

@@ -17,7 +17,7 @@ import tensorboard_plugin_initkit
 from keras_initkit.callbacks import ActivationProbe, GradientMonitor
 
 PACKAGES = (keras_initkit, keras_initkit.callbacks, tensorboard_plugin_initkit)
-FOLDERS = tuple(f"{Path(package.__file__).parent}/" for package in PACKAGES)
+FOLDERS = tuple(f"{package.__path__[0]}/" for package in PACKAGES)
 STEPS = 3
 # What Keras calls, or a thread begins with, and does nothing but guard: nothing of ours is around.
 GUARDS = {

@@ -106,13 +106,13 @@ def test_counts_are_integers():
         ),
         (
             "sample_size",
-            [-1, 2.5, "10", None],
+            [-1, 2.5, "10", None, True],
             "`sample_size` must be the number of elements of each gradient to keep, an integer of "
             "0 or more. Received: sample_size={!r}. Write `sample_size=0` for none.",
         ),
         (
             "scalars",
-            [-1, 2.5, None],
+            [-1, 2.5, None, True],
             "`scalars` must be the number of recorded steps from one to the next that is "
             "written, an integer of 0 or more. Received: scalars={!r}. Write `scalars=0` for "
             "none.",
