@@ -19,6 +19,8 @@ ARGUMENTS = {
     "sample_size": 0,
     "scalars": 1,
     "histograms": 0,
+    "on_finding": None,
+    "ignore": (),
 }
 
 
