@@ -58,6 +58,7 @@ class Tier(IntEnum):
     DATA = 1
     STRUCTURE = 2
     FAULT = 3
+    # Of learning rates, and outputs that could be better: gradients are not their fault.
     UPDATE = 4
     SYMPTOM = 5
     NOTE = 6
@@ -106,7 +107,10 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     if lost:  # What comes after it follows from it.
         row = int(np.searchsorted(whole.steps, lost[0].rank))
         whole, facts = (Facts(history, slice(0, end)) for end in (row + 1, row))
-    found = [*_apply(Tier.CONTRACT, CONTRACT_RULES, whole)]
+    found = [
+        (Tier.CONTRACT if finding.severity == "error" else Tier.UPDATE, finding)
+        for _, finding in _apply(Tier.CONTRACT, CONTRACT_RULES, whole)
+    ]
     if is_read and len(facts.steps):
         found += _apply(Tier.FAULT, FAULTS, facts)
         found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
@@ -166,7 +170,7 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
             before = [
                 other.message
                 for known, other, _ in roots
-                if known > max(tier, Tier.CONTRACT)
+                if known > tier
                 and _explains((tier, finding), (known, other))
                 and scope.is_common(other.layer, finding.layer)
             ]

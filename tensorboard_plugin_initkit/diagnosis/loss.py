@@ -39,6 +39,7 @@ class Loss(NamedTuple):
     Attributes:
         value: The loss without penalties, as far as those are known.
         guess: The loss of the best constant prediction for the targets so far; NaN if unknown.
+        reach: How much less than that is possible.
         recent: Geometric mean over the last third of the training so far.
         fell: Part of the loss that was lost since the third before.
         halved, falling, gone, risen: Masks, by means over windows.
@@ -49,6 +50,7 @@ class Loss(NamedTuple):
 
     value: Floats
     guess: Floats
+    reach: Floats
     recent: Floats
     fell: Floats
     halved: Bools
@@ -100,7 +102,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
         guessing = still & (recent >= guess - least * reach)
     halved &= possible & ~at_guess
-    return Loss(loss, guess, recent, fell, halved, falling, gone, risen, still & behind, guessing)
+    return Loss(loss, guess, reach, recent, fell, halved, falling, gone, risen, still & behind, guessing)
 
 
 def _compare_thirds(steps: Ints, loss: Floats) -> tuple[Floats, Floats, Floats, Bools]:

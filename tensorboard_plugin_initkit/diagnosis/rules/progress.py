@@ -58,7 +58,7 @@ def find_no_better_than_guessing(facts: Facts) -> Iterator[Finding]:
     step, recent, guess = int(facts.steps[row]), float(loss.recent[row]), float(loss.guess[row])
     yield Finding(
         "no_better_than_guessing",
-        facts.layer_of_head(0),
+        facts.layer_of_head(0) if len(facts.setup.heads) == 1 else "",
         step,
         f"No better than guessing: up to step {step} the loss is {recent:.4g} on average, and "
         f"always predicting the same, whatever the input, has {guess:.4g}.",
@@ -125,12 +125,12 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     if not facts.ended and not 0 < facts.setup.steps <= steps[last] + gap:
         return
     known = loss.value[np.isfinite(loss.value)]
-    reference = loss.guess[last] if np.isfinite(loss.guess[last]) else known[:1].max(initial=0)
+    half = THRESHOLDS["loss_halved"].value
+    limit = loss.guess[last] - half * loss.reach[last]
+    if np.isnan(limit):
+        limit = half * known[:1].max(initial=0)
     fell = float(loss.fell[last])
-    if not (
-        fell > THRESHOLDS["loss_fell"].value
-        and loss.recent[last] > THRESHOLDS["loss_halved"].value * reference
-    ):
+    if not (fell > THRESHOLDS["loss_fell"].value and loss.recent[last] > limit):
         return
     updates = facts.setup.steps or int(steps[last] + 1)
     yield Finding(
