@@ -102,7 +102,9 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
         guessing = still & (recent >= guess - least * reach)
     halved &= possible & ~at_guess
-    return Loss(loss, guess, reach, recent, fell, halved, falling, gone, risen, still & behind, guessing)
+    return Loss(
+        loss, guess, reach, recent, fell, halved, falling, gone, risen, still & behind, guessing
+    )
 
 
 def _compare_thirds(steps: Ints, loss: Floats) -> tuple[Floats, Floats, Floats, Bools]:
