@@ -116,7 +116,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
     scope = Scope(whole)
     found += _told_causes(whole, scope, [*(finding for _, finding in found), *lost])
-    if is_read and not lost:
+    if is_read and not lost and not found:
         found += _apply(Tier.NOTE, (find_early_end,), facts)
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [

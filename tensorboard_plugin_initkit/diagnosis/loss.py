@@ -94,9 +94,11 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         risen = (now > first) & (now - first >= THRESHOLDS["loss_risen"].value * abs(first))
         gone = np.abs(now) <= THRESHOLDS["loss_gone"].value * abs(first)
         falling = (now < previous) & lost & possible
-    recent, fell, error, ready = _compare_thirds(steps, loss)
+    recent, fell, (error, doubt), ready = _compare_thirds(steps, loss)
     with np.errstate(invalid="ignore"):
-        still = ready & (fell < THRESHOLDS["loss_fell"].value) & ~falling
+        # Of a noisy loss it is hard to say that it does not fall.
+        sure = fell + 2 * doubt < THRESHOLDS["loss_falling"].value
+        still = ready & sure & (fell < THRESHOLDS["loss_fell"].value) & ~falling
         behind = np.where(np.isnan(guess), recent >= 0.9 * first, recent >= guess - margin * reach)
         # Less than the margin counts if it is more than the noise of batches.
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
@@ -107,12 +109,14 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
     )
 
 
-def _compare_thirds(steps: Ints, loss: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+def _compare_thirds(
+    steps: Ints, loss: Floats
+) -> tuple[Floats, Floats, tuple[Floats, Floats], Bools]:
     """Compare the last third of the training up to each record with the third before.
 
     Returns:
         The geometric mean of the last third; what was lost since the third before, as a part;
-        the standard error of the mean, as a part; and if there is enough of it to judge. Losses
+        the standard errors of both, as a part; and if there is enough of it to judge. Losses
         of zero or less have no such means: all are NaN from there on.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -126,17 +130,20 @@ def _compare_thirds(steps: Ints, loss: Floats) -> tuple[Floats, Floats, Floats, 
         np.searchsorted(steps, steps[:1] + elapsed * part / 3, "right") for part in (1, 2)
     )
     with np.errstate(invalid="ignore"):
-        (count, total, squares), (former, before, _) = (
-            [array[stop] - array[begin] for array in sums]
+        (count, mean, error), (former, before, former_error) = (
+            _mean_and_error(*(array[stop] - array[begin] for array in sums))
             for begin, stop in ((late, end), (middle, late))
         )
-        mean = quotient(total, count)
-        fell = -np.expm1(mean - quotient(before, former))
-        spread = np.sqrt(np.maximum(quotient(squares, count) - np.square(mean), 0))
-        error = quotient(spread, np.sqrt(count))
     least = THRESHOLDS["window_records"].value
     ready = (elapsed >= THRESHOLDS["patience_steps"].value) & (former >= least) & (count >= least)
-    return np.exp(mean), fell, error, ready
+    return np.exp(mean), -np.expm1(mean - before), (error, np.hypot(error, former_error)), ready
+
+
+def _mean_and_error(count: Floats, total: Floats, squares: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the number of values, their mean and its standard error, from their sums."""
+    mean = quotient(total, count)
+    variance = np.maximum(quotient(squares, count) - np.square(mean), 0)
+    return count, mean, np.sqrt(quotient(variance, count))
 
 
 def _data_loss(history: GradientHistory, setup: Setup) -> Floats:

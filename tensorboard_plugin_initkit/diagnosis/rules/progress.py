@@ -118,11 +118,12 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
 
 
 def find_early_end(facts: Facts) -> Iterator[Finding]:
-    """Find trainings that end while the loss still falls, and is not yet halved."""
+    """Find trainings that end while a compiled loss still falls, and less than half is learned."""
     steps, loss = facts.steps, facts.loss
     gap = int(np.diff(steps).max(initial=1))
     last = len(steps) - 1
-    if not facts.ended and not 0 < facts.setup.steps <= steps[last] + gap:
+    over = facts.ended or 0 < facts.setup.steps <= steps[last] + gap
+    if not over or not any(head.loss for head in facts.setup.heads):
         return
     known = loss.value[np.isfinite(loss.value)]
     half = THRESHOLDS["loss_halved"].value
