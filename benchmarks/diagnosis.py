@@ -1,6 +1,6 @@
 """What the diagnosis finds in small trainings: healthy ones, and some with one fault each.
 
-    python benchmarks/diagnosis.py                    # three minutes on two cores
+    python benchmarks/diagnosis.py                    # five minutes on two cores
     python benchmarks/diagnosis.py --every 10 --seeds 0 1 2 --only "sigmoid"
 
 Each row is a program: how it ended, and what was found, the first finding first. In the end: faults
@@ -246,8 +246,10 @@ class Adversaries(keras.Model):
             ones, zeros = keras.ops.ones_like(judged[0]), keras.ops.zeros_like(judged[1])
             own = loss(ones, judged[0]) + loss(zeros, judged[1])
             fooled = loss(ones, judged[1])
-        parts = ((self.optimizer, self.discriminator, own),)
-        parts += ((self.generator_optimizer, self.generator, fooled),)
+        parts = (
+            (self.optimizer, self.discriminator, own),
+            (self.generator_optimizer, self.generator, fooled),
+        )
         for optimizer, net, value in parts:
             variables = net.trainable_variables
             gradients = tape.gradient(value, variables)
