@@ -19,7 +19,7 @@ ARGUMENTS = {
     "sample_size": 0,
     "scalars": 1,
     "histograms": 0,
-    "on_finding": None,
+    "on_finding": "warn",
     "ignore": (),
 }
 
