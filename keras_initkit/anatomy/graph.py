@@ -6,12 +6,15 @@ tensor: `model.layers` and `model.operations` list the calls in no order, and a 
 `output_tensors` are public. tests/keras_initkit/anatomy/test_graph.py fails where these change.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside
+
+# Inputs and outputs.
+Ends = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Call(NamedTuple):
@@ -33,7 +36,11 @@ class Call(NamedTuple):
 class Graph:
     """The calls in a model and in all models inside it.
 
-    A model without a graph, as a subclassed one, has no calls.
+    A model without a graph, as a subclassed one, has no calls unless its ends are given.
+
+    Args:
+        model: The model.
+        ends: Its inputs and outputs, lists of symbolic tensors, if it has not got them itself.
 
     Attributes:
         takers: For the `id` of a tensor, the calls on it.
@@ -43,19 +50,20 @@ class Graph:
         outputs: The `id`s of the model's outputs.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, ends: Ends | None = None) -> None:
         self.takers: dict[int, list[Call]] = {}
         self.made: dict[int, list[int]] = {}
         self.makers: dict[int, list[Call]] = {}
         for inner in layers_inside(model):
-            for call in _calls_in(inner):
+            found = ends if inner is model and ends else _ends(inner)
+            for call in _calls_between(*found) if found else ():
                 for taken in call.inputs:
                     self.takers.setdefault(taken, []).append(call)
                 for output in call.outputs:
                     self.makers.setdefault(output, []).append(call)
                 if call.operation is not None:
                     self.made.setdefault(id(call.operation), []).extend(call.outputs)
-        ends = _ends(model)
+        ends = ends or _ends(model)
         self.outputs = set(map(id, ends[1])) if ends else set()
 
     def calls_on(self, tensors: Iterable[int]) -> list[Call]:
@@ -102,7 +110,7 @@ class Graph:
         )
 
 
-def _ends(model: Any) -> tuple[list[Any], list[Any]] | None:
+def _ends(model: Any) -> Ends | None:
     """Return the inputs and outputs of a model's graph; `None` if it has no graph."""
     if not isinstance(model, keras.Model):
         return None
@@ -110,12 +118,9 @@ def _ends(model: Any) -> tuple[list[Any], list[Any]] | None:
     return (inputs, outputs) if inputs and outputs else None
 
 
-def _calls_in(model: Any) -> Iterator[Call]:
+def _calls_between(first: Sequence[Any], last: Sequence[Any]) -> Iterator[Call]:
     """Yield the calls in a model, from its outputs back to its inputs."""
-    ends = _ends(model)
-    if ends is None:
-        return
-    inputs, tensors = {id(tensor) for tensor in ends[0]}, list(ends[1])
+    inputs, tensors = {id(tensor) for tensor in first}, list(last)
     seen: set[int] = set()
     while tensors:
         tensor = tensors.pop(0)

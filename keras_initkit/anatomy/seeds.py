@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import importlib
 from typing import Any
 
 import keras
@@ -49,3 +50,12 @@ class SeedOfAnother:
     def seed(self, seed: Any) -> None:
         # A copy: the other one may be in use elsewhere.
         self.initializer = with_seed(self.initializer, seed)
+
+
+def random_state_kept() -> contextlib.AbstractContextManager[Any]:
+    """Keep PyTorch's random numbers to come: its dropout draws from none of Keras's seeds."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    kept: contextlib.AbstractContextManager[Any]
+    kept = importlib.import_module("torch").random.fork_rng()
+    return kept

@@ -19,6 +19,7 @@ from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.tensors import find_maker
+from keras_initkit.anatomy.tracing import traced
 from tensorboard_plugin_initkit.record.setup import (
     ANY_SIZE,
     MODEL_INPUT,
@@ -52,8 +53,8 @@ _Makers = dict[int, list[Call]]
 def read_setup(model: Any, steps: int = 0) -> Setup:
     """Describe a model as it is built and compiled.
 
-    Nothing is called or changed. The unknown is left out, as of layers of unknown classes or of a
-    subclassed model's graph; code of the user may raise.
+    Nothing is changed, and nothing called but a subclassed model's `call`, on symbolic tensors: if
+    it refuses them, its graph is not known. The unknown is left out; code of the user may raise.
 
     Args:
         model: A `keras.Model`, built or not, compiled or not.
@@ -99,21 +100,30 @@ class _End(NamedTuple):
 
 
 def _read_graph(model: Any) -> tuple[list[Call], list[_End]]:
-    """Return the calls of a model, input first, and its outputs; nothing of a subclassed one."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs:
-        calls = _chain(model)
-        tensor = calls[-1].outputs[0] if calls else 0
-        return calls, [_End(tensor, ("",), ())] if calls else []
-    names = [[find_maker(tensor).name] for tensor in outputs]
-    with contextlib.suppress(Exception):  # of a `Sequential` that is called several times
-        if isinstance(model.output, dict):
-            names = [[key, *own] for key, own in zip(sorted(model.output), names, strict=True)]
-    ends = [
-        _End(id(tensor), tuple(own), tuple(tensor.shape))
-        for tensor, own in zip(outputs, names, strict=True)
+    """Return the calls of a model, input first, and its outputs; nothing if they are not known."""
+    if getattr(model, "outputs", None):
+        structure = model.outputs
+        with contextlib.suppress(Exception):  # of a `Sequential` that is called several times
+            structure = model.output if isinstance(model.output, dict) else structure
+        ends = _list_ends(structure)
+        return Graph(model).calls_before(end.tensor for end in ends), ends
+    if calls := _chain(model):
+        return calls, [_End(calls[-1].outputs[0], ("",), ())]
+    with contextlib.suppress(Exception), traced(model) as (inputs, outputs):
+        graph = Graph(model, (keras.tree.flatten(inputs), keras.tree.flatten(outputs)))
+        ends = _list_ends(outputs)
+        return graph.calls_before(end.tensor for end in ends), ends
+    return [], []
+
+
+def _list_ends(structure: Any) -> list[_End]:
+    """List the outputs in a structure of tensors, in Keras's order."""
+    keys = sorted(structure) if isinstance(structure, dict) else None
+    return [
+        _End(id(tensor), (*(keys[place : place + 1] if keys else ()), name), tuple(tensor.shape))
+        for place, tensor in enumerate(keras.tree.flatten(structure))
+        for name in [find_maker(tensor).name]
     ]
-    return Graph(model).calls_before(end.tensor for end in ends), ends
 
 
 def _chain(model: Any) -> list[Call]:

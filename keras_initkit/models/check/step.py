@@ -6,13 +6,15 @@ tests/keras_initkit/models/check/test_step.py fails where these change.
 
 import contextlib
 import importlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_initkit.anatomy.seeds import random_state_kept
+from keras_initkit.anatomy.tracing import training_argument
 
 Batch = tuple[Any, Any, Any]
 
@@ -44,17 +46,17 @@ def run_step(model: Any, batch: Batch) -> Outcome:
     x, y, sample_weight = keras.tree.map_structure(_as_tensor, batch)
     if not model.built:
         model(x)
-    with _numbers_to_come_kept():
+    with random_state_kept():
         return _run(model, x, y, sample_weight) if model.compiled else Outcome(_predict(model, x))
 
 
 def _run(model: Any, x: Any, y: Any, sample_weight: Any) -> Outcome:
-    arguments = {"y": y, "sample_weight": sample_weight} | _training(model.compute_loss)
+    arguments = {"y": y, "sample_weight": sample_weight} | training_argument(model.compute_loss)
 
     def compute(values: Sequence[Any]) -> tuple[Any, tuple[Any, Any]]:
         mapping = list(zip(model.trainable_variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
-            y_pred = model(x, **_training(model.call))
+            y_pred = model(x, **training_argument(model.call))
             loss = model.compute_loss(x=x, y_pred=y_pred, **arguments)
             penalty = sum((ops.sum(part) for part in model.losses), ops.zeros(()))
         return loss, (y_pred, penalty)
@@ -74,7 +76,7 @@ def _run(model: Any, x: Any, y: Any, sample_weight: Any) -> Outcome:
 
 def _predict(model: Any, x: Any) -> Any:
     with keras.StatelessScope():
-        y_pred = model(x, **_training(model.call))
+        y_pred = model(x, **training_argument(model.call))
     return keras.tree.map_structure(_detach, y_pred)
 
 
@@ -84,20 +86,6 @@ def _as_tensor(array: Any) -> Any:
 
 def _detach(tensor: Any) -> Any:
     return ops.convert_to_numpy(ops.stop_gradient(tensor))
-
-
-def _training(function: Callable[..., Any]) -> dict[str, bool]:
-    """Return the argument `training`, if a function takes it."""
-    return {"training": True} if "training" in inspect.signature(function).parameters else {}
-
-
-def _numbers_to_come_kept() -> contextlib.AbstractContextManager[Any]:
-    """Keep PyTorch's random numbers to come: dropout on it draws of no seed of Keras's."""
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    kept: contextlib.AbstractContextManager[Any]
-    kept = importlib.import_module("torch").random.fork_rng()
-    return kept
 
 
 @contextlib.contextmanager

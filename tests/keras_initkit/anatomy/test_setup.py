@@ -3,7 +3,6 @@
 import time
 
 import keras
-import numpy as np
 import pytest
 
 from keras_initkit.anatomy.setup import read_setup
@@ -146,14 +145,16 @@ class Subclassed(keras.Model):
         self.rest = keras.Sequential([layers.Dense(2, name="fc")], name="rest")
 
     def call(self, x):
+        if isinstance(x, keras.KerasTensor):
+            raise TypeError
         return self.rest(self.first(x))
 
 
-def test_a_subclassed_model():
+def test_a_model_without_a_graph():
     model = Subclassed()
     model.compile(loss=["mae", "mse"])
     assert rows(read_setup(model))[0] == ("first", "Dense", "relu", (), (), 0)
-    model(np.zeros((2, 3)))
+    model(keras.ops.zeros((2, 3)))
     setup = read_setup(model)
     assert rows(setup) == [
         ("first", "Dense", "relu", (), (), 2),
@@ -296,9 +297,11 @@ def test_code_of_the_user_that_raises_makes_less_known():
 
 def test_it_takes_little_time():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3))
-    read_setup(model)
-    begin = time.process_time()
-    setup = read_setup(model)
-    assert time.process_time() - begin < 0.05
+    times = []
+    for _ in range(5):
+        begin = time.process_time()
+        setup = read_setup(model)
+        times.append(time.process_time() - begin)
+    assert min(times) < 0.05
     assert len(setup.layers) == 176
     assert setup.heads == (HeadSetup("", 175, "softmax", (-1, 1000)),)

@@ -1,0 +1,57 @@
+"""The graph of a subclassed model: its `call` on symbolic tensors.
+
+Keras internals: `Operation._inbound_nodes` and `_outbound_nodes`, in which layers note their
+calls; tests/keras_initkit/anatomy/test_tracing.py fails where these change.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from keras_initkit.anatomy.layers_inside import layers_inside
+from keras_initkit.anatomy.seeds import random_state_kept
+
+
+@contextlib.contextmanager
+def traced(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Call a built model on symbolic tensors; weights, states and seeds stay as they are.
+
+    Inside the context its layers know of the calls, and forget them at its end. The code of the
+    model's `call` runs, as it does where Keras builds or compiles a model, and may raise.
+
+    Yields:
+        Inputs and outputs in the model's structure.
+
+    Raises:
+        ValueError: If the model, or a layer inside it, is not built.
+    """
+    layers = list(layers_inside(model))
+    config = model.get_build_config()
+    if not all(layer.built for layer in layers) or not (config or {}).get("input_shape"):
+        raise ValueError(f"{model.name!r} is not built.")
+    inputs = _make_inputs(config["input_shape"], model.compute_dtype)
+    notes = [(notes, len(notes)) for x in layers for notes in (x._inbound_nodes, x._outbound_nodes)]
+    try:
+        with keras.StatelessScope(), random_state_kept():
+            outputs = model.call(inputs, **training_argument(model.call))
+        yield inputs, outputs
+    finally:
+        for calls, count in notes:
+            del calls[count:]
+
+
+def training_argument(function: Callable[..., Any]) -> dict[str, bool]:
+    """Return the argument `training`, if a function takes it."""
+    return {"training": True} if "training" in inspect.signature(function).parameters else {}
+
+
+def _make_inputs(shape: Any, dtype: str) -> Any:
+    """Return symbolic tensors in the structure of their shapes."""
+    if isinstance(shape, dict):
+        return {name: _make_inputs(part, dtype) for name, part in shape.items()}
+    if any(isinstance(part, dict | list | tuple) for part in shape):
+        return [_make_inputs(part, dtype) for part in shape]
+    return keras.KerasTensor((None, *shape[1:]), dtype)
