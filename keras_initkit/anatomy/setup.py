@@ -82,6 +82,7 @@ def read_setup(model: Any, steps: int = 0) -> Setup:
         dtype_policy=str(getattr(getattr(model, "dtype_policy", None), "name", "float32")),
         steps=steps,
         has_graph=has_graph,
+        backend=keras.backend.backend(),
     )
 
 

@@ -1,6 +1,5 @@
 """Queries on a model's setup: its outputs and inputs with their numbers, and what leads to what."""
 
-import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -197,11 +196,6 @@ def find_input_size(facts: Facts, position: int) -> int:
     else:
         shape = facts.setup.layers[takes[0]].shape[1:]
     return max(0, shape[-1]) if shape else 0
-
-
-def count_elements(shape: Shape) -> int:
-    """Return the number of elements of a shape, 0 if it is not fixed."""
-    return 0 if ANY_SIZE in shape else math.prod(shape)
 
 
 def write_layer(layer: LayerSetup | None, units: int, activation: str = "", more: str = "") -> str:

@@ -86,6 +86,7 @@ class Setup:
         dtype_policy: Name of the model's dtype policy.
         steps: Number of updates that the training is to make in all; 0 if it is not known.
         has_graph: Whether it is known what leads to what.
+        backend: Name of the backend of Keras; "" if it is not known.
     """
 
     layers: tuple[LayerSetup, ...] = ()
@@ -95,6 +96,7 @@ class Setup:
     dtype_policy: str = "float32"
     steps: int = 0
     has_graph: bool = False
+    backend: str = ""
 
     def to_json(self) -> str:
         """Serialise."""
@@ -166,5 +168,6 @@ _SETUP: Checks = {
     "optimizer_arguments": _are_arguments,
     "dtype_policy": is_text,
     "steps": is_count,
+    "backend": is_text,
     "has_graph": lambda value: isinstance(value, bool),
 }

@@ -23,9 +23,11 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     follow_target,
     suggest,
 )
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.windows import find_first
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
+    RECURRENT,
     Head,
     list_heads,
     list_tensors,
@@ -55,42 +57,53 @@ _PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
 # Losses that cannot fall below zero.
 _POSITIVE = CROSSENTROPY | REGRESSION | {"hinge", "squared_hinge", "categorical_hinge"}
 _TOLERANCE = 0.01
-_CLASSES = "`keras.losses.{}(from_logits={})`"
 
 
 class Case(NamedTuple):
     """An output and its target, as known at a record.
 
     Attributes:
+        facts: All that is known.
+        row: Position of the record.
         head: The output.
         target: Its target up to this record; `None` if it is not known.
-        step: Of the record; `None` without any.
         is_masked: Whether samples have had a weight of 0: these may have any target.
     """
 
+    facts: Facts
+    row: int
     head: Head
     target: Target | None
-    step: int | None
     is_masked: bool
 
     def find(
         self, kind: str, seen: str, cause: str, fix: str, severity: Severity = "error"
     ) -> Finding:
         """Make a finding on the output."""
-        target = self.target
-        numbers = {"low": target.low, "high": target.high} if target else {}
-        evidence = {"units": float(self.head.units)} | numbers
-        return Finding(
+        numbers = {"units": float(self.head.units)}
+        if self.target:
+            numbers |= {"low": self.target.low, "high": self.target.high}
+        return tell(
+            self.facts,
             kind,
-            self.head.path,
-            self.step,
             seen,
-            evidence,
+            cause,
+            fix,
+            self.head.path,
+            numbers,
+            row=self.row,
             severity=severity,
-            cause=cause,
-            fix=fix,
-            confidence="certain" if severity == "error" else "likely",
+            confidence="likely",
         )
+
+    def find_logits(self, seen: str) -> Finding:
+        """Make a finding on numbers that are no probabilities: they may be logits."""
+        remedy = self.remedy
+        fix = f"Use {remedy}"
+        if remedy.loss == f'"{self.loss}"':
+            fix = f"Use `loss={write_loss(self.loss, True)}`, or {remedy}"
+        cause = "Outside of 0..1 the loss is cut off, and there its gradient is zero or wrong."
+        return self.find("logits", seen, cause, fix)
 
     @property
     def loss(self) -> str:
@@ -112,17 +125,32 @@ def find_broken_heads(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_head(facts: Facts, head: Head) -> Iterator[Finding]:
-    if not head.setup.loss:
+    if not head.setup.loss or head.setup.arguments.get("loss_weight") == 0:
         return
     weights = [read(facts, t, "min", np.fmin) == 0 for t in list_tensors(facts, "sample_weight")]
     masked = np.logical_or.reduce(weights) if weights else np.zeros(0, bool)
     for row, target in follow_target(facts, head.y):
-        step = int(facts.steps[row]) if len(facts.steps) else None
-        case = Case(head, target, step, bool(masked[: row + 1].any()))
-        yield from filter(None, (check(facts, case) for check in _CHECKS))
+        case = Case(facts, row, head, target, bool(masked[: row + 1].any()))
+        yield from filter(None, (check(case) for check in _CHECKS))
+    if finding := _check_predictions(facts, head, target):
+        yield finding
 
 
-def _check_one_unit(facts: Facts, case: Case) -> Finding | None:
+def _check_predictions(facts: Facts, head: Head, target: Target | None) -> Finding | None:
+    """Check predictions for probabilities, where the activation is not known."""
+    if head.y_pred is None or head.setup.loss not in CROSSENTROPY or head.from_logits:
+        return None
+    low, high = read(facts, head.y_pred, "min", np.fmin), read(facts, head.y_pred, "max", np.fmax)
+    is_scaled = head.setup.loss in CATEGORICAL - SPARSE  # by the loss itself
+    row = find_first((low < -_TOLERANCE) | (high > 1 + _TOLERANCE) & (not is_scaled))
+    if row is None:
+        return None
+    case = Case(facts, row, head, target, False)
+    seen = f"The {head} goes from {low[row]:.3g} to {high[row]:.3g}"
+    return case.find_logits(f"{seen}, and `{case.loss}` expects probabilities in 0..1.")
+
+
+def _check_one_unit(case: Case) -> Finding | None:
     """Check for classes that are told apart by one unit."""
     head = case.head
     if head.units != 1:
@@ -143,7 +171,7 @@ def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
     return layer is None or layer.arguments.get("axis", -1) in (-1, len(layer.shape) - 1)
 
 
-def _check_task(facts: Facts, case: Case) -> Finding | None:
+def _check_task(case: Case) -> Finding | None:
     """Check for a cross-entropy of numbers that are no classes."""
     target, head = case.target, case.head
     if target is None or case.loss not in CROSSENTROPY or not target.integers < 1:
@@ -156,7 +184,7 @@ def _check_task(facts: Facts, case: Case) -> Finding | None:
     return case.find("loss_choice", f"{seen}.", cause, f"Use {remedy}")
 
 
-def _check_activation(facts: Facts, case: Case) -> Finding | None:
+def _check_activation(case: Case) -> Finding | None:
     """Check the output's activation against a loss that wants probabilities, or logits."""
     head, loss, activation = case.head, case.loss, case.head.activation
     if loss == "poisson" and activation in ("linear", "tanh", "leaky_relu"):
@@ -168,20 +196,17 @@ def _check_activation(facts: Facts, case: Case) -> Finding | None:
         return None
     if activation in _PROBABLE:
         return _check_logits(case) or _check_choice(case)
-    if head.from_logits:
+    is_scaled = loss in CATEGORICAL - SPARSE and activation in ("exponential", "softplus")
+    if head.from_logits or is_scaled:
         return None
     remedy = case.remedy
     if activation in ("linear", "log_softmax") and loss in CROSSENTROPY:
-        seen = f"The {head} has no activation, and `{loss}` expects probabilities in 0..1."
-        cause = "Outside of 0..1 the loss is cut off, and there its gradient is zero or wrong."
-        fix = f"Use {remedy}"
-        if remedy.loss == f'"{loss}"':
-            logits = _CLASSES.format(_write_class(loss), True)
-            fix = f"Use `loss={logits.strip('`')}`, or {remedy}"
-        return case.find("logits", seen, cause, fix)
+        has = "has no activation" if activation == "linear" else f"ends in `{activation}`"
+        return case.find_logits(f"The {head} {has}, and `{loss}` expects probabilities in 0..1.")
     low, high = RANGES[activation]
     seen = f"The {head} ends in `{activation}`, and `{loss}` expects probabilities in 0..1."
     limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
+    limits = limits if low > -INFINITE else "any number"
     cause = (
         f"It gives {limits}: at 0, below it and above 1 the loss is cut off, without a gradient."
     )
@@ -193,16 +218,16 @@ def _check_logits(case: Case) -> Finding | None:
     head = case.head
     if not head.from_logits:
         return None
-    right = _CLASSES.format(_write_class(case.loss), False)
     seen = (
         f"The {head} ends in `{head.activation}`, and its loss `{case.loss}` is told to expect "
         "logits, that is numbers before it."
     )
-    cause = (
-        f"Then `{head.activation}` is applied twice, which flattens the output and its gradient. "
-        "(On TensorFlow, Keras notices it and takes the numbers before the activation.)"
-    )
-    fix = f'Use `loss={right.strip("`")}`, or remove `activation="{head.activation}"`.'
+    right = write_loss(case.loss, False)
+    fix = f'Use `loss={right}`, or remove `activation="{head.activation}"`.'
+    if case.facts.setup.backend == "tensorflow":
+        cause = "On TensorFlow Keras notices it, and takes the numbers before the activation."
+        return case.find("logits", seen, cause, fix, "note")
+    cause = f"Then `{head.activation}` is applied twice, which flattens output and gradient."
     return case.find("logits", seen, cause, fix)
 
 
@@ -240,7 +265,7 @@ def _check_choice(case: Case) -> Finding | None:
     return None
 
 
-def _check_shape(facts: Facts, case: Case) -> Finding | None:
+def _check_shape(case: Case) -> Finding | None:
     """Check the shape of targets against the output's, as Keras makes them alike."""
     head, target, loss = case.head, case.target, case.loss
     known = PROBABILITIES | REGRESSION | {"poisson"}
@@ -266,8 +291,10 @@ def _check_shape(facts: Facts, case: Case) -> Finding | None:
         "or the training stops with an error."
     )
     if len(shape) > 1 and len(y) < len(shape):
-        fix = "Give one output a sample: `return_sequences=False` in the last recurrent layer, or "
-        fix += "`keras.layers.Flatten()` before the last `Dense`."
+        recurrent = any(RECURRENT.fullmatch(item.type) for item in case.facts.setup.layers)
+        where = "in the last recurrent layer" if recurrent else "before the last `Dense`"
+        code = "return_sequences=False" if recurrent else "keras.layers.Flatten()"
+        fix = f"Give one output a sample: `{code}` {where}."
     else:
         fix = f"Use {case.remedy}"
     return case.find("target_shape", seen, cause, fix)
@@ -293,7 +320,7 @@ def _write(shape: Shape) -> str:
     return ", ".join("?" if size == ANY_SIZE else str(size) for size in shape)
 
 
-def _check_labels(facts: Facts, case: Case) -> Finding | None:
+def _check_labels(case: Case) -> Finding | None:
     """Check the labels of classes."""
     head, target, loss = case.head, case.target, case.loss
     if target is None or loss not in CROSSENTROPY or case.is_masked:
@@ -323,7 +350,7 @@ def _check_labels(facts: Facts, case: Case) -> Finding | None:
     return None
 
 
-def _check_range(facts: Facts, case: Case) -> Finding | None:
+def _check_range(case: Case) -> Finding | None:
     """Check for targets that the output cannot reach."""
     head, target, loss = case.head, case.target, case.loss
     if target is None or loss not in PROBABILITIES | REGRESSION - SPARSE or loss in SPARSE:
@@ -333,7 +360,7 @@ def _check_range(facts: Facts, case: Case) -> Finding | None:
         low, high = 0.0, 1.0
     span = high - low if high - low < INFINITE else target.high - target.low
     beyond = target.low < low - _TOLERANCE * span or target.high > high + _TOLERANCE * span
-    if not beyond or case.is_masked or _leaves(facts, head, low, high):
+    if not beyond or case.is_masked or _leaves(case.facts, head, low, high):
         return None
     limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
     end = f"ends in `{head.activation}` and gives {limits}"
@@ -353,12 +380,14 @@ def _leaves(facts: Facts, head: Head, low: float, high: float) -> bool:
     return bool(least < low - _TOLERANCE or most > high + _TOLERANCE)
 
 
-def _write_class(loss: str) -> str:
-    return "".join(word.capitalize() for word in loss.split("_"))
+def write_loss(loss: str, from_logits: bool) -> str:
+    """Write one of Keras's cross-entropies as code."""
+    name = "".join(word.capitalize() for word in loss.split("_"))
+    return f"keras.losses.{name}(from_logits={from_logits})"
 
 
 # In this order: the first that speaks is the root.
-_CHECKS: tuple[Callable[[Facts, Case], Finding | None], ...] = (
+_CHECKS: tuple[Callable[[Case], Finding | None], ...] = (
     _check_one_unit,
     _check_task,
     _check_activation,
@@ -372,28 +401,24 @@ def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
     """Find softmaxes over an axis of size one inside the model, as in attention scores."""
     heads = {head.path for head in list_heads(facts)}
     for layer in facts.setup.layers:
-        if layer.activation != "softmax" or layer.path in heads or not layer.shape:
+        if layer.activation != "softmax" or layer.path in heads:
             continue
         axis = layer.arguments.get("axis", -1)
+        units = layer.arguments.get("units", layer.arguments.get("filters", 0))
+        shape = layer.shape or (ANY_SIZE, units if DENSE.fullmatch(layer.type) else 0)
         is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
-        if (
-            not is_known
-            or not isinstance(axis, int)
-            or not -len(layer.shape) <= axis < len(layer.shape)
-        ):
-            continue
-        if layer.shape[axis] == 1:
-            yield Finding(
+        is_place = isinstance(axis, int) and -len(shape) <= axis < len(shape)
+        if is_known and is_place and shape[axis] == 1:
+            yield tell(
+                facts,
                 "single_unit_softmax",
-                layer.path,
-                _first_step(facts),
                 f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
-                {"axis": float(axis)},
-                severity="error",
-                cause="A softmax shares out 1 along its axis: with one place nothing is learned.",
-                fix="Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
+                "A softmax shares out 1 along its axis: with one place nothing is learned.",
+                "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
                 'or `activation="sigmoid"` for a gate.',
-                confidence="certain",
+                layer.path,
+                {"axis": axis},
+                severity="error",
             )
 
 
@@ -401,6 +426,8 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
     """Find a loss below 0 that can't be, where no output is known to be the reason."""
     heads = facts.setup.heads
     if len(heads) != 1 or heads[0].loss not in _POSITIVE or next(find_broken_heads(facts), None):
+        return
+    if heads[0].arguments.get("loss_weight", 1.0) <= 0:
         return
     weights = list_tensors(facts, "sample_weight")
     if any((read(facts, tensor, "min", np.fmin) < 0).any() for tensor in weights):
@@ -410,24 +437,18 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
         row = find_first((loss < 0) & (loss - penalty < -1e-3 * np.abs(penalty) - 1e-6))
     if row is None:
         return
-    value, step = float(loss[row]), int(facts.steps[row])
-    name = heads[0].loss
-    yield Finding(
+    yield tell(
+        facts,
         "negative_loss",
-        "",
-        step,
-        f"The loss `{name}` is {value:.3g} at step {step}, and it cannot be below 0.",
-        {"loss": value},
-        severity="error",
-        cause="The targets are not of the kind that this loss is for, as labels outside of 0..1.",
-        fix="Print `y.min(), y.max()`. For classes 0 to n - 1 use `Dense(n, "
+        f"The loss `{heads[0].loss}` is {loss[row]:.3g} at step {facts.steps[row]}, and it cannot "
+        "be below 0.",
+        "The targets are not of the kind that this loss is for, as labels outside of 0..1.",
+        "Print `y.min(), y.max()`. For classes 0 to n - 1 use `Dense(n, "
         'activation="softmax")` with `loss="sparse_categorical_crossentropy"`.',
-        confidence="certain",
+        numbers={"loss": loss[row]},
+        row=row,
+        severity="error",
     )
-
-
-def _first_step(facts: Facts) -> int | None:
-    return int(facts.steps[0]) if len(facts.steps) else None
 
 
 # Certain, and told at once.

@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     follow_target,
     suggest,
 )
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first
 from tensorboard_plugin_initkit.diagnosis.wiring import (
@@ -31,17 +32,14 @@ def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
     for tensor in list_tensors(facts, "sample_weight"):
         low, high = read(facts, tensor, "min", np.fmin), read(facts, tensor, "max", np.fmax)
         if len(low) and low[0] == high[0] == 0:
-            step = int(facts.steps[0])
-            yield Finding(
+            yield tell(
+                facts,
                 "zero_sample_weights",
-                "",
-                step,
-                f"All sample weights of step {step} are 0: no sample counts.",
-                {"high": 0.0},
+                f"All sample weights of step {facts.steps[0]} are 0: no sample counts.",
+                "Each sample's loss is multiplied by its weight: nothing is left to learn.",
+                "Print `sample_weight.min(), sample_weight.max()`, or leave the argument out.",
+                numbers={"high": 0},
                 severity="error",
-                cause="Each sample's loss is multiplied by its weight: nothing is left to learn.",
-                fix="Print `sample_weight.min(), sample_weight.max()`, or leave the argument out.",
-                confidence="certain",
             )
             return
 
@@ -72,17 +70,17 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
             fix = "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
         elif least < 0:
             fix = f"Add {-int(least)} to the inputs, and use an `Embedding` of as many more."
-        yield Finding(
+        yield tell(
+            facts,
             "embedding_indices",
-            layer.path,
-            int(facts.steps[row]),
             f"{seen}; the embedding `{layer.path}` has the indices 0 to {max(size - 1, 0)}.",
-            {"low": least, "high": most, "size": float(size)},
+            "An embedding looks up a row by its number: fractions are cut off, and a number out of "
+            "range has no row.",
+            fix,
+            layer.path,
+            {"low": least, "high": most, "size": size},
+            row=row,
             severity="error",
-            cause="An embedding looks up a row by its number: fractions are cut off, and a number "
-            "out of range has no row.",
-            fix=fix,
-            confidence="certain",
         )
         return
 
@@ -224,11 +222,8 @@ def _tell(
 ) -> Finding:
     """Make a finding of a cause, for a training that fails to learn."""
     cause, usual = _REASONS[kind]
-    confidence: Confidence = "likely" if kind in ("constant_input", "one_class") else "possible"
-    step = int(facts.steps[row])
-    return Finding(
-        kind, layer, step, seen, numbers, cause=cause, fix=fix or usual, confidence=confidence
-    )
+    sure: Confidence = "likely" if kind in ("constant_input", "one_class") else "possible"
+    return tell(facts, kind, seen, cause, fix or usual, layer, numbers, row=row, confidence=sure)
 
 
 # Told where the training fails to learn.

@@ -7,6 +7,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
 from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, follow_start, is_constant
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
@@ -45,7 +46,7 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
     others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
     names = ", ".join(f"`{item.path}`" for item in layers)
     fix = write_layer(layers[0], layers[0].shape[-1], "relu")
-    yield _tell(
+    yield tell(
         facts,
         "no_activation",
         f"Without an activation: {names}" + (", and no other layer has one." * (not others) or "."),
@@ -53,7 +54,7 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
         "a matrix.",
         f"Use `{fix}`.",
         layers[0].path,
-        {"layers": float(len(layers))},
+        {"layers": len(layers)},
     )
 
 
@@ -100,7 +101,7 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
     if len(hidden) < THRESHOLDS["sigmoid_layers"].value:
         return
     fix = write_layer(hidden[0], hidden[0].shape[-1], "relu") if hidden[0].shape else "relu"
-    yield _tell(
+    yield tell(
         facts,
         "deep_sigmoids",
         f"{len(hidden)} hidden layers have a sigmoid, from `{hidden[0].path}` on.",
@@ -108,7 +109,7 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         "more.",
         f"Use `{fix}` in the hidden layers; keep the sigmoid of an output.",
         hidden[0].path,
-        {"layers": float(len(hidden))},
+        {"layers": len(hidden)},
     )
 
 
@@ -118,7 +119,7 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
         item = facts.setup.layers[position]
         if item.shape and item.shape[-1] == 1:  # told as a contract
             continue
-        yield _tell(
+        yield tell(
             facts,
             "hidden_softmax",
             f"The hidden layer `{item.path}` has a softmax.",
@@ -142,7 +143,7 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
         yield from _find_second_activation(facts, head, way)
         for item in way[:-1]:
             if item.type.endswith("Dropout") or "Dropout" in item.type:
-                yield _tell(
+                yield tell(
                     facts,
                     "output_dropout",
                     f"`{item.path}` drops values of the {head} at random.",
@@ -153,7 +154,7 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                     confidence="likely",
                 )
             if item.type == "BatchNormalization":
-                yield _tell(
+                yield tell(
                     facts,
                     "output_normalization",
                     f"`{item.path}` normalizes the {head}.",
@@ -164,7 +165,7 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                 )
         kernel = head.kernel
         if head.activation == "relu" and kernel.shape:
-            yield _tell(
+            yield tell(
                 facts,
                 "head_activation",
                 f"The {head} ends in `relu`.",
@@ -179,7 +180,7 @@ def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> 
     active = []
     for item in way:
         name = read_activation(item.activation)
-        if name not in _LINEAR:
+        if name not in (*_LINEAR, "leaky_relu"):
             active.append((item, name))
         elif not _is_between(item):  # such as pooling
             break
@@ -188,7 +189,7 @@ def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> 
     (_, last), (item, name) = active[:2]
     sure: Confidence = "certain" if last == name == "softmax" else "likely"
     path = f"`{item.path}`"
-    yield _tell(
+    yield tell(
         facts,
         "double_activation",
         f"The {head} ends in `{last}`, and {path} before it has `{name}`: one after the other.",
@@ -206,16 +207,18 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
     for position, item in enumerate(layers):
         if item.type != "BatchNormalization" or len(item.shape) < 3:
             continue
-        before = [layers[i] for i in trace_back(facts.setup, position)][-1]
+        way = [layers[i] for i in trace_back(facts.setup, position)]
+        before = way[-1]
         axis = item.arguments.get("axis", -1)
         axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
-        if not before.type.startswith("Conv") or not isinstance(axis, int):
+        is_moved = any(step.type in ("Reshape", "Permute", "Flatten") for step in way)
+        if not before.type.startswith("Conv") or not isinstance(axis, int) or is_moved:
             continue
         is_first = before.arguments.get("data_format") == "channels_first"
         right = 1 if is_first else len(item.shape) - 1
         if axis % len(item.shape) != right:
             fix = "BatchNormalization(axis=1)" if is_first else "BatchNormalization()"
-            yield _tell(
+            yield tell(
                 facts,
                 "wrong_axis",
                 f"`{item.path}` normalizes axis {axis} of {item.shape}; the channels of "
@@ -223,8 +226,8 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
                 "Rows of the picture are normalized, and not its channels.",
                 f"Use `{fix}`.",
                 item.path,
-                {"axis": float(axis)},
-                "likely",
+                {"axis": axis},
+                confidence="likely",
             )
 
 
@@ -257,7 +260,7 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
         fix = f'Use `activation="relu"` with `kernel_initializer=HeNormal()` in all {depth} layers.'
     else:
         fix = f"Use `{word}` in all {depth} layers."
-    yield _tell(
+    yield tell(
         facts,
         "bad_start",
         f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
@@ -267,7 +270,8 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
         f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}.",
         fix,
         layer.path,
-        {"forward": forward, "backward": backward, "layers": float(depth)},
+        {"forward": forward, "backward": backward, "layers": depth},
+        confidence="likely",
     )
 
 
@@ -305,7 +309,7 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
             continue
         sure = is_constant(other)
         fix = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
-        yield _tell(
+        yield tell(
             facts,
             "equal_weights",
             f"All weights of the hidden layer `{item.path}` begin with the same value, by `{text}`"
@@ -327,12 +331,12 @@ def find_frozen(facts: Facts) -> Iterator[Finding]:
     if not any(item.trainable for item in weighted):
         seen = f"None of the {len(weighted)} layers with weights is trained."
         cause = "`trainable` is False in all of them: nothing can change."
-        yield _tell(facts, "frozen", seen, cause, fix, confidence="certain")
+        yield tell(facts, "frozen", seen, cause, fix, confidence="certain")
         return
     for head in list_heads(facts):
         if head.kernel is not None and head.kernel.weights and not head.kernel.trainable:
             path = head.kernel.path
-            yield _tell(
+            yield tell(
                 facts,
                 "frozen",
                 f"`{path}`, the last layer before the {head}, is not trained.",
@@ -361,7 +365,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         if name.endswith("regularizer") and value and value != "None"
     ]
     named = ", ".join(f"`{value}` in `{path}`" for path, value in own[:3])
-    yield _tell(
+    yield tell(
         facts,
         "strong_penalty",
         f"Up to step {facts.steps[row]} penalties are {penalty[row]:.3g} of a loss of "
@@ -371,7 +375,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         if own
         else "Multiply what is given to `add_loss` by a smaller number.",
         own[0][0] if own else "",
-        {"penalty": float(penalty[row]), "loss": float(loss[row])},
+        {"penalty": penalty[row], "loss": loss[row]},
         row=row,
     )
 
@@ -405,26 +409,8 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     else:
         return
     sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
-    yield _tell(
-        facts, "learning_rate", seen, cause, fix, evidence={"learning_rate": value}, confidence=sure
-    )
-
-
-def _tell(
-    facts: Facts,
-    kind: str,
-    seen: str,
-    cause: str,
-    fix: str,
-    layer: str = "",
-    evidence: dict[str, float] | None = None,
-    confidence: Confidence = "possible",
-    row: int = 0,
-) -> Finding:
-    """Make a finding of a cause."""
-    step = int(facts.steps[row]) if len(facts.steps) else None
-    return Finding(
-        kind, layer, step, seen, evidence or {}, cause=cause, fix=fix, confidence=confidence
+    yield tell(
+        facts, "learning_rate", seen, cause, fix, numbers={"learning_rate": value}, confidence=sure
     )
 
 

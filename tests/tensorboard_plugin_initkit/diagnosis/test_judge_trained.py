@@ -37,10 +37,10 @@ def residual_attention():
 TRAINED = {
     "he_relu": (lambda: deep("relu", 2.0, 8), 1e-3, ""),
     "residual_attention": (residual_attention, 1e-3, ""),
-    "sigmoid": (lambda: deep("sigmoid", 1.0, 12), 1e-3, "vanishing"),
+    "sigmoid": (lambda: deep("sigmoid", 1.0, 12), 1e-3, "bad_start"),
     "exponential": (lambda: deep("exponential", 2.0, 8), 1e-3, "nonfinite"),
     "dead_relu": (lambda: deep("relu", 2.0, 4, bias=-1e3), 1e-3, "dead_units"),
-    "rate_too_large": (lambda: deep("relu", 2.0, 3), 10.0, "large_updates"),
+    "rate_too_large": (lambda: deep("relu", 2.0, 3), 10.0, "learning_rate"),
 }
 
 
@@ -56,7 +56,7 @@ def test_trained_networks(name, rng):
     model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)  # compiling takes longer
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, y, batch_size=64, epochs=4, verbose=0, callbacks=[monitor])
-    found = judge(monitor.history)
+    found = [finding for finding in judge(monitor.history) if finding.severity != "note"]
     assert [f.kind for f in found][:1] == ([expected] if expected else []), found
 
 
@@ -125,6 +125,7 @@ def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(
     build, expected = CAUSES[cause]
     model, by_samples = build(), cause == "sample weights"
     x, y = rng.normal(size=(2, 320, 8)).astype("float32")
+    y, x[:, 1] = np.tanh(y) ** 2, np.tanh(x[:, 1]) ** 2  # in reach of a sigmoid
     several = len(model.outputs) == 2
     targets = [y[:, 0], x[:, 1]] if several else y[:, 0]
     weights = {"loss_weights": [1.0, float(by_samples)]} if several else {}
@@ -132,4 +133,5 @@ def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(
     sample_weight = [np.ones(320), np.zeros(320)] if by_samples else None
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)
-    assert [(finding.kind, finding.layer) for finding in monitor.findings] == expected
+    found = [finding for finding in monitor.findings if finding.severity != "note"]
+    assert [(finding.kind, finding.layer) for finding in found] == expected

@@ -207,11 +207,33 @@ def test_predictions_beyond_an_activation_tell_that_something_follows_it():
     assert find(head("sigmoid", 1, SQUARED), NUMBERS, y_pred=NUMBERS[:, None]) == []
 
 
+def test_predictions_tell_of_logits_where_the_activation_is_not_known():
+    model = head("linear", 10, SPARSE, head="")
+    logits = RNG.normal(size=(BATCH, 10))
+    (finding,) = find(model, DIGITS, y_pred=logits)
+    assert finding.kind == "logits"
+    assert "goes from -" in finding.message
+    assert "from_logits=True" in finding.fix
+    assert find(model, DIGITS) == []
+    assert find(head("linear", 10, SPARSE, head="", from_logits=True), DIGITS, y_pred=logits) == []
+    # What is only not normalized, this loss normalizes.
+    positive = head("linear", 4, CATEGORICAL, head="")
+    assert find(positive, ONE_HOT, y_pred=np.exp(logits[:, :4])) == []
+    assert find(head("exponential", 4, CATEGORICAL), ONE_HOT) == []
+
+
+def test_what_keras_mends_is_a_note():
+    setup = head("softmax", 10, SPARSE, from_logits=True)
+    (finding,) = find(dataclasses.replace(setup, backend="tensorflow"), DIGITS)
+    assert (finding.kind, finding.severity) == ("logits", "note")
+    assert "Keras notices it" in finding.cause
+
+
 def test_each_of_several_outputs_is_judged_by_its_own_targets():
     setup = head("sigmoid", 1, BINARY)
     other = setup.heads[0]._replace(name="b", loss=SQUARED, activation="linear")
     setup = dataclasses.replace(setup, heads=(setup.heads[0]._replace(name="a"), other))
-    preds = [X[:, :1], X[:, :1]]
+    preds = [BITS[:, None], X[:, :1]]
     assert find(setup, [BITS, NUMBERS], y_pred=preds) == []
     (finding,) = find(setup, [DIGITS, NUMBERS], y_pred=preds)
     assert finding.message.startswith(
@@ -240,6 +262,10 @@ def test_a_softmax_over_an_axis_of_one():
     assert find(chain(FIRST, *along_steps, layer("Flatten", 7), dense(1))) == []
     assert find(chain(FIRST, dense((7, 2), "softmax"), dense(1))) == []
     assert find(chain(FIRST, layer("LSTM", 1, "softmax"), dense(1))) == []
+    # Of a model whose shapes are not known.
+    unknown = dense(1, "softmax")._replace(shape=(), arguments={"units": 1})
+    (finding,) = find(chain(FIRST, unknown, dense(1)))
+    assert finding.layer == "dense_1"
 
 
 def test_a_loss_below_0():
@@ -249,6 +275,7 @@ def test_a_loss_below_0():
     assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=-4.0) == []
     assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=np.nan) == []
     assert find(head("linear", 1, "cosine_similarity"), X[:, :1], loss=-3.0) == []
+    assert find(head("sigmoid", 1, BINARY, loss_weight=-1.0), None, loss=-3.0) == []
     # The labels are told of, not what follows from them.
     assert [f.kind for f in find(head("sigmoid", 1, BINARY), DIGITS, loss=-3.0)] == ["target_range"]
 
