@@ -80,7 +80,7 @@ def read_initializer(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_variance(text: str, fan_in: int, fan_out: int) -> float | None:
-    """Return the variance of weights that an initializer draws, `None` if it is not known."""
+    """Return the variance of an initializer's weights, `None` if it is not known."""
     name, given = read_initializer(text)
     scales = {"Glorot": 2 / (fan_in + fan_out), "Xavier": 2 / (fan_in + fan_out)}
     scales |= {"He": 2 / fan_in, "LeCun": 1 / fan_in, "Lecun": 1 / fan_in}
@@ -104,5 +104,5 @@ def read_variance(text: str, fan_in: int, fan_out: int) -> float | None:
 
 
 def is_constant(text: str) -> bool:
-    """Check for an initializer that gives all weights the same value."""
+    """Check for an initializer of one value for all weights."""
     return read_initializer(text)[0] in ("Zeros", "Ones", "Constant")

@@ -1,4 +1,4 @@
-"""Targets as the steps have shown them, and the output and loss that suit them."""
+"""Targets as the steps have shown them, and the right output and loss for them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Target(NamedTuple):
     Attributes:
         shape: Shape of a sample; `None` if its rank changes.
         low, high: Least and greatest element.
-        integers: Fraction of elements that are integers, at least.
+        integers: Least fraction of integers among the elements of a batch.
         one_hot: Fraction of rows with one 1 and zeros, at least.
         ones: Sum of a row, on the average of a batch, at most.
         square: Mean square of the elements of a batch, at least.
@@ -77,7 +77,7 @@ class Target(NamedTuple):
 
     @property
     def is_multi_hot(self) -> bool:
-        """Whether rows have several ones and zeros, for classes that come together."""
+        """Whether rows have several ones and zeros, for classes together."""
         return (
             self.width > 1
             and self.is_integer
@@ -92,7 +92,7 @@ class Target(NamedTuple):
 
 
 class Remedy(NamedTuple):
-    """An output layer, a loss and a change of the labels, as code; "" for what stays."""
+    """An output layer, a loss and a change of the labels, as code; "" for no change."""
 
     layer: str
     loss: str
@@ -166,7 +166,7 @@ def _is_picture(head: Head, target: Target) -> bool:
 
 
 def _are_classes(head: Head, target: Target) -> bool:
-    """Check for integers that are classes: by the loss, the metrics, or the softmax of several."""
+    """Check for classes among integers: by the loss, the metrics, or the softmax of several."""
     if target.width > 1 and head.units == target.width:
         return False
     few = target.is_integer and -1 <= target.low <= 1 and target.high <= _MANY_CLASSES

@@ -1,4 +1,4 @@
-"""Queries on a model's setup: its outputs and inputs with their numbers, and what leads to what."""
+"""Queries on a model's setup: outputs and inputs with their numbers, and ways between layers."""
 
 import re
 from collections.abc import Iterator
@@ -42,11 +42,11 @@ class Tensor(NamedTuple):
 
 
 class Head(NamedTuple):
-    """An output of a model, with the layers and numbers that belong to it.
+    """An output of a model, with its layers and numbers.
 
     Attributes:
         setup: Name, activation, loss.
-        layer: The layer that makes it; `None` if it is not known.
+        layer: The layer of which it is the output; `None` if it is not known.
         kernel: The last layer with a kernel before it, or `layer` itself; `None` if not known.
         shape: Shape of a sample; `None` if it is not known.
         y, y_pred: Its target and prediction; `None` if they are not known.
@@ -80,7 +80,7 @@ class Head(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Path of the layer that makes it, "" if it is not known."""
+        """Path of `layer`, "" if it is not known."""
         return self.layer.path if self.layer else ""
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ def list_heads(facts: Facts) -> list[Head]:
 def trace_back(setup: Setup, position: int) -> Iterator[int]:
     """Yield a layer and those before it, nearest first, up to the first with weights of its own.
 
-    Normalizations are passed. It ends where several layers are taken, or it is not known which.
+    Normalizations are passed. It ends where several layers are taken, or unknown ones.
     """
     while 0 <= position < len(setup.layers):
         layer = setup.layers[position]
@@ -152,7 +152,7 @@ def trace_back(setup: Setup, position: int) -> Iterator[int]:
 
 
 def find_takers(setup: Setup) -> list[list[int]]:
-    """Return for each layer those that take its output."""
+    """Return for each layer the takers of its output."""
     takers: list[list[int]] = [[] for _ in setup.layers]
     for position, layer in enumerate(setup.layers):
         for taken in layer.takes:
@@ -162,7 +162,7 @@ def find_takers(setup: Setup) -> list[list[int]]:
 
 
 def find_first_layers(setup: Setup) -> list[LayerSetup]:
-    """List the layers that take an input of the model, behind those that only hand it on."""
+    """List the layers with an input of the model, behind those of a mere hand-over."""
     layers, reached, first = setup.layers, {MODEL_INPUT}, []
     if not setup.has_graph:
         return []
@@ -176,17 +176,17 @@ def find_first_layers(setup: Setup) -> list[LayerSetup]:
 
 
 def is_passing(layer: LayerSetup) -> bool:
-    """Check for a layer that hands on numbers as they are, or some of them."""
+    """Check for a layer without an effect on numbers, but to drop or move some."""
     return _PASSING.fullmatch(layer.type) is not None
 
 
 def is_normalization(layer: LayerSetup) -> bool:
-    """Check for a layer that normalizes."""
+    """Check for a normalization."""
     return layer.type.endswith("Normalization")
 
 
 def find_input_size(facts: Facts, position: int) -> int:
-    """Return the number of features or channels that a layer takes, 0 if it is not known."""
+    """Return the number of a layer's input features or channels, 0 if it is not known."""
     takes = facts.setup.layers[position].takes
     if len(takes) != 1:
         return 0

@@ -63,7 +63,7 @@ class Case(NamedTuple):
     """An output and its target, as known at a record.
 
     Attributes:
-        facts: All that is known.
+        facts: Everything known of the training.
         row: Position of the record.
         head: The output.
         target: Its target up to this record; `None` if it is not known.
@@ -97,7 +97,7 @@ class Case(NamedTuple):
         )
 
     def find_logits(self, seen: str) -> Finding:
-        """Make a finding on numbers that are no probabilities: they may be logits."""
+        """Make a finding on an output without probabilities: it may be logits."""
         remedy = self.remedy
         fix = f"Use {remedy}"
         if remedy.loss == f'"{self.loss}"':
@@ -117,7 +117,7 @@ class Case(NamedTuple):
 
 
 def find_broken_heads(facts: Facts) -> Iterator[Finding]:
-    """Find outputs that do not fit their loss or targets: one finding each, the root of it."""
+    """Find outputs in conflict with their loss or targets: one finding each, the root of it."""
     for head in list_heads(facts):
         found = next(_check_head(facts, head), None)
         if found:
@@ -151,7 +151,7 @@ def _check_predictions(facts: Facts, head: Head, target: Target | None) -> Findi
 
 
 def _check_one_unit(case: Case) -> Finding | None:
-    """Check for classes that are told apart by one unit."""
+    """Check for several classes on one unit."""
     head = case.head
     if head.units != 1:
         return None
@@ -172,7 +172,7 @@ def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
 
 
 def _check_task(case: Case) -> Finding | None:
-    """Check for a cross-entropy of numbers that are no classes."""
+    """Check for a cross-entropy of measured numbers."""
     target, head = case.target, case.head
     if target is None or case.loss not in CROSSENTROPY or not target.integers < 1:
         return None
@@ -185,7 +185,7 @@ def _check_task(case: Case) -> Finding | None:
 
 
 def _check_activation(case: Case) -> Finding | None:
-    """Check the output's activation against a loss that wants probabilities, or logits."""
+    """Check the output's activation against the loss: for probabilities, or logits."""
     head, loss, activation = case.head, case.loss, case.head.activation
     if loss == "poisson" and activation in ("linear", "tanh", "leaky_relu"):
         seen = f"The {head} can be negative, and its loss `poisson` takes its logarithm."
@@ -214,7 +214,7 @@ def _check_activation(case: Case) -> Finding | None:
 
 
 def _check_logits(case: Case) -> Finding | None:
-    """Check for probabilities that the loss takes for logits."""
+    """Check for probabilities taken for logits by the loss."""
     head = case.head
     if not head.from_logits:
         return None
@@ -232,7 +232,7 @@ def _check_logits(case: Case) -> Finding | None:
 
 
 def _check_choice(case: Case) -> Finding | None:
-    """Check for classes that exclude each other in one of output and loss, not in the other."""
+    """Check for exclusive classes in the output and not in the loss, or the other way round."""
     head, target = case.head, case.target
     if case.loss in BINARY and head.activation == "softmax" and head.units > 1:
         remedy = case.remedy
@@ -351,7 +351,7 @@ def _check_labels(case: Case) -> Finding | None:
 
 
 def _check_range(case: Case) -> Finding | None:
-    """Check for targets that the output cannot reach."""
+    """Check for targets out of the output's reach."""
     head, target, loss = case.head, case.target, case.loss
     if target is None or loss not in PROBABILITIES | REGRESSION - SPARSE or loss in SPARSE:
         return None
@@ -423,7 +423,7 @@ def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
 
 
 def find_negative_loss(facts: Facts) -> Iterator[Finding]:
-    """Find a loss below 0 that can't be, where no output is known to be the reason."""
+    """Find an impossible loss below 0, where no output is known to be the reason."""
     heads = facts.setup.heads
     if len(heads) != 1 or heads[0].loss not in _POSITIVE or next(find_broken_heads(facts), None):
         return

@@ -1,4 +1,4 @@
-"""Faults of the data: numbers that are none, and scales that slow the training down."""
+"""Faults of the data: useless numbers, scales too large or small, a loss for other targets."""
 
 from collections.abc import Callable, Iterator
 
@@ -28,7 +28,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
 
 
 def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
-    """Find sample weights that are all zero in the first records."""
+    """Find sample weights of zero only, in the first record."""
     for tensor in list_tensors(facts, "sample_weight"):
         low, high = read(facts, tensor, "min", np.fmin), read(facts, tensor, "max", np.fmax)
         if len(low) and low[0] == high[0] == 0:
@@ -45,7 +45,7 @@ def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
 
 
 def find_bad_indices(facts: Facts) -> Iterator[Finding]:
-    """Find numbers that are no indices of the embedding that takes them."""
+    """Find inputs of an embedding outside of its indices."""
     first = find_first_layers(facts.setup)
     inputs = list_tensors(facts, "x")
     if not first or any(layer.type != "Embedding" for layer in first):
@@ -149,7 +149,7 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
 
 
 def find_other_losses(facts: Facts) -> Iterator[Finding]:
-    """Find losses that work, but suit the targets less: for classes that exclude each other."""
+    """Find losses for other targets, which work less well: for exclusive classes."""
     for head in list_heads(facts):
         _, target = next(follow_target(facts, head.y))
         if target is None:
@@ -167,7 +167,7 @@ def find_other_losses(facts: Facts) -> Iterator[Finding]:
 
 
 def _are_labels(metrics: tuple[str, ...], target: Target) -> bool:
-    """Check for integers of which an accuracy is asked."""
+    """Check for integers with an accuracy as metric."""
     return target.integers == 1 and any("acc" in metric for metric in metrics)
 
 
@@ -220,7 +220,7 @@ def _tell(
     layer: str = "",
     row: int = 0,
 ) -> Finding:
-    """Make a finding of a cause, for a training that fails to learn."""
+    """Make a finding of a cause."""
     cause, usual = _REASONS[kind]
     sure: Confidence = "likely" if kind in ("constant_input", "one_class") else "possible"
     return tell(facts, kind, seen, cause, fix or usual, layer, numbers, row=row, confidence=sure)

@@ -33,10 +33,10 @@ _ADAPTIVE = ("Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lion")
 
 
 def find_missing_activations(facts: Facts) -> Iterator[Finding]:
-    """Find layers with a kernel straight behind another one, so that both are a single one.
+    """Find layers with a kernel straight behind another one: both are no more than one.
 
-    Not meant are factors of a kernel: a layer narrower than what is before and behind it, without
-    a bias, or a convolution of size 1.
+    Not meant are factors of a kernel: a layer narrower than both its neighbours, without a bias,
+    or a convolution of size 1.
     """
     setup = facts.setup
     linear = [i for i, after in _list_pairs(setup, _LINEAR) if _is_needless(facts, i, after)]
@@ -95,7 +95,7 @@ def _is_needless(facts: Facts, position: int, after: int) -> bool:
 
 
 def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
-    """Find two or more hidden layers with a sigmoid; gates, which are multiplied, do not count."""
+    """Find two or more hidden layers with a sigmoid; gates do not count."""
     setup = facts.setup
     hidden = [setup.layers[i] for i, _ in _list_pairs(setup, _FLAT)]
     if len(hidden) < THRESHOLDS["sigmoid_layers"].value:
@@ -132,7 +132,7 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
 
 
 def find_output_faults(facts: Facts) -> Iterator[Finding]:
-    """Find what does not belong between the last layer with a kernel and the output."""
+    """Find layers out of place between the last kernel and the output."""
     for head in list_heads(facts):
         position = head.setup.layer
         if head.layer is None or not head.setup.loss:
@@ -232,7 +232,7 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
 
 
 def find_bad_start(facts: Facts) -> Iterator[Finding]:
-    """Find initializers under which signal or gradient is lost over the depth of a chain."""
+    """Find initializers too small or too large for the depth of a chain."""
     chain = _read_chain(facts)
     if len(chain) + 1 < THRESHOLDS["depth_layers"].value:
         return
@@ -300,7 +300,7 @@ def _read_chain(facts: Facts) -> list[tuple[LayerSetup, str, str, int, int]]:
 
 
 def find_equal_weights(facts: Facts) -> Iterator[Finding]:
-    """Find hidden layers whose units begin alike, and stay alike if the next ones do, too."""
+    """Find hidden layers with equal units: they stay equal if the next layer's are, too."""
     layers = facts.setup.layers
     for position, after in _list_pairs(facts.setup, (*_LINEAR, *ACTIVATIONS)):
         item, behind = layers[position], layers[after]
@@ -323,7 +323,7 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
 
 
 def find_frozen(facts: Facts) -> Iterator[Finding]:
-    """Find a model without trained weights, or whose outputs' layers are not trained."""
+    """Find a model without trained weights, or with an untrained last layer."""
     weighted = [item for item in facts.setup.layers if item.weights]
     if not weighted:
         return
@@ -348,7 +348,7 @@ def find_frozen(facts: Facts) -> Iterator[Finding]:
 
 
 def find_penalties(facts: Facts) -> Iterator[Finding]:
-    """Find penalties that outweigh the loss of the data, over a window."""
+    """Find penalties larger than the loss of the data, over a window."""
     if not len(facts.steps):
         return
     loss, penalty = facts.total("loss"), facts.total("penalty")
@@ -381,7 +381,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
 
 
 def find_learning_rates(facts: Facts) -> Iterator[Finding]:
-    """Find a learning rate of 0, or too large for an optimizer that divides by the gradient."""
+    """Find a learning rate of 0, or too large for an optimizer of the kind of Adam."""
     rate = facts.total("learning_rate") if len(facts.steps) else np.zeros(0)
     given = facts.setup.optimizer_arguments.get("learning_rate")
     if np.isnan(rate).all() and isinstance(given, int | float):

@@ -144,8 +144,8 @@ def test_kinds_are_all_that_rules_find():
     for path in (ROOT / "tensorboard_plugin_initkit" / "diagnosis" / "rules").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if isinstance(node, ast.Call) and name.endswith(("Finding", ".find", "_tell")):
-                kind = node.args[1 if name == "_tell" else 0]
+            if isinstance(node, ast.Call) and name.endswith(("Finding", ".find", "tell")):
+                kind = node.args[1 if name.endswith("tell") else 0]
                 if isinstance(kind, ast.Constant) and isinstance(kind.value, str):
                     found.add(kind.value)
     assert found - set(KINDS) == set()
