@@ -24,10 +24,11 @@ from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS,
 
 # Numbers of a batch on the device. It is fixed: a compiled step carries them before it is traced.
 BATCH_SIZE = 2048
+_LOSSES = 2
 
 
 class BatchPlan(NamedTuple):
-    """The order of a batch's numbers: the penalty, statistics of the ports, profiles of targets."""
+    """The order of a batch's numbers: losses, statistics of ports, profiles of targets."""
 
     ports: tuple[Port, ...] = ()
     profiles: tuple[tuple[int, Profile], ...] = ()  # with the positions of the targets
@@ -61,19 +62,20 @@ class BatchListener:
         ) -> Any:
             loss = compute(x, y, y_pred, *args, **kwargs)
             weight = args[0] if args else kwargs.get("sample_weight")
-            attempt(self._hear, x, y, y_pred, weight)
+            attempt(self._hear, loss, x, y, y_pred, weight)
             return loss
 
         return replaced_methods(model, compute_loss=compute_loss)
 
-    def _hear(self, *structures: Any) -> None:
+    def _hear(self, loss: Any, *structures: Any) -> None:
         """Measure and store a batch."""
         tensors = {
             role: list_ports(role, structure)
             for role, structure in zip(ROLES, structures, strict=True)
         }
-        ports, numbers = [], [_measure_penalty(self._model)]
-        room = BATCH_SIZE - 1
+        penalty = sum(map(_as_number, self._model.losses), ops.zeros((1,), "float32"))
+        ports, numbers = [], [_as_number(loss), penalty]
+        room = BATCH_SIZE - _LOSSES
         for port, tensor in itertools.chain(*tensors.values()):
             if room >= MEASURED_OF_PORTS:
                 room -= MEASURED_OF_PORTS
@@ -91,15 +93,15 @@ class BatchListener:
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))
 
-    def read(self, batches: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def read(self, batches: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Take the numbers of n batches apart: float32 (n, BATCH_SIZE).
 
         Returns:
-            Penalties, (n, 1); and the statistics of ports by name, (n, ports).
+            Loss and penalty by name, (n, 1); and the statistics of ports, (n, ports).
         """
         count = len(self.plan.ports)
-        end = 1 + count * MEASURED_OF_PORTS
-        table = batches[:, 1:end].reshape(len(batches), count, MEASURED_OF_PORTS)
+        end = _LOSSES + count * MEASURED_OF_PORTS
+        table = batches[:, _LOSSES:end].reshape(len(batches), count, MEASURED_OF_PORTS)
         names = PORT_STATISTICS[:MEASURED_OF_PORTS]
         values = {name: table[:, :, i] for i, name in enumerate(names)}
         running = np.full((len(batches), count, len(TARGET_STATISTICS)), np.nan, np.float32)
@@ -111,11 +113,10 @@ class BatchListener:
             end += profile.length
         for i, name in enumerate(TARGET_STATISTICS):
             values[name] = running[:, :, i]
-        return batches[:, :1], values
+        return {"batch_loss": batches[:, :1], "penalty": batches[:, 1:2]}, values
 
 
-def _measure_penalty(model: Any) -> Any:
-    """Sum the losses of the weights and activities: float32 (1,)."""
-    penalties = [ops.cast(ops.sum(loss), "float32") for loss in model.losses]
-    total = ops.stop_gradient(sum(penalties)) if penalties else np.float32(0)
-    return ops.reshape(ops.convert_to_tensor(total, "float32"), (1,))
+def _as_number(loss: Any) -> Any:
+    """Return a loss as a number to store: float32 (1,)."""
+    total = ops.sum(ops.cast(ops.stop_gradient(ops.convert_to_tensor(loss)), "float32"))
+    return ops.reshape(total, (1,))

@@ -165,8 +165,9 @@ class Capture:
         totals = {name: array[due] for name, array in totals.items()}
         ports: dict[str, np.ndarray] = {}
         if layout.ports:
-            penalty, ports = self._batches.read(batches[due])
-            totals["penalty"] = np.repeat(penalty, len(parts), 1)
+            losses, ports = self._batches.read(batches[due])
+            losses["batch_loss"] = losses["batch_loss"] * self._storage.replicas
+            totals |= {name: np.repeat(array, len(parts), 1) for name, array in losses.items()}
         return Chunk(layout, steps[due], values, totals, ports), samples
 
     def before_saves(self, action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:

@@ -151,14 +151,14 @@ def _data_loss(history: GradientHistory, setup: Setup) -> Floats:
 
     Where no output has a compiled loss, the penalty is all of the loss.
     """
-    loss, penalty = (mean_of_known(history[name]) for name in ("loss", "penalty"))
+    loss, batch, penalty = (
+        mean_of_known(history[name]) for name in ("loss", "batch_loss", "penalty")
+    )
     if not any(head.loss for head in setup.heads):
         return loss
-    # The loss is a mean since the record before, the penalty is that of the step itself.
-    before = np.concatenate([penalty[:1], penalty[:-1]])
-    apart = np.diff(history.steps, prepend=history.steps[:1]) > 1
-    penalty = np.where(apart & ~np.isnan(before), (penalty + before) / 2, penalty)
-    return loss - np.nan_to_num(penalty)
+    # The loss is a mean since the record before, the others are of the step itself.
+    share = np.where((batch == 0) | (penalty == 0), 1.0, 1 - quotient(penalty, batch))
+    return loss * np.where(np.isnan(share), 1.0, share)
 
 
 def _best_constant(history: GradientHistory, setup: Setup) -> tuple[Floats, Floats]:

@@ -185,6 +185,8 @@ def _total(chunk: Chunk, name: str, noise: np.ndarray) -> np.ndarray:
     values = per_optimizer(chunk, name)
     if name == "loss_scale":
         return np.where((values != 1).any(axis=0), values, np.nan)
+    if name == "batch_loss":  # "loss" is the same, of more batches
+        return np.full_like(values, np.nan)
     if name in ("skipped", "penalty"):
         return np.where((values > 0).any(axis=0), values, np.nan)
     if name == "global_raw_norm" and "clip_ratio" not in chunk.values:

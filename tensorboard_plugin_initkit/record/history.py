@@ -52,8 +52,9 @@ class GradientHistory:
     - `"learning_rate"`;
     - `"loss_scale"`: factor of the loss in mixed precision; gradients are of the unscaled loss;
     - `"skipped"`: number of updates skipped by a loss scale since training began;
-    - `"penalty"`: part of the loss at the step which is of weights and activities: of regularizers
-      and `add_loss`; not known where a `train_step` does not call `compute_loss`;
+    - `"batch_loss"`: the loss of the batch of the step alone; and `"penalty"`, the part of it that
+      is of weights and activities, by regularizers and `add_loss`. Neither is known where a
+      `train_step` does not call `compute_loss`;
     - `"global_norm"`, `"global_raw_norm"`: L2 norm of all the optimizer's gradients together,
       applied and before clipping;
     - `"noise_scale"`: gradient noise scale (McCandlish et al. 2018) in units of the global batch,

@@ -103,7 +103,11 @@ def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
     for place, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors[0])):
         table[place, MEASURED_OF_PORTS:] = _describe_target(target, prediction)
     setup = read_setup(model)
-    totals = {"loss": outcome.loss, "penalty": outcome.penalty}
+    totals = {
+        "loss": outcome.loss,
+        "batch_loss": outcome.loss,
+        "penalty": outcome.penalty,
+    }
     totals["learning_rate"] = setup.optimizer_arguments.get("learning_rate", np.nan)
     columns = variables_of(model, variables, [""] * len(variables), "layer")
     history = GradientHistory(None)

@@ -55,7 +55,7 @@ def test_ports_have_the_names_of_several_inputs_outputs_and_weights():
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(8, 3)), "b": rng.normal(size=(8, 2))}
     y = {"one": rng.normal(size=(8, 1)), "two": rng.normal(size=(8, 2))}
-    weights = {"one": np.ones(8), "two": np.zeros(8)}
+    weights = {"one": np.ones(8), "two": np.full(8, 0.5)}
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, y, 4, sample_weight=weights, verbose=0, callbacks=[monitor])
     names = [(port.role, port.name) for port in monitor.history.ports]
@@ -64,7 +64,7 @@ def test_ports_have_the_names_of_several_inputs_outputs_and_weights():
         *[("y_pred", "one"), ("y_pred", "two")],
         *[("sample_weight", "one"), ("sample_weight", "two")],
     ]
-    np.testing.assert_array_equal(monitor.history.per_port("max")[:, -2:], [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(monitor.history.per_port("max")[:, -2:], [[1, 0.5], [1, 0.5]])
 
 
 def test_the_penalty_is_the_part_of_the_loss_that_is_of_weights():
@@ -76,7 +76,9 @@ def test_the_penalty_is_the_part_of_the_loss_that_is_of_weights():
     model = compiled(penalized)
     kernel = keras.ops.convert_to_numpy(model.weights[0].value)
     fit(model, monitor := GradientMonitor(every_n_steps=1))
-    assert monitor.history["penalty"][0, 0] == pytest.approx(0.5 * np.sum(kernel**2), rel=1e-5)
+    history = monitor.history
+    assert history["penalty"][0, 0] == pytest.approx(0.5 * np.sum(kernel**2), rel=1e-5)
+    assert history["batch_loss"][0, 0] == pytest.approx(history["loss"][0, 0], rel=1e-5)
 
 
 class OwnStep(keras.Model):

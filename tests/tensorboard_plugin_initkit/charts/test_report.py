@@ -158,7 +158,8 @@ def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys)
 
 
 def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
-    write(tmp_path / "short", ones(dense("a"), range(12), nonfinite=0, penalty=0))
+    unknown = dict.fromkeys(("loss", "batch_loss", "penalty"))
+    write(tmp_path / "short", ones(dense("a"), range(12), nonfinite=0, dead_units=0, **unknown))
     write(
         tmp_path / "dead", ones(dense("a", "b"), range(30), nonfinite=0, norm=0, zeros=1, penalty=0)
     )

@@ -62,6 +62,7 @@ class Made:
         totals = {
             "loss": self.loss[:, None],
             "learning_rate": self.rate[:, None],
+            "batch_loss": self.loss[:, None],
             "penalty": self.penalty + 0 * self.loss[:, None],
         }
         missing = dict.fromkeys(set(RECORDED + TOTALS) - values.keys() - totals.keys())

@@ -148,7 +148,7 @@ def test_a_chunk_is_read_only_when_it_is_there_whole(tmp_path):
 @pytest.mark.parametrize("layers", [[], NAMES, [f"layer_{i}" for i in range(200)]], ids=len)
 def test_scalars_are_byte_for_byte_what_protocol_buffers_would_write(tmp_path, layers, optimizers):
     layout = dense(*layers, optimizers=tuple(optimizers))
-    chunk = random_chunk(layout, [0, 1, 127, 128, 2**40], special=0.05)
+    chunk = random_chunk(layout, [0, 1, 127, 128, 2**40], special=0.05, batch_loss=None)
     write(tmp_path, ones(dense("before"), [0]), chunk)
     tags = [f"gradients/{layer}/{name}" for layer in layers for name in STATISTICS]
     groups = [f"{name}/" if name else "" for name in optimizers]

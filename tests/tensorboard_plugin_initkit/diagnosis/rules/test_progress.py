@@ -79,7 +79,7 @@ def smoothed(record):
 def under_a_penalty(record):
     """The penalty falls to nothing, and all that is left is a guess."""
     record.penalty = 40 * np.exp(-record.elapsed / 60)[:, None]
-    record.loss += (record.penalty[:, 0] + np.r_[record.penalty[:1, 0], record.penalty[:-1, 0]]) / 2
+    record.loss += record.penalty[:, 0]
 
 
 CE, MSE, MAE = "sparse_categorical_crossentropy", "mean_squared_error", "mean_absolute_error"
