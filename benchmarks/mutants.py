@@ -18,7 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from sklearn.datasets import load_digits, make_moons
+from sklearn.datasets import load_digits, make_circles
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
@@ -142,8 +142,8 @@ def programs(seed: int = 0) -> list[Program]:
     order = rng.permutation(len(digits))
     raw, labels = digits[order].astype(np.float32), labels[order].astype(np.int64)
     digits = standardized(raw)
-    moons, sides = make_moons(1500, noise=0.1, random_state=seed)
-    moons = standardized(moons)
+    circles, sides = make_circles(1500, noise=0.1, factor=0.4, random_state=seed)
+    circles = standardized(circles)
     plane = rng.normal(size=(1500, 6)).astype(np.float32)
     curve = (np.sin(plane[:, :1]) + plane[:, 1:2] * plane[:, 2:3]).astype(np.float32)
     several = (plane[:, :4] + 0.3 * rng.normal(size=(1500, 4)) > 0).astype(np.float32)
@@ -163,9 +163,9 @@ def programs(seed: int = 0) -> list[Program]:
         Program("digits, normalized", x=digits, y=labels, body=normalized, depth=4, **softmax),
         Program("digits, convolutions", x=digits, y=labels, body=convolutional, **softmax),
         Program("digits, recurrent", x=digits, y=labels, body=recurrent, depth=1, **softmax),
-        Program("moons", "binary", moons, sides, 1, "sigmoid", "binary_crossentropy", stack),
+        Program("circles", "binary", circles, sides, 1, "sigmoid", "binary_crossentropy", stack),
         Program(
-            "moons, deep", "binary", moons, sides, 1, "sigmoid", "binary_crossentropy", stack,
+            "circles, deep", "binary", circles, sides, 1, "sigmoid", "binary_crossentropy", stack,
             depth=10,
         ),
         Program("curve", "numbers", plane, curve, 1, "linear", "mse", stack),

@@ -131,6 +131,12 @@ def _tell_training(history: GradientHistory, findings: Sequence[Finding]) -> str
     loss = facts.loss.value[np.isfinite(facts.loss.value)]
     if not len(loss):
         return f"Nothing wrong found in {steps} steps; the loss is not known."
+    now, guess = facts.loss.recent[-1], facts.loss.guess[-1]
+    if now > (1 - THRESHOLDS["guess_margin"].value) * guess:
+        return (
+            f"Not better than guessing yet, and nothing wrong found: the loss is {now:.3g}, and "
+            f"always predicting the same has {guess:.3g}."
+        )
     course = f"the loss was {loss[0]:.3g} at first and {loss[-1]:.3g} after {steps} steps"
     return f"{'Healthy' if is_good else 'Nothing wrong found'}: {course}."
 

@@ -15,6 +15,7 @@ from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
 from tests import ROOT
+from tests.tensorboard_plugin_initkit.diagnosis.made import made, supervised
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -115,6 +116,22 @@ def test_verdicts_on_trainings(monkeypatch, losses, findings, verdict):
     monkeypatch.setattr(module, "judge", lambda history: findings)
     history = history_of(losses) if len(losses) else GradientHistory()
     assert diagnose_history(history).verdict.startswith(verdict)
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict"),
+    [
+        (
+            0.69,
+            "Not better than guessing yet, and nothing wrong found: the loss is 0.69, and always",
+        ),
+        (0.5, "Nothing wrong found: the loss was 0.5 at first and 0.5 after 121 steps."),
+    ],
+)
+def test_a_loss_is_held_against_that_of_the_best_constant(monkeypatch, level, verdict):
+    monkeypatch.setattr(module, "judge", lambda history: [])
+    supervised(level=level)(record := made())
+    assert diagnose_history(record.history()).verdict.startswith(verdict)
 
 
 @pytest.mark.parametrize(
