@@ -12,7 +12,7 @@ from keras import ops
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.checks import check_count
 from keras_initkit.models.check.sample import Sample, draw_sample
-from keras_initkit.models.check.step import Outcome, run_step
+from keras_initkit.models.check.step import Outcome, compiled, run_step
 from keras_initkit.models.columns import unit_sources, variables_of
 from keras_initkit.statistics.batch import (
     MEASURED_OF_PORTS,
@@ -41,7 +41,8 @@ def check(
 
     The output must fit the loss, and both the targets; data must be finite; loss and gradients
     of one batch, too. Weights, states, seeds, metrics and optimizer stay as they are. A model that
-    is not built is built, as by `fit`; one that is not compiled has no loss to look at.
+    is not built is built, as by `fit`; one that is not compiled has no loss to look at, and one
+    with a `train_step` of its own may have another one.
 
     Example:
     ```python
@@ -78,13 +79,17 @@ def check(
         warnings.simplefilter("ignore")
         outcome = run_step(model, sample.batch)
     history = _record(model, sample, outcome)
-    if not model.compiled:
+    has_own_step = type(model).train_step is not keras.Model.train_step
+    if outcome.y_pred is None:
+        history.notes.append("The model has no `call`: only its layers and inputs were looked at.")
+    elif not model.compiled:
         history.notes.append("The model is not compiled: its loss could not be looked at.")
     if outcome.error is not None:
         kind = type(outcome.error).__name__
         history.notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
     diagnosis = diagnose_history(history, ignore, is_start=True)
-    if outcome.error is not None and not any(f.severity == "error" for f in diagnosis):
+    is_explained = has_own_step or any(finding.severity == "error" for finding in diagnosis)
+    if outcome.error is not None and not is_explained:
         raise outcome.error
     return diagnosis
 
@@ -97,8 +102,9 @@ def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
     tensors = [list_ports(role, structure) for role, structure in structures]
     ports = list(itertools.chain(*tensors))
     table = np.full((len(ports), len(PORT_STATISTICS)), np.nan, np.float32)
+    measure = compiled(measure_port)
     for row, (_, array) in zip(table, ports, strict=True):
-        row[:MEASURED_OF_PORTS] = ops.convert_to_numpy(measure_port(ops.convert_to_tensor(array)))
+        row[:MEASURED_OF_PORTS] = ops.convert_to_numpy(measure(ops.convert_to_tensor(array)))
     pairs = zip(tensors[1], tensors[2], strict=False)
     for place, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors[0])):
         table[place, MEASURED_OF_PORTS:] = _describe_target(target, prediction)
@@ -129,7 +135,8 @@ def _describe_target(target: Any, prediction: Any) -> Sequence[float]:
     profile = Profile.of(tuple(target.shape), tuple(prediction.shape))
     if profile is None:
         return [np.nan] * len(TARGET_STATISTICS)
-    numbers = ops.convert_to_numpy(profile.measure(ops.convert_to_tensor(target)))
+    measure = compiled(profile.measure)
+    numbers = ops.convert_to_numpy(measure(ops.convert_to_tensor(target)))
     if np.isnan(numbers).any():
         return [np.nan] * len(TARGET_STATISTICS)
     return TargetStatistics().add(profile.read(numbers))

@@ -7,7 +7,7 @@ tests/keras_initkit/models/check/test_step.py fails where these change.
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -23,14 +23,14 @@ class Outcome(NamedTuple):
     """A step without an update.
 
     Attributes:
-        y_pred: Predictions in training.
+        y_pred: Predictions in training; `None` if there are none.
         loss: The loss with penalties; NaN if there is none.
         penalty: The part of it by weights and activities.
         gradients: Of each trainable variable, `None` where it has none; empty without a loss.
         error: The exception raised where the loss was computed.
     """
 
-    y_pred: Any
+    y_pred: Any = None
     loss: float = np.nan
     penalty: float = np.nan
     gradients: tuple[np.ndarray | None, ...] = ()
@@ -41,8 +41,10 @@ def run_step(model: Any, batch: Batch) -> Outcome:
     """Compute the loss of a batch and its gradients, as a training step does.
 
     Weights, states, seeds, metrics and optimizer stay as they are. A model that is not built is
-    built.
+    built; nothing is known of one without a `call`.
     """
+    if type(model).call is keras.Model.call:
+        return Outcome()
     x, y, sample_weight = keras.tree.map_structure(_as_tensor, batch)
     if not model.built:
         model(x)
@@ -104,6 +106,13 @@ def _compiled_loss_kept(model: Any) -> Iterator[None]:
         loss.metrics[:] = metrics
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of arrays on JAX, where each operation alone takes longer to compile."""
+    if keras.backend.backend() != "jax":
+        return function
+    return cast(Callable[..., Any], importlib.import_module("jax").jit(function))
+
+
 def _with_tensorflow(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, ...]:
     tf = importlib.import_module("tensorflow")
     tensors = [tf.identity(value) for value in values]
@@ -116,7 +125,8 @@ def _with_tensorflow(compute: Callable[..., Any], values: Sequence[Any]) -> tupl
 
 def _with_jax(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, ...]:
     jax = importlib.import_module("jax")
-    (loss, rest), gradients = jax.value_and_grad(compute, has_aux=True)(list(values))
+    differentiate = compiled(jax.value_and_grad(compute, has_aux=True))
+    (loss, rest), gradients = differentiate(list(values))
     return loss, rest, gradients
 
 

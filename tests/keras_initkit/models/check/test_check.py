@@ -86,6 +86,27 @@ def test_a_model_that_is_not_compiled(rng):
     assert diagnosis.notes == ("The model is not compiled: its loss could not be looked at.",)
 
 
+class OwnStep(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.net = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+
+    def train_step(self, *args):
+        raise NotImplementedError
+
+
+def test_a_model_without_a_call(rng):
+    model = OwnStep()
+    model.compile("sgd")
+    diagnosis = keras_initkit.check(model, rng.normal(size=(50, 4)))
+    assert not diagnosis
+    assert "no `call`" in diagnosis.notes[0]
+    model = type("WithCall", (OwnStep,), {"call": lambda self, x: self.net(x)})()
+    model.compile("sgd")  # the loss is that of its step
+    diagnosis = keras_initkit.check(model, rng.normal(size=(50, 4)))
+    assert "The loss could not be computed: ValueError: " in diagnosis.notes[0]
+
+
 def test_an_exception_of_the_loss_passes_unless_an_error_explains_it(rng, monkeypatch):
     model = classifier("categorical_crossentropy")
     x, y = rng.normal(size=(50, 4)), np.zeros((50, 7))
