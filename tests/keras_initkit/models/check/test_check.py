@@ -103,8 +103,7 @@ def test_a_model_without_a_call(rng):
     assert "no `call`" in diagnosis.notes[0]
     model = type("WithCall", (OwnStep,), {"call": lambda self, x: self.net(x)})()
     model.compile("sgd")  # the loss is that of its step
-    diagnosis = keras_initkit.check(model, rng.normal(size=(50, 4)))
-    assert "The loss could not be computed: ValueError: " in diagnosis.notes[0]
+    assert not keras_initkit.check(model, rng.normal(size=(50, 4)))
 
 
 def test_an_exception_of_the_loss_passes_unless_an_error_explains_it(rng, monkeypatch):
