@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.diagnosing import diagnose
 from tensorboard_plugin_initkit.diagnosis import diagnosis as module
 from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis, diagnose_history
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -169,18 +168,7 @@ def test_kinds_are_all_that_rules_find():
     assert set(KINDS) - found <= {"vanishing", "tight_clipping"}  # named in variables
 
 
-class Monitor:
-    def __init__(self, history):
-        self.history = history
-
-
-def test_sources(tmp_path):
+def test_notes_are_those_of_the_history():
     history = history_of([1.0, np.nan])
     history.notes.append("A part is lost.")
-    for source in (history, Monitor(history)):
-        assert diagnose(source).notes == ("A part is lost.",)
-    with pytest.raises(TypeError, match=r"`source` must be .* Received: source=3\. .*check\("):
-        diagnose(3)
-    for source in (tmp_path, str(tmp_path)):
-        with pytest.raises(FileNotFoundError):
-            diagnose(source)
+    assert diagnose_history(history).notes == ("A part is lost.",)
