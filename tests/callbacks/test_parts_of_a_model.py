@@ -1,10 +1,12 @@
 """Several trainings of parts of one model: encoder, decoder, then the whole."""
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import BATCH, STEPS, data, keras, layers
+from tests.callbacks.training import BATCH, STEPS, data
 
 pytestmark = pytest.mark.backends("tensorflow", "jax")
 
