@@ -168,6 +168,13 @@ def test_kinds_are_all_that_rules_find():
     assert set(KINDS) - found <= {"vanishing", "tight_clipping"}  # named in variables
 
 
+def test_the_documentation_has_a_section_for_each_kind():
+    sections = (ROOT / "docs" / "explanations" / "kinds.md").read_text().split("\n## ")[1:]
+    assert {section.split("\n")[0] for section in sections} == set(KINDS)
+    assert all(word in section for section in sections for word in ("\nSeen", "\nMend", "\nWhen"))
+    assert max(section.strip().count("\n") for section in sections) <= 14
+
+
 def test_notes_are_those_of_the_history():
     history = history_of([1.0, np.nan])
     history.notes.append("A part is lost.")
