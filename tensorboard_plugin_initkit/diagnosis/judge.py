@@ -152,7 +152,8 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
             if _can_explain(tier, door) and scope.is_common(cause.layer, door.layer)
         ]
         if steps:
-            yield tier, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
+            own = Tier.CONTRACT if cause.confidence == "certain" else tier
+            yield own, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
 
 
 def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:

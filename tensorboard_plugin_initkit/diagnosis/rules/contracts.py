@@ -9,6 +9,7 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
+    find_single_class,
     find_zero_sample_weights,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import (
@@ -171,6 +172,16 @@ def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
     return layer is None or layer.arguments.get("axis", -1) in (-1, len(layer.shape) - 1)
 
 
+def _check_dropout(case: Case) -> Finding | None:
+    """Check for a dropout as the last layer."""
+    head = case.head
+    if head.layer is None or not head.layer.type.endswith("Dropout"):
+        return None
+    seen = f"The {head} is a dropout: in training some outputs are 0, and the others are larger."
+    cause = "The loss of an output of 0 cannot become smaller, and the rest learn another scale."
+    return case.find("output_dropout", seen, cause, "Move the `Dropout` before the last `Dense`.")
+
+
 def _check_task(case: Case) -> Finding | None:
     """Check for a cross-entropy of measured numbers."""
     target, head = case.target, case.head
@@ -225,8 +236,8 @@ def _check_logits(case: Case) -> Finding | None:
     right = write_loss(case.loss, False)
     fix = f'Use `loss={right}`, or remove `activation="{head.activation}"`.'
     if case.facts.setup.backend == "tensorflow":
-        cause = "On TensorFlow Keras notices it, and takes the numbers before the activation."
-        return case.find("logits", seen, cause, fix, "note")
+        cause = "On TensorFlow Keras mostly notices it, and takes what is before the activation."
+        return case.find("logits", seen, cause, fix, "warning")
     cause = f"Then `{head.activation}` is applied twice, which flattens output and gradient."
     return case.find("logits", seen, cause, fix)
 
@@ -389,6 +400,7 @@ def write_loss(loss: str, from_logits: bool) -> str:
 # In this order: the first that speaks is the root.
 _CHECKS: tuple[Callable[[Case], Finding | None], ...] = (
     _check_one_unit,
+    _check_dropout,
     _check_task,
     _check_activation,
     _check_shape,
@@ -458,4 +470,5 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_negative_loss,
     find_zero_sample_weights,
     find_bad_indices,
+    find_single_class,
 )

@@ -1,5 +1,6 @@
 """Faults of the data: useless numbers, scales too large or small, a loss for other targets."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -25,6 +26,9 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     list_tensors,
     read,
 )
+
+# Constant features that were standardized have standard deviations as small as this.
+_ROUNDING = 1e-6
 
 
 def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
@@ -109,7 +113,7 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1:
                 fix = "Begin the model with `keras.layers.Rescaling(1 / 255)`."
             yield _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
-        elif low_std > 0 and high_std > ratio * low_std:
+        elif high_std > ratio * low_std > _ROUNDING * ratio * high_std:
             seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
             yield _tell(facts, "feature_scales", seen, numbers)
 
@@ -126,6 +130,15 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
             fix += "after `predict`."
             numbers = {"mean": mean, "std": std}
             yield _tell(facts, "target_scale", seen, numbers, fix, head.path)
+
+
+def find_single_class(facts: Facts) -> Iterator[Finding]:
+    """Find labels of one class only where the loss is near 0: nothing but a constant is learned."""
+    for finding in find_few_classes(facts):
+        row = int(np.searchsorted(facts.steps, finding.rank))
+        late = facts.loss.value[row:] < THRESHOLDS["label_entropy"].value
+        if finding.kind == "one_class" and (begin := find_first(late)) is not None:
+            yield dataclasses.replace(finding, step=int(facts.steps[row + begin]))
 
 
 def find_few_classes(facts: Facts) -> Iterator[Finding]:

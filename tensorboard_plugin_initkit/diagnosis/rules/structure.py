@@ -142,7 +142,7 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
             continue
         yield from _find_second_activation(facts, head, way)
         for item in way[:-1]:
-            if item.type.endswith("Dropout") or "Dropout" in item.type:
+            if "Dropout" in item.type and item is not head.layer:  # told as a contract
                 yield tell(
                     facts,
                     "output_dropout",
@@ -418,12 +418,12 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
 STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
     find_frozen,
+    find_penalties,
     find_equal_weights,
     find_output_faults,
     find_wrong_axis,
-    find_bad_start,
     find_hidden_softmax,
     find_missing_activations,
     find_deep_sigmoids,
-    find_penalties,
+    find_bad_start,
 )

@@ -37,7 +37,7 @@ def residual_attention():
 TRAINED = {
     "he_relu": (lambda: deep("relu", 2.0, 8), 1e-3, ""),
     "residual_attention": (residual_attention, 1e-3, ""),
-    "sigmoid": (lambda: deep("sigmoid", 1.0, 12), 1e-3, "bad_start"),
+    "sigmoid": (lambda: deep("sigmoid", 1.0, 12), 1e-3, "deep_sigmoids"),
     "exponential": (lambda: deep("exponential", 2.0, 8), 1e-3, "nonfinite"),
     "dead_relu": (lambda: deep("relu", 2.0, 4, bias=-1e3), 1e-3, "dead_units"),
     "rate_too_large": (lambda: deep("relu", 2.0, 3), 10.0, "learning_rate"),

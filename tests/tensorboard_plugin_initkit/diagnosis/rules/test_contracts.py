@@ -222,11 +222,20 @@ def test_predictions_tell_of_logits_where_the_activation_is_not_known():
     assert find(head("exponential", 4, CATEGORICAL), ONE_HOT) == []
 
 
-def test_what_keras_mends_is_a_note():
+def test_a_dropout_as_the_output():
+    setup = chain(FIRST, dense(10, "softmax"), layer("Dropout", 10), loss=SPARSE)
+    (finding,) = find(setup, DIGITS)
+    assert (finding.kind, finding.layer) == ("output_dropout", "dropout_2")
+    assert "`Dropout` before the last `Dense`" in finding.fix
+    assert find(chain(FIRST, layer("Dropout", 16), dense(10, "softmax"), loss=SPARSE), DIGITS) == []
+    assert find(chain(FIRST, dense(10, "softmax"), layer("Dropout", 10)), DIGITS) == []
+
+
+def test_what_keras_mends_is_no_error():
     setup = head("softmax", 10, SPARSE, from_logits=True)
     (finding,) = find(dataclasses.replace(setup, backend="tensorflow"), DIGITS)
-    assert (finding.kind, finding.severity) == ("logits", "note")
-    assert "Keras notices it" in finding.cause
+    assert (finding.kind, finding.severity) == ("logits", "warning")
+    assert "Keras mostly notices it" in finding.cause
 
 
 def test_each_of_several_outputs_is_judged_by_its_own_targets():

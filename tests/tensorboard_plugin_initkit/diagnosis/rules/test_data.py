@@ -133,6 +133,7 @@ def test_causes_in_the_data(name):
 # Setup, targets, inputs.
 RIGHT = {
     "unit scale": (REGRESSION, Y, X),
+    "standardized, one constant": (REGRESSION, Y, X * np.where(np.arange(8), 1, 1e-8)),
     "in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
     "normalized in the model": (NORMALIZED, Y, 100 * X),
     "rescaled in the model": (
@@ -168,6 +169,14 @@ def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
     (finding,) = DATA_CAUSES[0](facts)
     assert finding.kind == "rare_classes"
     assert "class_weight" in finding.fix
+
+
+def test_one_class_is_told_where_the_loss_is_gone():
+    steps, falling = (*WINDOW, 30), [2, 1, 0.2, 0.01]
+    (finding,) = find(CONTRACT_RULES, CLASSES, BITS * 0, steps=steps, loss=falling)
+    assert (finding.kind, finding.step) == ("one_class", 30)
+    assert find(CONTRACT_RULES, CLASSES, BITS * 0, steps=steps) == []
+    assert find(CONTRACT_RULES, CLASSES, BITS, steps=steps, loss=falling) == []
 
 
 def test_negative_sample_weights_are_only_possible():

@@ -95,13 +95,6 @@ FAULTS = {
         "at random",
         "before the last layer with weights",
     ),
-    "dropout at the end": (
-        classes(HIDDEN, OUT, DROPOUT),
-        "output_dropout",
-        "dropout_2",
-        "drops values of the output (",
-        "Move the `Dropout`",
-    ),
     "normalization before softmax": (
         classes(HIDDEN, dense(10), NORMALIZATION, SOFTMAX),
         "output_normalization",
