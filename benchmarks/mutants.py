@@ -284,20 +284,6 @@ FAULTS = [
         "head",
     ),
     Fault(
-        "from_logits of a softmax",
-        change(loss=lambda p: keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
-        ("logits",),
-        _is_sparse,
-        "head",
-    ),
-    Fault(
-        "from_logits of a sigmoid",
-        change(loss=lambda p: keras.losses.BinaryCrossentropy(from_logits=True)),
-        ("logits",),
-        BINARY,
-        "head",
-    ),
-    Fault(
         "sigmoids under categorical cross-entropy",
         change(head="sigmoid"),
         ("loss_choice", "head_activation"),

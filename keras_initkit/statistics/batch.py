@@ -66,7 +66,11 @@ def measure_port(tensor: Any) -> Any:
     centred = ops.where(is_finite, values - mean, 0.0)
     deviation = ops.sqrt(ops.sum(ops.square(centred)) / count)
     over_samples = ops.sqrt(ops.mean(ops.var(centred, axis=0)))
-    of_features = ops.std(centred, axis=tuple(range(len(values.shape) - 1)))
+    axes = tuple(range(len(values.shape) - 1))
+    of_features = ops.std(centred, axis=axes)
+    # The mean of a constant is rounded.
+    rounding = 1e-6 * (ops.max(ops.abs(centred), axis=axes) + ops.abs(mean))
+    of_features = ops.where(of_features > rounding, of_features, 0.0)
     one_hot = ops.convert_to_tensor(math.nan, "float32")
     if values.shape[-1] != 1:
         is_row = ops.logical_and(ops.max(clean, axis=-1) == 1, ops.sum(clean, axis=-1) == 1)

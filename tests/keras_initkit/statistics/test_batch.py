@@ -46,6 +46,13 @@ def test_a_batch_is_measured_as_numpy_measures_it(rng):
         assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-3), name
 
 
+@pytest.mark.parametrize("value", [0.1, 1e6 / 7, -3e-9])
+def test_a_constant_feature_has_no_deviation(rng, value):
+    array = np.stack([np.full(37, value), rng.normal(size=37)], axis=1).astype(np.float32)
+    assert measure(array)["low_std"] == 0
+    assert measure(array[:, :1])["high_std"] == 0
+
+
 def test_numbers_that_are_not_finite_are_counted_and_left_out():
     found = measure(np.array([[1, np.nan], [3, np.inf]], np.float32))
     assert (found["nonfinite"], found["mean"], found["min"], found["max"]) == (2, 2, 1, 3)
