@@ -1,10 +1,10 @@
-"""What the diagnosis finds in small trainings: healthy ones, and some with one fault each.
+"""Diagnose small trainings: healthy ones, and some with one fault each.
 
     python benchmarks/diagnosis.py                    # five minutes on two cores
     python benchmarks/diagnosis.py --every 10 --seeds 0 1 2 --only "sigmoid"
 
-Each row is a program: how it ended, and what was found, the first finding first. In the end: faults
-that were found, those whose kind came first, and healthy programs that were accused.
+Each row is a program: how it ended, and the findings in order. In the end: faults found, with their
+kind first, and healthy programs accused. Notes accuse nobody.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SPARSE, BINARY = "sparse_categorical_crossentropy", "binary_crossentropy"
 
 
 class Program(NamedTuple):
-    """A training: a compiled model, its data, and the kinds of findings that tell its fault."""
+    """A training: a compiled model, its data, and the kinds that tell its fault, if any."""
 
     model: keras.Model
     x: Any
@@ -56,7 +56,7 @@ def table(noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
 
 
 def binary(flips: float = 0.0, share: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Return a table and classes 0 and 1, of which a share is 1 and some are flipped."""
+    """Return a table and classes 0 and 1: a share is 1, some are flipped."""
     x, y = table(0.0)
     labels = y > np.quantile(y, 1 - share)
     flipped = np.random.default_rng(2).random(len(y)) < flips
@@ -78,7 +78,7 @@ def stack(
 
 
 def compiled(model: keras.Model, loss: Any, optimizer: Any = "adam", **options: Any) -> keras.Model:
-    """Compile without XLA, which takes longer than these trainings."""
+    """Compile without XLA: compiling takes longer than training."""
     model.compile(optimizer, loss, jit_compile=False, **options)
     return model
 
@@ -114,7 +114,7 @@ def slow() -> Program:
 
 
 def two_sigmoids() -> Program:
-    """Two hidden sigmoids, which Adam trains."""
+    """Two hidden sigmoids, trained by Adam."""
     return on_digits(stack(10, "softmax", "sigmoid"), optimizer=keras.optimizers.Adam(0.01))
 
 
@@ -342,18 +342,18 @@ def sigmoids_for_classes() -> Program:
 
 
 def no_logits() -> Program:
-    """Outputs without an activation, of which the loss does not know."""
+    """Outputs without an activation, under a loss of probabilities."""
     return on_digits(stack(10, None), "logits")
 
 
 def strong_penalty() -> Program:
-    """An L2 penalty that outweighs the loss."""
+    """An L2 penalty heavier than the loss."""
     model = stack(10, "softmax", depth=4, kernel_regularizer=keras.regularizers.L2(3.0))
     return on_digits(model, "strong_penalty")
 
 
 def shuffled() -> Program:
-    """Targets that do not belong to the inputs."""
+    """Targets in another order than the inputs."""
     program = on_binary(stack(1, "sigmoid", shape=(12,), width=4), "not_learning")
     return program._replace(y=np.random.default_rng(0).permutation(program.y), epochs=10)
 
@@ -382,7 +382,7 @@ FAULTY: tuple[Callable[[], Program], ...] = (
 def train(
     build: Callable[[], Program], seed: int, every: int
 ) -> tuple[Program, list[Finding], Any]:
-    """Train a program; return what was found, and its record."""
+    """Train a program; return its findings and its record."""
     keras.utils.set_random_seed(seed)
     program = build()
     monitor = GradientMonitor(every_n_steps=every)
@@ -398,7 +398,7 @@ def train(
 
 
 def main() -> None:
-    """Train all programs, print what was found, and count."""
+    """Train all programs, print their findings, and count."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

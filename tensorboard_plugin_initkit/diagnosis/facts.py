@@ -115,6 +115,12 @@ class Facts:
         return receivers
 
     @property
+    def is_over(self) -> bool:
+        """True if no more records will come, as far as it is known."""
+        gap = int(np.diff(self.steps).max(initial=1))
+        return self.ended or 0 < self.setup.steps <= int(self.steps[-1]) + gap
+
+    @property
     def first_rows(self) -> slice:
         """Rows of the first steps of the training: updates are judged there."""
         last = self.steps[0] + THRESHOLDS["first_steps"].value

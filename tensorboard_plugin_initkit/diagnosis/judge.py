@@ -18,7 +18,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.ruled_out import tell_what_is_ruled_out
+from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
@@ -58,10 +58,11 @@ class Tier(IntEnum):
     DATA = 1
     STRUCTURE = 2
     FAULT = 3
-    # Of learning rates, and outputs that could be better: gradients are not their fault.
     UPDATE = 4
-    SYMPTOM = 5
-    NOTE = 6
+    HINT = 5  # of an output that could be better
+    SYMPTOM = 6
+    VERDICT = 7
+    NOTE = 8
 
 
 # Told after faults of gradients, which make updates small, too.
@@ -83,7 +84,7 @@ SYMPTOMS: tuple[Rule, ...] = (
     find_constant_loss,
     find_no_better_than_guessing,
 )
-# Alone, these say that nothing is learned, and not why.
+# These are told as consequences of others, or of the verdict.
 _BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
 
 Ranked = tuple[Tier, Finding]
@@ -108,21 +109,20 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         row = int(np.searchsorted(whole.steps, lost[0].rank))
         whole, facts = (Facts(history, slice(0, end)) for end in (row + 1, row))
     found = [
-        (Tier.CONTRACT if finding.severity == "error" else Tier.UPDATE, finding)
+        (Tier.CONTRACT if finding.severity == "error" else Tier.HINT, finding)
         for _, finding in _apply(Tier.CONTRACT, CONTRACT_RULES, whole)
     ]
     if is_read and len(facts.steps):
         found += _apply(Tier.FAULT, FAULTS, facts)
         found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
+        found += _apply(Tier.VERDICT, (find_not_learning,), facts)
     scope = Scope(whole)
-    found += _told_causes(whole, scope, [*(finding for _, finding in found), *lost])
+    symptoms = [finding for tier, finding in found if tier != Tier.HINT]
+    found += _told_causes(whole, scope, [*symptoms, *lost])
     if is_read and not lost and not found:
         found += _apply(Tier.NOTE, (find_early_end,), facts)
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
-    roots = [
-        tell_what_is_ruled_out(facts, root) if root.kind in _BARE_SYMPTOMS else root
-        for root in _fold(found, scope)
-    ]
+    roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     return [*roots, *lost]
 
 
@@ -171,12 +171,13 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
             before = [
                 other.message
                 for known, other, _ in roots
-                if known > tier
-                and _explains((tier, finding), (known, other))
+                if (tier == Tier.VERDICT or known > max(tier, Tier.STRUCTURE))
+                and known not in (Tier.HINT, Tier.VERDICT)
+                and (tier == Tier.VERDICT or _explains((tier, finding), (known, other)))
                 and scope.is_common(other.layer, finding.layer)
             ]
             roots.append((tier, finding, before))
-        elif finding.key != explained_by[1].key:
+        elif finding.key != explained_by[1].key and tier != Tier.VERDICT:
             explained_by[2].append(finding.message)
     return [
         dataclasses.replace(root, consequences=(*root.consequences, *consequences))
@@ -193,10 +194,14 @@ def _can_explain(tier: Tier, symptom: Finding) -> bool:
 def _explains(root: Ranked, other: Ranked) -> bool:
     """Check for a finding that follows from another one, if they have layers in common."""
     (tier, finding), (below, symptom) = root, other
+    if {tier, below} <= {Tier.DATA, Tier.STRUCTURE}:  # The first is told.
+        return True
     if tier == below:
         if tier in (Tier.CONTRACT, Tier.FAULT):  # These may be several.
             return _echoes(symptom, finding)
         return True
+    if below == Tier.VERDICT and finding.kind in _BARE_SYMPTOMS:
+        return False
     return tier < below < Tier.NOTE and _can_explain(tier, symptom)
 
 

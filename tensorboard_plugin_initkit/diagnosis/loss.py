@@ -97,7 +97,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
     recent, fell, (error, doubt), ready = _compare_thirds(steps, loss)
     with np.errstate(invalid="ignore"):
         # Of a noisy loss it is hard to say that it does not fall.
-        sure = fell + 2 * doubt < THRESHOLDS["loss_falling"].value
+        sure = np.maximum(fell, 0) + 2 * doubt < THRESHOLDS["loss_falling"].value
         still = ready & sure & (fell < THRESHOLDS["loss_fell"].value) & ~falling
         behind = np.where(np.isnan(guess), recent >= 0.9 * first, recent >= guess - margin * reach)
         # Less than the margin counts if it is more than the noise of batches.

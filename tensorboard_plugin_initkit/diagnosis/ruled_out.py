@@ -8,35 +8,38 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.depth import judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.windows import quotient
+from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
+from tensorboard_plugin_initkit.diagnosis.rules.updates import update_ratios
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import find_first
 
 
-def tell_what_is_ruled_out(facts: Facts, symptom: Finding) -> Finding:
-    """Turn a symptom without a cause into the verdict, with the numbers at its step."""
+def find_not_learning(facts: Facts) -> Iterator[Finding]:
+    """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
+    waited = facts.steps - facts.steps[0] >= THRESHOLDS["verdict_steps"].value
+    waited[-1] |= facts.is_over
+    row = find_first(facts.loss.guessing & waited)
+    symptoms = [*find_constant_loss(facts), *([] if row is None else [tell_guessing(facts, row)])]
+    if not symptoms:
+        return
+    symptom = min(symptoms, key=lambda finding: finding.rank)
     row = int(np.searchsorted(facts.steps, symptom.rank))
-    evidence: dict[str, float] = {}
-    reasons = []
+    reasons, evidence = [], symptom.evidence
     for reason, numbers in _reasons(facts, row):
         reasons.append(reason)
-        evidence |= numbers
-    message = f"It does not learn, and nothing wrong was found: {_continue(symptom.message)}"
-    return dataclasses.replace(
+        evidence = evidence | numbers
+    message = symptom.message.partition(": ")[2]
+    yield dataclasses.replace(
         symptom,
         kind="not_learning",
-        message=message,
-        evidence=symptom.evidence | evidence,
+        message=f"It does not learn, and nothing wrong was found: {message}",
+        evidence=evidence,
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
         fix="Let the model learn one batch by heart: if it can, look at inputs and targets (do "
         "they belong together, in the same order?); if it cannot, try learning rates ten times "
         "larger and smaller, and a wider model.",
         confidence="possible",
-        consequences=(symptom.message, *symptom.consequences),
     )
-
-
-def _continue(message: str) -> str:
-    """Return the part of a message after its heading."""
-    return message.partition(": ")[2]
 
 
 def _reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
@@ -55,10 +58,7 @@ def _reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
     if np.isfinite(dead).any():
         share = float(np.nanmax(dead))
         yield f"at most {share:.0%} of the units of a layer have no gradient", {"dead_units": share}
-    weights = facts.norm_of_layers(facts.per_variable("weight_norm")[row : row + 1])
-    sizes = facts.per_variable("update_ratio")[row : row + 1]
-    moves = np.nan_to_num(sizes, posinf=0.0) * facts.per_variable("weight_norm")[row : row + 1]
-    ratio = quotient(facts.norm_of_layers(moves), weights)[0]
-    if np.isfinite(ratio).any() and np.isfinite(sizes).any():
+    ratio = update_ratios(facts, slice(row, row + 1))
+    if np.nan_to_num(ratio).any():
         size = float(np.nanmedian(ratio))
         yield f"an update changes the weights by {size:.1g} of their norm", {"update_ratio": size}

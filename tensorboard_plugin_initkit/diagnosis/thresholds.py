@@ -106,6 +106,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "Healthy networks may guess for some tens of steps before they find something, as with "
         "small learning rates; earlier, one of four that learn would be accused.",
     ),
+    "verdict_steps": Threshold(
+        200,
+        "A training without any cause to be found may well be a slow starter, as with rare "
+        "classes: the verdict can wait.",
+    ),
     "guess_margin": Threshold(
         0.05,
         "Of the loss of the best constant: a training that is no better than that has learned at "

@@ -51,12 +51,16 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
 
 def find_no_better_than_guessing(facts: Facts) -> Iterator[Finding]:
     """Find trainings that are no better than the best constant prediction, and stay so."""
+    row = find_first(facts.loss.guessing)
+    if row is not None:
+        yield tell_guessing(facts, row)
+
+
+def tell_guessing(facts: Facts, row: int) -> Finding:
+    """Tell how far the loss at a record is from that of the best constant."""
     loss = facts.loss
-    row = find_first(loss.guessing)
-    if row is None:
-        return
     step, recent, guess = int(facts.steps[row]), float(loss.recent[row]), float(loss.guess[row])
-    yield Finding(
+    return Finding(
         "no_better_than_guessing",
         facts.layer_of_head(0) if len(facts.setup.heads) == 1 else "",
         step,
@@ -120,10 +124,8 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
 def find_early_end(facts: Facts) -> Iterator[Finding]:
     """Find trainings that end while a compiled loss still falls, and less than half is learned."""
     steps, loss = facts.steps, facts.loss
-    gap = int(np.diff(steps).max(initial=1))
     last = len(steps) - 1
-    over = facts.ended or 0 < facts.setup.steps <= steps[last] + gap
-    if not over or not any(head.loss for head in facts.setup.heads):
+    if not facts.is_over or not any(head.loss for head in facts.setup.heads):
         return
     known = loss.value[np.isfinite(loss.value)]
     half = THRESHOLDS["loss_halved"].value

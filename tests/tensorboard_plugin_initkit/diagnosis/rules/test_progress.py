@@ -213,11 +213,12 @@ def test_a_training_that_is_over_ends_early():
     assert "121 updates" in finding.message
 
 
-def test_nothing_wrong_found_is_a_verdict_with_what_was_ruled_out():
-    record = made(EVERY_10)
+@pytest.mark.parametrize(("ended", "step"), [(False, 200), (True, 120)])
+def test_nothing_wrong_found_is_a_verdict_with_what_was_ruled_out(ended, step):
+    record = made(EVERY_10 if ended else LONG)
     supervised()(record)
-    (finding,) = judge(record.history())
-    assert (finding.kind, finding.step, finding.confidence) == ("not_learning", 100, "possible")
+    (finding,) = judge(record.history(), ended)
+    assert (finding.kind, finding.step, finding.confidence) == ("not_learning", step, "possible")
     assert finding.message.startswith("It does not learn, and nothing wrong was found: up to step")
     assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
     for words in ("fit each other", "standard deviation of 0.5", "per layer", "10% of", "0.001 of"):
@@ -231,3 +232,33 @@ def test_a_symptom_is_folded_into_an_earlier_one_of_the_same_output():
     (finding,) = judge(record.history())
     assert (finding.kind, finding.layer) == (OUTPUT, "net/dense_11")
     assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
+
+
+@pytest.mark.parametrize("name", FIRES)
+def test_a_symptom_stays_when_records_are_added(name):
+    change, steps, kind, _ = FIRES[name]
+    record = made(steps)
+    change(record)
+    told = 0
+    for end in range(2, len(steps) + 1, max(1, len(steps) // 20)):
+        found = list(RULES[kind](Facts(record.history(slice(0, end)))))
+        assert len(found) >= told or kind == EARLY
+        told = len(found)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("name", [*FIRES, *SILENT])
+def test_the_weight_of_the_loss_changes_nothing(name, factor):
+    change, steps, _ = (FIRES.get(name) or SILENT[name])[:3]
+    record = made(steps)
+    change(record)
+    before = judge(record.history())
+    for name_of in ("bias", "kernel", "loss", "penalty"):
+        setattr(record, name_of, getattr(record, name_of) * factor)
+    if record.setup:
+        heads = [
+            h._replace(arguments=h.arguments | {"loss_weight": factor}) for h in record.setup.heads
+        ]
+        record.setup = dataclasses.replace(record.setup, heads=tuple(heads))
+    after = judge(record.history())
+    assert [(*f.key, f.step) for f in after] == [(*f.key, f.step) for f in before]
