@@ -38,8 +38,8 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
             exec(compile(block, name_of(page), "exec"), namespace)
     if page.name == "README.md":
         vanishing, healthy = read_log("runs/keras_defaults"), read_log("runs/he")
-        assert [finding.kind for finding in vanishing.findings] == ["vanishing"]
-        assert vanishing.findings[0].message in " ".join(page.read_text().split())
+        assert [finding.kind for finding in vanishing.findings] == ["bad_start"]
+        assert vanishing.findings[0].text in " ".join(page.read_text().split())
         assert not healthy.findings
 
 
