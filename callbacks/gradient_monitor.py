@@ -251,12 +251,12 @@ class GradientMonitor(GuardedCallback):
             self._describe()
 
     def _describe(self) -> None:
-        """Keep how the model is built and compiled, and judge it."""
+        """Keep how the model is built and compiled; the first record tells of its targets."""
         params = self.params or {}
         steps = (params.get("steps") or 0) * (params.get("epochs") or 0)
         setup = read_setup(self._watched, steps // self._clock.batches_per_update)
         self._sink.describe(setup, self._clock.offset)
-        self._report(self._judge.describe(setup))
+        self._judge.describe(setup)
 
     def _catch_up(self, all_now: bool = False) -> None:
         """Write the records that have waited for long; or all, and wait for the disk."""

@@ -36,11 +36,9 @@ class Judge:
         """True if it is known how the model is built and compiled."""
         return self._history.setup is not None
 
-    def describe(self, setup: Setup) -> list[Finding]:
-        """Take how the model is built and compiled; return the faults of that alone."""
+    def describe(self, setup: Setup) -> None:
+        """Take how the model is built and compiled, to be judged with the next record."""
         self._history.setup = setup
-        self._is_behind = True
-        return self._find(ended=False)
 
     def add(self, chunk: Chunk) -> list[Finding]:
         """Take records; return new faults, or none if it is too early to judge again."""
