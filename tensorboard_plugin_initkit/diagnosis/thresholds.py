@@ -41,9 +41,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "failed were below 4e-5.",
     ),
     "depth_ratio_flat": Threshold(
-        1e-3,
+        1e-2,
         "The same where the loss does not fall: the slope need not explain more than that. ReLU "
-        "with Xavier's weights has it behind 20 layers.",
+        "with Xavier's weights has it behind 15 layers.",
     ),
     "depth_factor": Threshold(
         0.35,

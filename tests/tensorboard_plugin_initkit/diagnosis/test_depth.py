@@ -89,7 +89,7 @@ def expected_word(profile):
     ends = [v for v in signal[:third] if v > 0], [v for v in signal[-third:] if v > 0]
     front_most, back_most = (max(map(math.log, end), default=math.nan) for end in ends)
     limit = math.log(1e-4)
-    for least in (limit, max(math.log(1e-3), math.log(0.35) * (depth - 1))):
+    for least in (limit, max(math.log(1e-2), math.log(0.35) * (depth - 1))):
         if total < least and front_most - back < least / 2:
             return "vanishing"
         if -total < least and back_most - front < least / 2:
