@@ -87,6 +87,9 @@ SYMPTOMS: tuple[Rule, ...] = (
 # These are told as consequences of others, or of the verdict.
 _BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
 
+# Courses of the loss with which causes are told, though no symptom is.
+_FLAT, _FAR, _STILL = "flat", "far", "still"
+
 Ranked = tuple[Tier, Finding]
 
 
@@ -133,12 +136,15 @@ def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:
 def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterator[Ranked]:
     """Find the causes of symptoms; each is told at the step of the first symptom at least.
 
-    A loss that falls no more opens the door to causes, too.
+    A loss that falls no more opens the door to causes, too, and one far above that of the best
+    constant to causes in the data. What is certain needs neither.
     """
     doors = [finding for finding in symptoms if finding.step is not None]
-    if facts.loss.flat.any():
-        doors.append(Finding("flat", "", int(facts.steps[facts.loss.flat.argmax()]), ""))
-    if not doors:
+    loss = facts.loss
+    for kind, mask in ((_FLAT, loss.flat), (_FAR, loss.far), (_STILL, loss.still)):
+        if mask.any():
+            doors.append(Finding(kind, "", int(facts.steps[mask.argmax()]), ""))
+    if not len(facts.steps):
         return
     causes = [
         *_apply(Tier.DATA, DATA_CAUSES, facts),
@@ -146,14 +152,16 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
         *_apply(Tier.UPDATE, UPDATE_CAUSES, facts),
     ]
     for tier, cause in causes:
+        if cause.confidence == "certain":
+            yield Tier.CONTRACT, cause
+            continue
         steps = [
             door.rank
             for door in doors
-            if _can_explain(tier, door) and scope.is_common(cause.layer, door.layer)
+            if _opens(door, tier, cause) and scope.is_common(cause.layer, door.layer)
         ]
         if steps:
-            own = Tier.CONTRACT if cause.confidence == "certain" else tier
-            yield own, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
+            yield tier, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
 
 
 def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
@@ -183,6 +191,15 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
         dataclasses.replace(root, consequences=(*root.consequences, *consequences))
         for _, root, consequences in roots
     ]
+
+
+def _opens(door: Finding, tier: Tier, cause: Finding) -> bool:
+    """Check for a symptom, or a course of the loss, with which a cause is told."""
+    if door.kind == _FAR:
+        return tier == Tier.DATA
+    if door.kind == _STILL:  # Much of the data's loss is left, and hardly any beside the penalty.
+        return cause.kind == "strong_penalty" and cause.confidence == "likely"
+    return _can_explain(tier, door)
 
 
 def _can_explain(tier: Tier, symptom: Finding) -> bool:

@@ -46,6 +46,9 @@ class Loss(NamedTuple):
         flat: Mask of the records where it falls no more, and is still what it was at first or what
             a constant reaches.
         guessing: Mask of the records where it is flat and not better than the best constant.
+        still: Mask of the records where it falls no more, and most of it is left.
+        far: Mask of the records where it is far above the best constant's, though training has
+            gone on for long.
     """
 
     value: Floats
@@ -59,6 +62,8 @@ class Loss(NamedTuple):
     risen: Bools
     flat: Bools
     guessing: Bools
+    still: Bools
+    far: Bools
 
     @property
     def good(self) -> Bools:
@@ -103,9 +108,13 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         # Less than the margin counts if it is more than the noise of batches.
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
         guessing = still & (recent >= guess - least * reach)
+        far = ready & (recent > THRESHOLDS["guess_far"].value * guess)
+        whole = np.where(np.isnan(guess), first, guess)
+        most = still & (recent > THRESHOLDS["loss_halved"].value * whole)
     halved &= possible & ~at_guess
     return Loss(
-        loss, guess, reach, recent, fell, halved, falling, gone, risen, still & behind, guessing
+        *(loss, guess, reach, recent, fell, halved, falling, gone, risen),
+        *(still & behind, guessing, most, far),
     )
 
 

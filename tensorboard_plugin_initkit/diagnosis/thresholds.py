@@ -116,6 +116,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "Of the loss of the best constant: a training that is no better than that has learned at "
         "most the frequencies of the classes, or the mean.",
     ),
+    "guess_far": Threshold(
+        3,
+        "Of the loss of the best constant: fitting the output's bias alone comes below it. A start "
+        "that is too large is mended by then, unless inputs or targets keep it so.",
+    ),
     "guess_error": Threshold(
         0.01, "The best constant itself is known from the batches so far only."
     ),
@@ -147,6 +152,9 @@ THRESHOLDS: dict[str, Threshold] = {
         1e-4,
         "Of variances over all layers, a hundredth in amplitude. Twelve ReLU layers with Glorot's "
         "weights lose less and learn.",
+    ),
+    "penalty_most": Threshold(
+        0.9, "Ten times the data's loss: of an update hardly anything is the data's."
     ),
     "penalty_share": Threshold(0.5, "Of the loss: then the penalties are more than the data's."),
     "adaptive_rate": Threshold(

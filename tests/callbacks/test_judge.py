@@ -37,7 +37,7 @@ class Time:
 def clock(monkeypatch):
     clock, real = Time(judging=0.01), diagnose
 
-    def judge(history):
+    def judge(history, ended=False):
         clock.now += clock.judging
         clock.judged += 1
         return real(history)
@@ -82,6 +82,6 @@ def test_a_fault_is_new_once_in_each_training(clock):
             clock.now += 100
         assert kinds(found) == NONFINITE
         assert judge.finish() == []
-        assert clock.judged == 5 * training
+        assert clock.judged == 6 * training
         judge.restart()
         assert judge.finish() == []

@@ -146,7 +146,15 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in CROSSENTROPY:
             continue
-        classes, entropy = (read(facts, head.y, name, np.fmax) for name in ("classes", "entropy"))
+        if head.units == 1:  # the classes 0 and 1
+            entropy, variance = (
+                read(facts, head.y, name, np.fmax) for name in ("binary_entropy", "variance")
+            )
+            classes = np.where(variance == 0, 1.0, 2.0)
+        else:
+            classes, entropy = (
+                read(facts, head.y, name, np.fmax) for name in ("classes", "entropy")
+            )
         row = find_first((entropy < THRESHOLDS["label_entropy"].value) & facts.ready)
         if row is None:
             continue

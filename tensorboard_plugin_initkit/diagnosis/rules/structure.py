@@ -351,13 +351,15 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
     """Find penalties larger than the loss of the data, over a window."""
     if not len(facts.steps):
         return
-    loss, penalty = facts.total("loss"), facts.total("penalty")
-    limit = THRESHOLDS["penalty_share"].value
+    loss, penalty = facts.total("batch_loss"), facts.total("penalty")
+    some, most = (THRESHOLDS[f"penalty_{name}"].value for name in ("share", "most"))
     with np.errstate(invalid="ignore"):
-        heavy = (penalty > limit * loss) & (loss > 0)
+        heavy = (penalty > some * loss) & (loss > 0)
+        huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
     if row is None:
         return
+    is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
     own = [
         (item.path, value)
         for item in facts.setup.layers
@@ -377,6 +379,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         own[0][0] if own else "",
         {"penalty": penalty[row], "loss": loss[row]},
         row=row,
+        confidence="likely" if is_huge else "possible",
     )
 
 

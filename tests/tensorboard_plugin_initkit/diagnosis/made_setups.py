@@ -71,6 +71,7 @@ def facts_of(
         for name in PORT_STATISTICS
     }
     known = {"loss": 2.3, "penalty": 0.0} | totals
+    known |= {"batch_loss": known["loss"]}
     numbers = {name: rows * np.reshape(value, (-1, 1)) for name, value in known.items()}
     history = GradientHistory(None)
     layout = Layout((), ports=tuple(ports))
@@ -101,7 +102,13 @@ def measure(batch: Any) -> dict[str, float]:
         "low_std": of_features.min(),
         "high_std": of_features.max(),
         "batch_std": np.sqrt(np.mean(np.square(of_features))),
+        "variance": np.mean(np.square(of_features)),
     }
+    mean = rows.mean(axis=0)
+    if (0 <= mean).all() and (mean <= 1).all():
+        halves = np.stack([mean, 1 - mean])
+        terms = -halves * np.log(np.where(halves > 0, halves, 1))
+        measured["binary_entropy"] = np.mean(terms.sum(axis=0))
     if rows.shape[1] > 1:
         measured["one_hot"] = is_one_hot.mean()
     if rows.shape[1] == 1 or measured["one_hot"] == 1:
