@@ -19,6 +19,7 @@ from tensorboard_plugin_initkit.log.content import (
     make_chunk,
     note_damage,
     note_gaps,
+    ports_of,
     read_text,
     split_table,
     values_of,
@@ -27,7 +28,9 @@ from tensorboard_plugin_initkit.log.gradient_log import (
     END_TAG,
     FINDINGS_TAG,
     LAYOUT_TAG,
+    PORTS_TAG,
     RUN,
+    SETUP_TAG,
     TOTALS_TAG,
 )
 from tensorboard_plugin_initkit.record.chunk import (
@@ -40,6 +43,7 @@ from tensorboard_plugin_initkit.record.chunk import (
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.setup import Setup
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.memory import give_back_memory
 
@@ -64,6 +68,7 @@ class Run(NamedTuple):
         title: Shown to people.
         state: Changes when the log does.
         statistics: Those of `RECORDED` in the log.
+        extras: Tags of what else is in the log, of ports and setup.
         has_findings: True if the log has findings.
         has_ended: True if the training was ended after the last record.
     """
@@ -72,6 +77,7 @@ class Run(NamedTuple):
     title: str
     state: str
     statistics: tuple[str, ...]
+    extras: tuple[str, ...]
     has_findings: bool
     has_ended: bool
 
@@ -85,12 +91,14 @@ class _Index:
         whole: The chunks joined; steps recorded anew replace the older ones.
         problems: Sentences on damaged parts, which are left out.
         gaps: The same on steps that are missing between the files of the log.
+        setup: The model as it is built and compiled; `None` if it is not known.
     """
 
     chunks: list[tuple[tuple[int, float], Chunk, np.ndarray]]
     whole: Chunk
     problems: list[str]
     gaps: list[str]
+    setup: Setup | None = None
 
 
 class Experiment:
@@ -141,6 +149,7 @@ class Experiment:
         )
         history = GradientHistory(None)
         history.append(dataclasses.replace(index.whole, values=values))
+        history.setup = index.setup
         return history
 
     def findings(self, run: Run) -> list[Finding]:
@@ -215,7 +224,10 @@ class Experiment:
         # In this order: to what is logged meanwhile there may be columns, but no records.
         totals = self._read(run, TOTALS_TAG)
         layouts = self._read(run, LAYOUT_TAG)
-        index = _index(layouts, totals)
+        ports, setups = (
+            self._read(run, tag) if tag in run.extras else [] for tag in (PORTS_TAG, SETUP_TAG)
+        )
+        index = _index(layouts, totals, ports, setups)
         if not index.chunks:
             if index.problems:
                 raise LogError(f"The log {run.title!r} cannot be read: {index.problems[0]}")
@@ -295,7 +307,8 @@ def _describe(name: str, tags: Mapping[str, Any]) -> Run:
     end, totals = tags.get(END_TAG), tags.get(TOTALS_TAG)
     has_ended = bool(end and totals and end.max_wall_time >= totals.max_wall_time)
     title = RUN if name == "." else name.removesuffix(f"/{RUN}")
-    return Run(name, title, state, statistics, FINDINGS_TAG in tags, has_ended)
+    extras = tuple(tag for tag in (PORTS_TAG, SETUP_TAG) if tag in tags)
+    return Run(name, title, state, statistics, extras, FINDINGS_TAG in tags, has_ended)
 
 
 def _text(datum: Any) -> bytes | str:
@@ -309,8 +322,8 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _index(layouts: list[Any], totals: list[Any]) -> _Index:
-    """Put together the layouts and totals of a log, as far as they are not damaged."""
+def _index(layouts: list[Any], totals: list[Any], ports: list[Any], setups: list[Any]) -> _Index:
+    """Put together what a log holds besides values, as far as it is not damaged."""
     problems: list[str] = []
 
     def attempt(make: Callable[..., Any], *args: Any) -> Any:
@@ -321,16 +334,27 @@ def _index(layouts: list[Any], totals: list[Any]) -> _Index:
             return None
 
     columns = [(d.step, attempt(lambda d: Layout.from_json(_text(d)), d)) for d in layouts]
+    tables = {(datum.step, datum.wall_time): datum.numpy for datum in ports}
     chunks = [
-        ((datum.step, datum.wall_time), chunk, datum.numpy)
+        (key, attempt(_add_ports, chunk, datum.numpy, tables.get(key)) or chunk, datum.numpy)
         for datum in totals
         if (chunk := attempt(_chunk, datum.numpy, columns)) is not None
+        and (key := (datum.step, datum.wall_time))
     ]
+    known = [attempt(lambda datum: Setup.from_json(_text(datum)), datum) for datum in setups[-1:]]
     # Each file begins with a layout, of the time of its first chunk.
     begins = sorted(datum.wall_time for datum in layouts)
     files = itertools.groupby(chunks, lambda item: bisect.bisect(begins, item[0][1]))
     recorded = [np.concatenate([chunk.steps for _, chunk, _ in file]) for _, file in files]
-    return _Index(chunks, _join(c for _, c, _ in chunks), problems, note_gaps(recorded))
+    whole = _join(chunk for _, chunk, _ in chunks)
+    return _Index(chunks, whole, problems, note_gaps(recorded), *known)
+
+
+def _add_ports(chunk: Chunk, totals: np.ndarray, table: np.ndarray | None) -> Chunk:
+    """Add what is known of the ports to a chunk."""
+    if table is None:
+        return chunk
+    return dataclasses.replace(chunk, ports=ports_of(table, chunk, totals))
 
 
 def _join(chunks: Iterable[Chunk]) -> Chunk:

@@ -1,7 +1,8 @@
 """The rules: each is a function from `Facts` to findings.
 
 To add one, write such a function in the file of its like, give its numbers and their reasons in
-`thresholds.py`, and add it to `RULES` in `judge.py`.
+`thresholds.py` and its kind in `kinds.py`, and add it to its tier: contracts, causes in data and
+structure at the end of their files, faults and symptoms in `judge.py`.
 
 A rule looks, at every recorded step, only at that step and at those before it, and speaks at the
 first one at which it holds: a finding in a history stays when the training goes on. What the rules

@@ -105,7 +105,7 @@ def measure(batch: Any) -> dict[str, float]:
         "variance": np.mean(np.square(of_features)),
     }
     mean = rows.mean(axis=0)
-    if (0 <= mean).all() and (mean <= 1).all():
+    if (mean >= 0).all() and (mean <= 1).all():
         halves = np.stack([mean, 1 - mean])
         terms = -halves * np.log(np.where(halves > 0, halves, 1))
         measured["binary_entropy"] = np.mean(terms.sum(axis=0))

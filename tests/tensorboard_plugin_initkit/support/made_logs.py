@@ -95,7 +95,9 @@ def chunk_of(
         "update_norm": lambda: 1e-2 * scale * np.sqrt(size),
     }
     one = np.ones((len(steps), 1))
-    totals = dict(zip(TOTALS, [2.3 * one, 0.01 * one, one, 0 * one], strict=True))
+    totals = dict(
+        zip(TOTALS, [2.3 * one, 0.01 * one, one, 0 * one, 2.3 * one, 0 * one], strict=True)
+    )
     return Chunk(
         layout,
         steps,

@@ -29,15 +29,16 @@ from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 from tensorboard_plugin_initkit.tab.cache import Cache
 from tensorboard_plugin_initkit.tab.experiment import EmptyLogError, Experiment, LogError, Run
 from tests.tensorboard_plugin_initkit.charts.test_charts import HOSTILE
 from tests.tensorboard_plugin_initkit.log.test_damage import WRONG
-from tests.tensorboard_plugin_initkit.record.made import dense, random_chunk
+from tests.tensorboard_plugin_initkit.record.made import PORTS, dense, random_chunk
 from tests.tensorboard_plugin_initkit.support.application import python_provider
 from tests.tensorboard_plugin_initkit.support.made_logs import write
 from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
@@ -106,9 +107,25 @@ def truncated(log_dir: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def supervised(log_dir: Path) -> None:
+    """A log with what the losses were computed of, and the setup."""
+    layout = dense("a", "b", ports=PORTS)
+    writer = write(log_dir, *(random_chunk(layout, range(4 * i, 4 * i + 4), i) for i in range(3)))
+    writer.write_setup(Setup((LayerSetup("a", "Dense"),), optimizer="Adam").to_json(), 0)
+
+
 LOGS = {
     make.__name__: make
-    for make in (plain, hostile, long_steps, resumed_twice, grown, later_statistics, truncated)
+    for make in (
+        plain,
+        supervised,
+        hostile,
+        long_steps,
+        resumed_twice,
+        grown,
+        later_statistics,
+        truncated,
+    )
 }
 # TensorBoard's own loader ends at the first, and makes no array of the second.
 DAMAGED = WRONG.keys() - {"no protobuf", "no text"}
@@ -177,6 +194,9 @@ def assert_same(history: GradientHistory, expected: GradientHistory) -> None:
     np.testing.assert_array_equal(history.steps, expected.steps)
     for name in (*STATISTICS, *TOTAL_STATISTICS):
         np.testing.assert_array_equal(history[name], expected[name], err_msg=name)
+    assert (history.setup, history.ports) == (expected.setup, expected.ports)
+    for name in PORT_STATISTICS:
+        np.testing.assert_array_equal(history.per_port(name), expected.per_port(name))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
