@@ -23,8 +23,9 @@ PACKAGES = ("keras_initkit/", "callbacks/", "tensorboard_plugin_initkit/")
 
 # The house was built in 17,500 lines of packages and 17,000 of tests. What was added since: logs
 # that are whole whatever ends a training, layers that are built late, damaged logs, paths of nested
-# layers, bad input, patterns of trainings. A bound is raised for what is new alone.
-PACKAGE_LINES, TEST_LINES, README_LINES = 19_000, 19_400, 110
+# layers, bad input, patterns of trainings (19,000 and 19,400); then the diagnosis: setups, ports,
+# contracts, causes and symptoms, a check before training. A bound is raised for what is new alone.
+PACKAGE_LINES, TEST_LINES, README_LINES = 24_200, 23_000, 110
 FUNCTION_LINES, PRIVATE_ATTRIBUTES, METHODS = 60, 12, 20
 RELATIVE_WORDS, NOUN_DOCSTRINGS = 1.5, 3.0
 
