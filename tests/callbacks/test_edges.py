@@ -124,7 +124,7 @@ def test_one_monitor_and_its_copies_for_two_models():
         assert len(copied.history) == 6 * STEPS
     fit(compiled(small), monitor, epochs=5)
     assert len(monitor.history) == 10 * STEPS
-    assert monitor.findings == []
+    assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
 def test_a_monitor_of_its_own_for_every_fit():

@@ -181,7 +181,7 @@ def check(monitor, model, optimizers):
     assert np.isfinite(history.per_variable("norm")).all()
     want = norms([(a - b) / RATE for a, b in zip(before, after, strict=True)])
     np.testing.assert_allclose(history.per_variable("norm")[-1], want, rtol=1e-3, atol=1e-6)
-    assert monitor.findings == []
+    assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,12 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
 
 
 def find_learning_rates(facts: Facts) -> Iterator[Finding]:
-    """Find a learning rate of 0, or too large for an optimizer of the kind of Adam."""
+    """Find a learning rate of 0, or too large for an optimizer of the kind of Adam.
+
+    Of several optimizers only the model's own is described in its setup.
+    """
+    if len(facts.optimizers) > 1:
+        return
     rate = facts.total("learning_rate") if len(facts.steps) else np.zeros(0)
     given = facts.setup.optimizer_arguments.get("learning_rate")
     if np.isnan(rate).all() and isinstance(given, int | float):

@@ -137,7 +137,7 @@ def test_training_is_bit_identical_with_and_without_the_monitor(way):
 
     def trained(*callbacks):
         model = compiled(
-            lambda: keras.Sequential([keras.Input((8,)), make(), layers.Dropout(0.2)]),
+            lambda: keras.Sequential([keras.Input((8,)), layers.Dropout(0.2), make()]),
             keras.optimizers.Adam(1e-2, clipnorm=0.1),
             metrics=["accuracy"],
             **way,

@@ -105,7 +105,8 @@ def scalars_of(history: GradientHistory) -> dict[str, dict[int, np.float32]]:
         for layer, column in zip(history.layers, history[statistic].T, strict=True):
             columns[f"gradients/{layer}/{statistic}"] = column
     several = len(history.optimizers) > 1
-    for statistic in set(TOTAL_STATISTICS) - {"batch_loss"}:
+    unsaid = {"batch_loss"} | ({"penalty"} if (history["penalty"] == 0).all() else set())
+    for statistic in set(TOTAL_STATISTICS) - unsaid:
         for name, column in zip(history.optimizers, history[statistic].T, strict=True):
             group = f"optimizer/{name}" if several else "optimizer"
             columns[f"{group}/{statistic}"] = column
