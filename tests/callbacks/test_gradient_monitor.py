@@ -124,7 +124,10 @@ def test_a_variable_without_gradient_is_nan_and_a_frozen_one_is_not_listed():
         def call(self, x):
             return self.head(self.frozen(x)) + tf.stop_gradient(self.unused(x)[:, :4])
 
-    with pytest.warns(UserWarning, match="Gradients do not exist"):
+    with (
+        pytest.warns(GradientWarning, match="`unused` has received no gradient"),
+        pytest.warns(UserWarning, match="Gradients do not exist"),
+    ):
         history = recorded(Detached)
     assert history.layers == ["unused", "head"]
     assert history.frozen == ["frozen"]

@@ -107,7 +107,9 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
     if not still.any():
         return
     still &= (norm > 0).any(axis=1)
-    row = find_first(persists(still, facts.start, facts.ready))
+    # Not earlier where few steps are planned: a loss may be rounded.
+    long = facts.steps - facts.steps[0] >= THRESHOLDS["window_steps"].value
+    row = find_first(persists(still, facts.start, facts.ready & long))
     if row is None:
         return
     step = int(facts.steps[row])
