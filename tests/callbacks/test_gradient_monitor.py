@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_initkit
-from keras_initkit.callbacks import ActivationProbe, GradientMonitor
+from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWarning
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import assert_same_record, interrupt, small
 from tests.callbacks.training import (
