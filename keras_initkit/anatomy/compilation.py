@@ -73,7 +73,8 @@ def read_optimizer(model: Any) -> tuple[str, dict[str, Any]]:
         return "", {}
     numbers: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # of a user's class
-        numbers = dict(optimizer.get_config())
+        # Past a method of the object itself: callbacks take its call for a save.
+        numbers = dict(type(optimizer).get_config(optimizer))
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             numbers["learning_rate"] = float(keras.ops.convert_to_numpy(rate(0)))

@@ -136,3 +136,12 @@ def test_optimizers():
     assert all(isinstance(value, int | float) for value in numbers.values())
     assert read_optimizer(compiled(optimizer=OwnOptimizer())) == ("OwnOptimizer", {})
     assert read_optimizer(keras.Sequential()) == ("", {})
+
+
+def test_a_setup_is_read_without_a_call_that_callbacks_take_for_a_save():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    saves = []
+    vars(model.optimizer)["get_config"] = lambda: saves.append(1)
+    assert read_optimizer(model)[1]["learning_rate"] == 0.01
+    assert saves == []
