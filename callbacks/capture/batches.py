@@ -70,7 +70,10 @@ class BatchListener:
     def _hear(self, loss: Any, *structures: Any) -> None:
         """Measure and store a batch."""
         tensors = {
-            role: list_ports(role, structure)
+            role: [
+                (port, ops.stop_gradient(ops.convert_to_tensor(tensor)))  # it may be an array
+                for port, tensor in list_ports(role, structure)
+            ]
             for role, structure in zip(ROLES, structures, strict=True)
         }
         penalty = sum(map(_as_number, self._model.losses), ops.zeros((1,), "float32"))
@@ -80,7 +83,7 @@ class BatchListener:
             if room >= MEASURED_OF_PORTS:
                 room -= MEASURED_OF_PORTS
                 ports.append(port)
-                numbers.append(measure_port(ops.stop_gradient(tensor)))
+                numbers.append(measure_port(tensor))
         profiles = []
         pairs = zip(tensors["y"], tensors["y_pred"], strict=False)
         for position, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors["x"])):
@@ -88,7 +91,7 @@ class BatchListener:
             if profile is not None and profile.length <= room and position < len(ports):
                 room -= profile.length
                 profiles.append((position, profile))
-                numbers.append(profile.measure(ops.stop_gradient(target)))
+                numbers.append(profile.measure(target))
         numbers.append(np.full(room, math.nan, np.float32))
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))

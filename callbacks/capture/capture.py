@@ -110,11 +110,10 @@ class Capture:
         """Hear the updates traced or run inside the context."""
         self._attempt(self._recorder.meet_optimizers)
         attempt = self._attempt_untraced
-        with (
-            self._storage.carrying(),
-            self._batches.listening(attempt),
-            listening(self._target, self._recorder, attempt),
-        ):
+        batches = contextlib.nullcontext()
+        if self._storage.hears_batches:
+            batches = self._batches.listening(attempt)
+        with self._storage.carrying(), batches, listening(self._target, self._recorder, attempt):
             yield
 
     def begin_call(self, call: Call) -> None:

@@ -44,6 +44,8 @@ class TorchStorage(Storage):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target, TorchArrays())
+        # A compiled step would break apart there, and be compiled otherwise.
+        self.hears_batches = not target.model.jit_compile
         self._rows: list[tuple[dict[int, Any], Any, Any]] = []
         self._batch: Any = None
         self._call: Call | None = None  # where several optimizers make a record: until one has

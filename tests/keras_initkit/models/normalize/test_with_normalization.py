@@ -172,7 +172,8 @@ def test_constant_inputs_are_named_at_the_users_line():
     frame["age"] = np.full(5, 0.1)
     with pytest.warns(UserWarning, match="'age_normalization': .* constant .*: 'age'") as seen:
         model = with_normalization(column_model(), frame)
-    assert seen[0].filename == __file__
+    # PyTorch's own tensors warn of NumPy, too.
+    assert {w.filename for w in seen if "constant" in str(w.message)} == {__file__}
     assert np.isfinite(call(model, frame)).all()
 
 
