@@ -128,7 +128,7 @@ FIRES = {
     "guesses under a penalty": (both(supervised(), under_a_penalty), EVERY_10, GUESS, 120),
     "rises": (both(supervised(), loss(lambda s: 0.7 * 1.05**s)), EVERY_10, RISING, 120),
     "rises beyond measure": (loss(lambda s: 10.0 ** (s / 10)), EVERY_10, RISING, 60),
-    "does not move": (put(1.23, "loss"), EVERY_10, STILL, 30),
+    "does not move": (both(supervised(), put(1.23, "loss")), EVERY_10, STILL, 30),
     "ends early": (
         both(supervised(), planned(130), loss(lambda s: 0.69 * 0.998**s)),
         EVERY_10,
