@@ -110,7 +110,7 @@ class Capture:
         """Hear the updates traced or run inside the context."""
         self._attempt(self._recorder.meet_optimizers)
         attempt = self._attempt_untraced
-        batches = contextlib.nullcontext()
+        batches: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self._storage.hears_batches:
             batches = self._batches.listening(attempt)
         with self._storage.carrying(), batches, listening(self._target, self._recorder, attempt):

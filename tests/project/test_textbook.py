@@ -115,7 +115,7 @@ def test_tables_show_every_run_and_every_rule(outcomes):
     text = captured.get()
     with console.capture() as captured:
         console.print(textbook.finding_table(outcomes))
-    said = captured.get()
+    said = " ".join(captured.get().split())
     for name, outcome in outcomes.items():
         cells = [name, f"{outcome.loss:.3g}", f"{outcome.accuracy:.0%}"]
         if outcome.expected_ratio is not None:
