@@ -59,6 +59,12 @@ class FitCall:
             frame = frame.f_back
         return frame is not None
 
+    def read_data(self) -> tuple[Any, Any, Any]:
+        """Return `x`, `y` and `sample_weight` of this call of `fit`; `None` for what is unknown."""
+        frame = self._frame
+        found = frame.f_locals if frame is not None and _is_fit(frame) else {}
+        return found.get("x"), found.get("y"), found.get("sample_weight")
+
     def begin(self) -> None:
         """Begin to look after the callback."""
         _running.add(self)
@@ -100,11 +106,15 @@ class FitCall:
 def find_frame() -> FrameType:
     """Return the innermost frame of Keras's `fit`, or else the outermost frame."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and not (
-        frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").startswith("keras.")
-    ):
+    while frame.f_back is not None and not _is_fit(frame):
         frame = frame.f_back
     return frame
+
+
+def _is_fit(frame: FrameType) -> bool:
+    """Check for a call of Keras's `fit`."""
+    is_keras = frame.f_globals.get("__name__", "").startswith("keras.")
+    return frame.f_code.co_name == "fit" and is_keras
 
 
 @atexit.register

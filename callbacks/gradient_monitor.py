@@ -1,5 +1,6 @@
 """`GradientMonitor`: the real training gradients of `model.fit`, layer by layer."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -17,11 +18,13 @@ from keras_initkit.anatomy.weights import is_complete, weights_of
 from keras_initkit.callbacks.announcer import Announcer, OnFinding
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
+from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
+from keras_initkit.models.check.check import look_at_start
 from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -149,8 +152,11 @@ class GradientMonitor(GuardedCallback):
     @property
     def history(self) -> GradientHistory:
         """The `GradientHistory` up to now; for another thread, up to some seconds ago."""
-        if self._fit is None or self._fit.is_around():
+        fit = self._fit
+        if fit is None or fit.is_around():
             self._attempt(self._deliver)
+        elif not fit.is_running():
+            self.end_training(fit)
         return self._sink.history
 
     def is_busy(self) -> bool:
@@ -225,6 +231,26 @@ class GradientMonitor(GuardedCallback):
                 "attributes of the model: make them so; or the optimizer overrides `apply`: "
                 "override `update_step` instead."
             )
+
+    def end_training(self, call: FitCall) -> None:
+        """End a training that ended without `on_train_end`, mostly by an exception."""
+        if self._fit is call and not self._recorded:
+            with contextlib.suppress(Exception):  # of the user's model, which has been raised
+                self._explain(call)
+        super().end_training(call)
+
+    def _explain(self, call: FitCall) -> None:
+        """Look at model and data of a training that ended before its first record."""
+        x, y, sample_weight = call.read_data()
+        if x is None or hasattr(x, "__next__") or self._capture is None:
+            return
+        start = look_at_start(self._watched, (x, y, sample_weight))
+        if self._recorded or start.error is None:
+            return
+        self._sink.describe(start.setup, self._clock.offset)
+        self._judge.describe(start.setup)
+        self._sink.history.append(start.record)
+        self._report(self._judge.add(start.record))
 
     def _begin(self) -> None:
         # `Callback.model` would synchronise the whole state at each access on some backends.

@@ -259,3 +259,35 @@ def test_a_model_of_tf_keras_is_refused_in_words():
     for callback in (GradientMonitor(), ActivationProbe(data()[0])):
         with pytest.raises(TypeError, match=r"a model of Keras 3\. Received: a model of tf_keras"):
             callback.set_model(other)
+
+
+@pytest.mark.parametrize(
+    ("stack", "loss", "fix"),
+    [
+        ([keras.Input((8,)), keras.layers.Dense(2, "softmax")], "sparse_categorical_crossentropy",
+         'Dense(4, activation="softmax")'),
+        ([keras.layers.Dense(4, "softmax")], "categorical_crossentropy", "sparse_categorical"),
+    ],
+)  # fmt: skip
+def test_an_exception_before_the_first_record_is_explained_by_model_and_data(stack, loss, fix):
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    model = keras.Sequential(stack)
+    model.compile("sgd", loss)
+    monitor = GradientMonitor()
+    with pytest.warns(GradientWarning, match="output") as caught:  # noqa: PT031
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+            model.fit(x, np.arange(32) % 4, verbose=0, callbacks=[monitor])
+        (found,) = keras_initkit.diagnose(monitor)
+    assert len(caught) == 1
+    assert found.kind == "label_form"
+    assert fix in found.fix
+    assert monitor.findings[0].message == found.message
+
+
+def test_an_exception_of_another_reason_is_the_users_alone():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monitor = GradientMonitor()
+    with pytest.raises(ValueError, match="shape"):
+        model.fit(np.ones((8, 2)), np.ones(8), verbose=0, callbacks=[monitor])
+    assert not keras_initkit.diagnose(monitor)

@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
 from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS, TargetStatistics
+from tensorboard_plugin_initkit.record.setup import Setup
 
 
 def check(
@@ -74,28 +75,60 @@ def check(
             "`keras.models.load_model(path)`."
         )
     check_count("batch_size", batch_size, "the number of samples of one step")
-    sample = draw_sample(x, y, sample_weight, batch_size)
-    with warnings.catch_warnings():  # findings say the same, and more
-        warnings.simplefilter("ignore")
-        outcome = run_step(model, sample.batch)
-    history = _record(model, sample, outcome)
-    has_own_step = type(model).train_step is not keras.Model.train_step
-    if outcome.y_pred is None:
-        history.notes.append("The model has no `call`: only its layers and inputs were looked at.")
-    elif not model.compiled:
-        history.notes.append("The model is not compiled: its loss could not be looked at.")
-    if outcome.error is not None:
-        kind = type(outcome.error).__name__
-        history.notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
+    start = look_at_start(model, (x, y, sample_weight), batch_size)
+    history = GradientHistory(None)
+    history.setup, history.notes = start.setup, start.notes
+    history.append(start.record)
     diagnosis = diagnose_history(history, ignore, is_start=True)
+    has_own_step = type(model).train_step is not keras.Model.train_step
     is_explained = has_own_step or any(finding.severity == "error" for finding in diagnosis)
-    if outcome.error is not None and not is_explained:
-        raise outcome.error
+    if start.error is not None and not is_explained:
+        raise start.error
     return diagnosis
 
 
-def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
-    """Make a history of one record at step 0."""
+class Start(NamedTuple):
+    """A model before its training.
+
+    Attributes:
+        setup: The model as it is built and compiled.
+        record: A record at step 0: the data, and the gradients of one batch.
+        notes: Sentences on what could not be looked at.
+        error: The exception raised where the loss was computed.
+    """
+
+    setup: Setup
+    record: Chunk
+    notes: list[str]
+    error: Exception | None
+
+
+def look_at_start(model: Any, data: tuple[Any, Any, Any], batch_size: int = 32) -> Start:
+    """Record one forward and one backward pass of a model, as `check` does.
+
+    Args:
+        model: A `keras.Model`.
+        data: `(x, y, sample_weight)`, as for `check`.
+        batch_size: Number of samples of one step.
+    """
+    sample = draw_sample(*data, batch_size)
+    with warnings.catch_warnings():  # findings say the same, and more
+        warnings.simplefilter("ignore")
+        outcome = run_step(model, sample.batch)
+    notes = []
+    if outcome.y_pred is None and outcome.error is None:
+        notes.append("The model has no `call`: only its layers and inputs were looked at.")
+    elif not model.compiled:
+        notes.append("The model is not compiled: its loss could not be looked at.")
+    if outcome.error is not None:
+        kind = type(outcome.error).__name__
+        notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
+    setup = read_setup(model)
+    return Start(setup, _record(model, setup, sample, outcome), notes, outcome.error)
+
+
+def _record(model: Any, setup: Setup, sample: Sample, outcome: Outcome) -> Chunk:
+    """Make a record at step 0."""
     variables = list(model.trainable_variables) if outcome.gradients else []
     x, y, sample_weight = sample.rows
     structures = zip(ROLES, (x, y, outcome.y_pred, sample_weight), strict=True)
@@ -108,7 +141,6 @@ def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
     pairs = zip(tensors[1], tensors[2], strict=False)
     for place, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors[0])):
         table[place, MEASURED_OF_PORTS:] = _describe_target(target, prediction)
-    setup = read_setup(model)
     totals = {
         "loss": outcome.loss,
         "batch_loss": outcome.loss,
@@ -116,18 +148,13 @@ def _record(model: Any, sample: Sample, outcome: Outcome) -> GradientHistory:
     }
     totals["learning_rate"] = setup.optimizer_arguments.get("learning_rate", np.nan)
     columns = variables_of(model, variables, [""] * len(variables), "layer")
-    history = GradientHistory(None)
-    history.setup = setup
-    history.append(
-        Chunk(
-            Layout(columns, ports=tuple(port for port, _ in ports)),
-            np.zeros(1, np.int64),
-            _measure_gradients(model, variables, outcome.gradients),
-            {name: np.full((1, 1), number, np.float32) for name, number in totals.items()},
-            {name: table[None, :, place] for place, name in enumerate(PORT_STATISTICS)},
-        )
+    return Chunk(
+        Layout(columns, ports=tuple(port for port, _ in ports)),
+        np.zeros(1, np.int64),
+        _measure_gradients(model, variables, outcome.gradients),
+        {name: np.full((1, 1), number, np.float32) for name, number in totals.items()},
+        {name: table[None, :, place] for place, name in enumerate(PORT_STATISTICS)},
     )
-    return history
 
 
 def _describe_target(target: Any, prediction: Any) -> Sequence[float]:

@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
         loss: The loss with penalties; NaN if there is none.
         penalty: The part of it by weights and activities.
         gradients: Of each trainable variable, `None` where it has none; empty without a loss.
-        error: The exception raised where the loss was computed.
+        error: The exception raised where predictions or the loss were computed.
     """
 
     y_pred: Any = None
@@ -46,10 +46,15 @@ def run_step(model: Any, batch: Batch) -> Outcome:
     if type(model).call is keras.Model.call:
         return Outcome()
     x, y, sample_weight = keras.tree.map_structure(_as_tensor, batch)
-    if not model.built:
-        model(x)
-    with random_state_kept():
-        return _run(model, x, y, sample_weight) if model.compiled else Outcome(_predict(model, x))
+    try:
+        if not model.built:
+            model(x)
+        with random_state_kept():
+            if model.compiled:
+                return _run(model, x, y, sample_weight)
+            return Outcome(_predict(model, x))
+    except Exception as error:
+        return Outcome(error=error)
 
 
 def _run(model: Any, x: Any, y: Any, sample_weight: Any) -> Outcome:

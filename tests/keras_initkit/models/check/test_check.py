@@ -30,9 +30,11 @@ def classifier(loss="sparse_categorical_crossentropy", units=3):
 def test_a_record_has_setup_ports_and_gradients(rng):
     model = classifier()
     x, y = rng.normal(3, 1, (50, 4)).astype("float32"), np.arange(50) % 2
-    sample = draw_sample(x, y, None, 8)
-    outcome = run_step(model, sample.batch)
-    history = module._record(model, sample, outcome)
+    outcome = run_step(model, draw_sample(x, y, None, 8).batch)
+    start = module.look_at_start(model, (x, y, None), 8)
+    history = keras_initkit.GradientHistory(None)
+    history.append(start.record)
+    history.setup = start.setup
     assert history.steps.tolist() == [0]
     assert history.setup is not None
     assert history.setup.heads[0].loss == "sparse_categorical_crossentropy"
@@ -118,6 +120,17 @@ def test_an_exception_of_the_loss_passes_unless_an_error_explains_it(rng, monkey
         else:
             with pytest.raises(Exception, match="shape"):
                 keras_initkit.check(model, x, y)
+
+
+def test_numbers_that_no_embedding_has_are_told_though_the_model_refuses_them(rng):
+    model = keras.Sequential([layers.Embedding(4, 2), layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    (found,) = keras_initkit.check(model, np.arange(12).reshape(6, 2), np.ones(6))
+    assert (found.kind, found.fix) == ("embedding_indices", "Use `Embedding(12, 2)`.")
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="shape"):
+        keras_initkit.check(model, rng.normal(size=(6, 2)), np.ones(6))
 
 
 def test_arguments_that_are_refused():
