@@ -35,6 +35,8 @@ NOUN_BEGINNINGS = {"what", "whether", "which", "where", "how", "that", "as", "th
 # The walls: packages from the ground up. None imports one above it.
 FLOORS = [
     "tensorboard_plugin_initkit.stored_json",
+    "tensorboard_plugin_initkit.diagnosis.kinds",
+    "tensorboard_plugin_initkit.diagnosis.fix",
     "tensorboard_plugin_initkit.diagnosis.finding",
     "tensorboard_plugin_initkit.record",
     "tensorboard_plugin_initkit.diagnosis",

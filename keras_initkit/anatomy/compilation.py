@@ -28,6 +28,20 @@ class HeadCompilation(NamedTuple):
     metrics: tuple[str, ...] = ()
 
 
+def read_compile_arguments(model: Any) -> dict[str, Any]:
+    """Return the arguments to compile a model again as it is, with the same objects.
+
+    Raises:
+        ValueError: If it is not compiled, or by a `compile` of its own.
+    """
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    if config is None or type(model).compile is not keras.Model.compile:
+        raise ValueError("The model is not compiled by `keras.Model.compile`.")
+    # A loss scale around the optimizer is made by `compile`; another one is kept out.
+    is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    return {**config, "optimizer": model.optimizer, "auto_scale_loss": is_scaled}
+
+
 def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str, HeadCompilation]:
     """Describe the losses and metrics of a model's outputs.
 

@@ -192,7 +192,7 @@ def _cells(run: str, finding: Finding, runs: Mapping[str, int]) -> str:
 
 
 def _paragraphs(finding: Finding) -> Iterator[str]:
-    """Yield what is seen, why, what to change, and what follows from it."""
+    """Yield what is seen, why, what to change, what follows from it, and where to read more."""
     yield finding.message
     if finding.cause:
         yield finding.cause
@@ -200,6 +200,8 @@ def _paragraphs(finding: Finding) -> Iterator[str]:
         yield f"What to change: {finding.fix}"
     for consequence in finding.consequences:
         yield f"It follows: {consequence}"
+    if finding.link:
+        yield f"More: {finding.link}"
 
 
 def _run_section(

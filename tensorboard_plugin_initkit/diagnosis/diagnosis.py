@@ -153,17 +153,18 @@ def _tell(number: int, finding: Finding) -> str:
     if finding.fix:
         parts.append(_wrap("What to change:"))
         # Code in a sentence is folded with it, a block of code stays as it is.
-        is_block = "\n" in finding.fix
+        is_block = "\n" in finding.fix.text
         indent = " " * 7
-        parts.append(
-            textwrap.indent(finding.fix, indent) if is_block else _wrap(finding.fix, indent)
-        )
+        fold = textwrap.indent if is_block else _wrap
+        parts.append(fold(finding.fix.text, indent))
     if finding.evidence:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
         parts.append(_wrap(f"Numbers: {numbers}"))
     if finding.consequences:
         parts.append(_wrap("What follows from it:"))
         parts += [_wrap(f"- {message}", "     ") for message in finding.consequences]
+    if finding.link:
+        parts.append(_wrap(f"More: {finding.link}"))
     return "\n".join(parts)
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, read_fix
+from tensorboard_plugin_initkit.diagnosis.kinds import KINDS
 from tensorboard_plugin_initkit.stored_json import (
     Checks,
     check_fields,
@@ -15,7 +17,10 @@ from tensorboard_plugin_initkit.stored_json import (
     load_object,
 )
 
-FINDINGS_VERSION = 3
+FINDINGS_VERSION = 4
+
+# The page on all kinds, in the folder of this project.
+KINDS_PAGE = "docs/explanations/kinds.md"
 
 Severity = Literal["note", "warning", "error"]
 Confidence = Literal["certain", "likely", "possible"]
@@ -34,7 +39,8 @@ class Finding:
         evidence: The numbers, by name.
         severity: `"note"`, `"warning"` or `"error"`.
         cause: Why it is so, in a sentence, or "".
-        fix: What to change, as code that can be pasted or advice in a few words, or "".
+        fix: The `Fix`: text with code that can be pasted, and what `finding.fix.apply(model, x, y)`
+            changes in the model. False if there is no advice.
         confidence: `"certain"` where a contract is broken or a number is no longer one; `"likely"`
             by numbers; `"possible"` for a cause offered because the training fails to learn.
         consequences: Messages of the findings which follow from this one.
@@ -47,7 +53,7 @@ class Finding:
     evidence: dict[str, float] = dataclasses.field(default_factory=dict)
     severity: Severity = dataclasses.field(default="warning", kw_only=True)
     cause: str = dataclasses.field(default="", kw_only=True)
-    fix: str = dataclasses.field(default="", kw_only=True)
+    fix: Fix = dataclasses.field(default=Fix(), kw_only=True)
     confidence: Confidence = dataclasses.field(default="likely", kw_only=True)
     consequences: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
@@ -59,8 +65,13 @@ class Finding:
     @property
     def text(self) -> str:
         """The message, the cause and what to change, in one paragraph."""
-        change = f"What to change: {self.fix.rstrip('.')}." if self.fix else ""
+        change = f"What to change: {str(self.fix).rstrip('.')}." if self.fix else ""
         return " ".join(part for part in (self.message, self.cause, change) if part)
+
+    @property
+    def link(self) -> str:
+        """Place of its kind on the page of kinds; "" for one that has no section there."""
+        return f"{KINDS_PAGE}#{self.kind}" if self.kind in KINDS else ""
 
     @property
     def rank(self) -> int:
@@ -90,7 +101,7 @@ def from_json(text: str | bytes) -> list[Finding]:
     return [
         Finding(
             **item
-            | {"evidence": _decode(item["evidence"])}
+            | {"evidence": _decode(item["evidence"]), "fix": read_fix(item["fix"])}
             | {"consequences": tuple(item["consequences"])}
         )
         for item in items
@@ -118,9 +129,10 @@ def _is_evidence(value: Any) -> bool:
 
 
 _CONTENT: Checks = {"version": is_count, "findings": lambda value: isinstance(value, list)}
-_FIELDS: Checks = dict.fromkeys(("kind", "layer", "message", "cause", "fix"), is_text) | {
+_FIELDS: Checks = dict.fromkeys(("kind", "layer", "message", "cause"), is_text) | {
     "step": lambda value: value is None or is_count(value),
     "evidence": _is_evidence,
+    "fix": lambda value: isinstance(value, dict),
     "severity": lambda value: value in get_args(Severity),
     "confidence": lambda value: value in get_args(Confidence),
     "consequences": is_list_of(is_text),

@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.depth import judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.rules.updates import update_ratios
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -35,9 +36,11 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         message=f"It does not learn, and nothing wrong was found: {message}",
         evidence=evidence,
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
-        fix="Let the model learn one batch by heart: if it can, look at inputs and targets (do "
-        "they belong together, in the same order?); if it cannot, try learning rates ten times "
-        "larger and smaller, and a wider model.",
+        fix=Fix(
+            "Let the model learn one batch by heart: if it can, look at inputs and targets (do "
+            "they belong together, in the same order?); if it cannot, try learning rates ten times "
+            "larger and smaller, and a wider model."
+        ),
         confidence="possible",
     )
 

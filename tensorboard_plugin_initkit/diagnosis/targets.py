@@ -1,11 +1,12 @@
 """Targets as the steps have shown them, and the right output and loss for them."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.wiring import Head, Tensor, read, write_layer
 from tensorboard_plugin_initkit.record.setup import Shape
 
@@ -92,11 +93,19 @@ class Target(NamedTuple):
 
 
 class Remedy(NamedTuple):
-    """An output layer, a loss and a change of the labels, as code; "" for no change."""
+    """An output layer, a loss and a change of the labels, as code; "" for no change.
+
+    `repairs` are those of the model; none where labels are to be changed.
+    """
 
     layer: str
     loss: str
     labels: str = ""
+    repairs: dict[str, dict[str, Any]] = {}  # noqa: RUF012 (never written)
+
+    def as_fix(self, text: str = "") -> Fix:
+        """Return it as a fix, described by a text or by its code alone."""
+        return Fix(text or f"Use {self}", self.repairs)
 
     def __str__(self) -> str:
         parts = [f"`{self.layer}`"] * bool(self.layer) + [f"`loss={self.loss}`"] * bool(self.loss)
@@ -156,7 +165,16 @@ def suggest(head: Head, target: Target | None) -> Remedy:
 
 
 def _write(head: Head, units: int, activation: str, loss: str, labels: str = "") -> Remedy:
-    return Remedy(write_layer(head.kernel, units, activation), f'"{loss}"', labels)
+    code = write_layer(head.kernel, units, activation)
+    repairs: dict[str, dict[str, Any]] = {}
+    if head.kernel and head.layer and not labels:
+        if units != head.units:
+            repairs["rebuild"] = {"layers": {head.kernel.path: {"units": units}}}
+        holder = head.layer if head.layer.activation else head.kernel
+        repairs["activation"] = {"layers": {holder.path: activation or "linear"}}
+        if loss != head.setup.loss or head.from_logits:
+            repairs["loss"] = {"head": head.setup.name, "loss": loss, "from_logits": False}
+    return Remedy(code, f'"{loss}"', labels, repairs)
 
 
 def _is_picture(head: Head, target: Target) -> bool:

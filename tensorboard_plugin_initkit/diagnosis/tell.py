@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding, Severity
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 
 
 def tell(
@@ -12,7 +13,7 @@ def tell(
     kind: str,
     seen: str,
     cause: str,
-    fix: str,
+    fix: str | Fix,
     layer: str = "",
     numbers: Mapping[str, float] = MappingProxyType({}),
     *,
@@ -22,7 +23,7 @@ def tell(
 ) -> Finding:
     """Make a finding at a record, of numbers by name; its step is `None` without any records.
 
-    A broken contract is an error, and certain.
+    A broken contract is an error, and certain. A fix without repairs may be a string.
     """
     step = int(facts.steps[row]) if len(facts.steps) else None
     evidence = {name: float(number) for name, number in numbers.items()}
@@ -34,6 +35,6 @@ def tell(
         evidence,
         severity=severity,
         cause=cause,
-        fix=fix,
+        fix=Fix(fix) if isinstance(fix, str) else fix,
         confidence="certain" if severity == "error" else confidence,
     )

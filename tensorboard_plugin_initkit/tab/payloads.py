@@ -61,7 +61,8 @@ def _statistics(history: GradientHistory) -> list[str]:
 
 def _describe(finding: Finding) -> dict[str, Any]:
     evidence = {name: f"{value:.4g}" for name, value in finding.evidence.items()}
-    return dataclasses.asdict(finding) | {"evidence": evidence}
+    more = {"evidence": evidence, "fix": str(finding.fix), "link": finding.link}
+    return dataclasses.asdict(finding) | more
 
 
 def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str] = ()) -> bytes:

@@ -12,6 +12,7 @@ from keras_initkit.anatomy.initializers import argument_names
 from keras_initkit.models.audit import rules
 from keras_initkit.models.audit.parts import Part, variance_before, variance_between
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 
 
 def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
@@ -93,7 +94,7 @@ def _finding(
     evidence: dict[str, float] | None = None,
 ) -> Finding:
     layer = part.weight.layer
-    return Finding(kind, layer, None, message, evidence or {}, severity=severity, fix=fix)
+    return Finding(kind, layer, None, message, evidence or {}, severity=severity, fix=Fix(fix))
 
 
 def _scale_findings(part: Part) -> list[Finding]:

@@ -63,7 +63,7 @@ class WeightAudit(NamedTuple):
     @property
     def fix(self) -> str:
         """The fixes in one line; "" if there is nothing to do."""
-        return "; ".join(finding.fix for finding in self.findings if finding.fix)
+        return "; ".join(str(finding.fix) for finding in self.findings if finding.fix)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row with the kinds of findings, the severity and the fix."""

@@ -1,12 +1,13 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
     find_single_class,
@@ -78,7 +79,7 @@ class Case(NamedTuple):
     is_masked: bool
 
     def find(
-        self, kind: str, seen: str, cause: str, fix: str, severity: Severity = "error"
+        self, kind: str, seen: str, cause: str, fix: str | Fix, severity: Severity = "error"
     ) -> Finding:
         """Make a finding on the output."""
         numbers = {"units": float(self.head.units)}
@@ -100,9 +101,10 @@ class Case(NamedTuple):
     def find_logits(self, seen: str) -> Finding:
         """Make a finding on an output without probabilities: it may be logits."""
         remedy = self.remedy
-        fix = f"Use {remedy}"
+        fix = remedy.as_fix()
         if remedy.loss == f'"{self.loss}"':
-            fix = f"Use `loss={write_loss(self.loss, True)}`, or {remedy}"
+            text = f"Use `loss={write_loss(self.loss, True)}`, or {remedy}"
+            fix = Fix(text, fix.repairs or write_repair(self.head, self.loss, True))
         cause = "Outside of 0..1 the loss is cut off, and there its gradient is zero or wrong."
         return self.find("logits", seen, cause, fix)
 
@@ -164,7 +166,7 @@ def _check_one_unit(case: Case) -> Finding | None:
         cause = "This loss compares the units of several classes: with one there is no choice."
     else:
         return None
-    return case.find("single_unit_softmax", seen, cause, f"Use {case.remedy}")
+    return case.find("single_unit_softmax", seen, cause, case.remedy.as_fix())
 
 
 def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
@@ -179,7 +181,8 @@ def _check_dropout(case: Case) -> Finding | None:
         return None
     seen = f"The {head} is a dropout: in training some outputs are 0, and the others are larger."
     cause = "The loss of an output of 0 cannot become smaller, and the rest learn another scale."
-    return case.find("output_dropout", seen, cause, "Move the `Dropout` before the last `Dense`.")
+    fix = Fix("Move the `Dropout` before the last `Dense`, or remove it.", remove(head.path))
+    return case.find("output_dropout", seen, cause, fix)
 
 
 def _check_task(case: Case) -> Finding | None:
@@ -192,7 +195,7 @@ def _check_task(case: Case) -> Finding | None:
     remedy = case.remedy
     seen = f"The targets of the {head} are numbers from {target.span}; `{case.loss}` is for classes"
     cause = "A cross-entropy compares probabilities of classes, in 0..1, not measured numbers."
-    return case.find("loss_choice", f"{seen}.", cause, f"Use {remedy}")
+    return case.find("loss_choice", f"{seen}.", cause, remedy.as_fix())
 
 
 def _check_activation(case: Case) -> Finding | None:
@@ -200,7 +203,10 @@ def _check_activation(case: Case) -> Finding | None:
     head, loss, activation = case.head, case.loss, case.head.activation
     if loss == "poisson" and activation in ("linear", "tanh", "leaky_relu"):
         seen = f"The {head} can be negative, and its loss `poisson` takes its logarithm."
-        fix = f"Use `{write_layer(head.kernel, max(1, head.units), 'exponential')}`."
+        fix = Fix(
+            f"Use `{write_layer(head.kernel, max(1, head.units), 'exponential')}`.",
+            {"activation": {"layers": {head.path: "exponential"}}},
+        )
         cause = "The logarithm of a negative number is NaN."
         return case.find("head_activation", seen, cause, fix, "warning")
     if loss not in PROBABILITIES or activation not in RANGES:
@@ -221,7 +227,7 @@ def _check_activation(case: Case) -> Finding | None:
     cause = (
         f"It gives {limits}: at 0, below it and above 1 the loss is cut off, without a gradient."
     )
-    return case.find("head_activation", seen, cause, f"Use {remedy}")
+    return case.find("head_activation", seen, cause, remedy.as_fix())
 
 
 def _check_logits(case: Case) -> Finding | None:
@@ -234,7 +240,10 @@ def _check_logits(case: Case) -> Finding | None:
         "logits, that is numbers before it."
     )
     right = write_loss(case.loss, False)
-    fix = f'Use `loss={right}`, or remove `activation="{head.activation}"`.'
+    fix = Fix(
+        f'Use `loss={right}`, or remove `activation="{head.activation}"`.',
+        write_repair(head, case.loss, False),
+    )
     if case.facts.setup.backend == "tensorflow":
         cause = "On TensorFlow Keras mostly notices it, and takes what is before the activation."
         return case.find("logits", seen, cause, fix, "warning")
@@ -253,17 +262,18 @@ def _check_choice(case: Case) -> Finding | None:
             "separately."
         )
         if target is None:
-            one = Remedy("", '"categorical_crossentropy"')
+            loss = "categorical_crossentropy"
+            one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
             fix = f"Use {one} For several classes at once, {remedy}"
-            return case.find("loss_choice", seen, cause, fix)
+            return case.find("loss_choice", seen, cause, one.as_fix(fix))
         few = "one class" if not target.is_multi_hot else "several classes at once"
         severity: Severity = "error" if target.is_multi_hot else "warning"
         seen += f" The targets have {few}."
-        return case.find("loss_choice", seen, cause, f"Use {remedy}", severity)
+        return case.find("loss_choice", seen, cause, remedy.as_fix(), severity)
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
         seen = f"The {head} has independent sigmoids, its loss is `{case.loss}`, for one of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
-        return case.find("loss_choice", seen, cause, f"Use {case.remedy}")
+        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     several = target is not None and target.is_multi_hot and target.ones > 1 + 5 * _TOLERANCE
     if case.loss in CATEGORICAL - SPARSE and head.activation == "softmax" and several:
         assert target is not None
@@ -272,7 +282,7 @@ def _check_choice(case: Case) -> Finding | None:
             f"`{case.loss}` is for exactly one."
         )
         cause = "The probabilities of a softmax sum to 1: two classes cannot both be near 1."
-        return case.find("loss_choice", seen, cause, f"Use {case.remedy}")
+        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     return None
 
 
@@ -296,7 +306,7 @@ def _check_shape(case: Case) -> Finding | None:
         cause = f"`{loss}` expects targets of the output's shape, one number for each unit."
         if loss in SPARSE:
             cause = f"`{loss}` expects the number of the class, without an axis for the classes."
-        return case.find("label_form", seen, cause, f"Use {case.remedy}")
+        return case.find("label_form", seen, cause, case.remedy.as_fix())
     cause = (
         "Numbers are repeated until both fit, so that outputs are compared with targets of others, "
         "or the training stops with an error."
@@ -305,9 +315,9 @@ def _check_shape(case: Case) -> Finding | None:
         recurrent = any(RECURRENT.fullmatch(item.type) for item in case.facts.setup.layers)
         where = "in the last recurrent layer" if recurrent else "before the last `Dense`"
         code = "return_sequences=False" if recurrent else "keras.layers.Flatten()"
-        fix = f"Give one output a sample: `{code}` {where}."
+        fix = Fix(f"Give one output a sample: `{code}` {where}.")
     else:
-        fix = f"Use {case.remedy}"
+        fix = case.remedy.as_fix()
     return case.find("target_shape", seen, cause, fix)
 
 
@@ -336,7 +346,7 @@ def _check_labels(case: Case) -> Finding | None:
     head, target, loss = case.head, case.target, case.loss
     if target is None or loss not in CROSSENTROPY or case.is_masked:
         return None
-    fix = f"Use {case.remedy}"
+    fix = case.remedy.as_fix()
     if loss in SPARSE:
         if target.integers < 1:
             seen = f"The labels of the {head} are fractions, from {target.span}."
@@ -351,7 +361,7 @@ def _check_labels(case: Case) -> Finding | None:
         cause = "A label is the number of its unit, counted from 0: there is no unit for others."
         if target.low >= 1 and target.high == head.units:
             cause += " These labels are counted from 1."
-            fix += f" If there is a class 0, too: {head.units + 1} units."
+            fix = Fix(f"{fix} If there is a class 0, too: {head.units + 1} units.", fix.repairs)
         return case.find("label_form", seen, cause, fix)
     shifted = target.is_integer and (target.low, target.high) == (1, 2)
     if loss in BINARY and (target.is_plus_minus_one or shifted):
@@ -379,7 +389,7 @@ def _check_range(case: Case) -> Finding | None:
         end = f"has the loss `{loss}`, for {limits}"
     seen = f"The targets go from {target.span}; the {head} {end}."
     cause = f"It cannot come near targets outside of {limits}."
-    return case.find("target_range", seen, cause, f"Use {case.remedy}")
+    return case.find("target_range", seen, cause, case.remedy.as_fix())
 
 
 def _leaves(facts: Facts, head: Head, low: float, high: float) -> bool:
@@ -395,6 +405,11 @@ def write_loss(loss: str, from_logits: bool) -> str:
     """Write one of Keras's cross-entropies as code."""
     name = "".join(word.capitalize() for word in loss.split("_"))
     return f"keras.losses.{name}(from_logits={from_logits})"
+
+
+def write_repair(head: Head, loss: str, from_logits: bool) -> dict[str, dict[str, Any]]:
+    """Write the repair of an output's loss."""
+    return {"loss": {"head": head.setup.name, "loss": loss, "from_logits": from_logits}}
 
 
 # In this order: the first that speaks is the root.

@@ -7,6 +7,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CROSSENTROPY,
@@ -69,11 +70,19 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
         seen = f"The inputs go from {least:.4g} to {most:.4g}"
         seen += ", with fractions" if integers[row] < 1 else ""
         layer = first[sizes.index(size)] if size else first[0]
-        fix = f"Use `Embedding({int(most) + 1}, {layer.arguments.get('output_dim', 'units')})`."
         if integers[row] < 1:
-            fix = "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
+            text = (
+                "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
+            )
+            fix = Fix(text)
         elif least < 0:
-            fix = f"Add {-int(least)} to the inputs, and use an `Embedding` of as many more."
+            fix = Fix(f"Add {-int(least)} to the inputs, and use an `Embedding` of as many more.")
+        else:
+            count = int(most) + 1
+            fix = Fix(
+                f"Use `Embedding({count}, {layer.arguments.get('output_dim', 'units')})`.",
+                {"rebuild": {"layers": {layer.path: {"input_dim": count}}}},
+            )
         yield tell(
             facts,
             "embedding_indices",
@@ -111,7 +120,11 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         elif max(abs(mean), std) > size or abs(mean) > far * std or 0 < std < 1 / size**2:
             fix = None
             if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1:
-                fix = "Begin the model with `keras.layers.Rescaling(1 / 255)`."
+                fix = Fix(
+                    "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its "
+                    "inputs: `keras_initkit.with_normalization(model, x)`.",
+                    _NORMALIZE.repairs,
+                )
             yield _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
         elif high_std > ratio * low_std > _ROUNDING * ratio * high_std:
             seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
@@ -126,8 +139,11 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
         mean, std = (float(read(facts, head.y, name, np.fmax)[0]) for name in ("mean", "std"))
         if head.activation == "linear" and max(abs(mean), std) > THRESHOLDS["target_size"].value:
             seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
-            fix = f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it "
-            fix += "after `predict`."
+            fix = Fix(
+                f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it after "
+                "`predict`; `keras_initkit.with_normalization(model, x, y)` does both.",
+                {"normalize": {"inputs": False, "targets": True}},
+            )
             numbers = {"mean": mean, "std": std}
             yield _tell(facts, "target_scale", seen, numbers, fix, head.path)
 
@@ -175,7 +191,7 @@ def find_other_losses(facts: Facts) -> Iterator[Finding]:
         _, target = next(follow_target(facts, head.y))
         if target is None:
             continue
-        fix = f"Use {suggest(head, target)}"
+        fix = suggest(head, target).as_fix()
         numbers = {"low": target.low, "high": target.high, "units": float(head.units)}
         loss, seen = head.setup.loss, ""
         if loss in BINARY and target.is_one_hot and head.units == target.width:
@@ -203,8 +219,11 @@ def find_negative_sample_weights(facts: Facts) -> Iterator[Finding]:
 
 
 # Of each kind, why it stops learning, and what helps.
-_NORMALIZE = "Begin the model with normalized inputs: `keras_initkit.with_normalization(model, x)`."
-_REASONS = {
+_NORMALIZE = Fix(
+    "Begin the model with normalized inputs: `keras_initkit.with_normalization(model, x)`.",
+    {"normalize": {"inputs": True, "targets": False}},
+)
+_REASONS: dict[str, tuple[str, str | Fix]] = {
     "constant_input": ("Nothing can be told from an input that is always the same.", "Print `x`."),
     "input_scale": (
         "Weights are drawn for inputs of mean 0 and sd 1: with others the units begin far in one "
@@ -237,7 +256,7 @@ def _tell(
     kind: str,
     seen: str,
     numbers: dict[str, float],
-    fix: str | None = None,
+    fix: Fix | None = None,
     layer: str = "",
     row: int = 0,
 ) -> Finding:

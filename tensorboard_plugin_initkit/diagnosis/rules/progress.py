@@ -6,7 +6,8 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.rules.updates import write_rate
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.rules.updates import change_rate
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists
 
@@ -44,8 +45,10 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             {"mean": value, "batch_std": float(spread[row, output])},
             cause="Nothing of the input reaches the output: its activation is saturated or cut "
             "off, or units before it are dead, or the signal is lost over depth.",
-            fix="Give the output an activation with the range of the targets, scale inputs and "
-            "targets, and lower the learning rate.",
+            fix=Fix(
+                "Give the output an activation with the range of the targets, scale inputs and "
+                "targets, and lower the learning rate."
+            ),
         )
 
 
@@ -95,7 +98,7 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
         f"up to step {facts.steps[records - 1]}.",
         {"factor": factor, "loss": float(loss[row])},
         cause="Updates overshoot: each one makes the loss larger.",
-        fix=f"Lower the learning rate: {write_rate(facts, row, 0.1)}.",
+        fix=change_rate(facts, row, 0.1),
     )
 
 
@@ -150,6 +153,6 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         {"updates": float(updates), "fell": fell, "loss": float(loss.value[last])},
         severity="note",
         cause="Too few updates of the weights were made.",
-        fix="Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.",
+        fix=Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`."),
         confidence="possible",
     )

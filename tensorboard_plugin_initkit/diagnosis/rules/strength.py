@@ -7,12 +7,16 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
 
 _DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
 _OVERFLOW = "The signal grows beyond what numbers can hold on its way to the output."
-_LOWER = "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs."
+_LOWER = Fix(
+    "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs.",
+    {"restart": {}, "learning_rate": {"factor": 0.1}, "clip": {"norm": 1.0}},
+)
 
 
 def find_slopes(facts: Facts) -> Iterator[Finding]:
@@ -100,7 +104,7 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, str]:
+def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
     """Tell what came first at a record: words for it, the cause, and the fix."""
     weights = facts.per_variable("weight_norm")[[0, row]]
     lost = (np.isfinite(weights[0]) & ~np.isfinite(weights[1])).any()
@@ -110,7 +114,9 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, str]:
             return (
                 f"{words} have {count:.0f} NaN or infinite elements; ",
                 f"The {words} have them, and they pass through all that is computed of them.",
-                "Look for them with `np.isfinite(data).all()`, and fill or drop these samples.",
+                Fix(
+                    "Look for them with `np.isfinite(data).all()`, and fill or drop these samples."
+                ),
             )
     if any(bad[facts.ports_of("y_pred")]):
         if lost:
@@ -120,4 +126,4 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, str]:
         return origin, _OVERFLOW, _LOWER
     if facts.ports_of("y_pred"):
         return "the output is finite; ", "Loss or gradient overflow: behind the output.", _LOWER
-    return "", "", ""
+    return "", "", Fix()

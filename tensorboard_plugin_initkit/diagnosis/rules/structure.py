@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate, remove
 from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, follow_start, is_constant
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -52,7 +53,7 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
         f"Without an activation: {names}" + (", and no other layer has one." * (not others) or "."),
         "Two layers with nothing between them do no more than one: the product of two matrices is "
         "a matrix.",
-        f"Use `{fix}`.",
+        Fix(f"Use `{fix}`.", activate((item.path for item in layers), "relu")),
         layers[0].path,
         {"layers": len(layers)},
     )
@@ -107,7 +108,10 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         f"{len(hidden)} hidden layers have a sigmoid, from `{hidden[0].path}` on.",
         "The slope of a sigmoid is at most 1/4: each makes the gradient four times smaller, or "
         "more.",
-        f"Use `{fix}` in the hidden layers; keep the sigmoid of an output.",
+        Fix(
+            f"Use `{fix}` in the hidden layers; keep the sigmoid of an output.",
+            activate((item.path for item in hidden), "relu"),
+        ),
         hidden[0].path,
         {"layers": len(hidden)},
     )
@@ -125,7 +129,10 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
             f"The hidden layer `{item.path}` has a softmax.",
             "A softmax leaves little more than which unit is largest: the sum of all is 1, and "
             "most are near 0.",
-            f"Use `{write_layer(item, item.shape[-1] if item.shape else 64, 'relu')}`.",
+            Fix(
+                f"Use `{write_layer(item, item.shape[-1] if item.shape else 64, 'relu')}`.",
+                activate([item.path], "relu"),
+            ),
             item.path,
         )
         return
@@ -149,7 +156,10 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                     f"`{item.path}` drops values of the {head} at random.",
                     "In training some outputs are 0 whatever the input, and the loss of these "
                     "stays.",
-                    "Move the `Dropout` before the last layer with weights.",
+                    Fix(
+                        "Move the `Dropout` before the last layer with weights, or remove it.",
+                        remove(item.path),
+                    ),
                     item.path,
                     confidence="likely",
                 )
@@ -160,7 +170,10 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                     f"`{item.path}` normalizes the {head}.",
                     "Each output has mean 0 and sd 1 in a batch, whatever the layers before it "
                     "say, and another scale when it is used.",
-                    "Remove this `BatchNormalization`, or move it before the last `Dense`.",
+                    Fix(
+                        "Remove this `BatchNormalization`, or move it before the last `Dense`.",
+                        remove(item.path),
+                    ),
                     item.path,
                 )
         kernel = head.kernel
@@ -170,8 +183,11 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                 "head_activation",
                 f"The {head} ends in `relu`.",
                 "Where it is 0 it has no gradient: an output that is 0 for all samples stays so.",
-                f"Use `{write_layer(kernel, kernel.shape[-1])}`, or `softplus` for an output that "
-                "has to be positive.",
+                Fix(
+                    f"Use `{write_layer(kernel, kernel.shape[-1])}`, or `softplus` for an output "
+                    "that has to be positive.",
+                    activate([head.path], "linear"),
+                ),
                 head.path,
             )
 
@@ -189,13 +205,13 @@ def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> 
     (_, last), (item, name) = active[:2]
     sure: Confidence = "certain" if last == name == "softmax" else "likely"
     path = f"`{item.path}`"
+    code = write_layer(head.kernel, item.shape[-1] if item.shape else head.units)
     yield tell(
         facts,
         "double_activation",
         f"The {head} ends in `{last}`, and {path} before it has `{name}`: one after the other.",
         f"`{last}` of numbers that `{name}` has squeezed cannot come near all that it could give.",
-        f"Use `{write_layer(head.kernel, item.shape[-1] if item.shape else head.units)}` before "
-        f"`{last}`.",
+        Fix(f"Use `{code}` before `{last}`.", activate([item.path], "linear")),
         item.path,
         confidence=sure,
     )
@@ -224,7 +240,7 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
                 f"`{item.path}` normalizes axis {axis} of {item.shape}; the channels of "
                 f"`{before.path}` are axis {right}.",
                 "Rows of the picture are normalized, and not its channels.",
-                f"Use `{fix}`.",
+                Fix(f"Use `{fix}`.", {"rebuild": {"layers": {item.path: {"axis": right}}}}),
                 item.path,
                 {"axis": axis},
                 confidence="likely",
@@ -255,11 +271,11 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
     name = {"relu": "HeNormal", "selu": "LecunNormal"}.get(activation, "GlorotUniform")
     if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
         name = "HeNormal"
-    word = f"kernel_initializer={name}()"
-    if name == (text or "GlorotUniform"):
-        fix = f'Use `activation="relu"` with `kernel_initializer=HeNormal()` in all {depth} layers.'
-    else:
-        fix = f"Use `{word}` in all {depth} layers."
+    paths, repairs, also = [item.path for item, *_ in chain], {}, ""
+    if name == (text or "GlorotUniform"):  # it is the activation
+        name, also, repairs = "HeNormal", '`activation="relu"` with ', activate(paths, "relu")
+    repairs["reinitialize"] = {"layers": paths, "initializer": name}
+    fix = Fix(f"Use {also}`kernel_initializer={name}()` in all {depth} layers.", repairs)
     yield tell(
         facts,
         "bad_start",
@@ -301,21 +317,28 @@ def _read_chain(facts: Facts) -> list[tuple[LayerSetup, str, str, int, int]]:
 
 def find_equal_weights(facts: Facts) -> Iterator[Finding]:
     """Find hidden layers with equal units: they stay equal if the next layer's are, too."""
-    layers = facts.setup.layers
-    for position, after in _list_pairs(facts.setup, (*_LINEAR, *ACTIVATIONS)):
+    layers, alike = facts.setup.layers, []
+    pairs = list(_list_pairs(facts.setup, (*_LINEAR, *ACTIVATIONS)))
+    for position, _ in pairs:
+        if is_constant(str(layers[position].arguments.get("kernel_initializer", ""))):
+            alike.append(layers[position].path)
+    for position, after in pairs:
         item, behind = layers[position], layers[after]
         text, other = (str(x.arguments.get("kernel_initializer", "")) for x in (item, behind))
         if not is_constant(text) or (item.shape and item.shape[-1] == 1):
             continue
         sure = is_constant(other)
-        fix = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
+        code = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
         yield tell(
             facts,
             "equal_weights",
             f"All weights of the hidden layer `{item.path}` begin with the same value, by `{text}`"
             + (f", and so do those of `{behind.path}` behind it." if sure else "."),
             "Its units are the same and get the same gradient: many do no more than one.",
-            f"Use `{fix}`, with the usual `kernel_initializer`.",
+            Fix(
+                f"Use `{code}`, with the usual `kernel_initializer`.",
+                {"reinitialize": {"layers": alike, "initializer": "GlorotUniform"}},
+            ),
             item.path,
             confidence="certain" if sure else "likely",
         )
@@ -327,7 +350,7 @@ def find_frozen(facts: Facts) -> Iterator[Finding]:
     weighted = [item for item in facts.setup.layers if item.weights]
     if not weighted:
         return
-    fix = "Use `model.trainable = True`, and compile again."
+    fix = Fix("Use `model.trainable = True`, and compile again.", {"trainable": {"layers": []}})
     if not any(item.trainable for item in weighted):
         seen = f"None of the {len(weighted)} layers with weights is trained."
         cause = "`trainable` is False in all of them: nothing can change."
@@ -341,7 +364,10 @@ def find_frozen(facts: Facts) -> Iterator[Finding]:
                 "frozen",
                 f"`{path}`, the last layer before the {head}, is not trained.",
                 "What it makes of the layers before it cannot change. (In a GAN that is meant.)",
-                f"Use `layer.trainable = True` for `{path}`, and compile again.",
+                Fix(
+                    f"Use `layer.trainable = True` for `{path}`, and compile again.",
+                    {"trainable": {"layers": [path]}},
+                ),
                 path,
             )
             return
@@ -373,7 +399,10 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         f"Up to step {facts.steps[row]} penalties are {penalty[row]:.3g} of a loss of "
         f"{loss[row]:.3g}: {named or '`add_loss` of a layer'}.",
         "The weights are pulled to zero more than they are pulled to the data.",
-        "Use a tenth of it, or less: `keras.regularizers.L2(1e-4)`."
+        Fix(
+            "Use a tenth of it, or less: `keras.regularizers.L2(1e-4)`.",
+            {"regularizers": {"layers": sorted({path for path, _ in own}), "l2": 1e-4}},
+        )
         if own
         else "Multiply what is given to `add_loss` by a smaller number.",
         own[0][0] if own else "",
@@ -403,19 +432,15 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     large = find_first(rate >= high) if name in _ADAPTIVE else None
     if zero is not None:
         seen = "The learning rate is 0."
-        cause, fix, value = (
-            "No weight changes.",
-            f"Use `{name or 'Adam'}(learning_rate=1e-3)`.",
-            0.0,
-        )
+        cause, value = "No weight changes.", 0.0
     elif large is not None:
         value = float(rate[large])
         seen = f"The learning rate is {value:.3g}, with {name}."
         cause = f"{name} changes each weight by about the learning rate in a step, whatever its "
         cause += "gradient; weights themselves are mostly below 1."
-        fix = f"Use `{name}(learning_rate=1e-3)`."
     else:
         return
+    fix = Fix(f"Use `{name or 'Adam'}(learning_rate=1e-3)`.", {"learning_rate": {"value": 1e-3}})
     sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
     yield tell(
         facts, "learning_rate", seen, cause, fix, numbers={"learning_rate": value}, confidence=sure

@@ -8,6 +8,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
 
@@ -36,7 +37,7 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
         f"or more grew to {value:.2g} times their norm or more; what they began with is lost.",
         {"growth": value},
         cause="Each update is so large that it overshoots.",
-        fix=f"Lower the learning rate: {write_rate(facts, row, 0.1)}.",
+        fix=change_rate(facts, row, 0.1),
     )
 
 
@@ -69,7 +70,7 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
         "away.",
         {"update_ratio": value},
         cause="The learning rate is too small for these gradients.",
-        fix=f"Raise the learning rate: {write_rate(facts, row, 1e-3 / max(value, 1e-6))}.",
+        fix=change_rate(facts, row, 1e-3 / max(value, 1e-6)),
     )
 
 
@@ -88,7 +89,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     is_slow = 0 < value < THRESHOLDS["update_slow"].value
     if not is_slow and not value > THRESHOLDS["update_wild"].value:
         return
-    step, way = int(facts.steps[flat]), "Raise" if is_slow else "Lower"
+    step = int(facts.steps[flat])
     yield Finding(
         "small_updates" if is_slow else "large_updates",
         "",
@@ -98,7 +99,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "usual.",
         {"update_ratio": value},
         cause=f"The learning rate is too {'small' if is_slow else 'large'} for these gradients.",
-        fix=f"{way} the learning rate: {write_rate(facts, flat, 1e-3 / value)}.",
+        fix=change_rate(facts, flat, 1e-3 / value),
         confidence="possible",
     )
 
@@ -119,6 +120,7 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
     if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
         return
     step, value = int(facts.steps[flat]), float(np.nanmedian(ratio))
+    size = float(f"{norms[1].max():.1g}")
     yield Finding(
         "tight_clipping",
         "",
@@ -127,7 +129,7 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         "nearly always.",
         {"clip_ratio": value},
         cause="With plain gradient descent, each step is as much shorter.",
-        fix=f"Use `clipnorm={norms[1].max():.1g}` in the optimizer, or none.",
+        fix=Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": None}}),
         confidence="possible",
     )
 
@@ -146,10 +148,15 @@ def lower_median(values: Floats) -> Floats:
     return np.sort(values, axis=1)[:, middle : middle + 1].reshape(-1)
 
 
-def write_rate(facts: Facts, row: int, factor: float) -> str:
-    """Write the optimizer with its learning rate at a record times a factor, in one digit."""
+def change_rate(facts: Facts, row: int, factor: float) -> Fix:
+    """Return the fix to multiply the learning rate at a record by a factor, to one digit."""
     rate: Any = facts.total("learning_rate")[row]
+    way = "Raise" if factor > 1 else "Lower"
     if not rate > 0:
-        return "with one ten times as " + ("large" if factor > 1 else "small")
-    value = f"{rate * factor:.0e}"
-    return f"`keras.optimizers.{facts.setup.optimizer or 'Adam'}(learning_rate={float(value):g})`"
+        return Fix(f"{way} the learning rate.")
+    value = float(f"{rate * factor:.0e}")
+    name = facts.setup.optimizer or "Adam"
+    return Fix(
+        f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
+        {"learning_rate": {"value": value}},
+    )

@@ -35,7 +35,7 @@ function folded(title, inside) {
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
   const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
-  const { kind, layer, step, message, cause, fix, consequences } = finding;
+  const { kind, layer, step, message, cause, fix, consequences, link } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const row = element(
     "tr",
@@ -49,6 +49,7 @@ function findingRow(run, finding, several, goThere) {
       ...(cause ? [text(cause)] : []),
       ...(fix ? [text(`What to change: ${fix}`)] : []),
       ...(consequences.length ? [folded("What follows from it", consequences.map(text))] : []),
+      ...(link ? [text(`More: ${link}`)] : []),
     ),
     cell(...evidence.map(text)),
   );

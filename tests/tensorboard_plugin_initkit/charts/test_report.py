@@ -154,7 +154,7 @@ def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys)
     assert "4 runs" in capsys.readouterr().out
     html = (tmp_path / "out.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", html)[2:] == ["a", "b/c", "b/d", "started"]
-    assert html.count("<td>It vanishes.</td>") == 3
+    assert html.count("<td>It vanishes.<br>More: docs/explanations/kinds.md#vanishing</td>") == 3
 
 
 def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):

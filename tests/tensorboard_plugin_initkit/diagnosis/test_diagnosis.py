@@ -9,6 +9,7 @@ import pytest
 from tensorboard_plugin_initkit.diagnosis import diagnosis as module
 from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis, diagnose_history
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.kinds import KINDS
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -29,7 +30,7 @@ ERROR = Finding(
     severity="error",
     confidence="certain",
     cause="They grow.",
-    fix="model.compile(\n    clipnorm=1.0,\n)",
+    fix=Fix("model.compile(\n    clipnorm=1.0,\n)"),
     consequences=("The loss is NaN.",),
 )
 
@@ -75,9 +76,11 @@ Does not learn.
    Numbers: elements inf
    What follows from it:
      - The loss is NaN.
+   More: docs/explanations/kinds.md#nonfinite
 
 2. warning, likely: vanishing, `fc`, step 30
    It vanishes.
+   More: docs/explanations/kinds.md#vanishing
 
 Note: A part is lost."""
     )

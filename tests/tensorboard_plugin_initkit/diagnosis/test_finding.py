@@ -10,10 +10,12 @@ from tensorboard_plugin_initkit.diagnosis.finding import (
     merge_findings,
     to_json,
 )
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 
 pytestmark = pytest.mark.numpy_alone
 
-BEFORE = Finding("constant", "dense", None, "All alike.", severity="error", fix="HeNormal()")
+FIX = Fix("HeNormal()", {"reinitialize": {"layers": ["dense"], "initializer": "HeNormal"}})
+BEFORE = Finding("constant", "dense", None, "All alike.", severity="error", fix=FIX)
 LATE = Finding("vanishing", "é", 30, "Far less.", {"a": np.inf, "b": -np.inf, "c": np.float64(0.5)})
 
 
@@ -27,7 +29,7 @@ def test_findings_survive_json():
 def test_the_json_is_versioned_and_holds_every_field():
     content = json.loads(to_json([LATE]))
     assert content == {
-        "version": 3,
+        "version": 4,
         "findings": [
             {
                 "kind": "vanishing",
@@ -37,7 +39,7 @@ def test_the_json_is_versioned_and_holds_every_field():
                 "evidence": {"a": "inf", "b": "-inf", "c": 0.5},
                 "severity": "warning",
                 "cause": "",
-                "fix": "",
+                "fix": {"text": "", "repairs": {}},
                 "confidence": "likely",
                 "consequences": [],
             }
@@ -51,12 +53,15 @@ def test_the_json_is_versioned_and_holds_every_field():
         ("[]", "'[]'"),
         ("7", "'7'"),
         ("{", "'{'"),
-        ('{"version": 3}', "{'version': 3}"),
+        ('{"version": 4}', "{'version': 4}"),
         ({"step": -1}, "step=-1"),
         ({"step": 10**400}, "step=1000"),
         ({"step": "3"}, "step='3'"),
         ({"message": None}, "message=None"),
         ({"severity": "fatal"}, "severity='fatal'"),
+        ({"fix": "x"}, "fix='x'"),
+        ({"fix": {"text": "x"}}, "{'text': 'x'}"),
+        ({"fix": {"text": "x", "repairs": {"clip": 1}}}, "repairs={'clip': 1}"),
         ({"evidence": [1]}, "evidence=[1]"),
         ({"evidence": {"a": None}}, "evidence={'a': None}"),
         ({"evidence": {"a": 10**400}}, "evidence={'a': 1000"),
@@ -70,7 +75,7 @@ def test_what_are_no_findings_is_refused_in_words(text, received):
         content["findings"][0] |= text
         text = json.dumps(content)
     with pytest.raises(
-        ValueError, match=r"^The finding.* must .*\. Received: .*\. Copy the log"
+        ValueError, match=r"^The fi.* must .*\. Received: .*\. Copy the log"
     ) as error:
         from_json(text)
     assert received in str(error.value)
@@ -78,7 +83,7 @@ def test_what_are_no_findings_is_refused_in_words(text, received):
 
 def test_findings_of_another_version_are_refused():
     text = json.dumps({"version": 99, "findings": []})
-    with pytest.raises(ValueError, match=r"must have version 3\. Received: version 99\. Read"):
+    with pytest.raises(ValueError, match=r"must have version 4\. Received: version 99\. Read"):
         from_json(text)
 
 

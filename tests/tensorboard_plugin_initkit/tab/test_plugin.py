@@ -31,6 +31,7 @@ from werkzeug.test import Client
 
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -58,7 +59,7 @@ FINDINGS = [
         30,
         "Far less.",
         {"ratio": 1.23456789e-9, "at": math.inf},
-        fix="Draw wider.",
+        fix=Fix("Draw wider."),
     ),
     Finding("zero", "", 10, "All <b>zero</b>.", {}),
 ]
@@ -168,9 +169,13 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
     assert answer["optimizers"] == [""]
     assert [item["name"] for item in answer["statistics"]] == list(SCALES)
     assert answer["statistics"][1] == {"name": "rms", **SCALES["rms"]._asdict()}
-    vanishing, zero = (dataclasses.asdict(f) | {"consequences": []} for f in FINDINGS)
+    vanishing, zero = (
+        dataclasses.asdict(f) | {"consequences": [], "fix": str(f.fix), "link": f.link}
+        for f in FINDINGS
+    )
     vanishing["evidence"] = {"ratio": "1.235e-09", "at": "inf"}
     assert answer["findings"] == [zero, vanishing]
+    assert vanishing["link"] == "docs/explanations/kinds.md#vanishing"
     assert answer["notes"] == []
 
 

@@ -16,6 +16,7 @@ from bokeh.palettes import Viridis256
 from keras_initkit import read_log
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tests.tensorboard_plugin_initkit.support.application import served
 from tests.tensorboard_plugin_initkit.support.browser import Tab
@@ -45,7 +46,7 @@ CHANGING = ("growing", "doomed")
 def finding(kind: str, layer: int | str, step: int, fix: str = "") -> Finding:
     name = f"dense_{layer}" if isinstance(layer, int) else layer
     message = f"The gradient of {name} is {kind} since step {step}."
-    return Finding(kind, name, step, message, {"factor": 0.5, "steps": 12.0}, fix=fix)
+    return Finding(kind, name, step, message, {"factor": 0.5, "steps": 12.0}, fix=Fix(fix))
 
 
 def spiky() -> np.ndarray:

@@ -171,8 +171,8 @@ def test_a_finding_is_a_sentence_with_its_numbers_and_a_fix():
         "(followed by relu)."
     )
     assert row.initializer == "GlorotUniform"
-    assert row.fix == finding.fix
-    assert finding.fix == (
+    assert row.fix == finding.fix.text
+    assert finding.fix.text == (
         "kernel_initializer=HeNormal(), or "
         "keras_initkit.reinitialize(model, {'a/kernel': HeNormal()})"
     )

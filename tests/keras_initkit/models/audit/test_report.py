@@ -9,12 +9,13 @@ import pytest
 
 from keras_initkit.models.audit.report import Audit, WeightAudit
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 
 pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 
 def found(kind: str, severity: Severity = "warning", fix: str = "") -> Finding:
-    return Finding(kind, "a", None, f"`a` has a fault: {kind}.", severity=severity, fix=fix)
+    return Finding(kind, "a", None, f"`a` has a fault: {kind}.", severity=severity, fix=Fix(fix))
 
 
 def kernel(path, *findings, variance=1.0, fans=(64.0, 64.0)):

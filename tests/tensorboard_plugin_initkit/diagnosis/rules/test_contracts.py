@@ -106,7 +106,7 @@ def test_a_broken_contract_is_told_from_one_record_with_its_remedy(name):
     (finding,) = find(head(activation, units, loss), y)
     assert (finding.kind, finding.layer, finding.step) == (kind, "dense_1", 0)
     assert message in finding.message
-    assert fix in finding.fix
+    assert fix in str(finding.fix)
     assert finding.cause.endswith(".")
     is_doubtful = name in ("exclusive", "poisson")
     expected = ("warning", "likely") if is_doubtful else ("error", "certain")
@@ -137,13 +137,13 @@ def test_messages():
         "The targets go from 0 to 9; the output (layer `dense_1`) ends in `sigmoid` and gives "
         "0 to 1."
     )
-    assert finding.fix == (
+    assert finding.fix.text == (
         'Use `Dense(10, activation="softmax")` with `loss="sparse_categorical_crossentropy"`.'
     )
     (finding,) = find(head("softmax", 10, SPARSE, from_logits=True), DIGITS)
     assert finding.kind == "logits"
     assert "applied twice" in finding.cause
-    assert finding.fix == (
+    assert finding.fix.text == (
         "Use `loss=keras.losses.SparseCategoricalCrossentropy(from_logits=False)`, or remove "
         '`activation="softmax"`.'
     )
@@ -213,7 +213,7 @@ def test_predictions_tell_of_logits_where_the_activation_is_not_known():
     (finding,) = find(model, DIGITS, y_pred=logits)
     assert finding.kind == "logits"
     assert "goes from -" in finding.message
-    assert "from_logits=True" in finding.fix
+    assert "from_logits=True" in str(finding.fix)
     assert find(model, DIGITS) == []
     assert find(head("linear", 10, SPARSE, head="", from_logits=True), DIGITS, y_pred=logits) == []
     # What is only not normalized, this loss normalizes.
@@ -226,7 +226,7 @@ def test_a_dropout_as_the_output():
     setup = chain(FIRST, dense(10, "softmax"), layer("Dropout", 10), loss=SPARSE)
     (finding,) = find(setup, DIGITS)
     assert (finding.kind, finding.layer) == ("output_dropout", "dropout_2")
-    assert "`Dropout` before the last `Dense`" in finding.fix
+    assert "`Dropout` before the last `Dense`" in str(finding.fix)
     assert find(chain(FIRST, layer("Dropout", 16), dense(10, "softmax"), loss=SPARSE), DIGITS) == []
     assert find(chain(FIRST, dense(10, "softmax"), layer("Dropout", 10)), DIGITS) == []
 

@@ -1,0 +1,1 @@
+"""Repairs of models: what the fixes of findings change."""

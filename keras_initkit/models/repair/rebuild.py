@@ -1,0 +1,86 @@
+"""Repairs for which a model is built anew, with its weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_initkit.anatomy.layers_inside import layers_inside
+from keras_initkit.anatomy.places import places_of
+from keras_initkit.models.normalize.with_normalization import with_normalization
+from keras_initkit.models.repair.compilation import Data, compile_like
+
+Changes = Mapping[str, Mapping[str, Any] | None]
+
+
+def rebuild(model: Any, data: Data, layers: Changes) -> Any:
+    """Build a functional or `Sequential` model anew, some layers with other arguments.
+
+    Weights are copied where they have the same shape; others are drawn. It is compiled alike, with
+    a new optimizer.
+
+    Args:
+        model: The model; it stays as it is.
+        data: Not needed.
+        layers: For the path of a layer other arguments of its class; an `activation` for one that
+            has no such argument; `None` to leave it out. "units" are filters of a convolution.
+    """
+    changes = {}
+    for places in places_of(model).values():
+        if places[0].path in layers:
+            changes[id(places[0].layers[-1])] = layers[places[0].path]
+    if len(changes) < len(layers):
+        raise ValueError(f"It has not all of the layers {', '.join(layers)}")
+
+    def make(layer: Any) -> Any:
+        config = layer.get_config()
+        if id(layer) not in changes:
+            return type(layer).from_config(config)
+        change = changes.pop(id(layer))
+        if change is None:
+            return keras.layers.Identity(name=layer.name)
+        change = {"filters" if n == "units" and n not in config else n: change[n] for n in change}
+        if not change.keys() <= config.keys():
+            return keras.layers.Activation(change["activation"], name=layer.name)
+        return type(layer).from_config(config | change)
+
+    new = keras.models.clone_model(model, clone_function=make, recursive=True)
+    if changes:
+        raise ValueError("The layers to change are inside of others that are not functional")
+    copy_variables(model, new)
+    if model.compiled:
+        compile_like(new, model)
+    return new
+
+
+def copy_variables(model: Any, new: Any) -> None:
+    """Copy the weights and states of layers to those of the same path and shape."""
+    layers = {places[0].path: places[0].layers[-1] for places in places_of(new).values()}
+    for places in places_of(model).values():
+        other = layers.get(places[0].path)
+        if other is None:
+            continue
+        pairs = zip(*map(_own_variables, (places[0].layers[-1], other)), strict=False)
+        for variable, copied in pairs:
+            if tuple(variable.shape) == tuple(copied.shape):
+                copied.assign(variable)
+
+
+def _own_variables(layer: Any) -> list[Any]:
+    inside = layers_inside(layer, include_self=False)
+    others = {id(variable) for inner in inside for variable in inner.variables}
+    return [variable for variable in layer.variables if id(variable) not in others]
+
+
+def normalize(model: Any, data: Data, inputs: bool, targets: bool) -> Any:
+    """Put normalizations around a model: of its inputs, and of its targets."""
+    x, y = data
+    if x is None:
+        raise ValueError("Its data are needed: `fix.apply(model, x, y)`")
+    return with_normalization(
+        model,
+        x,
+        (True if y is None else y) if targets else None,
+        exclude=None if inputs else keras.layers.InputLayer,
+        verbose=0,
+    )
