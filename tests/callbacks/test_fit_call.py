@@ -280,7 +280,7 @@ def test_an_exception_before_the_first_record_is_explained_by_model_and_data(sta
         (found,) = keras_initkit.diagnose(monitor)
     assert len(caught) == 1
     assert found.kind == "label_form"
-    assert fix in found.fix
+    assert fix in str(found.fix)
     assert monitor.findings[0].message == found.message
 
 

@@ -126,7 +126,7 @@ def test_numbers_that_no_embedding_has_are_told_though_the_model_refuses_them(rn
     model = keras.Sequential([layers.Embedding(4, 2), layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse")
     (found,) = keras_initkit.check(model, np.arange(12).reshape(6, 2), np.ones(6))
-    assert (found.kind, found.fix) == ("embedding_indices", "Use `Embedding(12, 2)`.")
+    assert (found.kind, found.fix.text) == ("embedding_indices", "Use `Embedding(12, 2)`.")
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="shape"):
