@@ -128,7 +128,7 @@ def test_one_monitor_and_its_copies_for_two_models():
 
 
 def test_a_monitor_of_its_own_for_every_fit():
-    monitors, model = [GradientMonitor(every_n_steps=1) for _ in range(3)], compiled(mlp)
+    monitors, model = [GradientMonitor(every_n_steps=1) for _ in range(2)], compiled(mlp)
     for monitor in monitors:
         fit(model, monitor)
     one, whole = GradientMonitor(every_n_steps=1), compiled(mlp)

@@ -1,11 +1,7 @@
 """The monitor in trainings with TensorFlow: what it records, what it changes, and what fails."""
 
 import copy
-import os
-import signal
-import subprocess
 import sys
-import textwrap
 import warnings
 
 import keras
@@ -249,60 +245,6 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
 
     with pytest.warns(UserWarning, match=r"recorded no step.*\(Own\)"):
         recorded(mlp, Own())
-
-
-def run_python(script, *args):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-
-
-def test_a_killed_training_keeps_its_record_and_its_files_load_without_keras_initkit(tmp_path):
-    training = """
-        import os, signal, sys, time
-        import keras, numpy as np
-        from keras_initkit.callbacks import GradientMonitor
-
-        class Kill(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch, logs=None):
-                time.sleep(1.1)  # at most so much may be lost
-                if epoch == 2:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        folder = sys.argv[1]
-        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        model.compile("adam", "mse")
-        x, y = np.ones((64, 8)), np.ones((64, 4))
-        monitor = GradientMonitor(f"{folder}/log", every_n_steps=1)
-        during = keras.callbacks.ModelCheckpoint(f"{folder}/during.keras", save_freq=3)
-        backup = keras.callbacks.BackupAndRestore(f"{folder}/backup", delete_checkpoint=False)
-        model.fit(x, y, 16, verbose=0, callbacks=[monitor, during, backup])
-        model.save(f"{folder}/after.keras")
-        print(len(model.optimizer.variables), flush=True)
-        model.fit(x, y, 16, epochs=4, verbose=0, callbacks=[monitor, Kill()])
-    """
-    loading = """
-        import sys, warnings
-        warnings.simplefilter("error", UserWarning)
-        import keras
-        for name in ("during", "after"):
-            model = keras.saving.load_model(f"{sys.argv[1]}/{name}.keras")
-            print(int(model.optimizer.iterations), len(model.optimizer.variables))
-        model.load_weights(f"{sys.argv[1]}/backup/latest.weights.h5")
-        assert "keras_initkit" not in sys.modules
-    """
-    trained = run_python(training, tmp_path)
-    assert trained.returncode == -signal.SIGKILL, trained.stderr
-    steps = keras_initkit.read_log(tmp_path / "log").steps
-    # The last epoch's chunk may have been with the writing thread.
-    np.testing.assert_array_equal(steps, np.arange(len(steps)))
-    assert len(steps) >= 8
-    loaded, variables = run_python(loading, tmp_path), trained.stdout.strip()
-    assert loaded.stdout.splitlines() == [f"3 {variables}", f"4 {variables}"], loaded.stderr
 
 
 def test_what_fails_inside_is_a_warning_at_the_line_of_fit_and_what_was_recorded_is_kept(tmp_path):

@@ -155,12 +155,11 @@ KERAS_STEP = [new_head_on_a_built_encoder, nothing_built, LateEncoder, Blocks]
 OWN_STEP = [LateWithoutCall, WithAverage, InTurn]
 if BACKEND == "tensorflow":  # elsewhere Keras builds the optimizer for attributes alone
     OWN_STEP.append(Outside)
-GRAPH = {"jit_compile": False}
-MORE_WAYS: list[dict] = []
-if BACKEND != "torch":
-    MORE_WAYS.append({"steps_per_execution": 2})
+WAYS: list[dict] = [{}, {}, {}, {}]
+if BACKEND == "jax":
+    WAYS[2] = {"steps_per_execution": 2}
 if BACKEND == "tensorflow":
-    MORE_WAYS.extend([{"run_eagerly": True}, {"jit_compile": True}])
+    WAYS = [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
 
 
 def check(monitor, model, optimizers):
@@ -184,11 +183,7 @@ def check(monitor, model, optimizers):
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-@pytest.mark.parametrize(
-    ("make", "way"),
-    [*((make, GRAPH) for make in KERAS_STEP), *((LateEncoder, way) for way in MORE_WAYS)],
-    ids=label,
-)
+@pytest.mark.parametrize(("make", "way"), list(zip(KERAS_STEP, WAYS, strict=True)), ids=label)
 def test_what_is_built_in_the_first_step_is_recorded(make, way):
     model, monitor = make(), GradientMonitor(every_n_steps=1)
     model.compile(Given(RATE), LOSS, **way)
@@ -276,7 +271,7 @@ def freeze(model):
 @pytest.mark.backends("tensorflow")
 def test_what_is_built_before_the_first_recorded_step_is_no_change():
     model, monitor = nothing_built(), GradientMonitor(every_n_steps=lambda step: step >= 2)
-    model.compile("sgd", LOSS, jit_compile=False)
+    model.compile("sgd", LOSS)
     fit(model, monitor)
     np.testing.assert_array_equal(monitor.history.steps, np.arange(2, STEPS))
     assert len(monitor.history.variables) == 6
@@ -298,7 +293,7 @@ def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change
     def train(*monitors):
         keras.utils.set_random_seed(0)
         model = mlp(8, 4)
-        model.compile(keras.optimizers.SGD(RATE), LOSS, run_eagerly=eager, jit_compile=False)
+        model.compile(keras.optimizers.SGD(RATE), LOSS, run_eagerly=eager)
         fit(model, Change(), *monitors, epochs=2)
         return np.concatenate([weight.ravel() for weight in model.get_weights()])
 

@@ -12,6 +12,8 @@ BACKEND = keras.backend.backend()
 BATCH, STEPS = 16, 6
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+# How a few steps take least time, where it is not the subject; JAX would compile each operation.
+QUICK = {"run_eagerly": BACKEND == "tensorflow"}
 
 
 def mlp():

@@ -10,9 +10,9 @@ from tests.callbacks.training import BACKEND, BATCH, STEPS, compiled, data, fit,
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
-WAYS: list[dict[str, object]] = [{}, {"run_eagerly": True}]
+WAYS: list[dict[str, object]] = [{}]
 if BACKEND == "tensorflow":
-    WAYS += [{"jit_compile": True}, {"steps_per_execution": 3}]
+    WAYS += [{"run_eagerly": True}, {"jit_compile": True, "steps_per_execution": 3}]
 
 
 def recorded_predictions(model):

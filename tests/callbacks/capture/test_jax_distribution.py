@@ -50,12 +50,9 @@ def test_two_devices_record_what_one_does_with_the_global_batch(alone, two_devic
             )
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "loss scale"])
-def test_training_on_two_devices_is_bit_identical_with_and_without_the_monitor(scaled, two_devices):
+def test_training_on_two_devices_is_bit_identical_with_and_without_the_monitor(two_devices):
     def run(*callbacks):
-        optimizer = keras.optimizers.Adam(1e-2)
-        if scaled:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, 2.0**10)
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), 2.0**10)
         model = trained(*callbacks, make=varied, optimizer=optimizer)
         state = [*model.weights, *model.optimizer.variables]
         return [keras.ops.convert_to_numpy(variable) for variable in state]

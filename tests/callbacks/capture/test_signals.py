@@ -15,6 +15,7 @@ from tests.callbacks.measures.test_directions import by_definition
 from tests.callbacks.training import (
     BACKEND,
     LOSS,
+    QUICK,
     STEPS,
     Beside,
     compiled,
@@ -66,7 +67,7 @@ def clipped_by_global_norm(gradients):
 def test_norms_before_and_after_clipping_and_a_learning_rate_that_falls(argument, clip):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
-    fit(compiled(small, keras.optimizers.SGD(schedule, **argument)), beside, monitor)
+    fit(compiled(small, keras.optimizers.SGD(schedule, **argument), **QUICK), beside, monitor)
     history, given = monitor.history, [gradients for gradients, _ in beside.seen]
     applied = [clip(gradients) for gradients in given]
     raw, norm = (np.array([norms(step) for step in steps]) for steps in (given, applied))
@@ -118,7 +119,7 @@ def partly_dead(use_bias):
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
-    fit(compiled(partly_dead(use_bias), keras.optimizers.SGD(0.05)), beside, monitor)
+    fit(compiled(partly_dead(use_bias), keras.optimizers.SGD(0.05), **QUICK), beside, monitor)
     history, want = monitor.history, []
     for gradients, _ in beside.seen:
         kernels = [g for g in gradients if g.ndim == 2]
@@ -184,6 +185,7 @@ class Twins(keras.Model):
         return self.block(self.second(self.first(x)))
 
 
+@pytest.mark.backends("tensorflow", "torch")
 def test_layers_are_selected_by_name_inside_a_block_together_or_by_number():
     selections = [
         (None, [0, 1, 2, 3]),
@@ -212,6 +214,7 @@ def towers():
     return keras.Model(inputs, layers.Dense(4, name="head")(layers.Concatenate()(outputs)))
 
 
+@pytest.mark.backends("tensorflow", "torch")
 def test_layers_of_one_name_in_two_models_have_their_paths():
     selections = [None, "left", "right/fc", re.compile("^right")]
     recorded = record_with(*(GradientMonitor(layers=chosen) for chosen in selections), make=towers)
