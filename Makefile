@@ -4,6 +4,9 @@ PYTHON ?= python3
 # Left out are the patterns of `examples-test` but for a few.
 PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
 
+# What is imported is compiled once, not in each process: of TensorFlow that takes 7 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test examples-test test-floor test-backends test-beam lint measure docs bench wheel-test clean
 
 demo: .venv/ready
@@ -16,8 +19,8 @@ test: .venv/ready
 examples-test: .venv/ready
 	.venv/bin/python -m pytest tests/pipelines
 
-# The oldest versions that are supported, in an environment of their own. Left out is what takes long,
-# and what is NumPy alone: `make test` runs it.
+# The oldest versions that are supported, in an environment of their own. Left out is what takes long
+# and does not depend on them, and what is NumPy alone: `make test` runs it.
 test-floor: .venv-floor/ready
 	.venv-floor/bin/python $(PYTEST) -m 'not slow and not numpy_alone and not pipelines'
 

@@ -19,20 +19,20 @@ use() { # BACKEND PYTHON
 }
 
 "$python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet "$wheel"
+"$work/venv/bin/python" -m pip install --quiet --no-compile "$wheel"
 cd "$work"
 if KERAS_BACKEND=tensorflow "$work/venv/bin/python" -c 'import keras_initkit' 2>error.txt; then
   echo "Without a backend, importing must fail." && exit 1
 fi
 grep -q "No module named 'tensorflow'" error.txt || { cat error.txt; exit 1; }
 
-"$work/venv/bin/python" -m pip install --quiet "$wheel[jax]"
+"$work/venv/bin/python" -m pip install --quiet --no-compile "$wheel[jax]"
 use jax "$work/venv/bin/python"
 "$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html
 
 export PYTHONPATH="$work/site-packages"
 for pair in "$@"; do
   other=$root/${pair#*=}
-  "$other" -m pip install --quiet --no-deps --target "$work/site-packages" --upgrade "$wheel"
+  "$other" -m pip install --quiet --no-compile --no-deps --target "$work/site-packages" --upgrade "$wheel"
   use "${pair%%=*}" "$other"
 done
