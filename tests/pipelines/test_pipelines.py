@@ -22,8 +22,10 @@ PATTERNS = [
     for function in vars(family).values()
     if inspect.isfunction(function) and function.__annotations__.get("return") is Pipeline
 ]
-# These run in every `make test`, on each backend; the others in `make examples-test` alone.
-REPRESENTATIVE = ["actor_critic", "diffusion", "gpt", "new_head", "simclr"]
+# These run in every `make test`, those on the other backends; the rest in `make examples-test`.
+REPRESENTATIVE = ["actor_critic", "diffusion"]
+if keras.backend.backend() == "tensorflow":
+    REPRESENTATIVE += ["gpt", "new_head", "simclr"]
 # A FeatureSpace needs TensorFlow, a gradient penalty its tape; JAX's state has one optimizer.
 NOT_ON = {"feature_space": ["jax", "torch"], "simclr": ["jax"], "wgan_gp": ["jax", "torch"]}
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -33,7 +35,7 @@ def cases():
     for make in PATTERNS:
         name = make.__name__
         marks = [pytest.mark.backends(*(n for n in BACKENDS if n not in NOT_ON.get(name, ())))]
-        marks += [pytest.mark.pipelines] * (name not in REPRESENTATIVE)
+        marks.append(pytest.mark.slow if name in REPRESENTATIVE else pytest.mark.pipelines)
         yield pytest.param(make, id=name, marks=marks)
 
 

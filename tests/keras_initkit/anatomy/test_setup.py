@@ -295,6 +295,7 @@ def test_code_of_the_user_that_raises_makes_less_known():
     ]
 
 
+@pytest.mark.backends("tensorflow")
 def test_it_takes_little_time():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3))
     times = []

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -80,9 +79,7 @@ def trained(boards: Boards) -> Path:
     model = keras.Sequential([keras.Input((8,)), dense(8, "relu"), dense(1, name="head")])
     model.compile(keras.optimizers.SGD(0.01), "mse")
     x = np.random.default_rng(0).normal(size=(160, 8)).astype("float32")
-    callbacks: list[Any] = [GradientMonitor(log_dir, 1)]
-    if keras.backend.backend() == "tensorflow":  # which Keras's own callback needs
-        callbacks.append(keras.callbacks.TensorBoard(log_dir))
+    callbacks = [GradientMonitor(log_dir, 1), keras.callbacks.TensorBoard(log_dir)]
     model.fit(x, x[:, :1] ** 2, 16, epochs=2, verbose=0, callbacks=callbacks)
     return log_dir
 

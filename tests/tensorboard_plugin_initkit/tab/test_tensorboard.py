@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from tests.tensorboard_plugin_initkit.record.made import random_chunk
 from tests.tensorboard_plugin_initkit.support.tensorboard import TensorBoard, eventually, loads
 from tests.tensorboard_plugin_initkit.tab.conftest import Boards
 
-pytestmark = [pytest.mark.slow, pytest.mark.backends("tensorflow", "jax", "torch")]
+pytestmark = pytest.mark.slow
 TAB = "data/plugin/initkit"
 SCALARS, HISTOGRAMS = "data/plugin/scalars", "data/plugin/histograms"
 LAYERS = ["embedding", "block/dense", "block/dense#2", 'any "name" <b>, 层', "optimizer"]
@@ -81,8 +80,8 @@ def server(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def logs(boards: Boards, server: str, trained: Path) -> Logs:
-    log_dir, url = boards.log_dir / f"logged-{server}", find_spec("upath") is not None
-    logs = Logs(Log(log_dir / "written"), Log(log_dir / "uploaded", url=url), trained)
+    log_dir = boards.log_dir / f"logged-{server}"
+    logs = Logs(Log(log_dir / "written"), Log(log_dir / "uploaded", url=True), trained)
     for log in (logs.written, logs.uploaded):
         log.write(10)
     return logs
@@ -174,7 +173,6 @@ def test_tags_are_of_layers_and_optimizers_and_have_the_values_of_the_history(
     eventually(lambda: check_drawn(board, logs.path(name)))
 
 
-@pytest.mark.backends("tensorflow")
 def test_the_run_of_keras_own_callback_is_still_there(board: TensorBoard, logs: Logs) -> None:
     def check() -> None:
         shown = board.get(f"{SCALARS}/tags")
