@@ -70,7 +70,9 @@ class Facts:
 
     def find_windows(self, span: str) -> tuple[Ints, Bools]:
         """Find the windows of a threshold: the first record of each, and if it is long enough."""
-        return find_windows(self.steps, THRESHOLDS[span].value, self.setup.steps)
+        spread = self.per_port("batch_std")[:1, self.ports_of("x") + self.ports_of("y")]
+        is_single = bool(spread.size) and not spread.any()
+        return find_windows(self.steps, THRESHOLDS[span].value, self.setup.steps, is_single)
 
     def per_variable(self, statistic: str) -> Floats:
         """Return a statistic of every variable, (n, variables)."""

@@ -120,6 +120,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
         found += _apply(Tier.VERDICT, (find_not_learning,), facts)
     scope = Scope(whole)
+    found = [(tier, finding) for tier, finding in found if not scope.is_idle(finding.layer)]
     symptoms = [finding for tier, finding in found if tier != Tier.HINT]
     found += _told_causes(whole, scope, [*symptoms, *lost])
     if is_read and not lost and not found:

@@ -47,8 +47,8 @@ class Loss(NamedTuple):
             a constant reaches.
         guessing: Mask of the records where it is flat and not better than the best constant.
         still: Mask of the records where it falls no more, and most of it is left.
-        far: Mask of the records where it is far above the best constant's, though training has
-            gone on for long.
+        far: Mask of the records where it is far above the best constant's, and hardly comes nearer,
+            though training has gone on for long.
     """
 
     value: Floats
@@ -109,6 +109,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
         guessing = still & (recent >= guess - least * reach)
         far = ready & (recent > THRESHOLDS["guess_far"].value * guess)
+        far &= fell < THRESHOLDS["loss_falling"].value
         whole = np.where(np.isnan(guess), first, guess)
         most = still & (recent > THRESHOLDS["loss_halved"].value * whole)
     halved &= possible & ~at_guess

@@ -13,6 +13,11 @@ class Scope:
         self._heads: dict[str, set[int]] = {}
         self._optimizers: dict[str, int] = {}
         setup = facts.setup
+        self._idle = {
+            number
+            for number, head in enumerate(setup.heads)
+            if head.arguments.get("loss_weight") == 0
+        }
         if setup.has_graph and len(setup.heads) > 1:
             for number, head in enumerate(setup.heads):
                 waiting, seen = [head.layer], set[int]()
@@ -34,3 +39,7 @@ class Scope:
             return False
         first, second = (self._optimizers.get(path) for path in (layer, other))
         return first is None or second is None or first == second
+
+    def is_idle(self, layer: str) -> bool:
+        """Check for a layer that leads to outputs with a loss weight of 0 only: as it is meant."""
+        return self._heads.get(layer, {-1}) <= self._idle

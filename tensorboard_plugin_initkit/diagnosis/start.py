@@ -6,12 +6,24 @@ gradients are multiplied by fan_out v E f'(z)² on their way back.
 """
 
 import ast
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    DENSE,
+    find_input_size,
+    is_passing,
+    read_activation,
+)
+from tensorboard_plugin_initkit.record.setup import LayerSetup
 
 _Z = np.linspace(-8, 8, 4001)
 _DENSITY = np.exp(-(_Z**2) / 2)
@@ -34,6 +46,29 @@ ACTIVATIONS: dict[str, Callable[[Floats], Any]] = {
 }
 
 
+# Layers that leave a signal nearly as it is, besides those that hand it on.
+_NEARLY_PASSING = re.compile(
+    r"Activation|ReLU|LeakyReLU|(Global)?(Average|Max)Pooling\dD|ZeroPadding\dD|UpSampling\dD"
+)
+
+
+class Link(NamedTuple):
+    """A layer with a kernel, in a row of such layers.
+
+    Attributes:
+        layer: The layer.
+        activation: The activation before it.
+        variance: The variance of its weights; `None` if it is not known.
+        fan_in, fan_out: Its fans.
+    """
+
+    layer: LayerSetup
+    activation: str
+    variance: float | None
+    fan_in: float
+    fan_out: float
+
+
 class Start(NamedTuple):
     """Factors of one layer on the variance of the signal, and of the gradient."""
 
@@ -41,11 +76,43 @@ class Start(NamedTuple):
     backward: float
 
 
-def follow_start(layers: list[tuple[str, str, int, int]], variance: float) -> list[Start]:
+def read_chain(
+    facts: Facts, known: Mapping[str, tuple[float, float, float]] = MappingProxyType({})
+) -> list[Link]:
+    """Read the hidden layers with kernels, in a row from the input to the last one before the head.
+
+    Empty where others are between: sums, normalizations, unknown classes.
+
+    Args:
+        facts: The setup, and the shape of the inputs.
+        known: For the paths of layers, the variance of their weights and their fans, where they
+            are not to be read from initializers.
+    """
+    chain: list[Link] = []
+    activation = ""
+    for position, item in enumerate(facts.setup.layers):
+        if item.takes not in ((position - 1,), (-1,), ()) or (position and not item.takes):
+            return []
+        if DENSE.fullmatch(item.type) and item.shape:
+            size = item.arguments.get("kernel_size", ())
+            field = int(np.prod(size)) if item.type != "Dense" else 1
+            fan_in, fan_out = find_input_size(facts, position) * field, item.shape[-1] * field
+            text = str(item.arguments.get("kernel_initializer", ""))
+            own = (read_variance(text, fan_in, fan_out) if fan_in else None, fan_in, fan_out)
+            chain.append(Link(item, activation, *known.get(item.path, own)))
+            activation = ""
+        elif not is_passing(item) and not _NEARLY_PASSING.fullmatch(item.type):
+            return []
+        if item.activation not in ("", "linear"):
+            activation = read_activation(item.activation) or "unknown"
+    return chain[:-1] if all(link.fan_in for link in chain) else []
+
+
+def follow_start(chain: list[Link], variance: float) -> list[Start]:
     """Follow the signal through layers in a row.
 
     Args:
-        layers: The activation before each, its initializer as written in Python, and its fans.
+        chain: The layers.
         variance: Mean square of the input.
 
     Returns:
@@ -53,18 +120,58 @@ def follow_start(layers: list[tuple[str, str, int, int]], variance: float) -> li
         not known.
     """
     starts, q = [], variance
-    for activation, initializer, fan_in, fan_out in layers:
-        weight = read_variance(initializer, fan_in, fan_out)
-        function = ACTIVATIONS.get(activation)
-        if weight is None or function is None or not np.isfinite(q) or not q:
+    for link in chain:
+        function = ACTIVATIONS.get(link.activation)
+        if link.variance is None or function is None or not np.isfinite(q) or not q:
             return []
         z = np.sqrt(q) * _Z
         values = function(z)
-        after = fan_in * weight * float(np.sum(_DENSITY * values**2))
+        after = link.fan_in * link.variance * float(np.sum(_DENSITY * values**2))
         slope = float(np.sum(_DENSITY * np.gradient(values, z) ** 2))
-        starts.append(Start(after / q, fan_out * weight * slope))
+        starts.append(Start(after / q, link.fan_out * link.variance * slope))
         q = after
     return starts
+
+
+def judge_start(
+    chain: list[Link], variance: float = 1.0
+) -> tuple[str, str, Fix, str, dict[str, float]] | None:
+    """Judge the start of layers in a row by their product: from the first to the last of them.
+
+    Returns:
+        Of a start that loses or blows up signal or gradient: what is seen, the cause, the fix, the
+        path of the second layer, and numbers. `None` of others.
+    """
+    starts = follow_start(chain, variance)[1:]
+    if not starts:
+        return None
+    forward, backward = (float(np.prod(factors)) for factors in zip(*starts, strict=True))
+    limit = THRESHOLDS["start_ratio"].value
+    worst = max((forward, backward), key=lambda factor: abs(np.log(max(factor, 1e-300))))
+    if limit < worst < 1 / limit:
+        return None
+    what = "signal" if worst == forward else "gradient"
+    depth, layer, activation = len(chain), chain[1].layer, chain[1].activation
+    text = str(layer.arguments.get("kernel_initializer", ""))
+    name = {"relu": "HeNormal", "selu": "LecunNormal"}.get(activation, "GlorotUniform")
+    if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
+        name = "HeNormal"
+    paths, repairs, also = [link.layer.path for link in chain], {}, ""
+    if name == (text or "GlorotUniform"):  # it is the activation
+        name, also, repairs = "HeNormal", '`activation="relu"` with ', activate(paths, "relu")
+    repairs["reinitialize"] = {"layers": paths, "initializer": name}
+    fix = Fix(f"Use {also}`kernel_initializer={name}()` in all {depth} layers.", repairs)
+    seen = (
+        f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
+        f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "
+        f"{depth} layers."
+    )
+    cause = (
+        f"Weights are drawn too {'small' if worst < 1 else 'large'} for this activation: over the "
+        f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}."
+    )
+    numbers = {"forward": forward, "backward": backward, "layers": float(depth)}
+    return seen, cause, fix, layer.path, numbers
 
 
 def read_initializer(text: str) -> tuple[str, dict[str, Any]]:

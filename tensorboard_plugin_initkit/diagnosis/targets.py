@@ -45,6 +45,7 @@ class Target(NamedTuple):
         one_hot: Fraction of rows with one 1 and zeros, at least.
         ones: Sum of a row, on the average of a batch, at most.
         square: Mean square of the elements of a batch, at least.
+        variance: Mean variance of an element over the samples.
     """
 
     shape: Shape | None
@@ -54,6 +55,7 @@ class Target(NamedTuple):
     one_hot: float
     ones: float
     square: float
+    variance: float
 
     @property
     def width(self) -> int:
@@ -127,10 +129,11 @@ def follow_target(facts: Facts, tensor: Tensor | None) -> Iterator[tuple[int, Ta
             ("one_hot", np.fmin),
             ("mean", np.fmax),
             ("std", np.fmax),
+            ("variance", np.fmax),
         )
     ]
-    mean, std = columns[-2][0], columns[-1][0]
-    columns[-1] = np.square(mean) + np.square(std), np.fmin
+    mean, std = columns[-3][0], columns[-2][0]
+    columns[-2] = np.square(mean) + np.square(std), np.fmin
     table = np.stack([combine.accumulate(column) for column, combine in columns], axis=1)
     comparable = np.nan_to_num(table, nan=np.inf)
     changed = np.any(comparable[1:] != comparable[:-1], axis=1)

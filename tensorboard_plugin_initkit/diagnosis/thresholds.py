@@ -19,6 +19,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "window_records": Threshold(
         3, "Two can be alike by chance. At the default of every 10th step, three are 20 steps."
     ),
+    "single_records": Threshold(
+        10,
+        "Of batches of one sample, in windows ten times as long: all units of a narrow ReLU layer "
+        "may be inactive for a sample, and for the next three as well.",
+    ),
     "window_share": Threshold(
         0.8,
         "Of the records of a window over depth: a slope near its limit crosses it to and fro, by "

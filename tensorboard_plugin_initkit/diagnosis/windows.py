@@ -12,15 +12,20 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-def find_windows(steps: Ints, span: float, planned: int = 0) -> tuple[Ints, Bools]:
+def find_windows(
+    steps: Ints, span: float, planned: int = 0, is_single: bool = False
+) -> tuple[Ints, Bools]:
     """Find the first record of the window ending with each record, and if it is long enough.
 
     A window has at least so many steps, and `window_records` records. Where so few steps are
     planned, if that is known, that there were hardly two windows, half of them are enough, and
-    two records.
+    two records. Batches of a single sample tell little: their windows have more of both.
     """
     records = int(THRESHOLDS["window_records"].value)
-    if 0 < planned < 2 * span + records:
+    if is_single:
+        records = int(THRESHOLDS["single_records"].value)
+        span *= THRESHOLDS["single_records"].value
+    elif 0 < planned < 2 * span + records:
         span, records = max(records, planned // 2), 2
     start = np.minimum(np.searchsorted(steps, steps - span), np.arange(len(steps)) - records + 1)
     ready = (start >= 0) & (steps - steps[:1] >= span)

@@ -5,7 +5,11 @@ from typing import Any
 from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.weights import check_built
 from keras_initkit.models.audit.parts import parts_of
-from keras_initkit.models.audit.problems import find_problems, find_shared_numbers
+from keras_initkit.models.audit.problems import (
+    find_bad_start,
+    find_problems,
+    find_shared_numbers,
+)
 from keras_initkit.models.audit.report import Audit, WeightAudit
 
 
@@ -15,11 +19,14 @@ def audit(model: Any) -> Audit:
     The audit looks at the values of the weights, and at the graph behind each layer: it is meant
     for models before training. It changes nothing and calls no layer. It finds
 
+    - a start that loses or blows up signal or gradient on the way from input to output: what the
+      kernels of a row of layers and the activations between them do to the variance, multiplied,
+      is below 1e-4 or above 1e4. In 30 layers of ReLU with Glorot's weights it is; in five not;
     - kernels that lead to another variance at the layer's output than intended. For independent
       inputs of mean square 1, the intended one keeps signals at mean square 1 through the next
       activation, the layer's own or one behind normalization, sums and reshapes. A factor of 1.7
-      counts as off, and more for kernels of few numbers. It is a note only for the last kernels,
-      and where a small signal is added to others or opens a gate: small is a choice;
+      counts as off, and more for kernels of few numbers. It is a warning where it has a part in a
+      bad start, or is one alone, and a note elsewhere: most networks learn with it;
     - normalizations with an epsilon of more than a tenth of the variance: they do not normalize.
       Inputs smaller than of mean square 1, such as half of it behind normalization and ReLU, are
       swallowed earlier. The variance of the kernel before is free otherwise;
@@ -54,15 +61,19 @@ def audit(model: Any) -> Audit:
     check_built(model)
     parts = parts_of(model)
     shared = find_shared_numbers(parts)
+    start, bad = find_bad_start(model, parts)
     rows = []
     for part in parts:
+        found = [*find_problems(part, parts, bad), *shared.get(id(part.weight.variable), ())]
+        if start and part.weight.layer == start.layer and part.role == "kernel":
+            found.insert(0, start)
         row = WeightAudit(
             path=part.weight.path,
             layer=type(part.weight.holder).__name__,
             shape=tuple(part.weight.variable.shape),
             role=part.role,
             initializer=format_initializer(part.initializer),
-            findings=(*find_problems(part, parts), *shared.get(id(part.weight.variable), ())),
+            findings=tuple(found),
         )
         if part.role == "kernel":
             row = row._replace(

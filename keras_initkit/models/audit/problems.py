@@ -2,21 +2,53 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
 
 from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import argument_names
+from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.models.audit import rules
 from keras_initkit.models.audit.parts import Part, variance_before, variance_between
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.start import judge_start, read_chain
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 
-def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
-    """Find the faults of a weight by itself, among all parts of its model."""
+def find_bad_start(model: Any, parts: Sequence[Part]) -> tuple[Finding | None, frozenset[str]]:
+    """Find a start that loses or blows up signal or gradient from the input to the output.
+
+    Returns:
+        The finding, and the layers that have a part in it.
+    """
+    history = GradientHistory()
+    history.setup = read_setup(model)
+    kernels = {
+        part.weight.layer: (part.variance / fans[0], *fans)
+        for part in parts
+        if part.role == "kernel" and part.variance is not None and (fans := part.true_fans)
+    }
+    chain = read_chain(Facts(history), kernels)
+    told = judge_start(chain)
+    if not told:
+        return None, frozenset()
+    seen, cause, fix, layer, numbers = told
+    finding = Finding("bad_start", layer, None, seen, numbers, cause=cause, fix=fix)
+    return finding, frozenset(link.layer.path for link in chain)
+
+
+def find_problems(part: Part, parts: Sequence[Part], bad: Collection[str] = ()) -> list[Finding]:
+    """Find the faults of a weight by itself, among all parts of its model.
+
+    Args:
+        part: The weight.
+        parts: All of its model's.
+        bad: Layers that lose or blow up signal or gradient together: their variance is a warning.
+    """
     if part.role == "scale":
         return _scale_findings(part)
     if part.role != "kernel":
@@ -32,7 +64,7 @@ def find_problems(part: Part, parts: Sequence[Part]) -> list[Finding]:
     if found:
         return found
     if part.following.normalization is None:
-        found = _variance_findings(part)
+        found = _variance_findings(part, part.weight.layer in bad)
     else:
         found = _swallowed_findings(part, parts)
     return [*found, *(_fans_finding(part, finding) for finding in found if _misleads(part))]
@@ -140,8 +172,11 @@ def _is_of_lora(part: Part) -> bool:
     return bool(part.weight.variable.name.startswith("lora_"))
 
 
-def _variance_findings(part: Part) -> list[Finding]:
-    """Find a kernel with another variance than the intended one."""
+def _variance_findings(part: Part, is_bad: bool) -> list[Finding]:
+    """Find a kernel with another variance than the intended one.
+
+    That is a note: a warning only if it has a part in a bad start, or makes one by itself.
+    """
     following, variance, intended = part.following, part.variance or 0.0, part.intended
     if not rules.is_off(variance, intended, part.values.size):
         return []
@@ -155,7 +190,8 @@ def _variance_findings(part: Part) -> list[Finding]:
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
     if not following.is_known:  # it may be right for what follows
         return [_finding("scale", part, message, "note", evidence=evidence)]
-    severity: Severity = "note" if is_choice else "warning"
+    is_bad = is_bad or rules.is_extreme(variance, intended or 1.0)
+    severity: Severity = "warning" if is_bad and not is_choice else "note"
     return [_finding("scale", part, message, severity, _suggest_code(part), evidence)]
 
 

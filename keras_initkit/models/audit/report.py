@@ -30,7 +30,8 @@ class WeightAudit(NamedTuple):
             activation f, 1 without one. `None` if unknown, or before a normalization: any variance
             will do if it is large against its epsilon.
         follows: The way to the next activation, such as "BatchNormalization, relu".
-        findings: `Finding`s of the kinds "scale" (the variance is not the intended one), "fans"
+        findings: `Finding`s of the kinds "bad_start" (of signal or gradient over the whole depth,
+            at the second layer), "scale" (the variance is not the intended one), "fans"
             (because Keras reads other fans from the shape), "swallowed" (a normalization's
             epsilon is not small against the variance), "zero", "constant" and "alike" (the units
             of a layer cannot be told apart), "same" and "correlated" (with another weight),
@@ -164,7 +165,7 @@ class Audit:
         if left_out := len(self.rows) - len(self._shown):
             lines.append(f"Not shown, without findings: {left_out} that are no kernels.")
         groups: dict[str, list[WeightAudit]] = {}
-        for row in self._shown:
+        for row in self.problems:
             if row.fix:
                 groups.setdefault(row.fix.replace(repr(row.path), "path"), []).append(row)
         if groups:

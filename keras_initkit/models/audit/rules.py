@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+
 Array = npt.NDArray[Any]
 
-# By which factor a variance may be off. Below 2, which is what Glorot's and LeCun's initializers
-# miss before a ReLU; a depth of 50 makes 1e-15 of it. Above sqrt(2), which changes little.
+# By which factor a variance may be off without a note. Below 2, which is what Glorot's and LeCun's
+# initializers miss before a ReLU; a depth of 50 makes 1e-15 of it. Above sqrt(2): little changes.
 _FACTOR = 1.7
 # Usual activations intend from 1 (linear) to 5.5 (softsign).
 _LARGEST_INTENDED = 5.5
@@ -44,6 +46,12 @@ def is_off(variance: float, intended: float | None, size: int) -> bool:
     low, high = (1.0, _LARGEST_INTENDED) if intended is None else (intended, intended)
     factor = _FACTOR * (1.0 + 2.0 * np.sqrt(2.0 / size))
     return not low / factor <= variance <= high * factor
+
+
+def is_extreme(variance: float, intended: float) -> bool:
+    """Check if a variance alone is as far off as all of a depth may be."""
+    limit = THRESHOLDS["start_ratio"].value
+    return not limit < variance / intended < 1 / limit
 
 
 def is_swallowed(variance: float, epsilon: float) -> bool:

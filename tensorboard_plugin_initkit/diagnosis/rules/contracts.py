@@ -372,7 +372,10 @@ def _check_labels(case: Case) -> Finding | None:
 
 
 def _check_range(case: Case) -> Finding | None:
-    """Check for targets out of the output's reach."""
+    """Check for targets out of the output's reach.
+
+    A few that lie a little beyond it, by less than half of their standard deviation, cost little.
+    """
     head, target, loss = case.head, case.target, case.loss
     if target is None or loss not in PROBABILITIES | REGRESSION - SPARSE or loss in SPARSE:
         return None
@@ -380,7 +383,10 @@ def _check_range(case: Case) -> Finding | None:
     if loss in PROBABILITIES:
         low, high = 0.0, 1.0
     span = high - low if high - low < INFINITE else target.high - target.low
-    beyond = target.low < low - _TOLERANCE * span or target.high > high + _TOLERANCE * span
+    slack = _TOLERANCE * span
+    if loss not in PROBABILITIES:
+        slack = max(slack, np.sqrt(np.nan_to_num(target.variance)) / 2)
+    beyond = target.low < low - slack or target.high > high + slack
     if not beyond or case.is_masked or _leaves(case.facts, head, low, high):
         return None
     limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"

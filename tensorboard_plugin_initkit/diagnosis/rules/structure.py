@@ -7,7 +7,12 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate, remove
-from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, follow_start, is_constant
+from tensorboard_plugin_initkit.diagnosis.start import (
+    ACTIVATIONS,
+    is_constant,
+    judge_start,
+    read_chain,
+)
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
@@ -249,70 +254,13 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
 
 def find_bad_start(facts: Facts) -> Iterator[Finding]:
     """Find initializers too small or too large for the depth of a chain."""
-    chain = _read_chain(facts)
-    if len(chain) + 1 < THRESHOLDS["depth_layers"].value:
-        return
     inputs = list_tensors(facts, "x")
     variance = 1.0
     if len(inputs) == 1 and len(facts.steps):
         mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
         variance = mean**2 + std**2 if mean**2 + std**2 > 0 else 1.0
-    starts = follow_start([item[1:] for item in chain], variance)
-    if not starts:
-        return
-    forward, backward = (float(np.prod(factors)) for factors in zip(*starts[1:], strict=True))
-    limit = THRESHOLDS["start_ratio"].value
-    worst = max((forward, backward), key=lambda factor: abs(np.log(max(factor, 1e-300))))
-    if limit < worst < 1 / limit:
-        return
-    what = "signal" if worst == forward else "gradient"
-    depth = len(chain)
-    layer, activation, text, *_ = chain[1]
-    name = {"relu": "HeNormal", "selu": "LecunNormal"}.get(activation, "GlorotUniform")
-    if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
-        name = "HeNormal"
-    paths, repairs, also = [item.path for item, *_ in chain], {}, ""
-    if name == (text or "GlorotUniform"):  # it is the activation
-        name, also, repairs = "HeNormal", '`activation="relu"` with ', activate(paths, "relu")
-    repairs["reinitialize"] = {"layers": paths, "initializer": name}
-    fix = Fix(f"Use {also}`kernel_initializer={name}()` in all {depth} layers.", repairs)
-    yield tell(
-        facts,
-        "bad_start",
-        f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
-        f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "
-        f"{depth} layers.",
-        f"Weights are drawn too {'small' if worst < 1 else 'large'} for this activation: over the "
-        f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}.",
-        fix,
-        layer.path,
-        {"forward": forward, "backward": backward, "layers": depth},
-        confidence="likely",
-    )
-
-
-def _read_chain(facts: Facts) -> list[tuple[LayerSetup, str, str, int, int]]:
-    """Read the hidden layers with kernels, in a row: activation before, initializer, fans.
-
-    Empty where others are between: sums, normalizations, unknown classes.
-    """
-    chain: list[tuple[LayerSetup, str, str, int, int]] = []
-    activation = ""
-    for position, item in enumerate(facts.setup.layers):
-        if item.takes not in ((position - 1,), (-1,), ()) or (position and not item.takes):
-            return []
-        if DENSE.fullmatch(item.type) and item.shape:
-            size = item.arguments.get("kernel_size", ())
-            field = int(np.prod(size)) if item.type != "Dense" else 1
-            channels = find_input_size(facts, position)
-            text = str(item.arguments.get("kernel_initializer", ""))
-            chain.append((item, activation, text, channels * field, item.shape[-1] * field))
-            activation = ""
-        elif not is_passing(item) and item.type not in ("Activation", "ReLU", "LeakyReLU"):
-            return []
-        if item.activation not in _LINEAR:
-            activation = read_activation(item.activation) or "unknown"
-    return chain[:-1] if all(fan_in for *_, fan_in, _ in chain) else []
+    if told := judge_start(read_chain(facts), variance):
+        yield tell(facts, "bad_start", *told, confidence="likely")
 
 
 def find_equal_weights(facts: Facts) -> Iterator[Finding]:

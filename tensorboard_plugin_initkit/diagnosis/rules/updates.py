@@ -16,11 +16,11 @@ from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, per
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
     """Find weights that have grown many times, in half of the layers with weights at first or more.
 
-    A zero-initialised head rightly grows.
+    Those of an output rightly grow: they may begin at zero, or near it by chance.
     """
     rows = facts.first_rows
     weights = facts.norm_of_layers(facts.per_variable("weight_norm")[rows])
-    began = weights[0] > 0
+    began = (weights[0] > 0) & ~np.array([-1 in known for known in facts.receivers])
     if not began.any():
         return
     growth = lower_median(weights[:, began] / weights[0, began])

@@ -15,13 +15,19 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
 from tests import ROOT
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
+    BOTH,
+    DEAD,
     EVERY_10,
     EVERY_STEP,
     FAULTY,
     HEALTHY,
+    both,
     faulty_record,
+    learns,
     made,
+    port,
     put,
+    supervised,
     times,
 )
 
@@ -218,6 +224,43 @@ def test_an_optimizer_that_waits_for_others_is_not_blamed():
         values[:, 2:4] = np.nan
     history.append(Chunk(layout, chunk.steps, waits, totals))
     assert kinds(history) == [("no_gradient", "a/net/dense_1")]
+
+
+def test_an_output_may_outgrow_what_it_began_with():
+    record = made(layers=1)
+    record.weight *= 1.0 + record.elapsed[:, None]
+    assert judge(record.history()) == []
+
+
+def test_an_output_with_a_loss_weight_of_0_is_no_fault():
+    record = made()
+    both(supervised(), learns, put(0, *BOTH, layers=-1))(record)
+    layers = tuple(x._replace(takes=(i - 1,)) for i, x in enumerate(record.setup.layers))
+    (head,) = record.setup.heads
+    for weight, expected in ((0, []), (1, [("no_gradient", "net/dense_11")])):
+        other = head._replace(name="other", arguments={"loss_weight": weight})
+        heads = (head._replace(layer=len(layers) - 2), other)
+        record.setup = dataclasses.replace(record.setup, layers=layers, heads=heads, has_graph=True)
+        assert kinds(record.history()) == expected
+
+
+def test_batches_of_one_sample_are_watched_for_longer():
+    for spread, step in ((0.5, 20), (0.0, 100)):
+        record = made()
+        both(supervised(), DEAD, *(port(role, batch_std=spread) for role in "xy"))(record)
+        assert [f.step for f in judge(record.history()) if f.kind == "dead_units"] == [step]
+
+
+def test_large_targets_are_no_fault_while_the_loss_falls():
+    for rate, expected in ((0.99, []), (0.9999, [("target_scale", "net/dense_11")])):
+        record = made()
+        large = {"mean": 100.0, "std": 50.0, "variance": 2500.0, "max": 250.0}
+        supervised("mean_squared_error", **large)(record)
+        (head,) = record.setup.heads
+        heads = (head._replace(activation="linear"),)
+        record.setup = dataclasses.replace(record.setup, heads=heads)
+        record.loss = 3e4 * rate**record.elapsed
+        assert kinds(record.history()) == expected
 
 
 def test_it_is_fast_enough_to_be_asked_while_training():

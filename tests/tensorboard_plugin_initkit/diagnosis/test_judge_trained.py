@@ -102,12 +102,11 @@ def product(x):
     return keras.layers.Multiply()([relu()(x), keras.ops.zeros_like(x)])
 
 
-NO_B = [("no_gradient", "b")]
 CAUSES = {
-    "a loss weight": (two_heads, NO_B),
-    "a loss weight behind a sigmoid": (lambda: two_heads("sigmoid"), NO_B),
+    "a loss weight": (two_heads, []),
+    "a loss weight behind a sigmoid": (lambda: two_heads("sigmoid"), []),
     "sample weights": (two_heads, [("zero_sample_weights", "")]),
-    "both": (lambda: two_heads(trunk_bias=-1e3), [("dead_units", "trunk"), *NO_B]),
+    "both": (lambda: two_heads(trunk_bias=-1e3), [("dead_units", "trunk")]),
     "a gate": (
         lambda: residual(keras.Sequential([relu(), Gate()], name="net")),
         [("no_gradient", "net/branch")],

@@ -318,13 +318,38 @@ def test_the_fixes_are_fixes():
         "recurrent_initializer=Orthogonal() with keras_initkit.layer_aware(layer), or "
         f"keras_initkit.reinitialize(model, {{{path!r}: Orthogonal()}})"
     )
-    problems = audit(model).problems
-    assert len(problems) == 6
-    for row in problems:
+    off = [row for row in rows.values() if row.fix]
+    assert [row.severity for row in off] == 6 * ["note"]
+    assert "What to do" not in str(audit(model))
+    for row in off:
         _, _, rule = row.fix.removesuffix(")").partition("keras_initkit.reinitialize(model, ")
         rules = eval(rule, vars(initializers))
         reinitialize(model, rules, only=row.path, seed=0)
-    assert audit(model).problems == ()
+    assert {row.severity for row in audit(model)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("depth", "activation", "initializer", "told", "fix"),
+    [
+        (5, "relu", "glorot_uniform", "", ""),
+        (12, "tanh", "glorot_uniform", "", ""),
+        (30, "relu", "he_normal", "", ""),
+        (30, "relu", "glorot_uniform", "the gradient by 0.7", "HeNormal()` in all 30 layers."),
+        (5, "sigmoid", "glorot_uniform", "the gradient by 0.2", 'Use `activation="relu"`'),
+        (4, "relu", keras.initializers.RandomNormal(0, 2.0), "the signal by", "HeNormal()` in all"),
+    ],
+)
+def test_a_warning_is_of_the_whole_depth(depth, activation, initializer, told, fix):
+    make = getattr(initializer, "clone", lambda: initializer)
+    stack = [dense(f"layer_{i}", activation, make()) for i in range(depth)]
+    rows = rows_of(sequential(*stack, layers.MaxPooling1D(), linear("head"), shape=(8, 64)))
+    warned = [row for row in rows.values() if row.severity == "warning"]
+    assert len(warned) == (depth if told else 0)
+    starts = [found for row in warned for found in row.findings if found.kind == "bad_start"]
+    assert [found.layer for found in starts] == ["layer_1"] * bool(told)
+    assert all(told in found.message and fix in str(found.fix) for found in starts)
+    if depth == 5:  # each by itself is off
+        assert {row.kinds[-1] for row in rows.values() if row.kinds} == {"scale"}
 
 
 def test_a_normalization_that_does_not_normalize(rng):

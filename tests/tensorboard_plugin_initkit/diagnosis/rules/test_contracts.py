@@ -163,6 +163,7 @@ RIGHT = {
     "multi-label": ("sigmoid", 4, BINARY, TWO_HOT),
     "some rows without a class": ("softmax", 4, CATEGORICAL, ONE_HOT * BITS[:, None]),
     "pixels in 0..1": ("sigmoid", (8, 8, 1), BINARY, PICTURES / 255),
+    "a little beyond a tanh": ("tanh", 1, SQUARED, 1.2 * np.sin(np.arange(BATCH))),
     "squared error of pixels": ("sigmoid", (8, 8, 1), SQUARED, PICTURES / 255),
     "segmentation": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS),
     "segmentation with an axis": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS[..., None]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
-from tensorboard_plugin_initkit.diagnosis.start import follow_start, read_variance
+from tensorboard_plugin_initkit.diagnosis.start import Link, follow_start, read_variance
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import chain, dense, facts_of, layer
 
 pytestmark = pytest.mark.numpy_alone
@@ -304,10 +304,11 @@ def test_a_warm_up_begins_with_a_rate_of_0():
 
 
 def test_start_of_a_chain_is_that_of_theory():
-    first, *_, last = follow_start([("relu", "GlorotUniform", 64, 64)] * 5, 1.0)
+    item = dense(64)
+    first, *_, last = follow_start([Link(item, "relu", 1 / 64, 64, 64)] * 5, 1.0)
     assert (first.forward, first.backward) == pytest.approx((0.5, 0.5), rel=1e-3)
     assert last == pytest.approx(first, rel=1e-3)
-    (start,) = follow_start([("tanh", "LecunNormal", 64, 64)], 1.0)
+    (start,) = follow_start([Link(item, "tanh", 1 / 64, 64, 64)], 1.0)
     assert start.forward == pytest.approx(0.3943, rel=1e-3)  # E tanh(z)²
     assert start.backward == pytest.approx(0.4644, rel=1e-3)  # E (1 - tanh(z)²)²
 
