@@ -1,7 +1,7 @@
 """Diagnose small trainings: healthy ones, and some with one fault each.
 
-    python benchmarks/diagnosis.py                    # five minutes on two cores
-    python benchmarks/diagnosis.py --every 10 --seeds 0 1 2 --only "sigmoid"
+    python benchmarks/healthy.py                    # five minutes on two cores
+    python benchmarks/healthy.py --every 10 --seeds 0 1 2 --only "sigmoid"
 
 Each row is a program: how it ended, and the findings in order. In the end: faults found, with their
 kind first, and healthy programs accused. Notes accuse nobody.
