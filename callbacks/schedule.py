@@ -7,13 +7,16 @@ from keras_initkit.checks import check_count
 
 Schedule = Callable[[int], bool]
 
-_FIRST_STEPS, _AT_FIRST, _LATER = 200, 10, 50
+# By default: each step of the first, so that a short training never needs a second function of a
+# step beside the recorded one; then every 10th; and every 50th.
+_EACH, _EVERY_10TH, _LATER = 100, 200, 50
 
 
 def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
     """Make a schedule of an argument `every_n_steps`, a positive integer, a schedule or `None`.
 
-    None is every 10th of the first 200 steps, where a bad start shows, and every 50th later.
+    None is each of the first 100 steps, where a bad start shows, every 10th of the next 100, and
+    every 50th later.
     """
     if every_n_steps is None:
         return _is_multiple_by_age
@@ -33,4 +36,4 @@ def _is_multiple(n: int, step: int) -> bool:
 
 
 def _is_multiple_by_age(step: int) -> bool:
-    return step % (_AT_FIRST if step < _FIRST_STEPS else _LATER) == 0
+    return step < _EACH or step % (10 if step < _EVERY_10TH else _LATER) == 0

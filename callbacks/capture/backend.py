@@ -112,7 +112,7 @@ class Storage:
 
     def metric(self, variable: Any) -> Any:
         """Return the value of a metric's variable now, on the device."""
-        return ops.multiply(variable, 1)  # a reading could share the memory that is written later
+        return variable.value * 1  # a reading could share the memory that is written later
 
     def to_host(self, arrays: Sequence[Any]) -> np.ndarray:
         """Move arrays of one shape to the host, stacked."""

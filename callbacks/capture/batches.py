@@ -92,7 +92,7 @@ class BatchListener:
                 room -= profile.length
                 profiles.append((position, profile))
                 numbers.append(profile.measure(target))
-        numbers.append(np.full(room, math.nan, np.float32))
+        numbers.append(ops.zeros((room,), "float32") * math.nan)
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))
 

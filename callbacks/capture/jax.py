@@ -23,11 +23,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Storage, Stored
+from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Storage, Stored
 from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
 from keras_initkit.callbacks.capture.row import RowLayout
+from keras_initkit.callbacks.measures.jax import AT_ONCE
+from keras_initkit.callbacks.measures.reductions import PLAIN
 
 _NO_UPDATE = -1
 
@@ -54,7 +56,8 @@ class JaxStorage(Storage):
     """Rows, returned by the training function with the state. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(target)
+        on_cpu = jax.default_backend() == "cpu"
+        super().__init__(target, Arrays(PLAIN if on_cpu else AT_ONCE))
         self._rows: list[_OnDevice] = []
         self._next_step = 0
         # The variables that the state has more, and the values that they begin a step with: the

@@ -1,5 +1,6 @@
 """Turning updates into rows, stored on the device."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,10 +139,16 @@ class UpdateRecorder:
         """Bring an update's numbers into the order of a row."""
         row, columns = update.watched.row, update.plan.columns
         numbers = [update.statistics[name] for name in row.statistics if columns]
-        last = [*totals, np.float32("nan")]
-        numbers.append(ops.stack([ops.cast(number, "float32") for number in last]))
+        numbers.append(ops.stack(list(map(_as_scalar, [*totals, math.nan]))))
         ordered = self._arrays.elements(ops.concatenate(numbers, axis=0), row.order(columns))
         if not sum(row.samples):
             return ordered
         samples = update.samples or [np.full(sum(row.samples), np.nan, np.float32)]
         return ops.concatenate([ordered, *(array for array in samples if array.shape[0])], axis=0)
+
+
+def _as_scalar(number: Any) -> Any:
+    """Return a number as a tensor; one of Python's without a copy to a GPU, which waits for it."""
+    if isinstance(number, float):
+        return ops.zeros((), "float32") + number
+    return ops.cast(number, "float32")

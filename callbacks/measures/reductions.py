@@ -45,6 +45,8 @@ class Reductions(NamedTuple):
     magnitudes: Reduction  # sums of magnitudes
     nonzeros: Reduction  # numbers of nonzero elements, float32: exact up to 2²⁴, where it counts
     choose: Callable[..., tuple[Array, ...]] = choose
+    # Measures stacks by itself, given the wanted names, instead of all of the above.
+    whole: Callable[..., dict[str, Array]] | None = None
 
 
 # For any Keras backend.

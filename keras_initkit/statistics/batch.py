@@ -15,6 +15,8 @@ Shape = tuple[int | None, ...]
 ROLES = ("x", "y", "y_pred", "sample_weight")
 # In the order of `PORT_STATISTICS`: those measured of a batch.
 MEASURED_OF_PORTS = 10
+# Elements of a sample; 8 sequences of 512 words out of 8,192 are 134 MB.
+MOST_ELEMENTS = 2**17
 # Targets with more classes or features have no profile: a step would be spent on counting.
 MOST_CLASSES = 256
 # Rows of softmax or smoothed labels in float16 add up to 1 this exactly.
@@ -54,24 +56,26 @@ def measure_port(tensor: Any) -> Any:
     """Measure a real tensor (batch, …): float32 array (MEASURED_OF_PORTS,).
 
     These are the first ones of `PORT_STATISTICS`; all but `nonfinite` are of its finite elements.
+    Of samples with more than `MOST_ELEMENTS`, positions at equal distances are measured.
     """
-    values = ops.cast(tensor, "float32")
+    values = ops.cast(_thin(tensor), "float32")
     values = ops.reshape(values, (-1, 1)) if len(values.shape) < 2 else values
     is_finite = ops.isfinite(values)
-    clean = ops.where(is_finite, values, 0.0)
+    # Made on the device: a number of Python's would be copied to it, which waits for that.
+    zero = ops.zeros((), "float32")
+    clean = ops.where(is_finite, values, zero)
     count = ops.sum(ops.cast(is_finite, "float32"))
-    size = ops.cast(ops.size(values), "float32")
     mean = ops.sum(clean) / count
     # A constant's squares would not cancel to zero.
-    centred = ops.where(is_finite, values - mean, 0.0)
+    centred = ops.where(is_finite, values - mean, zero)
     deviation = ops.sqrt(ops.sum(ops.square(centred)) / count)
     over_samples = ops.sqrt(ops.mean(ops.var(centred, axis=0)))
     axes = tuple(range(len(values.shape) - 1))
     of_features = ops.std(centred, axis=axes)
     # The mean of a constant is rounded.
-    rounding = 1e-6 * (ops.max(ops.abs(centred), axis=axes) + ops.abs(mean))
-    of_features = ops.where(of_features > rounding, of_features, 0.0)
-    one_hot = ops.convert_to_tensor(math.nan, "float32")
+    rounding = (ops.max(ops.abs(centred), axis=axes) + ops.abs(mean)) * 1e-6
+    of_features = ops.where(of_features > rounding, of_features, zero)
+    one_hot = mean * math.nan
     if values.shape[-1] != 1:
         is_row = ops.logical_and(ops.max(clean, axis=-1) == 1, ops.sum(clean, axis=-1) == 1)
         is_row = ops.logical_and(is_row, ops.min(clean, axis=-1) == 0)
@@ -80,9 +84,9 @@ def measure_port(tensor: Any) -> Any:
         [
             mean,
             deviation,
-            ops.min(ops.where(is_finite, values, math.inf)),
-            ops.max(ops.where(is_finite, values, -math.inf)),
-            size - count,
+            ops.min(ops.where(is_finite, values, zero + math.inf)),
+            ops.max(ops.where(is_finite, values, zero - math.inf)),
+            ops.sum(ops.cast(ops.logical_not(is_finite), "float32")),
             over_samples,
             ops.min(of_features),
             ops.max(of_features),
@@ -90,6 +94,15 @@ def measure_port(tensor: Any) -> Any:
             one_hot,
         ]
     )
+
+
+def _thin(tensor: Any) -> Any:
+    """Take positions at equal distances of samples with more than `MOST_ELEMENTS`."""
+    sizes = list(tensor.shape)[1:]
+    if len(sizes) < 2 or None in sizes or math.prod(sizes) < 2 * MOST_ELEMENTS:
+        return tensor
+    rows = ops.reshape(tensor, (-1, math.prod(sizes[:-1]), sizes[-1]))
+    return rows[:, :: math.prod(sizes) // MOST_ELEMENTS]
 
 
 class Profile(NamedTuple):

@@ -35,11 +35,15 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
-    CASES = {"jit": (jax.jit, PLAIN)}
-else:
-    from keras_initkit.callbacks.measures.torch import TORCH
+    from keras_initkit.callbacks.measures.jax import AT_ONCE
 
-    CASES = {"torch's own": (lambda function: function, TORCH)}
+    CASES = {"jit": (jax.jit, PLAIN), "at once": (jax.jit, AT_ONCE)}
+else:
+    from keras_initkit.callbacks.measures.torch import TOGETHER, TORCH
+
+    WAYS = {"torch's own": TORCH, "together": TOGETHER}
+
+    CASES = {name: (lambda function: function, way) for name, way in WAYS.items()}
 
 ways = pytest.mark.parametrize("way", CASES)
 

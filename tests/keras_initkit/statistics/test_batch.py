@@ -53,6 +53,13 @@ def test_a_constant_feature_has_no_deviation(rng, value):
     assert measure(array[:, :1])["high_std"] == 0
 
 
+def test_of_large_samples_positions_at_equal_distances_are_measured(rng):
+    array = rng.normal(size=(4, 1 << 10, 1 << 9)).astype(np.float32)  # four times as large
+    assert measure(array) == measure(array[:, ::4])
+    image = array.reshape(4, 32, 32, 1 << 9)
+    assert measure(image) == measure(array)
+
+
 def test_numbers_that_are_not_finite_are_counted_and_left_out():
     found = measure(np.array([[1, np.nan], [3, np.inf]], np.float32))
     assert (found["nonfinite"], found["mean"], found["min"], found["max"]) == (2, 2, 1, 3)
