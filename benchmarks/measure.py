@@ -55,6 +55,7 @@ FLOORS = [
     "keras_initkit.layers",
     "keras_initkit.models",
     "keras_initkit.callbacks",
+    "keras_initkit.mending",
 ]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -6,6 +6,7 @@ holds it can be loaded.
 
 from keras_initkit import callbacks, initializers, layers, theory
 from keras_initkit.connectivity.layer_fans import fans, register_fans
+from keras_initkit.mending.autofix import autofix
 from keras_initkit.models.audit.audit import audit
 from keras_initkit.models.check.check import check
 from keras_initkit.models.normalize.with_normalization import with_normalization
@@ -15,6 +16,7 @@ from keras_initkit.statistics.moments import Moments
 from tensorboard_plugin_initkit.diagnosing import diagnose
 from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.plotting import plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -22,9 +24,11 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 __all__ = [
     "Diagnosis",
     "Finding",
+    "Fix",
     "GradientHistory",
     "Moments",
     "audit",
+    "autofix",
     "callbacks",
     "check",
     "diagnose",

@@ -1,12 +1,21 @@
-"""Seeds derived from another one, and initializers with another seed."""
+"""Seeds derived from another one, initializers with another seed, random numbers kept.
+
+Keras internals: the global attribute with the generator of all that has no seed of its own.
+tests/keras_initkit/anatomy/test_seeds.py fails where it changes.
+"""
 
 import contextlib
 import copy
 import hashlib
 import importlib
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -52,10 +61,23 @@ class SeedOfAnother:
         self.initializer = with_seed(self.initializer, seed)
 
 
-def random_state_kept() -> contextlib.AbstractContextManager[Any]:
-    """Keep PyTorch's random numbers to come: its dropout draws from none of Keras's seeds."""
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    kept: contextlib.AbstractContextManager[Any]
-    kept = importlib.import_module("torch").random.fork_rng()
-    return kept
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Keep the random numbers to come: Python's, NumPy's, Keras's, and PyTorch's for its dropout.
+
+    Those of Keras are of its generator for all without a seed of their own.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    state = None if generator is None else keras.ops.convert_to_numpy(generator.state)
+    is_torch = keras.backend.backend() == "torch"
+    torch = importlib.import_module("torch").random.fork_rng() if is_torch else None
+    try:
+        with torch or contextlib.nullcontext():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+        if generator is not None:
+            generator.state.assign(state)

@@ -1,4 +1,4 @@
-"""`Fix`: the change that a finding asks for, as text and as repairs of a model."""
+"""`Fix`: the change for a finding, as text and as repairs of a model."""
 
 import dataclasses
 import importlib
@@ -7,17 +7,20 @@ from typing import Any
 
 from tensorboard_plugin_initkit.stored_json import Checks, check_fields, is_text
 
+# Learning rates to begin with: that of an optimizer, and of all others.
+USUAL_RATES, USUAL_RATE = {"SGD": 1e-2}, 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Fix:
-    """The change that a finding asks for.
+    """The change to make for a finding.
 
     `str(fix)` is its text. A fix without a text is false: there is no advice.
 
     Attributes:
-        text: Code that can be pasted, or advice in a few words; "" for none.
-        repairs: The changes of a model that `apply` makes, in order: arguments by the name of the
-            repair, plain data. Empty where the change is one of the data, or of your code.
+        text: Code to paste, or advice in a few words; "" for none.
+        repairs: The changes made by `apply`, in order: arguments by the name of the repair, plain
+            data. Empty where the change is one of the data, or of your code.
     """
 
     text: str = ""
@@ -51,8 +54,8 @@ class Fix:
             The model, or the new one, compiled.
 
         Raises:
-            ValueError: If the change cannot be made in a model, or in this one. It says what to do
-                by hand.
+            ValueError: If the change cannot be made in a model, or in this one; with the advice to
+                follow by hand.
         """
         # By its name, as in this wing no module imports Keras or the packages above.
         repair = importlib.import_module("keras_initkit.models.repair.apply")
@@ -60,12 +63,12 @@ class Fix:
 
 
 def activate(paths: Iterable[str], activation: str) -> dict[str, dict[str, Any]]:
-    """Write the repair of layers that get another activation, "linear" for none."""
+    """Write the repair to give layers another activation, "linear" for none."""
     return {"activation": {"layers": dict.fromkeys(paths, activation)}}
 
 
 def remove(path: str) -> dict[str, dict[str, Any]]:
-    """Write the repair of a layer that is taken out."""
+    """Write the repair to leave out a layer."""
     return {"rebuild": {"layers": {path: None}}}
 
 

@@ -138,6 +138,13 @@ def list_heads(facts: Facts) -> list[Head]:
     return heads
 
 
+def list_hidden(facts: Facts) -> list[LayerSetup]:
+    """List the layers with a kernel that are not the last of an output."""
+    last = {head.kernel.path for head in list_heads(facts) if head.kernel}
+    layers = facts.setup.layers
+    return [item for item in layers if DENSE.fullmatch(item.type) and item.path not in last]
+
+
 def trace_back(setup: Setup, position: int) -> Iterator[int]:
     """Yield a layer and those before it, nearest first, up to the first with weights of its own.
 

@@ -1,1 +1,1 @@
-"""Repairs of models: what the fixes of findings change."""
+"""Repairs of models: the changes of fixes."""

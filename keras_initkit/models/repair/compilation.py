@@ -7,6 +7,7 @@ import keras
 
 from keras_initkit.anatomy.compilation import read_compile_arguments
 from keras_initkit.anatomy.setup import read_setup
+from tensorboard_plugin_initkit.diagnosis.fix import USUAL_RATE, USUAL_RATES
 
 # Inputs and targets, as `Fix.apply` takes them; most repairs need none.
 Data = tuple[Any, Any]
@@ -31,19 +32,22 @@ def copy_optimizer(optimizer: Any) -> Any:
 
 
 def retrace(model: Any) -> None:
-    """Forget the compiled steps of a model, which hold it as it was."""
+    """Forget the compiled steps of a model: they hold it as it was."""
     model.train_function = model.test_function = model.predict_function = None
 
 
 def change_rate(model: Any, data: Data, value: float | None = None, factor: float = 1.0) -> Any:
-    """Set the learning rate, or multiply it by a factor."""
-    rate = value if value is not None else factor * float(model.optimizer.learning_rate)
-    model.optimizer.learning_rate = rate
+    """Set the learning rate; or multiply it by a factor, and set it to a usual one at most."""
+    optimizer = model.optimizer
+    if value is None:
+        usual = USUAL_RATES.get(type(optimizer).__name__, USUAL_RATE)
+        value = min(usual, factor * float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    optimizer.learning_rate = value
     return model
 
 
 def change_clipping(model: Any, data: Data, norm: float | None) -> Any:
-    """Clip the gradient of each variable to a norm, or not at all, in place of what was set."""
+    """Clip the gradient of each variable to a norm, or not at all, whatever was set."""
     optimizer = model.optimizer
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
@@ -75,7 +79,7 @@ def change_loss(model: Any, data: Data, head: str, loss: str, from_logits: bool)
 
 
 def _make_loss(before: Any, loss: str, from_logits: bool) -> Any:
-    """Make a loss by its name in `keras.losses`; like another one, if that is of the class."""
+    """Make a loss by its name in `keras.losses`; like another one of the same class."""
     kind = getattr(keras.losses, "".join(word.capitalize() for word in loss.split("_")), None)
     if kind is not None and isinstance(before, kind):
         return kind.from_config(before.get_config() | {"from_logits": from_logits})

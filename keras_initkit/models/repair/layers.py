@@ -1,4 +1,4 @@
-"""Repairs of layers, in place: activations, weights, regularizers, what is trained."""
+"""Repairs of layers, in place: activations, weights, regularizers, freezing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def find_layers(model: Any, paths: Sequence[str]) -> list[Any]:
 
 
 def change_activations(model: Any, data: Data, layers: Mapping[str, str]) -> Any:
-    """Give layers other activations; a layer that is one, as `ReLU`, is replaced."""
+    """Give layers other activations; an activation layer, as `ReLU`, is replaced."""
     others = {}
     for (path, name), layer in zip(layers.items(), find_layers(model, list(layers)), strict=True):
         inner = getattr(layer, "layer", layer)  # of a wrapper
@@ -89,8 +89,9 @@ def change_regularizers(model: Any, data: Data, layers: Sequence[str], l2: float
 
 
 def train_layers(model: Any, data: Data, layers: Sequence[str]) -> Any:
-    """Train layers that were frozen, all for none named, with the optimizer begun anew."""
-    for layer in find_layers(model, layers) or [model]:
+    """Train frozen layers, all for none named, with the optimizer begun anew."""
+    # Each by itself: of a model that has it already, setting it changes nothing inside.
+    for layer in find_layers(model, layers) or layers_inside(model):
         layer.trainable = True
     recompile(model, optimizer=copy_optimizer(model.optimizer))
     return model

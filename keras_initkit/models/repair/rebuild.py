@@ -1,4 +1,4 @@
-"""Repairs for which a model is built anew, with its weights."""
+"""Repairs by building a model anew, with its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,17 +53,56 @@ def rebuild(model: Any, data: Data, layers: Changes) -> Any:
     return new
 
 
+def copy_model(model: Any, x: Any) -> Any:
+    """Copy a compiled model: layers, weights, states, compilation, and the optimizer's state.
+
+    Args:
+        model: The model. It is built if it is not.
+        x: A batch to build it by.
+
+    Raises:
+        ValueError: If Keras cannot make it from its configuration.
+    """
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+    if not model.built:
+        model(inputs)
+    try:
+        new = keras.models.clone_model(model)
+        if not new.built:
+            new(inputs)
+    except Exception as error:  # of a user's class
+        raise ValueError(
+            f"`model` must be one that Keras can make from its configuration. Received: "
+            f"{model.name!r}, of which that fails: {error} Give its classes a `get_config`, and "
+            "register them with `keras.saving.register_keras_serializable()`."
+        ) from error
+    copy_variables(model, new)
+    compile_like(new, model)
+    if model.optimizer.built:
+        new.optimizer.build(new.trainable_variables)
+        for variable, other in zip(new.optimizer.variables, model.optimizer.variables, strict=True):
+            _assign(variable, other)
+    return new
+
+
 def copy_variables(model: Any, new: Any) -> None:
-    """Copy the weights and states of layers to those of the same path and shape."""
+    """Copy weights and states to layers of the same path, where shapes are the same."""
     layers = {places[0].path: places[0].layers[-1] for places in places_of(new).values()}
     for places in places_of(model).values():
         other = layers.get(places[0].path)
         if other is None:
             continue
+        if other.trainable != places[0].layers[-1].trainable:
+            other.trainable = places[0].layers[-1].trainable
         pairs = zip(*map(_own_variables, (places[0].layers[-1], other)), strict=False)
         for variable, copied in pairs:
             if tuple(variable.shape) == tuple(copied.shape):
-                copied.assign(variable)
+                _assign(copied, variable)
+
+
+def _assign(variable: Any, other: Any) -> None:
+    # By way of the host: on JAX a training frees the arrays that it began with.
+    variable.assign(keras.ops.convert_to_numpy(other.value))
 
 
 def _own_variables(layer: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
+    Head,
     find_first_layers,
     list_heads,
     list_tensors,
@@ -142,10 +144,17 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
             fix = Fix(
                 f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it after "
                 "`predict`; `keras_initkit.with_normalization(model, x, y)` does both.",
-                {"normalize": {"inputs": False, "targets": True}},
+                _begin_head(head) | {"normalize": {"inputs": False, "targets": True}},
             )
             numbers = {"mean": mean, "std": std}
             yield _tell(facts, "target_scale", seen, numbers, fix, head.path)
+
+
+def _begin_head(head: Head) -> dict[str, dict[str, Any]]:
+    """Write the repair of an output that is to predict on another scale: it begins anew."""
+    if head.kernel is None:
+        return {}
+    return {"reinitialize": {"layers": [head.kernel.path], "initializer": "GlorotUniform"}}
 
 
 def find_single_class(facts: Facts) -> Iterator[Finding]:

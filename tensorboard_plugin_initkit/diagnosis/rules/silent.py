@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
@@ -15,6 +16,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     persists,
     quotient,
 )
+from tensorboard_plugin_initkit.diagnosis.wiring import list_heads, read_activation
 
 # Activations with a slope everywhere; units behind them cannot be dead.
 _NEVER_FLAT = ("linear", "leaky_relu")
@@ -102,7 +104,7 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"No gradient: {since} the gradient is exactly zero in all {count} recorded layers."
         )
         return Finding("no_gradient", "", step, message, evidence)
-    layer = facts.layers[end]
+    layer, fix = facts.layers[end], Fix()
     others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
     message = f"{since} the gradient is exactly zero in `{layer}`{others}"
     known = facts.receivers[end]
@@ -111,15 +113,32 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
     if behind and all(_is_all_zero(facts, row, other) for other in behind):
         after = facts.layers[behind[0]]
         message = f"No gradient: {message}; the weights of `{after}` after it are all zero."
+        fix = Fix(
+            f"Begin `{after}` with other weights than zeros: leave out its `kernel_initializer`.",
+            {"reinitialize": {"layers": [after], "initializer": "GlorotUniform"}},
+        )
     elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
         message = f"Dead units: {message}; all of its units are inactive or saturated."
-        return Finding("dead_units", layer, step, message, evidence | {"share": 1.0})
+        fix = _revive(facts)
+        return Finding("dead_units", layer, step, message, evidence | {"share": 1.0}, fix=fix)
     else:
         message = (
             f"No gradient: {message}; what follows multiplies its units by zero, as a loss with a "
             "weight of zero or a closed gate does, or all of them are inactive or saturated."
         )
-    return Finding("no_gradient", layer, step, message, evidence)
+    return Finding("no_gradient", layer, step, message, evidence, fix=fix)
+
+
+def _revive(facts: Facts) -> Fix:
+    """Return the fix for dead units: an activation that passes some gradient everywhere."""
+    dying = [item.path for item in facts.setup.layers if read_activation(item.activation) == "relu"]
+    heads = {head.path for head in list_heads(facts)}
+    return Fix(
+        'Use `activation="leaky_relu"` in the hidden layers, a lower learning rate, and scale the '
+        "inputs.",
+        activate([path for path in dying if path not in heads], "leaky_relu")
+        | {"learning_rate": {"factor": 0.1}},
+    )
 
 
 def _is_all_zero(facts: Facts, row: int, layer: int) -> bool:
@@ -162,6 +181,7 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
         f"Dead units: from step {facts.steps[facts.start[row]]} to {step} {value:.0%} of the "
         f"units of `{layer}` receive no gradient{others}.",
         {"share": value, "layers": float(number)},
+        fix=_revive(facts),
     )
 
 

@@ -7,10 +7,13 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
+from tensorboard_plugin_initkit.diagnosis.wiring import list_hidden, read_activation
 
+# They hardly change where they are far from 0.
+_FLAT = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
 _DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
 _OVERFLOW = "The signal grows beyond what numbers can hold on its way to the output."
 _LOWER = Fix(
@@ -42,6 +45,22 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         f"from `{last}` to `{first}` by x{line.factor:.2g} per layer, by x{line.total:.2g} over "
         f"{between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
+        fix=_fix_slope(facts, kind),
+    )
+
+
+def _fix_slope(facts: Facts, kind: str) -> Fix:
+    """Return the fix for a slope: other weights at the start, and no flat activations."""
+    hidden = list_hidden(facts)
+    flat = [item.path for item in hidden if read_activation(item.activation) in _FLAT]
+    repairs = activate(flat, "relu") if flat else {}
+    if hidden:
+        paths = [item.path for item in hidden]
+        repairs["reinitialize"] = {"layers": paths, "initializer": "HeNormal"}
+    return Fix(
+        'Use `activation="relu"` with `kernel_initializer=HeNormal()` in the hidden layers; in '
+        "very deep networks also `LayerNormalization()`, or sums `x + layer(x)`.",
+        repairs,
     )
 
 
@@ -63,6 +82,7 @@ def find_growth(facts: Facts) -> Iterator[Finding]:
         f"Exploding gradients: at step {step} the norm of all gradients is {factor:.2g} times "
         f"what it was up to step {facts.steps[ready]}, and the loss has doubled.",
         {"factor": factor, "norm": float(norm[row])},
+        fix=_LOWER,
     )
 
 

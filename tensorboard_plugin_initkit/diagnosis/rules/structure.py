@@ -6,7 +6,13 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
-from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate, remove
+from tensorboard_plugin_initkit.diagnosis.fix import (
+    USUAL_RATE,
+    USUAL_RATES,
+    Fix,
+    activate,
+    remove,
+)
 from tensorboard_plugin_initkit.diagnosis.start import (
     ACTIVATIONS,
     is_constant,
@@ -124,10 +130,10 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
 
 def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
     """Find a softmax in front of a layer with a kernel."""
-    for position, _ in _list_pairs(facts.setup, ("softmax",)):
-        item = facts.setup.layers[position]
-        if item.shape and item.shape[-1] == 1:  # told as a contract
-            continue
+    hidden = [facts.setup.layers[i] for i, _ in _list_pairs(facts.setup, ("softmax",))]
+    # One unit is told as a contract.
+    hidden = [item for item in hidden if not item.shape or item.shape[-1] > 1]
+    for item in hidden[:1]:
         yield tell(
             facts,
             "hidden_softmax",
@@ -136,11 +142,10 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
             "most are near 0.",
             Fix(
                 f"Use `{write_layer(item, item.shape[-1] if item.shape else 64, 'relu')}`.",
-                activate([item.path], "relu"),
+                activate((item.path for item in hidden), "relu"),
             ),
             item.path,
         )
-        return
 
 
 def find_output_faults(facts: Facts) -> Iterator[Finding]:
@@ -298,7 +303,10 @@ def find_frozen(facts: Facts) -> Iterator[Finding]:
     weighted = [item for item in facts.setup.layers if item.weights]
     if not weighted:
         return
-    fix = Fix("Use `model.trainable = True`, and compile again.", {"trainable": {"layers": []}})
+    fix = Fix(
+        "Use `for layer in model.layers: layer.trainable = True`, and compile again.",
+        {"trainable": {"layers": []}},
+    )
     if not any(item.trainable for item in weighted):
         seen = f"None of the {len(weighted)} layers with weights is trained."
         cause = "`trainable` is False in all of them: nothing can change."
@@ -388,7 +396,10 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
         cause += "gradient; weights themselves are mostly below 1."
     else:
         return
-    fix = Fix(f"Use `{name or 'Adam'}(learning_rate=1e-3)`.", {"learning_rate": {"value": 1e-3}})
+    usual = USUAL_RATES.get(name, USUAL_RATE)
+    fix = Fix(
+        f"Use `{name or 'Adam'}(learning_rate={usual:g})`.", {"learning_rate": {"value": usual}}
+    )
     sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
     yield tell(
         facts, "learning_rate", seen, cause, fix, numbers={"learning_rate": value}, confidence=sure

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.fix import USUAL_RATE, USUAL_RATES, Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
 
@@ -129,7 +129,7 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         "nearly always.",
         {"clip_ratio": value},
         cause="With plain gradient descent, each step is as much shorter.",
-        fix=Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": None}}),
+        fix=Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": size}}),
         confidence="possible",
     )
 
@@ -149,13 +149,17 @@ def lower_median(values: Floats) -> Floats:
 
 
 def change_rate(facts: Facts, row: int, factor: float) -> Fix:
-    """Return the fix to multiply the learning rate at a record by a factor, to one digit."""
+    """Return the fix to multiply the learning rate at a record by a factor, to one digit.
+
+    It becomes not less than a usual one where it is too small, and not more where it is too large.
+    """
     rate: Any = facts.total("learning_rate")[row]
     way = "Raise" if factor > 1 else "Lower"
     if not rate > 0:
         return Fix(f"{way} the learning rate.")
-    value = float(f"{rate * factor:.0e}")
     name = facts.setup.optimizer or "Adam"
+    limit = max if factor > 1 else min
+    value = limit(float(f"{rate * factor:.0e}"), USUAL_RATES.get(name, USUAL_RATE))
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},

@@ -181,7 +181,7 @@ FAULTS = {
         "frozen",
         "",
         "None of the 2 layers",
-        "model.trainable = True",
+        "for layer in model.layers: layer.trainable = True",
     ),
     "frozen head": (
         classes(HIDDEN, dense(10, "softmax", trainable=False)),

@@ -1,0 +1,1 @@
+"""Trials of fixes on copies of a model."""

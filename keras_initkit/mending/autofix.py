@@ -1,0 +1,155 @@
+"""`autofix`: trials of the fixes of a diagnosis, on copies of a model."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_initkit.anatomy.compilation import read_compile_arguments, read_optimizer
+from keras_initkit.anatomy.seeds import random_state_kept
+from keras_initkit.checks import check_count
+from keras_initkit.mending.report import Mending
+from keras_initkit.mending.trial import Trial, try_fixes
+from keras_initkit.models.check.sample import draw_batches
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
+
+# A fix helps if it leaves less than this part of the loss that was left without it.
+_HELPS = 0.95
+
+
+def autofix(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    batch_size: int = 32,
+    *,
+    steps: int = 120,
+    rounds: int = 3,
+    seed: int = 0,
+) -> Mending:
+    """Find the fixes to make a model learn, by short trainings of copies of it.
+
+    A copy is trained as it is and diagnosed. Each fix with repairs is tried on another copy, from
+    the same weights, on the same batches, with the same random numbers. With the best one the copy
+    is diagnosed again, for the case of several faults at once.
+
+    The model itself is not touched: neither weights, compilation, optimizer nor random numbers to
+    come; only it is built, as by `fit`. `apply` makes the changes in it:
+
+    Example:
+    ```python
+    mending = keras_initkit.autofix(model, x, y)
+    print(mending)
+    model = mending.apply(model, x, y)
+    model.fit(x, y, epochs=10)
+    ```
+
+    Args:
+        model: A compiled `keras.Model`. Keras must be able to copy it by its configuration.
+        x: Data as for `check`: arrays and structures of them, or a stream of batches, of which
+            the first ones are kept in memory; a generator has lost them then.
+        y: Targets, if `x` is arrays.
+        sample_weight: Weights of the samples, if `x` is arrays.
+        batch_size: Number of samples of one step, if `x` is arrays.
+        steps: Number of steps of each training. Some faults show after 100 only.
+        rounds: Number of fixes to combine at most.
+        seed: Integer for the order of the samples and the random numbers of the copies.
+
+    Returns:
+        A `Mending`: the verdict, the helpful fixes, all trials with their losses, the best copy.
+
+    Raises:
+        TypeError: If `model` is no `keras.Model`.
+        ValueError: If it is not compiled by `compile`, or cannot be copied; if an argument is not
+            as described; and as `check` does for data.
+    """
+    _check_model(model)
+    for name, value in (("batch_size", batch_size), ("steps", steps), ("rounds", rounds)):
+        check_count(name, value)
+    batches = draw_batches(x, y, sample_weight, batch_size, steps, seed)
+    with random_state_kept():
+        best = try_fixes(model, batches, steps, seed)
+        trials = [dataclasses.replace(best, model=None)]
+        for _ in range(rounds):
+            better = best
+            for candidates in (_list_fixes(best), _list_rates(best)):
+                for finding in candidates:
+                    found = try_fixes(model, batches, steps, seed, (*best.findings, finding))
+                    trials.append(dataclasses.replace(found, model=None))
+                    if found.level < min(_HELPS * best.level, better.level):
+                        better = found
+                if better is not best:
+                    break
+            else:
+                break
+            best = better
+    return _report(best, trials)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r}. Load a saved model first: "
+            "`keras.models.load_model(path)`."
+        )
+    try:
+        read_compile_arguments(model)
+    except ValueError as error:
+        raise ValueError(
+            f"`model` must be compiled by `keras.Model.compile`. Received: {model.name!r}, which "
+            "is not. Call `model.compile(optimizer, loss)` first."
+        ) from error
+
+
+def _list_fixes(trial: Trial) -> list[Finding]:
+    """List the findings to mend next: where contracts are broken, these alone."""
+    broken = [finding for finding in trial.diagnosis if finding.severity == "error"]
+    made = [finding.fix.repairs for finding in trial.findings]
+    found = [f for f in broken or trial.diagnosis if f.fix.repairs and f.fix.repairs not in made]
+    return [f for i, f in enumerate(found) if f.fix not in [other.fix for other in found[:i]]]
+
+
+def _list_rates(trial: Trial) -> list[Finding]:
+    """List other learning rates, for a training in vain without known faults."""
+    rate = read_optimizer(trial.model)[1].get("learning_rate")
+    is_broken = trial.error or any(finding.severity == "error" for finding in trial.diagnosis)
+    if trial.learns or is_broken or not rate:
+        return []
+    values = [float(f"{rate * factor:.3g}") for factor in (10, 0.1)]
+    return [
+        Finding(
+            "learning_rate",
+            "",
+            None,
+            f"Another learning rate: {value:g}.",
+            fix=Fix(f"Use the learning rate {value:g}.", {"learning_rate": {"value": value}}),
+        )
+        for value in values
+    ]
+
+
+def _report(best: Trial, trials: Sequence[Trial]) -> Mending:
+    steps, unchanged = len(best.loss), trials[0]
+    losses = f"after {steps} steps the loss is {best.last:.3g}"
+    if best.guess > 0:
+        losses += f", and always predicting the same has {best.guess:.3g}"
+    if best.findings:
+        helped = " and ".join(f"`{finding.kind}`" for finding in best.findings)
+        verdict = f"The fix of {helped} helped: {losses}. Unchanged it is {unchanged.last:.3g}."
+        if not best.learns:
+            verdict += " That is not enough to say that it learns."
+    elif best.learns:
+        verdict = f"It learns as it is: {losses}."
+    else:
+        verdict = f"No fix helped: {unchanged.error or losses}."
+    by_hand = {f.key: f for f in best.diagnosis if f.fix and not f.fix.repairs}
+    return Mending(
+        verdict,
+        best.model,
+        tuple(finding.fix for finding in best.findings),
+        tuple(trials),
+        tuple(by_hand.values()),
+    )
