@@ -190,7 +190,7 @@ FAULTS = {
         "the last layer before the output",
         "layer.trainable = True",
     ),
-    "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=1e-3"),
+    "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=0.01"),
     "rate of 1": (compiled(GOOD, "Adam", 1.0), "learning_rate", "", "1, with Adam", "Adam(learn"),
 }
 CERTAIN = ("two softmaxes", "zeros", "nothing trained", "rate of 0")
