@@ -20,7 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
-from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES
+from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
@@ -66,7 +66,11 @@ class Tier(IntEnum):
 
 
 # Told after faults of gradients, which make updates small, too.
-UPDATE_CAUSES: tuple[Rule, ...] = (find_unfit_updates, find_tight_clipping)
+UPDATE_CAUSES: tuple[Rule, ...] = (
+    find_unfit_updates,
+    find_tight_clipping,
+    find_losses_of_two_classes,
+)
 
 # At the same step, an earlier one speaks first, and its echoes are folded into it.
 FAULTS: tuple[Rule, ...] = (

@@ -10,6 +10,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
+    find_numbered_classes,
     find_single_class,
     find_zero_sample_weights,
 )
@@ -31,6 +32,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
     Head,
+    Tensor,
     list_heads,
     list_tensors,
     read,
@@ -161,12 +163,21 @@ def _check_one_unit(case: Case) -> Finding | None:
     if head.activation == "softmax" and _is_softmax_of_one(head.layer):
         seen = f"The {head} is a softmax over one unit, which is always 1."
         cause = "A softmax shares out 1 among its units: with one unit nothing can be learned."
+    elif not head.activation and head.y_pred and _are_all(case, head.y_pred, 1.0):
+        seen = f"The {head} is 1 for every sample, as a softmax over one unit is."
+        cause = "Nothing can be learned from an output that is always the same."
     elif case.loss in CATEGORICAL:
         seen = f"The {head} has one unit, and its loss is `{case.loss}`, which is then always 0."
         cause = "This loss compares the units of several classes: with one there is no choice."
     else:
         return None
     return case.find("single_unit_softmax", seen, cause, case.remedy.as_fix())
+
+
+def _are_all(case: Case, tensor: Tensor, value: float) -> bool:
+    """Check that all elements of a tensor have a value, at all records so far."""
+    low, high = (read(case.facts, tensor, *way) for way in (("min", np.fmin), ("max", np.fmax)))
+    return bool((low == value).all() and (high == value).all())
 
 
 def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
@@ -484,7 +495,7 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
     )
 
 
-# Certain, and told at once.
+# Told at once: errors, which are certain, and hints.
 CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_broken_heads,
     find_hidden_softmax_of_one,
@@ -492,4 +503,5 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_zero_sample_weights,
     find_bad_indices,
     find_single_class,
+    find_numbered_classes,
 )

@@ -32,6 +32,8 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
+# Integers up to this are taken for classes, where a metric is an accuracy.
+_FEW_CLASSES = 20
 
 
 def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
@@ -196,25 +198,58 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
 
 def find_other_losses(facts: Facts) -> Iterator[Finding]:
     """Find losses for other targets, which work less well: for exclusive classes."""
-    for head in list_heads(facts):
-        _, target = next(follow_target(facts, head.y))
-        if target is None:
-            continue
-        fix = suggest(head, target).as_fix()
-        numbers = {"low": target.low, "high": target.high, "units": float(head.units)}
+    for head, target in _list_targets(facts):
         loss, seen = head.setup.loss, ""
         if loss in BINARY and target.is_one_hot and head.units == target.width:
             seen = f"The targets of the {head} have one class a row, and `{loss}` asks for each "
             seen += f"of the {head.units} classes separately."
-        elif loss in REGRESSION and (target.is_one_hot or _are_labels(head.setup.metrics, target)):
+        elif loss in REGRESSION and (target.is_one_hot or _are_labels(head, target)):
             seen = f"The targets of the {head} are classes, and `{loss}` is for numbers."
-        if seen:
-            yield _tell(facts, "loss_choice", seen, numbers, fix, head.path)
+        if seen and not _are_two(head, target):
+            yield _tell_loss(facts, head, target, seen)
 
 
-def _are_labels(metrics: tuple[str, ...], target: Target) -> bool:
+def find_losses_of_two_classes(facts: Facts) -> Iterator[Finding]:
+    """Find losses for numbers where the targets are two classes: these learn, if slowly."""
+    for head, target in _list_targets(facts):
+        if head.setup.loss in REGRESSION and _are_two(head, target):
+            seen = f"The targets of the {head} are 0 and 1, and `{head.setup.loss}` is for numbers."
+            yield _tell_loss(facts, head, target, seen)
+
+
+def find_numbered_classes(facts: Facts) -> Iterator[Finding]:
+    """Find a few classes, by number, that are learned as one number: mere notes."""
+    for head, target in _list_targets(facts):
+        is_few = target.low in (0, 1) and 2 <= target.high <= _FEW_CLASSES and head.units == 1
+        if head.setup.loss in REGRESSION and is_few and _are_labels(head, target):
+            seen = f"The targets of the {head} are integers from {target.span}, and its metric is "
+            seen += f"an accuracy. If they are classes, `{head.setup.loss}` is not for them."
+            finding = _tell_loss(facts, head, target, seen)
+            yield dataclasses.replace(finding, severity="note")
+
+
+def _list_targets(facts: Facts) -> Iterator[tuple[Head, Target]]:
+    """List outputs with the targets of their first record, where these are known."""
+    for head in list_heads(facts):
+        _, target = next(follow_target(facts, head.y))
+        if target is not None:
+            yield head, target
+
+
+def _tell_loss(facts: Facts, head: Head, target: Target, seen: str) -> Finding:
+    numbers = {"low": target.low, "high": target.high, "units": float(head.units)}
+    fix = suggest(head, target).as_fix()
+    return _tell(facts, "loss_choice", seen, numbers, fix, head.path)
+
+
+def _are_two(head: Head, target: Target) -> bool:
+    """Check for the classes 0 and 1 on one unit."""
+    return head.units == 1 and target.integers == 1 and (target.low, target.high) == (0, 1)
+
+
+def _are_labels(head: Head, target: Target) -> bool:
     """Check for integers with an accuracy as metric."""
-    return target.integers == 1 and any("acc" in metric for metric in metrics)
+    return target.integers == 1 and any("acc" in metric for metric in head.setup.metrics)
 
 
 def find_negative_sample_weights(facts: Facts) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Symptoms of a training that does not learn, whatever the cause: by output and loss."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,7 +8,11 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
-from tensorboard_plugin_initkit.diagnosis.rules.updates import change_rate
+from tensorboard_plugin_initkit.diagnosis.rules.updates import (
+    change_rate,
+    lower_median,
+    update_ratios,
+)
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists
 
@@ -129,7 +134,10 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
 
 
 def find_early_end(facts: Facts) -> Iterator[Finding]:
-    """Find trainings that end while a compiled loss still falls, and less than half is learned."""
+    """Find trainings that end while a compiled loss still falls, and less than half is learned.
+
+    Of a training too short to judge, one that does not is found, if it is no better than guessing.
+    """
     steps, loss = facts.steps, facts.loss
     last = len(steps) - 1
     if not facts.is_over or not any(head.loss for head in facts.setup.heads):
@@ -140,19 +148,31 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     if np.isnan(limit):
         limit = half * known[:1].max(initial=0)
     fell = float(loss.fell[last])
-    if not (fell > THRESHOLDS["loss_fell"].value and loss.recent[last] > limit):
-        return
     updates = facts.setup.steps or int(steps[last] + 1)
+    margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
+    at_guess = loss.recent[last] > loss.guess[last] - margin
+    is_short = at_guess and updates < THRESHOLDS["patience_steps"].value
+    still = fell > THRESHOLDS["loss_fell"].value
+    if not (still or (is_short and fell > 0)) or not loss.recent[last] > limit:
+        return
+    fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
+    ratio = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
+    value = float(np.median(ratio)) if ratio.size else math.nan
+    factor = THRESHOLDS["update_usual"].value / value if value > 0 else 1.0
+    if factor > 3:
+        also = change_rate(facts, last, min(100, factor))
+        fix = Fix(f"{fix} {also}", also.repairs)
     yield Finding(
         "ended_early",
         "",
         int(steps[last]),
         f"Ended early: the training ends after {updates} updates while the loss, "
-        f"{loss.value[last]:.3g}, still falls: by {fell:.0%} from the middle third of the training "
-        "to the last.",
-        {"updates": float(updates), "fell": fell, "loss": float(loss.value[last])},
+        f"{loss.value[last]:.3g}, still falls: by {fell:.1%} from the middle third of the "
+        "training to the last.",
+        {"updates": float(updates), "fell": fell, "loss": float(loss.value[last])}
+        | ({"update_ratio": value} if value > 0 else {}),
         severity="note",
         cause="Too few updates of the weights were made.",
-        fix=Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`."),
+        fix=fix,
         confidence="possible",
     )

@@ -19,6 +19,7 @@ from tensorboard_plugin_initkit.diagnosis.start import (
     judge_start,
     read_chain,
 )
+from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
@@ -186,20 +187,36 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                     ),
                     item.path,
                 )
-        kernel = head.kernel
-        if head.activation == "relu" and kernel.shape:
-            yield tell(
-                facts,
-                "head_activation",
-                f"The {head} ends in `relu`.",
-                "Where it is 0 it has no gradient: an output that is 0 for all samples stays so.",
-                Fix(
-                    f"Use `{write_layer(kernel, kernel.shape[-1])}`, or `softplus` for an output "
-                    "that has to be positive.",
-                    activate([head.path], "linear"),
-                ),
-                head.path,
-            )
+        if head.activation == "relu" and head.kernel.shape:
+            yield _tell_relu(facts, head, head.kernel)
+
+
+def _tell_relu(facts: Facts, head: Head, kernel: LayerSetup) -> Finding:
+    """Tell of an output that ends in a ReLU; it is certain where that has cut off everything."""
+    row = None
+    if head.y and head.y_pred:
+        high, wanted = (read(facts, tensor, "max", np.fmax) for tensor in (head.y_pred, head.y))
+        row = find_first(persists((high == 0) & (wanted > 0), facts.start, facts.ready))
+    seen = f"The {head} ends in `relu`"
+    if row is not None:
+        begin = facts.steps[facts.start[row]]
+        seen += f", and from step {begin} to {facts.steps[row]} it is 0 for every sample"
+    text = f"Use `{write_layer(kernel, kernel.shape[-1])}`"
+    text += ", or `softplus` for an output that has to be positive."
+    fix = Fix(text, activate([head.path], "linear"))
+    if row is not None and head.y:
+        *_, (_, target) = follow_target(facts, head.y)
+        fix = suggest(head, target).as_fix()
+    return tell(
+        facts,
+        "head_activation",
+        f"{seen}.",
+        "Where it is 0 it has no gradient: an output that is 0 for all samples stays so.",
+        fix,
+        head.path,
+        row=row or 0,
+        confidence="possible" if row is None else "certain",
+    )
 
 
 def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> Iterator[Finding]:

@@ -95,8 +95,8 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"{'Small' if is_slow else 'Large'} updates: up to step {step} an update changes the "
-        f"weights of half of the layers by {value:.2g} of their norm or less, where 0.001 is "
-        "usual.",
+        f"weights of half of the layers by {value:.2g} of their norm or "
+        f"{'less' if is_slow else 'more'}, where 0.001 is usual.",
         {"update_ratio": value},
         cause=f"The learning rate is too {'small' if is_slow else 'large'} for these gradients.",
         fix=change_rate(facts, flat, 1e-3 / value),

@@ -131,6 +131,27 @@ def test_some_are_told_of_the_setup_alone(activation, units, loss, kind):
     assert (finding.kind, finding.step) == (kind, None)
 
 
+def test_an_output_of_ones_of_an_unknown_activation():
+    setup, ones = head("own", 1, BINARY, head=""), np.ones((BATCH, 1))
+    (finding,) = find(setup, BITS, y_pred=ones)
+    assert (finding.kind, finding.severity) == ("single_unit_softmax", "error")
+    assert "is 1 for every sample, as a softmax" in finding.message
+    assert 'Dense(1, activation="sigmoid")' in str(finding.fix)
+    assert find(setup, BITS, y_pred=ones * 0.999) == []
+    assert find(head("sigmoid", 1, BINARY), BITS, y_pred=ones) == []  # it is saturated
+    assert find(head("own", 2, BINARY, head=""), np.eye(2)[BITS], y_pred=np.ones((BATCH, 2))) == []
+
+
+def test_classes_by_number_that_are_learned_as_one_number_are_a_note():
+    setup = head("linear", 1, SQUARED, metrics=("accuracy",))
+    (finding,) = find(setup, DIGITS)
+    assert (finding.kind, finding.severity) == ("loss_choice", "note")
+    assert SPARSE in str(finding.fix)
+    assert find(head("linear", 1, SQUARED), DIGITS) == []
+    assert find(setup, DIGITS + 30) == []
+    assert find(setup, NUMBERS) == []
+
+
 def test_messages():
     (finding,) = find(head("sigmoid", 1, BINARY), DIGITS)
     assert finding.message == (

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from tensorboard_plugin_initkit.diagnosis.judge import UPDATE_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
-from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES
+from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     RNG,
@@ -128,6 +129,17 @@ def test_causes_in_the_data(name):
     assert finding.cause.endswith(".")
     likely = kind in ("constant_input", "one_class")
     assert (finding.severity, finding.confidence) == ("warning", "likely" if likely else "possible")
+
+
+def test_a_squared_error_of_two_classes_is_the_last_cause():
+    setup = chain(dense(1, "sigmoid"), loss=SQUARED, metrics=("accuracy",))
+    assert find(DATA_CAUSES, setup, BITS, X, steps=WINDOW) == []
+    (finding,) = find([find_losses_of_two_classes], setup, BITS, X, steps=WINDOW)
+    assert (finding.kind, finding.confidence) == ("loss_choice", "possible")
+    assert "binary_crossentropy" in str(finding.fix)
+    assert UPDATE_CAUSES[-1] is find_losses_of_two_classes
+    assert find(UPDATE_CAUSES[-1:], BIT, BITS, X, steps=WINDOW) == []
+    assert find(UPDATE_CAUSES[-1:], setup, Y, X, steps=WINDOW) == []
 
 
 # Setup, targets, inputs.

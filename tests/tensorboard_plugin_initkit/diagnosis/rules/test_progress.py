@@ -135,6 +135,12 @@ FIRES = {
         EARLY,
         120,
     ),
+    "ends before it can begin": (
+        both(supervised(), planned(12), loss(lambda s: 0.7 * 0.999**s)),
+        EVERY_STEP[:12],
+        EARLY,
+        11,
+    ),
 }
 SILENT = {
     "a zero head": (both(supervised(), constant_until(2)), EVERY_STEP, OUTPUT),
@@ -168,6 +174,11 @@ SILENT = {
     "a loss that stays zero": (put(0.0, "loss"), LONG, STILL),
     "nothing to learn": (put(np.nan, "loss"), LONG, STILL),
     "ends with a plateau": (both(supervised(), planned(130)), EVERY_10, EARLY),
+    "ends soon, and has learned": (
+        both(supervised(), planned(12), loss(lambda s: 0.6 * 0.999**s)),
+        EVERY_STEP[:12],
+        EARLY,
+    ),
     "ends when it has learned": (
         both(supervised(), planned(130), loss(lambda s: 0.69 * 0.98**s)),
         EVERY_10,
@@ -211,6 +222,16 @@ def test_a_training_that_is_over_ends_early():
     (finding,) = judge(record.history(), ended=True)
     assert (finding.kind, finding.severity) == (EARLY, "note")
     assert "121 updates" in finding.message
+
+
+@pytest.mark.parametrize(("ratio", "rate"), [(1e-5, "learning_rate=0.1"), (1e-3, "")])
+def test_small_updates_are_told_with_an_early_end(ratio, rate):
+    record = made(EVERY_10)
+    both(supervised(), put(ratio, "update"), loss(lambda s: 0.69 * 0.998**s))(record)
+    (finding,) = judge(record.history(), ended=True)
+    assert "Train for longer" in str(finding.fix)
+    assert ("Raise the learning rate" in str(finding.fix)) == bool(rate)
+    assert rate in str(finding.fix)
 
 
 @pytest.mark.parametrize(("ended", "step"), [(False, 200), (True, 120)])

@@ -210,6 +210,22 @@ def test_faults_of_structure_are_told_from_the_setup_alone(name):
     assert others <= {"double_activation", "bad_start", "no_activation"}
 
 
+def test_a_relu_that_has_cut_off_the_output_is_certain(rng):
+    y = rng.integers(0, 2, 32)
+    setup, zeros = chain(HIDDEN, dense(1, "relu"), loss=SQUARED), np.zeros((32, 1))
+    (finding,) = find(setup, x=None, y=y, y_pred=zeros, steps=WINDOW)
+    assert (finding.kind, finding.step, finding.confidence) == ("head_activation", 20, "certain")
+    assert "from step 0 to 20 it is 0 for every sample" in finding.message
+    assert 'Dense(1, activation="sigmoid")' in str(finding.fix)
+    for target, output, steps in (
+        (y * 0, zeros, WINDOW),
+        (y, y[:, None], WINDOW),
+        (y, zeros, (0,)),
+    ):
+        (finding,) = find(setup, x=None, y=target, y_pred=output, steps=steps)
+        assert finding.confidence == "possible"
+
+
 def with_branch(*layers, takes):
     """Make a model in which some layers take others than the one before them."""
     setup = classes(*layers)
