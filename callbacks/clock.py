@@ -105,6 +105,11 @@ class StepClock:
         return self._iterations_per_update
 
     @property
+    def steps_before(self) -> int:
+        """Number of steps of all trainings before."""
+        return self.offset + self._iterations_at_start // self._iterations_per_update
+
+    @property
     def resumes(self) -> bool:
         """True if the optimizer had made steps before the training."""
         return self._iterations_at_start > 0

@@ -278,9 +278,8 @@ class GradientMonitor(GuardedCallback):
 
     def _describe(self) -> None:
         """Keep how the model is built and compiled; the first record tells of its targets."""
-        params = self.params or {}
-        steps = (params.get("steps") or 0) * (params.get("epochs") or 0)
-        setup = read_setup(self._watched, steps // self._clock.batches_per_update)
+        planned = self._clock.count_updates(self.params)
+        setup = read_setup(self._watched, planned and self._clock.steps_before + planned)
         self._sink.describe(setup, self._clock.offset)
         self._judge.describe(setup)
 

@@ -46,6 +46,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_unfit_updates,
 )
 from tensorboard_plugin_initkit.diagnosis.scope import Scope
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Rule = Callable[[Facts], Iterable[Finding]]
@@ -146,7 +147,10 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
     """
     doors = [finding for finding in symptoms if finding.step is not None]
     loss = facts.loss
-    for kind, mask in ((_FLAT, loss.flat), (_FAR, loss.far), (_STILL, loss.still)):
+    far = loss.far.copy()
+    if len(far) and facts.is_over:
+        far[-1] |= loss.recent[-1] > THRESHOLDS["guess_far"].value * loss.guess[-1]
+    for kind, mask in ((_FLAT, loss.flat), (_FAR, far), (_STILL, loss.still)):
         if mask.any():
             doors.append(Finding(kind, "", int(facts.steps[mask.argmax()]), ""))
     if not len(facts.steps):

@@ -99,7 +99,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         risen = (now > first) & (now - first >= THRESHOLDS["loss_risen"].value * abs(first))
         gone = np.abs(now) <= THRESHOLDS["loss_gone"].value * abs(first)
         falling = (now < previous) & lost & possible
-    recent, fell, (error, doubt), ready = _compare_thirds(steps, loss)
+    recent, fell, (error, doubt), ready = _compare_thirds(steps, loss, setup.steps)
     with np.errstate(invalid="ignore"):
         # Of a noisy loss it is hard to say that it does not fall.
         sure = np.maximum(fell, 0) + 2 * doubt < THRESHOLDS["loss_falling"].value
@@ -120,9 +120,11 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
 
 
 def _compare_thirds(
-    steps: Ints, loss: Floats
+    steps: Ints, loss: Floats, planned: int
 ) -> tuple[Floats, Floats, tuple[Floats, Floats], Bools]:
     """Compare the last third of the training up to each record with the third before.
+
+    Where a number of steps is planned, the last record can be judged a little earlier.
 
     Returns:
         The geometric mean of the last third; what was lost since the third before, as a part;
@@ -145,7 +147,10 @@ def _compare_thirds(
             for begin, stop in ((late, end), (middle, late))
         )
     least = THRESHOLDS["window_records"].value
-    ready = (elapsed >= THRESHOLDS["patience_steps"].value) & (former >= least) & (count >= least)
+    patient = elapsed >= THRESHOLDS["patience_steps"].value
+    if 0 < planned <= int(steps[-1:].sum()) + int(np.diff(steps).max(initial=1)):  # it is over
+        patient[-1] |= elapsed[-1] >= THRESHOLDS["patience_at_end"].value
+    ready = patient & (former >= least) & (count >= least)
     return np.exp(mean), -np.expm1(mean - before), (error, np.hypot(error, former_error)), ready
 
 

@@ -114,6 +114,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "Healthy networks may guess for some tens of steps before they find something, as with "
         "small learning rates; earlier, one of four that learn would be accused.",
     ),
+    "patience_at_end": Threshold(
+        50, "The same at the end of a short training: later there is nothing more to be seen."
+    ),
     "verdict_steps": Threshold(
         200,
         "A training without any cause to be found may well be a slow starter, as with rare "

@@ -7,7 +7,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
-from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate, remove
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
     find_numbered_classes,
@@ -61,6 +61,8 @@ _PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
 # Losses that cannot fall below zero.
 _POSITIVE = CROSSENTROPY | REGRESSION | {"hinge", "squared_hinge", "categorical_hinge"}
 _TOLERANCE = 0.01
+# Times the range of an output: no loss of one's own compares it with targets so far outside.
+_FAR = 10
 
 
 class Case(NamedTuple):
@@ -441,6 +443,29 @@ _CHECKS: tuple[Callable[[Case], Finding | None], ...] = (
 )
 
 
+def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
+    """Find targets far out of the output's reach under an unknown loss: it may compare others."""
+    for head in list_heads(facts):
+        known = PROBABILITIES | _POSITIVE | {"poisson", "cosine_similarity", "circle", "ctc"}
+        low, high = RANGES.get(head.activation, (-INFINITE, INFINITE))
+        if not head.setup.loss or head.setup.loss in known or high - low == INFINITE:
+            continue
+        for row, target in follow_target(facts, head.y):
+            if target is None or None in (target.shape, head.shape):
+                continue
+            beyond = max(low - target.low, target.high - high)
+            if beyond > _FAR * (high - low) and _are_alike(*squeeze(target.shape, head.shape)):
+                case = Case(facts, row, head, target, False)
+                seen = f"The targets go from {target.span}; the {head} ends in `{head.activation}`"
+                cause = f"If the loss compares them: the output gives {low:g} to {high:g}."
+                fix = Fix(
+                    f"Use `{write_layer(head.kernel, head.units)}`.",
+                    activate([head.path], "linear"),
+                )
+                yield case.find("target_range", f"{seen}.", cause, fix, "warning")
+                break
+
+
 def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
     """Find softmaxes over an axis of size one inside the model, as in attention scores."""
     heads = {head.path for head in list_heads(facts)}
@@ -498,6 +523,7 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
 # Told at once: errors, which are certain, and hints.
 CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_broken_heads,
+    find_unreachable_targets,
     find_hidden_softmax_of_one,
     find_negative_loss,
     find_zero_sample_weights,

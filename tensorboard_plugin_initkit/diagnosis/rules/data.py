@@ -32,6 +32,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
+_OF_DIFFERENCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 # Integers up to this are taken for classes, where a metric is an accuracy.
 _FEW_CLASSES = 20
 
@@ -108,10 +109,11 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
     kernels = all(DENSE.fullmatch(item.type) or RECURRENT.fullmatch(item.type) for item in first)
     if not first or not kernels or not len(facts.steps):
         return
-    for tensor in list_tensors(facts, "x"):
-        mean, std, low, high, low_std, high_std = (
+    inputs = list_tensors(facts, "x")
+    for tensor in inputs:
+        mean, std, low, high, low_std, high_std, whole = (
             float(read(facts, tensor, name, np.fmax)[0])
-            for name in ("mean", "std", "min", "max", "low_std", "high_std")
+            for name in ("mean", "std", "min", "max", "low_std", "high_std", "integers")
         )
         size, far, ratio = (
             THRESHOLDS[name].value for name in ("input_size", "input_offset", "input_scales")
@@ -120,10 +122,16 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         named = f"inputs `{tensor.name}`" if tensor.name else "inputs"
         seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and sd {std:.3g}"
         if low == high:
-            yield _tell(facts, "constant_input", f"The {named} are all {low:.4g}.", numbers)
+            finding = _tell(facts, "constant_input", f"The {named} are all {low:.4g}.", numbers)
+            varied = [
+                head.y and (read(facts, head.y, "batch_std", np.fmax) > 0).all()
+                for head in list_heads(facts)
+            ]
+            is_all = len(inputs) == 1 and len(facts.steps) > 1 and any(varied)
+            yield dataclasses.replace(finding, confidence="certain") if is_all else finding
         elif max(abs(mean), std) > size or abs(mean) > far * std or 0 < std < 1 / size**2:
             fix = None
-            if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1:
+            if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1 and whole == 1:
                 fix = Fix(
                     "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its "
                     "inputs: `keras_initkit.with_normalization(model, x)`.",
@@ -136,9 +144,9 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
 
 
 def find_target_scales(facts: Facts) -> Iterator[Finding]:
-    """Find large targets under a linear output and a squared error."""
+    """Find large targets under a linear output and a loss of differences."""
     for head in list_heads(facts):
-        if head.y is None or head.setup.loss != "mean_squared_error" or not len(facts.steps):
+        if head.y is None or head.setup.loss not in _OF_DIFFERENCES or not len(facts.steps):
             continue
         mean, std = (float(read(facts, head.y, name, np.fmax)[0]) for name in ("mean", "std"))
         if head.activation == "linear" and max(abs(mean), std) > THRESHOLDS["target_size"].value:
@@ -160,10 +168,14 @@ def _begin_head(head: Head) -> dict[str, dict[str, Any]]:
 
 
 def find_single_class(facts: Facts) -> Iterator[Finding]:
-    """Find labels of one class only where the loss is near 0: nothing but a constant is learned."""
+    """Find labels of one class only where the loss is near 0: nothing but a constant is learned.
+
+    Or up to the end of a training that was not short.
+    """
     for finding in find_few_classes(facts):
         row = int(np.searchsorted(facts.steps, finding.rank))
         late = facts.loss.value[row:] < THRESHOLDS["label_entropy"].value
+        late[-1] |= facts.is_over and facts.steps[-1] >= THRESHOLDS["patience_at_end"].value
         if finding.kind == "one_class" and (begin := find_first(late)) is not None:
             yield dataclasses.replace(finding, step=int(facts.steps[row + begin]))
 

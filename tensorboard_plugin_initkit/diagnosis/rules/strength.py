@@ -90,12 +90,12 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     """Find NaN or infinite numbers: one record is enough, as the weights are lost with it.
 
     The backward pass begins at the output: of the layers with such numbers, the last one of the
-    model is where they come from. Where that is the last layer, it is the forward pass. Predictions
-    that are not finite do no harm where the loss is: a mask may have made them.
+    model is where they come from. Where that is the last layer, it is the forward pass. Data and
+    predictions that are not finite do no harm where the loss is: a mask may have made them.
     """
     affected = facts.find_nonfinite()
     ports = facts.per_port("nonfinite") > 0
-    outputs = ports[:, facts.ports_of("y_pred")].any(axis=1) & ~np.isfinite(facts.loss.value)
+    outputs = ports.any(axis=1) & ~np.isfinite(facts.loss.value)
     row = find_first(affected.any(axis=1) | outputs)
     if row is None:
         return

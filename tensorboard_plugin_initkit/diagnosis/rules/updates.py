@@ -77,7 +77,7 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
 def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     """Find updates far from a thousandth of the weights, in half of the layers: a cause.
 
-    Not while the learning rate rises.
+    Not while the learning rate rises. Those of plain gradient descent need not be as small.
     """
     rate = facts.total("learning_rate")
     flat = find_first(facts.loss.flat & ~(rate > rate[facts.start]))
@@ -86,7 +86,11 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     rows = slice(int(facts.start[flat]), flat + 1)
     ratio = lower_median(update_ratios(facts, rows))
     value = float(np.median(ratio)) if ratio.size else math.nan
-    is_slow = 0 < value < THRESHOLDS["update_slow"].value
+    is_plain = facts.setup.optimizer == "SGD" and not facts.setup.optimizer_arguments.get(
+        "momentum"
+    )
+    slow = THRESHOLDS["update_usual" if is_plain else "update_slow"].value
+    is_slow = 0 < value < slow
     if not is_slow and not value > THRESHOLDS["update_wild"].value:
         return
     step = int(facts.steps[flat])

@@ -142,6 +142,15 @@ def test_an_output_of_ones_of_an_unknown_activation():
     assert find(head("own", 2, BINARY, head=""), np.eye(2)[BITS], y_pred=np.ones((BATCH, 2))) == []
 
 
+def test_targets_far_out_of_reach_under_a_loss_of_ones_own():
+    (finding,) = find(head("sigmoid", 1, "my_loss"), 10 * NUMBERS)
+    assert (finding.kind, finding.severity) == ("target_range", "warning")
+    assert (finding.layer, finding.fix.text) == ("dense_1", "Use `Dense(1)`.")
+    assert find(head("sigmoid", 1, "my_loss"), 2 * BITS - 1) == []
+    assert find(head("sigmoid", 4, "my_loss"), 10 * NUMBERS) == []  # such as actions
+    assert find(head("tanh", 1, "cosine_similarity"), 10 * NUMBERS) == []
+
+
 def test_classes_by_number_that_are_learned_as_one_number_are_a_note():
     setup = head("linear", 1, SQUARED, metrics=("accuracy",))
     (finding,) = find(setup, DIGITS)

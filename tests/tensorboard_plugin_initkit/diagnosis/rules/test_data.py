@@ -1,5 +1,7 @@
 """Faults of the data, and data that is right."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,14 @@ CAUSES = {
     "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "sds from", "normaliz"),
     "constant": (REGRESSION, Y, X * 0 + 0.5, "constant_input", "inputs are all 0.5.", "Print `x`"),
     "targets": (REGRESSION, 40 * Y, X, "target_scale", "begins near 0", "`y = (y - "),
+    "absolute errors": (
+        chain(dense(1), loss="mean_absolute_error"),
+        40 * Y,
+        X,
+        "target_scale",
+        "begins near 0",
+        "`y = (y - ",
+    ),
     "mean": (REGRESSION, Y + 500, X, "target_scale", "mean 500", "undo it after `predict`"),
     "one class": (CLASSES, BITS * 0, X, "one_class", "Up to step 20 all labels", "Shuffle"),
     "one": (BIT, BITS * 0, X, "one_class", "all labels of the output", "permutation"),
@@ -127,8 +137,8 @@ def test_causes_in_the_data(name):
     assert message in finding.message
     assert fix in str(finding.fix)
     assert finding.cause.endswith(".")
-    likely = kind in ("constant_input", "one_class")
-    assert (finding.severity, finding.confidence) == ("warning", "likely" if likely else "possible")
+    sure = {"constant_input": "certain", "one_class": "likely"}.get(kind, "possible")
+    assert (finding.severity, finding.confidence) == ("warning", sure)
 
 
 def test_a_squared_error_of_two_classes_is_the_last_cause():
@@ -181,6 +191,29 @@ def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
     (finding,) = DATA_CAUSES[0](facts)
     assert finding.kind == "rare_classes"
     assert "class_weight" in str(finding.fix)
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "steps"),
+    [
+        (Y * 0 + 1, X * 0 + 0.5, WINDOW),  # the same is wanted
+        (Y, [X, X * 0 + 0.5], WINDOW),  # beside others
+        (Y, X * 0 + 0.5, (0,)),
+    ],
+)
+def test_constant_inputs_may_be_meant(y, x, steps):
+    found = find(DATA_CAUSES, REGRESSION, y, x, steps=steps)
+    assert [f.confidence for f in found if f.kind == "constant_input"] == ["likely"]
+
+
+def test_one_class_is_told_at_the_end():
+    setup = dataclasses.replace(BIT, steps=61)
+    steps = [*WINDOW, 30, 40, 50, 60]
+    (finding,) = find(CONTRACT_RULES, setup, BITS * 0, X, steps=steps)
+    assert (finding.kind, finding.step) == ("one_class", 60)
+    assert find(CONTRACT_RULES, BIT, BITS * 0, X, steps=steps) == []
+    assert find(CONTRACT_RULES, setup, BITS * 0, X, steps=steps[:4]) == []
+    assert find(CONTRACT_RULES, setup, BITS, X, steps=steps) == []
 
 
 def test_one_class_is_told_where_the_loss_is_gone():

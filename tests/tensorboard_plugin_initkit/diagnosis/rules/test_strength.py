@@ -55,3 +55,11 @@ def test_data_with_gaps_do_no_harm_where_the_gradient_is_finite(role):
     record = made(EVERY_10[:8])
     both(supervised(), port(role, nonfinite=3.0))(record)
     assert judge(record.history()) == []
+
+
+def test_targets_with_gaps_are_told_where_the_loss_is_lost_though_no_gradient_is():
+    record = made()
+    both(supervised(), port("y", nonfinite=AT), LOSS)(record)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.step) == ("nonfinite", 40)
+    assert "targets have 3 NaN or infinite elements" in finding.message
