@@ -1,6 +1,7 @@
 """`StepClock`: from the batches of a training to the updates of its optimizer."""
 
 from collections.abc import Callable
+from typing import Any
 
 from keras_initkit.callbacks.capture.recorded_step import Call
 
@@ -99,10 +100,11 @@ class StepClock:
         self._run += expected
         return expected > 0
 
-    @property
-    def batches_per_update(self) -> int:
-        """Number of batches for one update."""
-        return self._iterations_per_update
+    def count_updates(self, params: dict[str, Any] | None) -> int:
+        """Return the number of updates of a training by Keras's `params`; 0 if it is not known."""
+        params = params or {}
+        batches = (params.get("steps") or 0) * (params.get("epochs") or 0)
+        return int(batches // self._iterations_per_update)
 
     @property
     def steps_before(self) -> int:

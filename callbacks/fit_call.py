@@ -60,7 +60,7 @@ class FitCall:
         return frame is not None
 
     def read_data(self) -> tuple[Any, Any, Any]:
-        """Return `x`, `y` and `sample_weight` of this call of `fit`; `None` for what is unknown."""
+        """Return `x`, `y` and `sample_weight` of this call of `fit`; `None` for unknown ones."""
         frame = self._frame
         found = frame.f_locals if frame is not None and _is_fit(frame) else {}
         return found.get("x"), found.get("y"), found.get("sample_weight")

@@ -24,7 +24,7 @@ from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
-from keras_initkit.models.check.check import look_at_start
+from keras_initkit.models.check.check import Start, look_at_start
 from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -232,26 +232,6 @@ class GradientMonitor(GuardedCallback):
                 "override `update_step` instead."
             )
 
-    def end_training(self, call: FitCall) -> None:
-        """End a training that ended without `on_train_end`, mostly by an exception."""
-        if self._fit is call and not self._recorded:
-            with contextlib.suppress(Exception):  # of the user's model, which has been raised
-                self._explain(call)
-        super().end_training(call)
-
-    def _explain(self, call: FitCall) -> None:
-        """Look at model and data of a training that ended before its first record."""
-        x, y, sample_weight = call.read_data()
-        if x is None or hasattr(x, "__next__") or self._capture is None:
-            return
-        start = look_at_start(self._watched, (x, y, sample_weight))
-        if self._recorded or start.error is None:
-            return
-        self._sink.describe(start.setup, self._clock.offset)
-        self._judge.describe(start.setup)
-        self._sink.history.append(start.record)
-        self._report(self._judge.add(start.record))
-
     def _begin(self) -> None:
         # `Callback.model` would synchronise the whole state at each access on some backends.
         self._watched = self._model
@@ -293,8 +273,16 @@ class GradientMonitor(GuardedCallback):
     def _end(self) -> None:
         """End the record of a training: write the last records, and say what is in them."""
         self._clock.settle()
+        assert self._fit is not None
         try:
             self._deliver()
+            is_refused = not self._recorded and self._capture and not self._fit.is_around()
+            start = _look_at_refused(self._watched, self._fit) if is_refused else None
+            if start is not None:
+                self._sink.describe(start.setup, self._clock.offset)
+                self._judge.describe(start.setup)
+                self._sink.history.append(start.record)
+                self._report(self._judge.add(start.record))
             self._report(self._judge.finish())
             self._announcer.announce(self._watched, is_over=True)
         finally:
@@ -365,3 +353,13 @@ class GradientMonitor(GuardedCallback):
         # An error can end the training only on its own thread.
         if self._fit is not None and self._fit.is_around():
             self._announcer.announce(self._watched)
+
+
+def _look_at_refused(model: Any, call: FitCall) -> Start | None:
+    """Look at model and data of a training that ended before its first record, by an exception."""
+    x, y, sample_weight = call.read_data()
+    if x is not None and not hasattr(x, "__next__"):
+        with contextlib.suppress(Exception):  # of the user's model, which has been raised
+            start = look_at_start(model, (x, y, sample_weight))
+            return start if start.error is not None else None
+    return None

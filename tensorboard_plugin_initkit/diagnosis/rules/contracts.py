@@ -451,7 +451,7 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
         if not head.setup.loss or head.setup.loss in known or high - low == INFINITE:
             continue
         for row, target in follow_target(facts, head.y):
-            if target is None or None in (target.shape, head.shape):
+            if target is None or target.shape is None or head.shape is None:
                 continue
             beyond = max(low - target.low, target.high - high)
             if beyond > _FAR * (high - low) and _are_alike(*squeeze(target.shape, head.shape)):
