@@ -31,7 +31,7 @@ def settings(**arguments):
 @pytest.mark.parametrize(
     ("every_n_steps", "last", "steps"),
     [
-        (None, 360, [*range(0, 200, 10), *range(200, 360, 50)]),
+        (None, 360, [*range(100), *range(100, 200, 10), *range(200, 360, 50)]),
         (1, 4, [0, 1, 2, 3]),
         (np.int64(4), 10, [0, 4, 8]),
         (lambda step: step in (1, 2, 9), 20, [1, 2, 9]),
