@@ -15,6 +15,7 @@ from tests.callbacks.training import (
     BACKEND,
     BATCH,
     LOSS,
+    QUICK,
     STEPS,
     BeforeEachBatch,
     compiled,
@@ -153,7 +154,7 @@ def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
         # As a tuner does; the last trial has copies of what took part in one, its log still open.
         tried.append(copy.deepcopy(callbacks if trial < 2 else tried[0]))
         with contextlib.suppress(MemoryError):
-            fit(compiled(small), *tried[-1])
+            fit(compiled(small, **QUICK), *tried[-1])
     monitors, probes, _ = zip(*tried, strict=True)
     assert [len(monitor.history) for monitor in monitors] == [4, STEPS, 4 + STEPS]
     assert [len(probe.history) for probe in probes] == [1, 2, 3]

@@ -123,7 +123,7 @@ def name(function: CodeType) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("eager", "count"), [(True, 40), (False, 3)])
+@pytest.mark.parametrize(("eager", "count"), [(True, 30), (False, 3)])
 def test_any_function_may_raise(eager, count, tmp_path):
     trainings = Trainings(tmp_path, eager)
     functions = trainings.functions()

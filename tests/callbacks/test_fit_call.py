@@ -20,7 +20,7 @@ from keras_initkit.callbacks import (
     gradient_monitor,
 )
 from tests import ROOT
-from tests.callbacks.training import BATCH, STEPS, compiled, data, fit, mlp, wait_until
+from tests.callbacks.training import BATCH, QUICK, STEPS, compiled, data, fit, mlp, wait_until
 
 tf = pytest.importorskip("tensorflow")
 
@@ -60,7 +60,7 @@ SCRIPT = """
         x[5 * 16 :] *= 1e30
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "relu"),
                                   keras.layers.Dense(1)])
-        model.compile("sgd", "mse", jit_compile=False)
+        model.compile("sgd", "mse", run_eagerly=True)
         callbacks = [GradientMonitor(f"{sys.argv[1]}/{name}", 1), End(endings[name])]
         if name == "nan":
             callbacks[1] = keras.callbacks.TerminateOnNaN(raise_error=True)
@@ -212,14 +212,14 @@ def test_a_training_that_is_killed_and_resumed_has_a_record_without_a_gap():
 
 
 def test_one_callback_twice_in_a_list_or_in_two_trainings_at_once():
-    model, x = compiled(mlp), data()[0]
+    model, x = compiled(mlp, **QUICK), data()[0]
     monitor, probe = GradientMonitor(every_n_steps=1), ActivationProbe(x)
     fit(model, monitor, probe, monitor, probe, epochs=2)
     np.testing.assert_array_equal(monitor.history.steps, np.arange(2 * STEPS))
     np.testing.assert_array_equal(probe.history.epochs, [0, 1, 2])
 
     def train_another():
-        fit(compiled(mlp), monitor, probe)
+        fit(compiled(mlp, **QUICK), monitor, probe)
 
     def train_on_another_thread():
         thread = threading.Thread(target=train_another)

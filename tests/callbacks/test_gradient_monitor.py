@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import assert_same_record, interrupt, small
 from tests.callbacks.training import (
     BATCH,
+    QUICK,
     STEPS,
     Beside,
     compiled,
@@ -178,21 +179,21 @@ def test_every_training_in_one_directory_has_its_run_and_a_resumed_one_goes_on(t
         folders = sorted(tmp_path.glob("gradients*"))
         return [len(keras_initkit.read_log(folder)) for folder in folders]
 
-    x, model, first = data()[0][:4], compiled(small), GradientMonitor(tmp_path, 1)
+    x, model, first = data()[0][:4], compiled(small, **QUICK), GradientMonitor(tmp_path, 1)
     unused = copy.deepcopy(first)  # as a tuner does, for each of its trials
     train(model, first)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
-    train(compiled(small), unused, backup)
+    train(compiled(small, **QUICK), unused, backup)
     assert lengths() == [STEPS, STEPS]
     x2, y2 = data()
-    again = compiled(small)  # restored only after the monitor's `on_train_begin`
+    again = compiled(small, **QUICK)  # restored only after the monitor's `on_train_begin`
     callbacks = [GradientMonitor(tmp_path, 1), ActivationProbe(x, tmp_path), backup]
     again.fit(x2, y2, BATCH, epochs=3, verbose=0, callbacks=callbacks)
     assert lengths() == [STEPS, 3 * STEPS]
     assert len(keras_initkit.read_log(tmp_path)) == 3 * STEPS
     assert len(list(tmp_path.glob("activations*"))) == 2
     train(model, copy.deepcopy(unused))  # it has made steps, but the copy has no log yet
-    fit(compiled(small), first)  # the next fold of a cross-validation
+    fit(compiled(small, **QUICK), first)  # the next fold of a cross-validation
     assert lengths() == [2 * STEPS, 3 * STEPS, STEPS]
 
 
@@ -249,7 +250,7 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
 
 def test_what_fails_inside_is_a_warning_at_the_line_of_fit_and_what_was_recorded_is_kept(tmp_path):
     (tmp_path / "file").write_text("")
-    model, (x, y) = compiled(small), data()
+    model, (x, y) = compiled(small, **QUICK), data()
 
     def schedule(step):
         return step != 4 or 1 / 0

@@ -12,6 +12,7 @@ from tests.callbacks.training import (
     BACKEND,
     BATCH,
     LOSS,
+    QUICK,
     STEPS,
     compiled,
     data,
@@ -132,8 +133,8 @@ def test_several_outputs_and_losses():
 @pytest.mark.backends("tensorflow")
 def test_a_training_resumed_from_a_file_goes_on_in_the_log(tmp_path):
     monitors = [GradientMonitor(log, every_n_steps=4) for log in (None, tmp_path, tmp_path)]
-    fit(compiled(mlp), monitors[0], epochs=2)
-    first = compiled(mlp)
+    fit(compiled(mlp, **QUICK), monitors[0], epochs=2)
+    first = compiled(mlp, **QUICK)
     fit(first, monitors[1])
     first.save(tmp_path / "model.keras")
     fit(keras.saving.load_model(tmp_path / "model.keras"), monitors[2])

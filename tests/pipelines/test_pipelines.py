@@ -22,10 +22,8 @@ PATTERNS = [
     for function in vars(family).values()
     if inspect.isfunction(function) and function.__annotations__.get("return") is Pipeline
 ]
-# These run in every `make test`, those on the other backends; the rest in `make examples-test`.
+# These run in every `make test`, on each backend; the others in `make examples-test` alone.
 REPRESENTATIVE = ["actor_critic", "diffusion"]
-if keras.backend.backend() == "tensorflow":
-    REPRESENTATIVE += ["gpt", "new_head", "simclr"]
 # A FeatureSpace needs TensorFlow, a gradient penalty its tape; JAX's state has one optimizer.
 NOT_ON = {"feature_space": ["jax", "torch"], "simclr": ["jax"], "wgan_gp": ["jax", "torch"]}
 BACKENDS = ("tensorflow", "jax", "torch")

@@ -50,7 +50,7 @@ def test_custom_initializers(tmp_path, run_example):
 
 
 def test_save_and_serve(tmp_path, run_example):
-    output = run_example("save_and_serve.py", tmp_path, "--epochs", "2")
+    output = run_example("save_and_serve.py", tmp_path, "--epochs", "1")
     assert "The same, from raw inputs." in output
 
 
@@ -62,7 +62,7 @@ def test_separable_blocks(tmp_path, run_example):
 
 
 def test_tabular(tmp_path, run_example):
-    output = run_example("tabular.py", tmp_path, "--epochs", "5")
+    output = run_example("tabular.py", tmp_path, "--epochs", "2")
     assert "The same, from raw rows." in output
 
 

@@ -11,6 +11,7 @@ from tests.callbacks.capture.test_backends import small
 from tests.callbacks.training import (
     BACKEND,
     BATCH,
+    QUICK,
     STEPS,
     BeforeEachBatch,
     compiled,
@@ -68,7 +69,7 @@ def test_squares_are_summed_in_float32(policy, size, rng):
 
 def test_a_loss_scale_is_taken_off_the_users_or_kerass_own():
     def scaled(factor=None):
-        return recorded(small, keras.optimizers.SGD(0.1, loss_scale_factor=factor))
+        return recorded(small, keras.optimizers.SGD(0.1, loss_scale_factor=factor), **QUICK)
 
     plain, of_user = scaled(), scaled(1024)
     keras.config.set_dtype_policy("mixed_float16")

@@ -7,6 +7,11 @@ import pytest
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.diagnosis.judge import judge
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning"),
+]
+
 VS = keras.initializers.VarianceScaling
 
 
@@ -44,8 +49,6 @@ TRAINED = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning")
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained_networks(name, rng):
     build, rate, expected = TRAINED[name]
@@ -117,7 +120,6 @@ CAUSES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning")
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(cause, rng):
     build, expected = CAUSES[cause]

@@ -138,6 +138,7 @@ def test_raw_values_are_predicted_in_float32_under_mixed_precision():
 # Compiled, saved, exported.
 
 
+@pytest.mark.backends("tensorflow", "torch")
 def test_a_compiled_model_stays_compiled():
     data, y, model = columns(100), prices(100), regression()
     assert not with_normalization(model, data, y).compiled
