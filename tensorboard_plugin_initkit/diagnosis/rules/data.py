@@ -105,15 +105,19 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
 
 def find_input_scales(facts: Facts) -> Iterator[Finding]:
     """Find inputs far from unit scale, or constant, where a layer with a kernel takes them."""
-    first = find_first_layers(facts.setup)
-    kernels = all(DENSE.fullmatch(item.type) or RECURRENT.fullmatch(item.type) for item in first)
-    if not first or not kernels or not len(facts.steps):
+    layers = find_first_layers(facts.setup)
+    kernels = all(DENSE.fullmatch(item.type) or RECURRENT.fullmatch(item.type) for item in layers)
+    if not layers or not kernels or not len(facts.steps):
         return
-    inputs = list_tensors(facts, "x")
+    records, inputs = int(THRESHOLDS["window_records"].value), list_tensors(facts, "x")
     for tensor in inputs:
-        mean, std, low, high, low_std, high_std, whole = (
+        mean, std, low_std, high_std, whole, spread = (
             float(read(facts, tensor, name, np.fmax)[0])
-            for name in ("mean", "std", "min", "max", "low_std", "high_std", "integers")
+            for name in ("mean", "std", "low_std", "high_std", "integers", "batch_std")
+        )
+        low, high = (  # samples may come one by one
+            float(combine.reduce(read(facts, tensor, name, combine)[:records]))
+            for name, combine in (("min", np.fmin), ("max", np.fmax))
         )
         size, far, ratio = (
             THRESHOLDS[name].value for name in ("input_size", "input_offset", "input_scales")
@@ -129,7 +133,10 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             ]
             is_all = len(inputs) == 1 and len(facts.steps) > 1 and any(varied)
             yield dataclasses.replace(finding, confidence="certain") if is_all else finding
-        elif max(abs(mean), std) > size or abs(mean) > far * std or 0 < std < 1 / size**2:
+        # The numbers of a single sample tell their size, and nothing of their spread.
+        elif max(abs(mean), std) > size or (
+            spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
+        ):
             fix = None
             if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1 and whole == 1:
                 fix = Fix(

@@ -16,11 +16,17 @@ from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, per
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
     """Find weights that have grown many times, in half of the layers with weights at first or more.
 
-    Those of an output rightly grow: they may begin at zero, or near it by chance.
+    Those of an output rightly grow: they may begin at zero, or near it by chance. So do those of
+    an embedding, which begin small.
     """
     rows = facts.first_rows
     weights = facts.norm_of_layers(facts.per_variable("weight_norm")[rows])
-    began = (weights[0] > 0) & ~np.array([-1 in known for known in facts.receivers])
+    small = {item.path for item in facts.setup.layers if item.type == "Embedding"}
+    may_grow = [
+        -1 in known or path in small
+        for known, path in zip(facts.receivers, facts.layers, strict=True)
+    ]
+    began = (weights[0] > 0) & ~np.array(may_grow, bool)
     if not began.any():
         return
     growth = lower_median(weights[:, began] / weights[0, began])

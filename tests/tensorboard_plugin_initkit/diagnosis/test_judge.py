@@ -13,6 +13,7 @@ from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
 from tests import ROOT
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     BOTH,
@@ -226,9 +227,11 @@ def test_an_optimizer_that_waits_for_others_is_not_blamed():
     assert kinds(history) == [("no_gradient", "a/net/dense_1")]
 
 
-def test_an_output_may_outgrow_what_it_began_with():
-    record = made(layers=1)
+def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
+    record = made(layers=2)
     record.weight *= 1.0 + record.elapsed[:, None]
+    assert kinds(record.history())[:1] == [("large_updates", "")]
+    record.setup = Setup((LayerSetup("net/dense_0", "Embedding"),))
     assert judge(record.history()) == []
 
 

@@ -156,6 +156,7 @@ def test_a_squared_error_of_two_classes_is_the_last_cause():
 RIGHT = {
     "unit scale": (REGRESSION, Y, X),
     "standardized, one constant": (REGRESSION, Y, X * np.where(np.arange(8), 1, 1e-8)),
+    "a single sample, far from 0": (REGRESSION, Y[:1], 0.1 * X[:1] + 4),
     "in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
     "normalized in the model": (NORMALIZED, Y, 100 * X),
     "rescaled in the model": (
