@@ -11,7 +11,7 @@ from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.checks import check_count
 from keras_initkit.mending.report import Mending
 from keras_initkit.mending.trial import Trial, try_fixes
-from keras_initkit.models.check.sample import draw_batches
+from keras_initkit.models.check.sample import draw_training
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 
@@ -49,12 +49,13 @@ def autofix(
 
     Args:
         model: A compiled `keras.Model`. Keras must be able to copy it by its configuration.
-        x: Data as for `check`: arrays and structures of them, or a stream of batches, of which
-            the first ones are kept in memory; a generator has lost them then.
+        x: Data as for `check`: arrays and structures of them, or a stream of batches. Rows for 64
+            batches at most are kept in memory; a generator has lost its first ones then.
         y: Targets, if `x` is arrays.
         sample_weight: Weights of the samples, if `x` is arrays.
         batch_size: Number of samples of one step, if `x` is arrays.
-        steps: Number of steps of each training. Some faults show after 100 only.
+        steps: Number of steps of each training, in whole epochs of these rows. Some faults show
+            after 100 only.
         rounds: Number of fixes to combine at most.
         seed: Integer for the order of the samples and the random numbers of the copies.
 
@@ -69,15 +70,16 @@ def autofix(
     _check_model(model)
     for name, value in (("batch_size", batch_size), ("steps", steps), ("rounds", rounds)):
         check_count(name, value)
-    batches = draw_batches(x, y, sample_weight, batch_size, steps, seed)
+    data, size = draw_training(x, y, sample_weight, batch_size, steps, seed)
     with random_state_kept():
-        best = try_fixes(model, batches, steps, seed)
+        best = try_fixes(model, data, size, steps, seed)
         trials = [dataclasses.replace(best, model=None)]
         for _ in range(rounds):
             better = best
             for candidates in (_list_fixes(best), _list_rates(best)):
                 for finding in candidates:
-                    found = try_fixes(model, batches, steps, seed, (*best.findings, finding))
+                    findings = (*best.findings, finding)
+                    found = try_fixes(model, data, size, steps, seed, findings)
                     trials.append(dataclasses.replace(found, model=None))
                     if found.level < min(_HELPS * best.level, better.level):
                         better = found

@@ -44,10 +44,20 @@ class Mending:
             numbers = f"{first:9.4g} {trial.last:9.4g} {trial.guess:9.4g}"
             lines.append(f"{trial.name:{width}}  {numbers}  {told}".rstrip())
         if self.fixes:
-            lines += ["", "What helped:", *(f"- {fix}" for fix in self.fixes)]
+            lines += ["", "What helped:"]
+            lines += [f"- {fix}\n  Made: {_write(fix)}" for fix in self.fixes]
         if self.by_hand:
             lines += ["", "To do by hand:", *(f"- {f.kind}: {f.fix}" for f in self.by_hand)]
         return "\n".join(lines)
+
+
+def _write(fix: Fix) -> str:
+    """Write the repairs of a fix, of which the text may name several."""
+    calls = []
+    for name, arguments in fix.repairs.items():
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        calls.append(f"{name}({shown})")
+    return ", ".join(calls)
 
 
 def _tell(trial: Trial) -> str:

@@ -1,7 +1,6 @@
 """`Trial`: a short training of a copy of a model, with some fixes."""
 
 import dataclasses
-import itertools
 import math
 import random
 import warnings
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from keras_initkit.callbacks.gradient_monitor import GradientMonitor
 from keras_initkit.models.check.check import check
-from keras_initkit.models.check.sample import Batch, join_batches
+from keras_initkit.models.check.sample import Batch
 from keras_initkit.models.repair.rebuild import copy_model
 from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis, diagnose_history
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -76,23 +75,22 @@ class Trial:
 
 
 def try_fixes(
-    model: Any, batches: Sequence[Batch], steps: int, seed: int, findings: Sequence[Finding] = ()
+    model: Any, data: Batch, size: int, steps: int, seed: int, findings: Sequence[Finding] = ()
 ) -> Trial:
-    """Train a copy of a model with fixes, always with the same numbers and batches."""
+    """Train a copy of a model with fixes, always with the same numbers and batches of a size."""
     trial = Trial(tuple(findings))
     random.seed(seed)
     np.random.seed(seed)
-    copy = copy_model(model, batches[0][0])
-    x, y, _ = join_batches(batches)
+    copy = copy_model(model, data[0])
     with warnings.catch_warnings():  # findings say the same
         warnings.simplefilter("ignore")
         try:
             for finding in findings:
-                copy = finding.fix.apply(copy, x, y)
+                copy = finding.fix.apply(copy, *data[:2])
         except ValueError as error:
             return dataclasses.replace(trial, error=str(error))
-        history, raised = _train(copy, itertools.islice(itertools.cycle(batches), steps), steps)
-        diagnosis = _explain(copy, x, y) if raised else diagnose_history(history)
+        history, raised = _train(copy, data, size, steps)
+        diagnosis = _explain(copy, data) if raised else diagnose_history(history)
     loss = read_loss(history, history.setup or Setup())
     guess = float(loss.guess[-1]) if len(history) else math.nan
     return Trial(trial.findings, copy, loss.value, guess, diagnosis, raised)
@@ -103,20 +101,22 @@ def _name(finding: Finding) -> str:
     return finding.kind if rate is None else f"{finding.kind} ({rate:g})"
 
 
-def _explain(model: Any, x: Any, y: Any) -> Diagnosis:
+def _explain(model: Any, data: Batch) -> Diagnosis:
     """Explain an exception in a training, by the data alone."""
     try:
-        return check(model, x, y)
+        return check(model, *data)
     except Exception:  # the same one, which nothing explains
         return Diagnosis(())
 
 
-def _train(model: Any, batches: Any, steps: int) -> tuple[GradientHistory, str]:
+def _train(model: Any, data: Batch, size: int, steps: int) -> tuple[GradientHistory, str]:
     """Train a model; return its record, and the exception at its end, if any."""
     monitor = GradientMonitor(every_n_steps=1, on_finding=_ignore)
-    given = (keras.utils.pack_x_y_sample_weight(*batch) for batch in batches)
+    x, y, weight = data
+    epochs = math.ceil(steps * size / len(keras.tree.flatten(x)[0]))
+    arguments = {"epochs": epochs, "shuffle": False, "verbose": 0, "callbacks": [monitor]}
     try:
-        model.fit(given, steps_per_epoch=steps, verbose=0, callbacks=[monitor])
+        model.fit(x, y, size, sample_weight=weight, **arguments)
     except Exception as error:  # of a model that does not fit its data, which a finding explains
         return monitor.history, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return monitor.history, ""

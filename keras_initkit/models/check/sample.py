@@ -1,9 +1,8 @@
 """The data of a check: a batch for one step, and more rows to measure."""
 
-import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -13,10 +12,8 @@ from keras_initkit.adapt.arrays import is_instance, is_ragged, map_arrays, shape
 
 # Of arrays as many rows are measured as have so many numbers, but at least some rows.
 _MOST_NUMBERS, _LEAST_ROWS = 1 << 18, 8
-# Of a stream so many batches are read.
-_BATCHES = 8
-# For trainings so many numbers are kept in memory.
-_MOST_KEPT = 1 << 26
+# Of a stream so many batches are read; for a training, so many at most.
+_BATCHES, _MOST_STEPS = 8, 64
 
 Batch = tuple[Any, Any, Any]
 
@@ -33,7 +30,26 @@ class Sample(NamedTuple):
     rows: Batch
 
 
-def draw_sample(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Sample:
+def draw_training(
+    x: Any, y: Any, sample_weight: Any, batch_size: int, steps: int, seed: int
+) -> tuple[Batch, int]:
+    """Draw the data of a short training: shuffled rows in whole batches, and the size of these.
+
+    There are fewer of them than steps where data are short, or very many. Errors are those of
+    `draw_sample`.
+    """
+    count = min(steps, _MOST_STEPS)
+    sample = draw_sample(x, y, sample_weight, count * batch_size, count)
+    rows = sample.rows if _is_stream(x) else sample.batch
+    first, whole = (int(shape_of(_leaves(data)[0])[0]) for data in (sample.batch, rows))
+    size = first if _is_stream(x) else min(batch_size, whole)
+    order = np.random.default_rng(seed).permutation(whole)[: whole - whole % size]
+    return map_arrays(lambda array: None if array is None else array[order], rows), size
+
+
+def draw_sample(
+    x: Any, y: Any, sample_weight: Any, batch_size: int, batches: int = _BATCHES
+) -> Sample:
     """Take a sample of data as `fit` takes them.
 
     Of arrays, rows are taken evenly over all of them: they may be sorted. Of a stream the first
@@ -43,44 +59,13 @@ def draw_sample(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Sample:
         ValueError: If there are no data, or both a stream and targets.
     """
     if _is_stream(x):
-        found = _read_stream(x, y, sample_weight, _BATCHES)
-        return Sample(found[0], join_batches(found))
-    whole, count = _read_arrays(x, y, sample_weight)
-    batch = map_arrays(lambda array: _take_rows(array, min(count, batch_size)), whole)
-    rows = map_arrays(lambda array: _take_rows(array, _count_rows(array)), whole)
-    return Sample(batch, rows)
-
-
-def draw_batches(
-    x: Any, y: Any, sample_weight: Any, batch_size: int, count: int, seed: int
-) -> list[Batch]:
-    """Draw the batches of a training, or fewer where they are large.
-
-    Of arrays, rows are shuffled; of a stream the first batches are taken. Errors are those of
-    `draw_sample`.
-    """
-    if _is_stream(x):
-        return _read_stream(x, y, sample_weight, count)
-    whole, size = _read_arrays(x, y, sample_weight)
-    batch_size = min(size, batch_size)
-    rng, rows = np.random.default_rng(seed), np.zeros(0, np.int64)
-    batches: list[Batch] = []
-    while len(batches) < count and _has_room(batches):
-        if len(rows) < batch_size:
-            rows = rng.permutation(size)
-        chosen, rows = np.sort(rows[:batch_size]), rows[batch_size:]
-        batches.append(map_arrays(functools.partial(_take, chosen), whole))
-    return batches
-
-
-def join_batches(batches: Sequence[Batch]) -> Batch:
-    """Join the arrays of batches; where they do not fit, keep only the first."""
-    joined: Batch = keras.tree.map_structure(_join, *batches)
-    return joined
-
-
-def _read_arrays(x: Any, y: Any, sample_weight: Any) -> tuple[Batch, int]:
-    """Return arrays to take rows of, and the number of rows."""
+        if y is not None or sample_weight is not None:
+            name = "y" if y is not None else "sample_weight"
+            raise ValueError(
+                f"`{name}` must come in the batches of `x` if that is a stream. Received: `{name}` "
+                f"beside a {type(x).__name__}. Yield tuples `(x, y, sample_weight)`."
+            )
+        return _sample_stream(x, batches)
     whole = map_arrays(_prepare, (x, y, sample_weight))
     sizes = {int(shape_of(array)[0]) for array in _leaves(whole)}
     if len(sizes) != 1 or 0 in sizes:
@@ -89,7 +74,10 @@ def _read_arrays(x: Any, y: Any, sample_weight: Any) -> tuple[Batch, int]:
             f"Received: arrays of {', '.join(map(str, sorted(sizes))) or 'no'} rows. Look at what "
             "made them."
         )
-    return whole, sizes.pop()
+    count = sizes.pop()
+    batch = map_arrays(lambda array: _take_rows(array, min(count, batch_size)), whole)
+    rows = map_arrays(lambda array: _take_rows(array, _count_rows(array)), whole)
+    return Sample(batch, rows)
 
 
 def _is_stream(x: Any) -> bool:
@@ -99,30 +87,17 @@ def _is_stream(x: Any) -> bool:
     return not isinstance(x, dict | list | tuple) and not hasattr(x, "shape")
 
 
-def _read_stream(x: Any, y: Any, sample_weight: Any, count: int) -> list[Batch]:
-    if y is not None or sample_weight is not None:
-        name = "y" if y is not None else "sample_weight"
-        raise ValueError(
-            f"`{name}` must come in the batches of `x` if that is a stream. Received: `{name}` "
-            f"beside a {type(x).__name__}. Yield tuples `(x, y, sample_weight)`."
-        )
+def _sample_stream(stream: Any, count: int) -> Sample:
     found: list[Batch] = []
-    for batch in itertools.islice(_batches(x, count), count):
-        found.append(map_arrays(_as_array, keras.utils.unpack_x_y_sample_weight(batch)))
-        if not _has_room(found):
-            break
+    for batch in itertools.islice(_batches(stream, count), count):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        found.append(map_arrays(_as_array, (x, y, weight)))
     if not found:
         raise ValueError(
-            f"`x` must yield at least one batch. Received: an empty {type(x).__name__}. A "
+            f"`x` must yield at least one batch. Received: an empty {type(stream).__name__}. A "
             "generator that was read before is empty: make a new one."
         )
-    return found
-
-
-def _has_room(batches: Sequence[Batch]) -> bool:
-    """Check for room in memory, for a batch more of the size of the last one."""
-    size = sum(math.prod(shape_of(array)) for batch in batches[-1:] for array in _leaves(batch))
-    return (len(batches) + 1) * size <= _MOST_KEPT
+    return Sample(found[0], keras.tree.map_structure(_join, *found))
 
 
 def _batches(stream: Any, count: int) -> Iterator[Any]:
@@ -133,6 +108,7 @@ def _batches(stream: Any, count: int) -> Iterator[Any]:
 
 
 def _join(*arrays: Any) -> Any:
+    """Join the arrays of several batches; only the first is kept of what cannot be joined."""
     if not all(isinstance(a, np.ndarray) and a.shape[1:] == arrays[0].shape[1:] for a in arrays):
         return arrays[0]
     return np.concatenate(arrays)
@@ -163,11 +139,7 @@ def _take_rows(array: Any, count: int) -> Any:
         return None
     size = int(shape_of(array)[0])
     rows = slice(None) if count >= size else np.linspace(0, size - 1, count).astype(np.int64)
-    return _take(rows, array)
-
-
-def _take(rows: Any, array: Any) -> Any:
-    return None if array is None else _as_array(array[rows])
+    return _as_array(array[rows])
 
 
 def _as_array(array: Any) -> Any:

@@ -58,12 +58,12 @@ def copy_model(model: Any, x: Any) -> Any:
 
     Args:
         model: The model. It is built if it is not.
-        x: A batch to build it by.
+        x: Inputs, to build it by two of them.
 
     Raises:
         ValueError: If Keras cannot make it from its configuration.
     """
-    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+    inputs = keras.tree.map_structure(lambda array: keras.ops.convert_to_tensor(array[:2]), x)
     if not model.built:
         model(inputs)
     try:

@@ -55,6 +55,7 @@ def test_two_faults_are_mended_and_the_model_is_left_alone():
     assert last.guess == pytest.approx(np.log(2), abs=0.01)
     assert len(last.loss) == 40
     assert "logits + equal_weights" in str(mending)
+    assert "  Made: activation(layers={'head': 'sigmoid'})\n" in str(mending)
     assert mending.apply(model, X, SIDES) is model
     assert float(model.fit(X, SIDES, epochs=5, verbose=0).history["accuracy"][-1]) > 0.85
     assert mending.model.evaluate(X, SIDES, verbose=0, return_dict=True)["accuracy"] > 0.85
