@@ -143,7 +143,27 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
             origin = "the weights are lost before the step; "
         else:
             origin = "the output is NaN or infinite, of inputs and weights that are not; "
-        return origin, _OVERFLOW, _LOWER
+        return origin, *_tell_scales(facts, _OVERFLOW)
     if facts.ports_of("y_pred"):
-        return "the output is finite; ", "Loss or gradient overflow: behind the output.", _LOWER
+        cause = "Loss or gradient overflow: behind the output."
+        return "the output is finite; ", *_tell_scales(facts, cause)
     return "", "", Fix()
+
+
+def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
+    """Return a cause with the scales of the data, where they are part of it, and the fix."""
+    large = {}
+    for role, limit in (("x", "input_size"), ("y", "target_size")):
+        ports = facts.ports_of(role)
+        mean, std = (facts.per_port(name)[:1, ports] for name in ("mean", "std"))
+        size = float(np.nanmax(np.fmax(np.abs(mean), std), initial=0.0))
+        if size > THRESHOLDS[limit].value:
+            large[role] = size
+    if not large:
+        return cause, _LOWER
+    words = " and ".join(f"{_DATA[role]} are of the size of {large[role]:.3g}" for role in large)
+    arguments = "model, x, y" if "y" in large else "model, x"
+    text = f"Normalize them: `keras_initkit.with_normalization({arguments})`. {_LOWER}"
+    repairs = dict(_LOWER.repairs)
+    repairs["normalize"] = {"inputs": "x" in large, "targets": "y" in large}
+    return f"{cause} The {words}.", Fix(text, repairs)

@@ -63,3 +63,16 @@ def test_targets_with_gaps_are_told_where_the_loss_is_lost_though_no_gradient_is
     (finding,) = judge(record.history())
     assert (finding.kind, finding.step) == ("nonfinite", 40)
     assert "targets have 3 NaN or infinite elements" in finding.message
+
+
+@pytest.mark.parametrize(("role", "size"), [("x", 500.0), ("y", 80.0), ("", 0.0)])
+def test_the_scale_of_data_is_told_where_numbers_overflow(role, size):
+    record = made()
+    scale = port(role, std=size) if role else both()
+    both(supervised(), port("y_pred", nonfinite=AT), GRADIENTS, LOSS, scale)(record)
+    (finding, *_) = (f for f in judge(record.history()) if f.kind == "nonfinite")
+    told = {"x": "The inputs are of the size of 500.", "y": "The targets are of the size of 80."}
+    assert told.get(role, "") in finding.cause
+    assert ("size of" in finding.cause) == bool(role)
+    assert ("with_normalization" in str(finding.fix)) == bool(role)
+    assert "Lower the learning rate" in str(finding.fix)
