@@ -6,9 +6,10 @@
 On JAX each model has two processes. The first trains without the monitor, the second with it: both
 measure the time from `fit` to the end of step 40, compiling included, and the peak of the device's
 memory. On PyTorch, where nothing is compiled, there is only the second. That then trains on, in
-turns of 50 steps: without the monitor, and with it at every 50th step (as by default after the first 200), every 10th, and every step. A figure is the
-median time of a turn relative to the median without; behind ± is half the distance of the
-quartiles. Batches lie on the device, so that no copy from the host hides the monitor's cost.
+turns of 50 steps: without the monitor, and with it at every 50th step (as by default after the
+first 200), every 10th, and every step. A figure is the median time of a turn relative to the median
+without; behind ± is half the distance of the quartiles. Batches lie on the device, so that no copy
+from the host hides the monitor's cost.
 
 Counted are the reads of the device that wait for it, in steps with a record and without. And the
 recorded norms of the dense layers are compared with gradients computed by the framework itself.
@@ -209,8 +210,9 @@ def compare_norms(model: Any, x: Any, y: Any) -> float:
             y_pred, _ = model.stateless_call(trainable, other, x, training=True)
             return model.loss(y, y_pred)
 
-        values = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
-        gradients = jax.jit(jax.grad(loss))(*values)
+        trainable = [v.value for v in model.trainable_variables]
+        others = [v.value for v in model.non_trainable_variables]
+        gradients = jax.jit(jax.grad(loss))(trainable, others)
         own = [float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients]
     history = monitor.history
     paths = [variable.path for variable in model.trainable_variables]
@@ -250,10 +252,8 @@ def measure(
 
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("warn")
-    model.fit(
-        repeat(x, y), steps_per_epoch=TURN, epochs=len(order), verbose=0, callbacks=[turns]
-    )
-    found["seconds"] = {key: values for key, values in turns.seconds.items()}
+    model.fit(repeat(x, y), steps_per_epoch=TURN, epochs=len(order), verbose=0, callbacks=[turns])
+    found["seconds"] = turns.seconds
     found["waits"] = turns.waits
     found["records"] = len(monitor.history.steps)
     if name == "mlp":

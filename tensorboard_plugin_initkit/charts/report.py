@@ -15,6 +15,7 @@ from tensorboard_plugin_initkit.charts.draw import CHARTS
 from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import theme_of
 from tensorboard_plugin_initkit.charts.view import ThemeName, View
+from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
@@ -166,15 +167,21 @@ def report_html(
 
 
 def _findings_section(histories: Mapping[str, GradientHistory], runs: Mapping[str, int]) -> str:
-    """Write all findings in order of steps, with links to their runs."""
+    """Write the verdicts, and all findings in order of steps with links to their runs."""
+    verdicts = "".join(
+        f"<p><b>{as_html(run, 48)}</b>: "
+        f"{as_html(tell_verdict(history, history.findings).text, 600)}</p>"
+        for run, history in histories.items()
+    )
+    title = f"<h2>Findings</h2>{verdicts}"
     rows = [(run, finding) for run, history in histories.items() for finding in history.findings]
     if not rows:
-        return "<h2>Findings</h2><p>The log holds no findings.</p>"
+        return f"{title}<p>The log holds no findings.</p>"
     rows.sort(key=lambda row: row[1].rank)
     heads = ("Run", "Step", "What", "Layer", "Finding", "Evidence")
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "".join(f"<tr>{_cells(run, finding, runs)}</tr>" for run, finding in rows)
-    return f"<h2>Findings</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cells(run: str, finding: Finding, runs: Mapping[str, int]) -> str:

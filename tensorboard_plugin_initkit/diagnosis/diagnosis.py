@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Self, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 
@@ -16,6 +16,21 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 
 _SEVERITIES = ("error", "warning", "note")
 _CONFIDENCES = ("certain", "likely", "possible")
+
+
+class Verdict(NamedTuple):
+    """What is said of a whole training.
+
+    Attributes:
+        level: `"error"` if it does not learn, `"warning"` if it does with a fault, `"healthy"`, or
+            `"open"`.
+        text: A sentence or two.
+        finding: The worst finding, of which it speaks, if there is one.
+    """
+
+    level: Literal["error", "warning", "healthy", "open"]
+    text: str
+    finding: Finding | None = None
 
 
 class Diagnosis(Sequence[Finding]):
@@ -94,8 +109,9 @@ def diagnose_history(
     """
     ignored = check_kinds(ignore)
     diagnosis = Diagnosis(finding for finding in judge(history) if finding.kind not in ignored)
-    tell = _tell_start if is_start else _tell_training
-    return Diagnosis(diagnosis.findings, tell(history, diagnosis.findings), history.notes)
+    found = diagnosis.findings
+    verdict = _tell_start(found) if is_start else tell_verdict(history, found).text
+    return Diagnosis(found, verdict, history.notes)
 
 
 def _weigh(finding: Finding) -> tuple[int, int, int]:
@@ -106,7 +122,7 @@ def _weigh(finding: Finding) -> tuple[int, int, int]:
     )
 
 
-def _tell_start(history: GradientHistory, findings: Sequence[Finding]) -> str:
+def _tell_start(findings: Sequence[Finding]) -> str:
     """Return the verdict on a model before its training."""
     faults = [finding for finding in findings if finding.severity != "note"]
     if not faults:
@@ -115,30 +131,35 @@ def _tell_start(history: GradientHistory, findings: Sequence[Finding]) -> str:
     return f"{'Will not learn' if is_error else 'May not learn'}. {faults[0].message}"
 
 
-def _tell_training(history: GradientHistory, findings: Sequence[Finding]) -> str:
-    """Return the verdict on a training."""
-    faults = [finding for finding in findings if finding.severity != "note"]
+def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdict:
+    """Return the verdict on a training with these findings."""
+    worst_first = sorted(findings, key=_weigh)
+    faults = [finding for finding in worst_first if finding.severity != "note"]
     facts = Facts(history)
     is_good = bool(facts.loss.good[-1:].any())
     if faults and is_good and faults[0].severity != "error":
-        return f"Learns, but something is wrong. {faults[0].message}"
+        text = f"Learns, but something is wrong. {faults[0].message}"
+        return Verdict("warning", text, faults[0])
     if faults:
-        return f"Does not learn. {faults[0].message}"
+        return Verdict("error", f"Does not learn. {faults[0].message}", faults[0])
     needed = int(THRESHOLDS["depth_window_steps"].value)
     steps = int(facts.steps[-1] - facts.steps[0]) + 1 if len(facts.steps) else 0
     if steps < needed:
-        return f"Too early to say, {steps} of {needed} steps."
+        return Verdict("open", f"Too early to say, {steps} of {needed} steps.")
     loss = facts.loss.value[np.isfinite(facts.loss.value)]
     if not len(loss):
-        return f"Nothing wrong found in {steps} steps; the loss is not known."
+        return Verdict("open", f"Nothing wrong found in {steps} steps; the loss is not known.")
     now, guess = facts.loss.recent[-1], facts.loss.guess[-1]
     if now > (1 - THRESHOLDS["guess_margin"].value) * guess:
-        return (
+        return Verdict(
+            "open",
             f"Not better than guessing yet, and nothing wrong found: the loss is {now:.3g}, and "
-            f"always predicting the same has {guess:.3g}."
+            f"always predicting the same has {guess:.3g}.",
         )
     course = f"the loss was {loss[0]:.3g} at first and {loss[-1]:.3g} after {steps} steps"
-    return f"{'Healthy' if is_good else 'Nothing wrong found'}: {course}."
+    if is_good:
+        return Verdict("healthy", f"Healthy: {course}.")
+    return Verdict("open", f"Nothing wrong found: {course}.")
 
 
 def _tell(number: int, finding: Finding) -> str:

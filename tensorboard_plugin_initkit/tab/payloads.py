@@ -15,6 +15,7 @@ from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.values import MOST_LINES, spread_evenly
 from tensorboard_plugin_initkit.charts.view import View
+from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.tab.experiment import Run
@@ -36,8 +37,9 @@ class Log:
 
 
 def overview(log: Log) -> dict[str, Any]:
-    """Describe a run: its steps, layers, statistics and findings."""
+    """Describe a run: its verdict, steps, layers, statistics and findings."""
     history = log.history
+    verdict = tell_verdict(history, history.findings)
     types = zip(history.layers, history.layer_types, strict=True)
     return {
         "name": log.run.name,
@@ -50,6 +52,11 @@ def overview(log: Log) -> dict[str, Any]:
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
         "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _statistics(history)],
+        "verdict": {
+            "level": verdict.level,
+            "text": verdict.text,
+            "fix": str(verdict.finding.fix) if verdict.finding else "",
+        },
         "findings": [_describe(finding) for finding in history.findings],
         "notes": list(log.notes),
     }

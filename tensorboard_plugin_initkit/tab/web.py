@@ -19,7 +19,7 @@ Handler = Callable[[Request], Response]
 Apps = dict[str, Callable[..., Iterable[bytes]]]
 
 _SCRIPTS = ["index", "state", "controls", "panels", "findings"]
-_SCRIPTS += ["chart", "server", "host", "elements", "texts"]
+_SCRIPTS += ["chart", "server", "host", "elements", "texts", "verdict"]
 OWN_FILES = {f"{name}.js": "text/javascript" for name in _SCRIPTS} | {"style.css": "text/css"}
 _BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
 _YEAR = 365 * 24 * 3600

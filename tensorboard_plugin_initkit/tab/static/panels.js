@@ -6,6 +6,7 @@ import { findingsTable } from "./findings.js";
 import { themeNow } from "./host.js";
 import { address, loadBokeh } from "./server.js";
 import { VIEWS } from "./texts.js";
+import { verdicts } from "./verdict.js";
 
 export class Panels {
   #state;
@@ -15,13 +16,14 @@ export class Panels {
   #ready = 0;
   #seen = null; // the place of a finding that the page was scrolled to
   #sentence = element("p", { className: "sentence" });
+  #verdicts = element("div", { className: "verdicts" });
   #notes = element("div", { className: "notes", role: "status" });
   #body = element("div", { className: "charts" });
   #table = element("div", { className: "findings" });
 
   constructor(state) {
     this.#state = state;
-    const parts = [this.#sentence, this.#notes, this.#body, this.#table];
+    const parts = [this.#verdicts, this.#sentence, this.#notes, this.#body, this.#table];
     this.element = element("div", { role: "tabpanel", id: "panel" }, ...parts);
   }
 
@@ -36,6 +38,7 @@ export class Panels {
     const usable = this.#state.server.runs.length > 0;
     this.element.setAttribute("aria-labelledby", `tab-${view}`);
     this.#sentence.textContent = usable ? VIEWS[view][1] : "";
+    this.#verdicts.replaceChildren(...(usable ? verdicts(this.#state) : []));
     this.#notes.replaceChildren(...notes(this.#state));
     const table = view === "findings" && usable ? findingsTable(this.#state) : [];
     this.#table.replaceChildren(...table);

@@ -175,6 +175,12 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
     )
     vanishing["evidence"] = {"ratio": "1.235e-09", "at": "inf"}
     assert answer["findings"] == [zero, vanishing]
+    verdict = answer["verdict"]
+    assert verdict == {
+        "level": "warning",  # the loss falls
+        "text": f"Learns, but something is wrong. {zero['message']}",
+        "fix": zero["fix"],
+    }
     assert vanishing["link"] == "docs/explanations/kinds.md#vanishing"
     assert answer["notes"] == []
 

@@ -406,6 +406,9 @@ def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
         ["40", "vanishing", "vanishing", "dense_0"],
         ["300", "dead", "vanishing", "dense_3"],
     ]
+    verdict, other = tab.find(".verdict")  # above the charts, with what to change to be copied
+    assert verdict.text.startswith("exploding: ")
+    assert "draw the weights wider" in other.text
     assert "since step 300" in cells[2][4]
     assert "factor = 0.5" in cells[2][5]
     assert cells[1][4].endswith("What to change: draw the weights wider")
