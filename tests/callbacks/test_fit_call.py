@@ -60,7 +60,7 @@ SCRIPT = """
         x[5 * 16 :] *= 1e30
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "relu"),
                                   keras.layers.Dense(1)])
-        model.compile("sgd", "mse", run_eagerly=True)
+        model.compile("sgd", "mse", jit_compile=False)
         callbacks = [GradientMonitor(f"{sys.argv[1]}/{name}", 1), End(endings[name])]
         if name == "nan":
             callbacks[1] = keras.callbacks.TerminateOnNaN(raise_error=True)

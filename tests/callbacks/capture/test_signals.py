@@ -33,7 +33,7 @@ pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 def record_with(*monitors, make=small):
     """Train once under several monitors."""
     keras.backend.clear_session(free_memory=False)  # layers have the same names each time
-    fit(compiled(make), *monitors)
+    fit(compiled(make, **QUICK), *monitors)
     return [monitor.history for monitor in monitors]
 
 
