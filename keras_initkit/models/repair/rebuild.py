@@ -70,13 +70,13 @@ def copy_model(model: Any, x: Any) -> Any:
         new = keras.models.clone_model(model)
         if not new.built:
             new(inputs)
+        copy_variables(model, new)
     except Exception as error:  # of a user's class
         raise ValueError(
             f"`model` must be one that Keras can make from its configuration. Received: "
             f"{model.name!r}, of which that fails: {error} Give its classes a `get_config`, and "
             "register them with `keras.saving.register_keras_serializable()`."
         ) from error
-    copy_variables(model, new)
     compile_like(new, model)
     if model.optimizer.built:
         new.optimizer.build(new.trainable_variables)
@@ -86,16 +86,23 @@ def copy_model(model: Any, x: Any) -> Any:
 
 
 def copy_variables(model: Any, new: Any) -> None:
-    """Copy weights and states to layers of the same path, where shapes are the same."""
-    layers = {places[0].path: places[0].layers[-1] for places in places_of(new).values()}
-    for places in places_of(model).values():
-        other = layers.get(places[0].path)
-        if other is None:
-            continue
-        if other.trainable != places[0].layers[-1].trainable:
-            other.trainable = places[0].layers[-1].trainable
-        pairs = zip(*map(_own_variables, (places[0].layers[-1], other)), strict=False)
-        for variable, copied in pairs:
+    """Copy weights and states to the layers of a model built alike, where shapes are the same.
+
+    Layers of the same path belong together. Where a model makes its own, and Keras has numbered
+    them otherwise, they do in their order, and get the names of the first.
+    """
+    paths, others = (
+        {places[0].path: places[0].layers[-1] for places in places_of(each).values()}
+        for each in (model, new)
+    )
+    pairs = [(layer, others.get(path)) for path, layer in paths.items()]
+    if paths.keys() != others.keys():
+        pairs = list(zip(layers_inside(model), layers_inside(new), strict=True))
+    for layer, other in pairs:
+        other.name = layer.name
+        if other.trainable != layer.trainable:
+            other.trainable = layer.trainable
+        for variable, copied in zip(_own_variables(layer), _own_variables(other), strict=False):
             if tuple(variable.shape) == tuple(copied.shape):
                 _assign(copied, variable)
 

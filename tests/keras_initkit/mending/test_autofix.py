@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import keras_initkit
+from keras_initkit.models.repair.rebuild import copy_model
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -80,6 +81,29 @@ def test_a_head_that_keras_refuses_gets_its_units_and_labels_are_left_to_people(
     assert "To do by hand:\n- label_form: " in str(mending)
     with pytest.raises(ValueError, match=r"^The change must be one .* Received: .* Do it by hand"):
         mending.by_hand[0].fix.apply(model, X, SIDES)
+
+
+class Net(keras.Model):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.hidden, self.last = layers.Dense(8, "relu"), layers.Dense(2)
+
+    def call(self, x):
+        return {"a": self.last(self.hidden(x["x"]))[:, :1], "b": self.last(x["z"])}
+
+
+def test_a_model_of_a_class_is_copied_with_its_weights_and_names():
+    data = {"x": X, "z": np.repeat(X, 2, axis=1)}
+    model = Net()
+    rate = keras.optimizers.schedules.ExponentialDecay(0.03, 100, 0.9)
+    model.compile(keras.optimizers.Adam(rate), {"a": "binary_crossentropy", "b": "mse"})
+    model.fit(data, {"a": SIDES, "b": X[:, :2]}, verbose=0)
+    copy = copy_model(model, data)
+    for name, predicted in model(data).items():
+        np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (predicted, copy(data)[name])))
+    assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
+    for mine, other in zip(model.optimizer.variables, copy.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (mine, other)))
 
 
 class Closed(keras.Model):
