@@ -143,13 +143,15 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
     """Find the causes of symptoms; each is told at the step of the first symptom at least.
 
     A loss that falls no more opens the door to causes, too, and one far above that of the best
-    constant to causes in the data. What is certain needs neither.
+    constant, or above it in the end, to causes in the data. What is certain needs neither.
     """
     doors = [finding for finding in symptoms if finding.step is not None]
     loss = facts.loss
     far = loss.far.copy()
     if len(far) and facts.is_over:
-        far[-1] |= loss.recent[-1] > THRESHOLDS["guess_far"].value * loss.guess[-1]
+        is_short = facts.steps[-1] - facts.steps[0] < THRESHOLDS["patience_at_end"].value
+        times = THRESHOLDS["guess_far"].value if is_short else 1
+        far[-1] |= loss.recent[-1] > times * loss.guess[-1]
     for kind, mask in ((_FLAT, loss.flat), (_FAR, far), (_STILL, loss.still)):
         if mask.any():
             doors.append(Finding(kind, "", int(facts.steps[mask.argmax()]), ""))
