@@ -254,6 +254,22 @@ def test_batches_of_one_sample_are_watched_for_longer():
         assert [f.step for f in judge(record.history()) if f.kind == "dead_units"] == [step]
 
 
+@pytest.mark.parametrize(
+    ("planned", "first", "expected"),
+    [(121, 6e3, ["target_scale"]), (1000, 6e3, []), (121, 3e3, [])],
+)
+def test_a_loss_above_that_of_guessing_in_the_end_is_told_with_its_cause(planned, first, expected):
+    record = made(EVERY_10)
+    large = {"mean": 100.0, "std": 50.0, "variance": 2500.0, "max": 250.0}
+    supervised("mean_squared_error", **large)(record)
+    assert record.setup is not None
+    heads = (record.setup.heads[0]._replace(activation="linear"),)
+    record.setup = dataclasses.replace(record.setup, heads=heads, steps=planned)
+    record.loss = first * 0.995**record.elapsed
+    told = [f.kind for f in judge(record.history()) if f.severity != "note"]
+    assert told == expected
+
+
 def test_large_targets_are_no_fault_while_the_loss_falls():
     for rate, expected in ((0.99, []), (0.9999, [("target_scale", "net/dense_11")])):
         record = made()
