@@ -169,8 +169,7 @@ def report_html(
 def _findings_section(histories: Mapping[str, GradientHistory], runs: Mapping[str, int]) -> str:
     """Write the verdicts, and all findings in order of steps with links to their runs."""
     verdicts = "".join(
-        f"<p><b>{as_html(run, 48)}</b>: "
-        f"{as_html(tell_verdict(history, history.findings).text, 600)}</p>"
+        f"<p>{as_html(run, 48)}: {as_html(tell_verdict(history, history.findings).text)}</p>"
         for run, history in histories.items()
     )
     title = f"<h2>Findings</h2>{verdicts}"

@@ -67,7 +67,8 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     texts = ["A note.", "ratio = 1e-09", "ratio = 1.235e+04", "3 recorded steps, 0 to 2"]
     assert all(text in page.text for text in texts)
     # Findings are in the order of steps, and lead to the run where it is shown.
-    places = [page.text.index(message) for message in ("Zeroth.", "First.", "Second.")]
+    assert "b: Does not learn. First." in page.text
+    places = [page.text.rindex(message) for message in ("Zeroth.", "First.", "Second.")]
     assert places == sorted(places)
     assert "<td>large updates</td><td>all</td>" in html
     assert page.references == ["#run-1", "#run-0"]
