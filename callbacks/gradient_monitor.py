@@ -65,9 +65,10 @@ class GradientMonitor(GuardedCallback):
             records in memory only.
         every_n_steps: A positive integer n, to record the steps 0, n, 2n, … of
             `optimizer.iterations`, which go on from one `fit` to the next; or a function of the
-            step that returns whether to record it. `None` records every 10th of the first 200
-            steps, where a bad start shows, and every 50th later. Where a model is compiled again,
-            its new optimizer counts from 0: its steps are recorded after those before.
+            step that returns whether to record it. `None` records the first 100 steps, where a
+            bad start shows, every 10th of the next 100, and every 50th later. Where a model is
+            compiled again, its new optimizer counts from 0: its steps are recorded after those
+            before.
         layers: Which layers to record: a class of layers; a name or path, to select the layers
             inside as well, and all of that name (`"<name>#2"` is the second one alone); a
             compiled regular expression, searched for in the path; a function of the layer; a list

@@ -17,7 +17,7 @@ THRESHOLDS: dict[str, Threshold] = {
         "the momentum of an optimizer lasts about ten.",
     ),
     "window_records": Threshold(
-        3, "Two can be alike by chance. At the default of every 10th step, three are 20 steps."
+        3, "Two can be alike by chance. Where every 10th step is recorded, three are 20 steps."
     ),
     "single_records": Threshold(
         10,
