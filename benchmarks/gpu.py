@@ -78,7 +78,7 @@ def make_gpt(width: int, tokens: int, blocks: int, words: int) -> Any:
 
     layers = keras.layers
 
-    class Positions(layers.Layer):
+    class Positions(keras.layers.Layer):
         """Adds a vector for each place."""
 
         def build(self, shape: Any) -> None:
@@ -315,8 +315,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         name, part = arguments.measure
-        options = arguments.rounds, arguments.small, arguments.statistics
-        print(json.dumps(measure(name, part == "with", *options)))
+        chosen = arguments.rounds, arguments.small, arguments.statistics
+        print(json.dumps(measure(name, part == "with", *chosen)))
         return
     options = ["--rounds", str(arguments.rounds), *(["--small"] if arguments.small else [])]
     if arguments.statistics is not None:
