@@ -556,7 +556,7 @@ def main() -> int:
         found = look(train(mutant)[0])
         first = found[0] if found else None
         is_right = first is not None and first.kind in fault.kinds
-        counts[fault.name].update(all=1, found=bool(found), kind=is_right)
+        counts[fault.name].update(all=1, found=int(bool(found)), kind=int(is_right))
         counts[fault.name]["layer"] += is_right and fault.layer in (first.layer if first else "")
         confusion[fault.name][first.kind if first else "nothing"] += 1
         after = mend(first, mutant, program, best[program.name]) if first and options.fix else ""

@@ -113,6 +113,7 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
     hidden = [setup.layers[i] for i, _ in _list_pairs(setup, _FLAT)]
     if len(hidden) < THRESHOLDS["sigmoid_layers"].value:
         return
+    paths = [item.path for item in hidden]
     fix = write_layer(hidden[0], hidden[0].shape[-1], "relu") if hidden[0].shape else "relu"
     yield tell(
         facts,
@@ -121,8 +122,10 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         "The slope of a sigmoid is at most 1/4: each makes the gradient four times smaller, or "
         "more.",
         Fix(
-            f"Use `{fix}` in the hidden layers; keep the sigmoid of an output.",
-            activate((item.path for item in hidden), "relu"),
+            f"Use `{fix}` in the hidden layers, with `kernel_initializer=HeNormal()`; keep the "
+            "sigmoid of an output.",
+            activate(paths, "relu")
+            | {"reinitialize": {"layers": paths, "initializer": "HeNormal"}},
         ),
         hidden[0].path,
         {"layers": len(hidden)},
