@@ -238,6 +238,7 @@ def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
 def test_an_output_with_a_loss_weight_of_0_is_no_fault():
     record = made()
     both(supervised(), learns, put(0, *BOTH, layers=-1))(record)
+    assert record.setup is not None
     layers = tuple(x._replace(takes=(i - 1,)) for i, x in enumerate(record.setup.layers))
     (head,) = record.setup.heads
     for weight, expected in ((0, []), (1, [("no_gradient", "net/dense_11")])):
@@ -275,6 +276,7 @@ def test_large_targets_are_no_fault_while_the_loss_falls():
         record = made()
         large = {"mean": 100.0, "std": 50.0, "variance": 2500.0, "max": 250.0}
         supervised("mean_squared_error", **large)(record)
+        assert record.setup is not None
         (head,) = record.setup.heads
         heads = (head._replace(activation="linear"),)
         record.setup = dataclasses.replace(record.setup, heads=heads)
