@@ -57,8 +57,9 @@ def restart(model: Any, data: Data) -> Any:
 
 
 def _draw(model: Any, layers: Sequence[Any]) -> None:
-    if not model.built:
-        return  # They are drawn when it is built.
+    # An activation has no weights; those of a model that is not built are drawn when it is.
+    if not model.built or not any(layer.weights for layer in layers):
+        return
     optimizer = getattr(model, "optimizer", None)
     reinitialize(
         model,

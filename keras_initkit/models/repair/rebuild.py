@@ -95,8 +95,9 @@ def copy_variables(model: Any, new: Any) -> None:
         {places[0].path: places[0].layers[-1] for places in places_of(each).values()}
         for each in (model, new)
     )
-    pairs = [(layer, others.get(path)) for path, layer in paths.items()]
-    if paths.keys() != others.keys():
+    if paths.keys() == others.keys():
+        pairs = [(layer, others[path]) for path, layer in paths.items()]
+    else:
         pairs = list(zip(layers_inside(model), layers_inside(new), strict=True))
     for layer, other in pairs:
         other.name = layer.name

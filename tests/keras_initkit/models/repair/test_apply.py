@@ -121,7 +121,7 @@ CASES = [
     ("no_activation", lambda: stack(head(1, "sigmoid"), hidden="linear", depth=2), ADAM, BINARY, X,
      (np.abs(X[:, 0]) > 0.7) * 1.0, "activation"),
     ("deep_sigmoids", lambda: stack(head(1, "sigmoid"), hidden="sigmoid", depth=4), sgd(0.3),
-     BINARY, X, SIDES, "activation"),
+     BINARY, X, SIDES, "activation reinitialize"),
     ("bad_start", lambda: stack(head(1, "sigmoid"), depth=12, kernel_initializer=
      keras.initializers.RandomNormal(stddev=0.01)), ADAM, BINARY, X, SIDES, "reinitialize"),
     ("equal_weights", lambda: stack(head(1, "sigmoid"), depth=2, kernel_initializer="zeros"),
