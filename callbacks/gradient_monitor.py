@@ -177,6 +177,8 @@ class GradientMonitor(GuardedCallback):
         # Several optimizers need not be in step: there, batches count.
         counts = self._capture if self._capture and not self._capture.several else None
         self._clock.begin_epoch(counts.batches_done() if counts else None)
+        if self._capture:
+            self._capture.begin_epoch()
 
     @never_breaks_training
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

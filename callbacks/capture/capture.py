@@ -53,7 +53,7 @@ class Capture:
         self._losses = Losses(target.loss_sums)
         self._batches = BatchListener(target.model, storage.store_batch)
         self._directions = DirectionTracker()
-        self._calls: list[Call] = []
+        self._epoch, self._calls = 0, list[tuple[int, Call]]()
         self._plain = plain_function(target.model)
         self._trained = target.trained_variables(was_used=self.batches_done() > 0)
         self._known_layout: tuple[Any, Layout, list[int]] = None, Layout(()), []
@@ -169,6 +169,10 @@ class Capture:
             totals |= {name: np.repeat(array, len(parts), 1) for name, array in losses.items()}
         return Chunk(layout, steps[due], values, totals, ports), samples
 
+    def begin_epoch(self) -> None:
+        """Note that the calls to come are of another epoch."""
+        self._epoch += 1
+
     def before_saves(self, action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Call a function each time that the model's state is about to be saved in the context."""
         return before_saves(self._target, action)
@@ -202,20 +206,21 @@ class Capture:
         logs = self._storage.end_call(result)
         if not self._storage.has_loss:
             self._losses.hear(call, logs, self._storage.metric)
-        self._calls.append(call)
+        self._calls.append((self._epoch, call))
 
     def _totals_of_calls(
         self, steps: np.ndarray, parts: Sequence[Numbers]
     ) -> dict[str, np.ndarray]:
         """Return the totals of optimizers; those of calls are the same for all."""
         calls, self._calls = self._calls, []
-        skipped = np.full(len(steps), np.nan, np.float32)
-        for call in calls:
+        skipped, epochs = np.full((2, len(steps)), np.nan, np.float32)
+        for epoch, call in calls:
             skipped[call.covers(steps)] = call.skipped
+            epochs[call.covers(steps)] = epoch
         if not self._storage.has_loss:
-            losses = self._losses.of_calls(steps, self._storage.to_host)
+            losses = self._losses.of_calls(steps, epochs, self._storage.to_host)
         elif parts:
-            losses = self._losses.of_rows(parts[0].loss)
+            losses = self._losses.of_rows(epochs, parts[0].loss)
         else:
             losses = skipped
         totals = {

@@ -23,7 +23,7 @@ class Losses:
         self._sums = sums
         self._calls: list[Call] = []
         self._numbers: list[Any] = []
-        self._total = self._count = 0.0
+        self._total = self._count = self._epoch = 0.0
 
     def hear(self, call: Call, logs: Any, metric: Callable[[Any], Any]) -> None:
         """Keep the loss in a call's logs, means over the epoch up to now, on the device.
@@ -37,31 +37,39 @@ class Losses:
             self._calls.append(call)
 
     def of_calls(
-        self, steps: np.ndarray, to_host: Callable[[Sequence[Any]], np.ndarray]
+        self,
+        steps: np.ndarray,
+        epochs: np.ndarray,
+        to_host: Callable[[Sequence[Any]], np.ndarray],
     ) -> np.ndarray:
-        """Return the losses of steps, int64 (n,), out of the calls heard."""
+        """Return the losses of steps, int64 (n,), in epochs, (n,), out of the calls heard."""
         calls, self._calls = self._calls, []
         numbers, self._numbers = self._numbers, []
         losses = np.full(len(steps), np.nan, np.float32)
         if calls:
             rows = to_host(list(map(as_float32, numbers))).astype(np.float64).reshape(-1, 3)
             for call, row in zip(calls, rows, strict=True):
-                losses[call.covers(steps)] = self._since_last(*row)
+                covered = call.covers(steps)
+                losses[covered] = self._since_last(float(epochs[covered].max(initial=0)), *row)
         return losses
 
-    def of_rows(self, sums: np.ndarray) -> np.ndarray:
+    def of_rows(self, epochs: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """Return the losses of rows with sum and count of the epoch so far: float32 (n, 2)."""
         rows = [(total, count) for total, count in sums.astype(np.float64)]
         means = [total / count if count else np.nan for total, count in rows]
-        losses = [self._since_last(mean, *row) for mean, row in zip(means, rows, strict=True)]
+        losses = [
+            self._since_last(float(epoch), mean, *row)
+            for epoch, mean, row in zip(epochs, means, rows, strict=True)
+        ]
         return np.array(losses, np.float32)
 
-    def _since_last(self, mean: float, total: float, count: float) -> float:
+    def _since_last(self, epoch: float, mean: float, total: float, count: float) -> float:
         """Return the mean since the last call, of the mean total / count over the epoch so far."""
         first = self._total, self._count
-        if count < first[1] or not np.isfinite(first[0]):  # a new epoch, or nothing to go on from
+        # A new epoch, or nothing to go on from. Loops of one's own may not tell their epochs.
+        if epoch != self._epoch or count < first[1] or not np.isfinite(first[0]):
             first = 0.0, 0.0
-        self._total, self._count = total, count
+        self._total, self._count, self._epoch = total, count, epoch
         is_kept = np.isclose(total, mean * count, rtol=1e-3) and count > first[1]
         return (total - first[0]) / (count - first[1]) if is_kept else mean
 

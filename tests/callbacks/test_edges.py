@@ -42,10 +42,10 @@ def losses_before(x, y):
 def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
-    every, second = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=2)
+    every, second, fifth = (GradientMonitor(every_n_steps=n) for n in (1, 2, 5))
     losses = losses_before(x, y)
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
-    callbacks = [losses, every, second, scheduler]
+    callbacks = [losses, every, second, fifth, scheduler]
     for _ in range(2):
         model.fit(x, y, BATCH, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
     np.testing.assert_allclose(every.history["loss"][:, 0], losses.seen, rtol=1e-5)
@@ -53,6 +53,10 @@ def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     # The mean of the batches since the record before, in the same epoch.
     want = [[batch[0], batch[1:3].mean()] for batch in np.reshape(losses.seen, (4, 4))]
     np.testing.assert_allclose(second.history["loss"][:, 0], np.ravel(want), rtol=1e-5)
+    # Each in an epoch of its own, of which more batches have come than of the one before.
+    sizes = [BATCH, BATCH, BATCH, 2]
+    want = [np.average(losses.seen[4 * i : 5 * i + 1], weights=sizes[: i + 1]) for i in range(4)]
+    np.testing.assert_allclose(fifth.history["loss"][:, 0], want, rtol=1e-5)
     rates = np.tile(np.repeat([0.1, 0.05], 4), 2)
     np.testing.assert_allclose(every.history["learning_rate"][:, 0], rates, rtol=1e-6)
 
