@@ -109,7 +109,8 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
         guessing = still & (recent >= guess - least * reach)
         far = ready & (recent > THRESHOLDS["guess_far"].value * guess)
-        far &= fell < THRESHOLDS["loss_falling"].value
+        thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))
+        far &= thirds > THRESHOLDS["guess_thirds"].value
         whole = np.where(np.isnan(guess), first, guess)
         most = still & (recent > THRESHOLDS["loss_halved"].value * whole)
     halved &= possible & ~at_guess

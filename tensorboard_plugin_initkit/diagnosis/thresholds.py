@@ -132,6 +132,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "Of the loss of the best constant: fitting the output's bias alone comes below it. A start "
         "that is too large is mended by then, unless inputs or targets keep it so.",
     ),
+    "guess_thirds": Threshold(
+        6,
+        "So many thirds of the training so far a loss would need at its pace to come down to that "
+        "of the best constant. Healthy trainings far above it needed 2 to 5.",
+    ),
     "guess_error": Threshold(
         0.01, "The best constant itself is known from the batches so far only."
     ),
