@@ -53,7 +53,7 @@ class Capture:
         self._losses = Losses(target.loss_sums)
         self._batches = BatchListener(target.model, storage.store_batch)
         self._directions = DirectionTracker()
-        self._epoch, self._calls = 0, list[tuple[int, Call]]()
+        self._calls: list[tuple[int, Call]] = []
         self._plain = plain_function(target.model)
         self._trained = target.trained_variables(was_used=self.batches_done() > 0)
         self._known_layout: tuple[Any, Layout, list[int]] = None, Layout(()), []
@@ -171,7 +171,7 @@ class Capture:
 
     def begin_epoch(self) -> None:
         """Note that the calls to come are of another epoch."""
-        self._epoch += 1
+        self._losses.epoch += 1
 
     def before_saves(self, action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Call a function each time that the model's state is about to be saved in the context."""
@@ -206,7 +206,7 @@ class Capture:
         logs = self._storage.end_call(result)
         if not self._storage.has_loss:
             self._losses.hear(call, logs, self._storage.metric)
-        self._calls.append((self._epoch, call))
+        self._calls.append((self._losses.epoch, call))
 
     def _totals_of_calls(
         self, steps: np.ndarray, parts: Sequence[Numbers]

@@ -17,9 +17,13 @@ class Losses:
 
     Args:
         sums: Variables (total, count) of the model's loss metric; empty if it has none.
+
+    Attributes:
+        epoch: Number of epochs begun up to now.
     """
 
     def __init__(self, sums: tuple[Any, ...]) -> None:
+        self.epoch = 0
         self._sums = sums
         self._calls: list[Call] = []
         self._numbers: list[Any] = []
