@@ -100,7 +100,7 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         gone = np.abs(now) <= THRESHOLDS["loss_gone"].value * abs(first)
         falling = (now < previous) & lost & possible
     recent, fell, (error, doubt), ready = _compare_thirds(steps, loss, setup.steps)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         # Of a noisy loss it is hard to say that it does not fall.
         sure = np.maximum(fell, 0) + 2 * doubt < THRESHOLDS["loss_falling"].value
         still = ready & sure & (fell < THRESHOLDS["loss_fell"].value) & ~falling
