@@ -132,7 +132,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         found += _apply(Tier.NOTE, (find_early_end,), facts)
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
-    return [*roots, *lost]
+    return _fold_lost(roots, lost)
 
 
 def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:
@@ -202,6 +202,16 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
         dataclasses.replace(root, consequences=(*root.consequences, *consequences))
         for _, root, consequences in roots
     ]
+
+
+def _fold_lost(roots: list[Finding], lost: list[Finding]) -> list[Finding]:
+    """Fold numbers that are not finite into indices without a row, which some backends make NaN."""
+    causes = [root for root in roots if root.kind == "embedding_indices"]
+    if not causes or not lost:
+        return [*roots, *lost]
+    consequences = (*causes[0].consequences, *(finding.message for finding in lost))
+    told = dataclasses.replace(causes[0], consequences=consequences)
+    return [told if root is causes[0] else root for root in roots]
 
 
 def _opens(door: Finding, tier: Tier, cause: Finding) -> bool:

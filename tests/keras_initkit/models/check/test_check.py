@@ -125,6 +125,7 @@ def test_an_exception_of_the_loss_passes_unless_an_error_explains_it(rng, monkey
 def test_numbers_that_no_embedding_has_are_told_though_the_model_refuses_them(rng):
     model = keras.Sequential([layers.Embedding(4, 2), layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse")
+    # JAX does not refuse them, but takes NaN, which follows from it.
     (found,) = keras_initkit.check(model, np.arange(12).reshape(6, 2), np.ones(6))
     assert (found.kind, found.fix.text) == ("embedding_indices", "Use `Embedding(12, 2)`.")
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
