@@ -82,9 +82,10 @@ class GuardedCallback(keras.callbacks.Callback):
             self._attempt(self._catch_up)
 
     def end_training(self, call: FitCall) -> None:
-        """End a training that ended without `on_train_end`."""
-        if self._fit is call:
-            self._attempt(self._end)
+        """End a training that ended without `on_train_end`; another thread may do so as well."""
+        with self._lock:
+            if self._fit is call:
+                self._attempt(self._end)
 
     def is_busy(self) -> bool:
         """Check for a method of the callback that this thread has not finished."""
