@@ -37,9 +37,14 @@ class FitCall:
     Between `begin` and `close`, its callback is looked after on a thread of its own, and told of an
     end that Keras tells nobody of: an exception, Ctrl-C, the end of the interpreter, SIGTERM
     (unless the process handles it itself).
+
+    Attributes:
+        needs_its_thread: True as long as its end is to run the user's model: only its own thread
+            may do so, as another one would come between what the user does next.
     """
 
     def __init__(self, callback: Participant) -> None:
+        self.needs_its_thread = False
         self.cleanup = contextlib.ExitStack()  # of what is to last as long as the call
         self._callback = callback
         self._place = find_user()
@@ -58,6 +63,11 @@ class FitCall:
         while frame is not None and frame is not self._frame:
             frame = frame.f_back
         return frame is not None
+
+    def can_be_ended(self) -> bool:
+        """Check whether the call has returned or raised, and this thread may end the training."""
+        may = not self.needs_its_thread or threading.get_ident() == self._thread
+        return may and not self.is_running()
 
     def read_data(self) -> tuple[Any, Any, Any]:
         """Return `x`, `y` and `sample_weight` of this call of `fit`; `None` for unknown ones."""
@@ -96,7 +106,7 @@ class FitCall:
     def _watch(self) -> None:
         while not self._over.wait(_SECONDS):
             with contextlib.suppress(Exception):  # the callback has said so
-                if not self.is_running():
+                if self.can_be_ended():
                     return self.end()
                 with warning_at(self._place):
                     self._callback.look_after()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ class GradientMonitor(GuardedCallback):
         fit = self._fit
         if fit is None or fit.is_around():
             self._attempt(self._deliver)
-        elif not fit.is_running():
+        elif fit.can_be_ended():
             self.end_training(fit)
         return self._sink.history
 
@@ -242,6 +243,8 @@ class GradientMonitor(GuardedCallback):
         self._capture = self._open_capture()
         if self._capture is None:
             return
+        if self._fit is not None:
+            self._fit.needs_its_thread = True  # for `_look_at_refused`
         self._calls_before = self._capture.calls_made
         self._last_read = time.monotonic()
         self._clock.begin_training(self._capture.batches_done(), self._capture.batches_per_update)
@@ -344,6 +347,8 @@ class GradientMonitor(GuardedCallback):
         self._last_read = time.monotonic()
         if len(chunk.steps):
             self._recorded += len(chunk.steps)
+            if self._fit is not None:
+                self._fit.needs_its_thread = False
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
             if not self._judge.knows_setup:  # the model has been built since
@@ -361,7 +366,8 @@ class GradientMonitor(GuardedCallback):
 def _look_at_refused(model: Any, call: FitCall) -> Start | None:
     """Look at model and data of a training that ended before its first record, by an exception."""
     x, y, sample_weight = call.read_data()
-    if x is not None and not hasattr(x, "__next__"):
+    was_stopped = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
+    if x is not None and not hasattr(x, "__next__") and not was_stopped:
         with contextlib.suppress(Exception):  # of the user's model, which has been raised
             start = look_at_start(model, (x, y, sample_weight))
             return start if start.error is not None else None

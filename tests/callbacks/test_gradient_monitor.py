@@ -204,8 +204,10 @@ def test_an_error_in_the_users_train_step_is_the_users_error():
 
     inputs = keras.Input((8,))
     model = compiled(lambda: Faulty(inputs, layers.Dense(4)(inputs)))
+    monitor = GradientMonitor()
     with pytest.raises(RuntimeError, match="the user's own"):
-        fit(model, GradientMonitor())
+        fit(model, monitor)
+    assert not len(monitor.history)  # which ends the training on this thread
     assert not isinstance(model.train_function, type(None))
     assert set(vars(model.optimizer)).isdisjoint({"_clip_gradients", "_backend_update_step"})
 
