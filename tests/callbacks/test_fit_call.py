@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import keras
 import numpy as np
@@ -282,6 +283,25 @@ def test_an_exception_before_the_first_record_is_explained_by_model_and_data(sta
     assert found.kind == "label_form"
     assert fix in str(found.fix)
     assert monitor.findings[0].message == found.message
+
+
+def test_a_refused_training_is_looked_at_on_its_own_thread(monkeypatch):
+    monkeypatch.setattr(fit_call, "_SECONDS", 0.02)
+    look, threads = gradient_monitor.look_at_start, []
+    monkeypatch.setattr(
+        gradient_monitor,
+        "look_at_start",
+        lambda *args: threads.append(threading.current_thread()) or look(*args),
+    )
+    model, monitor = keras.Sequential([keras.layers.Dense(4, "softmax")]), GradientMonitor()
+    model.compile("sgd", "categorical_crossentropy")
+    with pytest.raises(ValueError, match="shape"):
+        model.fit(np.ones((32, 8)), np.arange(32) % 4, verbose=0, callbacks=[monitor])
+    time.sleep(0.2)  # the thread that looks after it has seen its end
+    assert not threads
+    with pytest.warns(GradientWarning, match="output"):
+        assert keras_initkit.diagnose(monitor)
+    assert threads == [threading.current_thread()]
 
 
 def test_an_exception_of_another_reason_is_the_users_alone():
