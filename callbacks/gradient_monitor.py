@@ -243,8 +243,8 @@ class GradientMonitor(GuardedCallback):
         self._capture = self._open_capture()
         if self._capture is None:
             return
-        if self._fit is not None:
-            self._fit.needs_its_thread = True  # for `_look_at_refused`
+        assert self._fit is not None
+        self._fit.needs_its_thread = True  # for `_look_at_refused`
         self._calls_before = self._capture.calls_made
         self._last_read = time.monotonic()
         self._clock.begin_training(self._capture.batches_done(), self._capture.batches_per_update)
@@ -254,7 +254,6 @@ class GradientMonitor(GuardedCallback):
             self._clock.continue_after(int(steps[-1]) if len(steps) else -1)
         if self._capture.writes:
             self._sink.open()
-            assert self._fit is not None
             self._fit.cleanup.close()  # of the capture before, if the model was compiled again
             # A training that goes on from what is saved does not record the steps before again.
             flush = functools.partial(self._attempt, self._catch_up, all_now=True)

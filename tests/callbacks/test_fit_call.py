@@ -20,6 +20,7 @@ from keras_initkit.callbacks import (
     fit_call,
     gradient_monitor,
 )
+from keras_initkit.models.check.check import look_at_start
 from tests import ROOT
 from tests.callbacks.training import BATCH, QUICK, STEPS, compiled, data, fit, mlp, wait_until
 
@@ -287,12 +288,13 @@ def test_an_exception_before_the_first_record_is_explained_by_model_and_data(sta
 
 def test_a_refused_training_is_looked_at_on_its_own_thread(monkeypatch):
     monkeypatch.setattr(fit_call, "_SECONDS", 0.02)
-    look, threads = gradient_monitor.look_at_start, []
-    monkeypatch.setattr(
-        gradient_monitor,
-        "look_at_start",
-        lambda *args: threads.append(threading.current_thread()) or look(*args),
-    )
+    threads = []
+
+    def look(*args):
+        threads.append(threading.current_thread())
+        return look_at_start(*args)
+
+    monkeypatch.setattr(gradient_monitor, "look_at_start", look)
     model, monitor = keras.Sequential([keras.layers.Dense(4, "softmax")]), GradientMonitor()
     model.compile("sgd", "categorical_crossentropy")
     with pytest.raises(ValueError, match="shape"):
