@@ -518,6 +518,7 @@ def guess(loss: Any, y: Any) -> float:
     y = y.reshape(-1, y.shape[-1] if y.ndim > 1 else 1).astype("f4")
     constants = [y.mean(axis=0), np.median(y, axis=0)]
     if "sparse" in name:
+        y = y.reshape(-1, 1)  # of sequences, too
         constants = [np.bincount(y.astype(int).ravel()) / y.size]
     if "hinge" in name:
         constants = [sign * np.eye(y.shape[1])[i] for i in range(y.shape[1]) for sign in (-1, 0, 1)]
