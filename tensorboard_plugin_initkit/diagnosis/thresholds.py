@@ -74,6 +74,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "update_slow": Threshold(
         1e-4, "Where the loss does not fall: at this pace weights change in 10,000 steps."
     ),
+    "update_plain": Threshold(
+        0.0004, "The same of plain gradient descent: healthy trainings had 0.0005, and learned."
+    ),
     "update_usual": Threshold(
         1e-3, "Of the weights, an update: most trainings that learn are near it, or above."
     ),

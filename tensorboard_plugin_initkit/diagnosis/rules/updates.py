@@ -95,7 +95,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     is_plain = facts.setup.optimizer == "SGD" and not facts.setup.optimizer_arguments.get(
         "momentum"
     )
-    slow = THRESHOLDS["update_usual" if is_plain else "update_slow"].value
+    slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
     is_slow = 0 < value < slow
     if not is_slow and not value > THRESHOLDS["update_wild"].value:
         return
