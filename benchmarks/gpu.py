@@ -1,6 +1,6 @@
 """Cost of GradientMonitor on a GPU, on JAX and PyTorch: three models, a table of ratios.
 
-    benchmarks/gpu.sh [WHEELS]                          # all of it, in less than five minutes
+    benchmarks/gpu.sh [--wheels FOLDER]     # all of it: eight minutes or so on an H200
     python -m benchmarks.gpu --backends torch --models mlp
 
 On JAX each model has two processes. The first trains without the monitor, the second with it: both

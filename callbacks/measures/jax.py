@@ -45,7 +45,7 @@ def _square_high(x: jax.Array) -> jax.Array:
 
 _SQUARES = (_Part(_square_low), _Part(_square_middle), _Part(_square_high))
 _PARTS = {
-    # Less than 2⁶⁰ elements' sum overflows where their squares are in the high range.
+    # The sum of a billion magnitudes overflows where their mean is above 3e29.
     "mean_abs": _Part(lambda x: jnp.abs(x)),
     "max_abs": _Part(lambda x: jnp.abs(x), jnp.maximum),
     "zeros": _Part(lambda x: (x != 0).astype(jnp.float32)),  # nonzeros

@@ -37,6 +37,11 @@ def places_of(model: Any) -> dict[int, list[Place]]:
     return {key: sorted(own, key=lambda place: len(place.layers)) for key, own in places.items()}
 
 
+def layers_by_path(model: Any) -> dict[str, Any]:
+    """Return a model and the layers inside it by their paths, each layer once."""
+    return {own[0].path: own[0].layers[-1] for own in places_of(model).values()}
+
+
 def number(name: str, counts: Counter[str]) -> str:
     """Count a name; return it, from the second time on with its number."""
     counts[name] += 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_initkit import initializers
 from keras_initkit.anatomy.layers_inside import layers_inside, own_weights
-from keras_initkit.anatomy.places import places_of
+from keras_initkit.anatomy.places import layers_by_path
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.models.repair.compilation import Data, copy_optimizer, recompile, retrace
 from keras_initkit.models.repair.rebuild import rebuild
@@ -19,7 +19,7 @@ _SEED = 0
 
 def find_layers(model: Any, paths: Sequence[str]) -> list[Any]:
     """Return the layers of a model by their paths; raise ValueError if there is none of a path."""
-    layers = {places[0].path: places[0].layers[-1] for places in places_of(model).values()}
+    layers = layers_by_path(model)
     if missing := [path for path in paths if path not in layers]:
         raise ValueError(f"It has no layer `{missing[0]}`")
     return [layers[path] for path in paths]

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside
-from keras_initkit.anatomy.places import places_of
+from keras_initkit.anatomy.places import layers_by_path
 from keras_initkit.models.normalize.with_normalization import with_normalization
 from keras_initkit.models.repair.compilation import Data, compile_like
 
@@ -25,10 +25,8 @@ def rebuild(model: Any, data: Data, layers: Changes) -> Any:
         layers: For the path of a layer other arguments of its class; an `activation` for one that
             has no such argument; `None` to leave it out. "units" are filters of a convolution.
     """
-    changes = {}
-    for places in places_of(model).values():
-        if places[0].path in layers:
-            changes[id(places[0].layers[-1])] = layers[places[0].path]
+    known = layers_by_path(model)
+    changes = {id(known[path]): layers[path] for path in layers if path in known}
     if len(changes) < len(layers):
         raise ValueError(f"It has not all of the layers {', '.join(layers)}")
 
@@ -91,10 +89,7 @@ def copy_variables(model: Any, new: Any) -> None:
     Layers of the same path belong together. Where a model makes its own, and Keras has numbered
     them otherwise, they do in their order, and get the names of the first.
     """
-    paths, others = (
-        {places[0].path: places[0].layers[-1] for places in places_of(each).values()}
-        for each in (model, new)
-    )
+    paths, others = layers_by_path(model), layers_by_path(new)
     if paths.keys() == others.keys():
         pairs = [(layer, others[path]) for path, layer in paths.items()]
     else:
