@@ -18,16 +18,16 @@ import numpy as np
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 
 SIX = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite", "weight_norm")
 SAMPLES = 64
 CASES = {
-    "6 statistics": (SIX, 0, 0),
-    "6 statistics and scalars": (SIX, 1, 0),
-    "all 12": (RECORDED, 0, 0),
-    "all and scalars": (RECORDED, 1, 0),
-    "all and scalars at every 10th": (RECORDED, 10, 0),
-    "all and histograms at every 10th": (RECORDED, 0, 10),
+    "6 statistics": (SIX, None, 0),
+    "all 12": (RECORDED, None, 0),
+    "all and the default scalars": (RECORDED, ("norm",), 0),
+    "all and all scalars": (RECORDED, (*STATISTICS, *TOTAL_STATISTICS), 0),
+    "all and histograms at every 10th": (RECORDED, None, 10),
 }
 
 
@@ -53,7 +53,12 @@ def chunk_of(layout: Layout, names: tuple[str, ...], steps: range) -> Chunk:
 
 
 def cost(
-    layers: int, names: tuple[str, ...], scalars: int, histograms: int, chunk: int, steps: int
+    layers: int,
+    names: tuple[str, ...],
+    scalars: tuple[str, ...] | None,
+    histograms: int,
+    chunk: int,
+    steps: int,
 ) -> tuple[float, float]:
     """CPU milliseconds and bytes a recorded step."""
     layout = layout_of(layers)

@@ -31,7 +31,7 @@ class ActivationProbe(GuardedCallback):
     several times has a column for each of its first 4 calls, the second one's `<path>#2`, and so
     have several layers of one path. Padding counts, masked or not.
 
-    For TensorBoard, each record logs for each layer the scalars `activations/<layer>/<statistic>`
+    For TensorBoard, each record logs for each layer the scalars `activation_<statistic>/<layer>`
     under the run `<log_dir>/activations`, at the current `optimizer.iterations`; of another
     training in the same directory, under `<log_dir>/activations_2`, and so on.
 
@@ -126,7 +126,7 @@ class ActivationProbe(GuardedCallback):
             )
         self.history.append(epoch, step, found)
         scalars = {
-            f"activations/{path}/{name}": value
+            f"activation_{name}/{path}": value
             for path, values in found.items()
             for name, value in zip(STATISTICS, values.tolist(), strict=True)
         }

@@ -43,10 +43,11 @@ class GradientMonitor(GuardedCallback):
     steps that are not recorded run the model's own, unchanged training function. A failure inside
     the monitor is one warning, and training goes on.
 
-    For TensorBoard, each recorded step logs for each layer the scalars
-    `gradients/<layer>/<statistic>` under the run `<log_dir>/gradients`. In Python the same record
-    is `monitor.history`, or `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`,
-    where the statistics are explained. Another training in the same directory has a run of its
+    The log is the run `<log_dir>/gradients`: all of it is in TensorBoard's tab Gradient Flow, and
+    the scalars `gradient_norm/<layer>` and a few totals, `gradients/<total>`, are in TensorBoard's
+    own dashboards. In Python the same record is `monitor.history`, or
+    `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`, where the statistics are
+    explained. Another training in the same directory has a run of its
     own, `<log_dir>/gradients_2`, and so on; one that is resumed goes on in the last.
 
     Each fault found is a `GradientWarning` at the line of `fit`, with the layer, the step and the
@@ -81,9 +82,12 @@ class GradientMonitor(GuardedCallback):
             weights, and "update_ratio" a copy of them for the duration of a recorded step.
         sample_size: Number of elements of each variable's gradient to keep on recorded steps,
             for "cosine", "snr" and histograms. They are moved to the host with each record.
-        scalars: Write scalars for TensorBoard's own dashboards at every so many recorded steps,
-            besides the compact record for `read_log`; 0 or False for none. Scalars are most of
-            the log's size.
+        scalars: Statistics to write as scalars, `gradient_<statistic>/<layer>`, for TensorBoard's
+            own dashboards, out of those of `GradientHistory`; True for all, which are ten and more
+            a layer. Six totals are always among them: the global norm, the change of the signal
+            from the last layer to the first, the largest share of a layer, the numbers of
+            non-finite elements and of faults found, and the learning rate. False for none of
+            these: the tab does without.
         histograms: Write histograms of log10|g|, of the sampled elements, at every so many
             recorded steps; 0 or False for none.
         on_finding: "warn"; "stop" to warn and end the training after this batch; "raise" to raise a
@@ -112,7 +116,7 @@ class GradientMonitor(GuardedCallback):
         per: str = "layer",
         statistics: Sequence[str] | None = None,
         sample_size: int = 0,
-        scalars: int = 1,
+        scalars: Sequence[str] | bool = ("norm",),
         histograms: int = 0,
         on_finding: OnFinding = "warn",
         ignore: Sequence[str] = (),

@@ -13,6 +13,7 @@ from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.checks import check_choice
 from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
+from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 
 # Statistics to choose from, and the measurements each of them takes.
 OPTIONAL_STATISTICS = {
@@ -36,7 +37,7 @@ class Settings:
     per: str
     statistics: frozenset[str]
     sample_size: int
-    scalars: int
+    scalars: tuple[str, ...] | None
     histograms: int
     on_finding: OnFinding
     ignore: frozenset[str]
@@ -50,7 +51,7 @@ class Settings:
         per: str,
         statistics: Iterable[str] | None,
         sample_size: int,
-        scalars: int,
+        scalars: Sequence[str] | bool,
         histograms: int,
         on_finding: OnFinding,
         ignore: Sequence[str],
@@ -65,8 +66,12 @@ class Settings:
             _check_count(
                 "sample_size", sample_size, "the number of elements of each gradient to keep"
             ),
-            _check_count("scalars", scalars, _EVERY),
-            _check_count("histograms", histograms, _EVERY),
+            _check_scalars(scalars),
+            _check_count(
+                "histograms",
+                histograms,
+                "the number of recorded steps from one to the next that is written",
+            ),
             on_finding
             if callable(on_finding)
             else check_choice("on_finding", on_finding, CHOICES, _FIX_OF_ON_FINDING),
@@ -85,7 +90,6 @@ _FIX_OF_PER = 'Write `per="variable"` to count every variable as a layer of its 
 _FIX_OF_ON_FINDING = (
     "Or give a function of one argument, which is called with each `Finding`: `on_finding=print`."
 )
-_EVERY = "the number of recorded steps from one to the next that is written"
 
 
 def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
@@ -99,6 +103,19 @@ def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
             "recorded: write `statistics=[]` for these alone."
         )
     return frozenset(_ALWAYS).union(*(OPTIONAL_STATISTICS[name] for name in names))
+
+
+def _check_scalars(scalars: Sequence[str] | bool) -> tuple[str, ...] | None:
+    if isinstance(scalars, bool):
+        return (*STATISTICS, *TOTAL_STATISTICS) if scalars else None
+    is_names = isinstance(scalars, Iterable) and not isinstance(scalars, str)
+    if not is_names or not all(name in (*STATISTICS, *TOTAL_STATISTICS) for name in scalars):
+        raise ValueError(
+            "`scalars` must be a list of names out of "
+            f"{', '.join(map(repr, (*STATISTICS, *TOTAL_STATISTICS)))}; or True for all, or False "
+            f"for no scalars. Received: scalars={scalars!r}. Write `scalars=[]` for a few totals."
+        )
+    return tuple(scalars)
 
 
 def _check_count(name: str, value: Any, meaning: str) -> int:

@@ -1,7 +1,7 @@
 """`Sink`: where records and findings go."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ from tensorboard_plugin_initkit.record.setup import Setup
 class Sink:
     """The history of a `GradientMonitor`, with findings, and its log once that is open.
 
-    Scalars and histograms are written at every so many recorded steps; 0 for none.
+    Scalars are written of the statistics named, or none; histograms at every so many recorded
+    steps, 0 for none.
     """
 
     def __init__(
-        self, log_dir: Path | str | None = None, scalars: int = 1, histograms: int = 0
+        self,
+        log_dir: Path | str | None = None,
+        scalars: Collection[str] | None = ("norm",),
+        histograms: int = 0,
     ) -> None:
         self.history = GradientHistory()
         self._histograms = histograms
@@ -73,7 +77,9 @@ class Sink:
             self._log.finish("end", "flush")
 
 
-def _open_writer(scalars: int, histograms: int, log_dir: Path | str, run: str) -> Any:
+def _open_writer(
+    scalars: Collection[str] | None, histograms: int, log_dir: Path | str, run: str
+) -> Any:
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
     from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 

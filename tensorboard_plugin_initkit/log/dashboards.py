@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
+from tensorboard_plugin_initkit.diagnosis.depth import fit_trend
 from tensorboard_plugin_initkit.log.event_file import read_events
 from tensorboard_plugin_initkit.log.uploaded_event_file import open_event_file
 from tensorboard_plugin_initkit.record.chunk import Chunk, join
@@ -24,47 +25,78 @@ from tensorboard_plugin_initkit.record.statistics import (
     recorded_statistics,
 )
 
-LAYER_GROUP = "gradients"
-OPTIMIZER_GROUP = "optimizer"
+TOTAL_GROUP = "gradients"
 HISTOGRAM_GROUP = "log10_gradient"
 
 # Rows that the noise scale of a row is averaged over, but for itself.
 _NOISE_ROWS = 49
 _NOISE_SOURCES = ("norm", "nonfinite", "clip_ratio", "local_norm")
+_ALWAYS = ("global_norm", "learning_rate")
+# Of what a gradient is no part; the tags of the other statistics begin with "gradient_".
+_OTHERS = ("dead_units", "weight_norm", "update_ratio")
 
 
 class Scalars:
-    """Scalars of every n-th recorded step; 0 for none.
+    """Scalars of each recorded step, for the dashboards that know nothing of layers.
 
-    - `gradients/<layer>/<statistic>`: each of the recorded statistics;
-    - `optimizer/<name>`, or `optimizer/<optimizer>/<name>` where there are several: those of
-      `TOTAL_STATISTICS` with something to say.
+    - `gradient_<statistic>/<layer>`: of each layer the statistics asked for, so that a group of
+      cards is a statistic; without `gradient_` where it is not one of the gradient;
+    - `gradients/<total>`, or `gradients/<optimizer>/<total>` where there are several: always
+      `global_norm`, `learning_rate`, `first_to_last` (the change of the signal over all of the
+      depth, as the depth profile has it), `largest_share` (of the squared global norm, the part
+      of the layer that has most) and `nonfinite` (elements that are NaN or infinite); and those
+      of `TOTAL_STATISTICS` asked for, where they have something to say;
+    - `gradients/findings`: how many faults were found up to this step.
 
     NaN is left out.
+
+    Args:
+        names: Of `STATISTICS` and `TOTAL_STATISTICS`; `None` for no scalars at all.
     """
 
-    def __init__(self, every: int) -> None:
-        self._rows = _EveryNth(every)
+    def __init__(self, names: Collection[str] | None) -> None:
+        self._names = names
         self._template: _Template | None = None
         self._key: Any = None
         self._before: Chunk | None = None
+        self._found = 0
 
     def events(self, chunk: Chunk, wall_time: float) -> Iterator[bytes]:
-        """Yield one serialised event for each due step."""
-        rows = self._rows.of_next(len(chunk.steps))
-        noise = self._noise_scale(chunk)[rows]
-        chunk = chunk.select(rows)
-        if not len(chunk.steps):
+        """Yield one serialised event for each step."""
+        if self._names is None or not len(chunk.steps):
             return
-        names = recorded_statistics(chunk.values)
+        names = [name for name in recorded_statistics(chunk.values) if name in self._names]
+        totals = [name for name in TOTAL_STATISTICS if name in (*self._names, *_ALWAYS)]
         if self._template is None or self._key != (chunk.layout, names):
-            self._template, self._key = _Template(_tags(chunk.layout, names)), (chunk.layout, names)
-        layers = np.zeros((len(chunk.steps), 0))
-        if names:
-            statistics = np.stack([per_layer(chunk, name) for name in names], axis=2)
-            layers = statistics.reshape(len(chunk.steps), -1)
-        totals = np.concatenate([_total(chunk, name, noise) for name in TOTAL_STATISTICS], axis=1)
-        yield from self._template.fill(chunk.steps, np.hstack([layers, totals]), wall_time)
+            self._template = _Template(_tags(chunk.layout, names, [*totals, *_OVERVIEW]))
+            self._key = (chunk.layout, names)
+        columns = [per_layer(chunk, name) for name in names]
+        columns += [self._total(chunk, name) for name in totals]
+        columns += [_over_layers(chunk, summarise) for summarise in _OVERVIEW.values()]
+        columns.append(np.full((len(chunk.steps), 1), self._found, np.float64))
+        yield from self._template.fill(chunk.steps, np.hstack(columns), wall_time)
+
+    def count(self, found: int, step: int, wall_time: float) -> Iterator[bytes]:
+        """Yield a serialised event with the number of faults found up to a step."""
+        if self._names is not None:
+            self._found = found
+            value = Summary.Value(tag=_FINDINGS_TAG, simple_value=found)
+            event = Event(step=step, wall_time=wall_time, summary=Summary(value=[value]))
+            yield event.SerializeToString()
+
+    def _total(self, chunk: Chunk, name: str) -> np.ndarray:
+        """Return a total, NaN where it says nothing."""
+        if name == "noise_scale":
+            noise = self._noise_scale(chunk)
+            return np.where(np.isfinite(noise), noise, np.nan)
+        values = per_optimizer(chunk, name)
+        if name == "loss_scale":
+            return np.where((values != 1).any(axis=0), values, np.nan)
+        if name in ("skipped", "penalty"):
+            return np.where((values > 0).any(axis=0), values, np.nan)
+        if name == "global_raw_norm" and "clip_ratio" not in chunk.values:
+            return np.full_like(values, np.nan)
+        return values
 
     def _noise_scale(self, chunk: Chunk) -> np.ndarray:
         """Averaged over the chunks before as well."""
@@ -87,7 +119,8 @@ class Histograms:
     """
 
     def __init__(self, every: int) -> None:
-        self._rows = _EveryNth(every)
+        self._every = every
+        self._seen = 0
 
     def events(
         self, chunk: Chunk, samples: Sequence[np.ndarray], wall_time: float
@@ -96,7 +129,10 @@ class Histograms:
 
         Samples are, for each variable, a float32 array (n, k) of elements of its gradient.
         """
-        rows = self._rows.of_next(len(chunk.steps))
+        if not self._every:
+            return
+        due = range(-self._seen % self._every, len(chunk.steps), self._every)
+        self._seen += len(chunk.steps)
         variables, layers = chunk.layout.variables, chunk.layout.layers
         widths = [array.shape[1] for array in samples]
         position = {layer: i for i, layer in enumerate(layers)}
@@ -104,7 +140,7 @@ class Histograms:
         weights = np.repeat(
             [v.size / max(k, 1) for v, k in zip(variables, widths, strict=True)], widths
         )
-        for row in range(len(chunk.steps))[rows]:
+        for row in due:
             magnitude = np.abs(np.concatenate([array[row] for array in samples]))
             there = (magnitude > 0) & np.isfinite(magnitude)
             if not there.any():
@@ -152,46 +188,55 @@ class ScalarLog:
         self._file.flush()
 
 
-class _EveryNth:
-    """Every n-th of rows in pieces."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self._seen = 0
-
-    def of_next(self, length: int) -> slice:
-        """Select the due rows among the next `length` ones."""
-        if not self._n:
-            return slice(0, 0)
-        first = -self._seen % self._n
-        self._seen += length
-        return slice(first, None, self._n)
-
-
-def _tags(layout: Layout, names: Sequence[str]) -> list[str]:
+def _tags(layout: Layout, names: Sequence[str], totals: Sequence[str]) -> list[str]:
     several = len(layout.optimizers) > 1
-    groups = [
-        f"{OPTIMIZER_GROUP}/{name}" if several else OPTIMIZER_GROUP for name in layout.optimizers
-    ]
-    return [f"{LAYER_GROUP}/{layer}/{name}" for layer in layout.layers for name in names] + [
-        f"{group}/{name}" for name in TOTAL_STATISTICS for group in groups
+    groups = [f"{TOTAL_GROUP}/{name}" if several else TOTAL_GROUP for name in layout.optimizers]
+    return [
+        *(f"{_name_group(name)}/{layer}" for name in names for layer in layout.layers),
+        *(f"{group}/{name}" for name in totals for group in groups),
+        _FINDINGS_TAG,
     ]
 
 
-def _total(chunk: Chunk, name: str, noise: np.ndarray) -> np.ndarray:
-    """Return a total, NaN where it says nothing."""
-    if name == "noise_scale":
-        return np.where(np.isfinite(noise), noise, np.nan)
-    values = per_optimizer(chunk, name)
-    if name == "loss_scale":
-        return np.where((values != 1).any(axis=0), values, np.nan)
-    if name == "batch_loss":  # "loss" is the same, of more batches
-        return np.full_like(values, np.nan)
-    if name in ("skipped", "penalty"):
-        return np.where((values > 0).any(axis=0), values, np.nan)
-    if name == "global_raw_norm" and "clip_ratio" not in chunk.values:
-        return np.full_like(values, np.nan)
-    return values
+def _name_group(statistic: str) -> str:
+    return statistic if statistic in _OTHERS else f"gradient_{statistic}"
+
+
+def _over_layers(chunk: Chunk, summarise: Callable[[Chunk, list[int]], np.ndarray]) -> np.ndarray:
+    """Summarise the layers of each optimizer: float64 array (n, optimizers)."""
+    optimizers = {variable.layer: variable.optimizer for variable in chunk.layout.variables}
+    result = np.full((len(chunk.steps), len(chunk.layout.optimizers)), np.nan)
+    for i, name in enumerate(chunk.layout.optimizers):
+        own = [j for j, layer in enumerate(chunk.layout.layers) if optimizers[layer] == name]
+        if own:
+            result[:, i] = summarise(chunk, own)
+    return result
+
+
+def _first_to_last(chunk: Chunk, layers: list[int]) -> np.ndarray:
+    signal = per_layer(chunk, "signal")[:, layers]
+    trend = fit_trend(signal[:, ~np.isnan(signal).all(axis=0)][:, :-1])
+    return np.array([trend.line_at(row).total for row in range(len(signal))])
+
+
+def _largest_share(chunk: Chunk, layers: list[int]) -> np.ndarray:
+    norms = per_layer(chunk, "norm")[:, layers]
+    # Relative to the largest: the square of a norm may be too large for a number, or too small.
+    largest = np.fmax.reduce(norms, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 1 / np.nansum(np.square(norms / largest[:, None]), axis=1)
+
+
+def _nonfinite(chunk: Chunk, layers: list[int]) -> np.ndarray:
+    return np.nansum(per_layer(chunk, "nonfinite")[:, layers], axis=1)
+
+
+_OVERVIEW = {
+    "first_to_last": _first_to_last,
+    "largest_share": _largest_share,
+    "nonfinite": _nonfinite,
+}
+_FINDINGS_TAG = f"{TOTAL_GROUP}/findings"
 
 
 class _Template:

@@ -23,7 +23,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,9 @@ END_TAG = f"{PLUGIN_NAME}/end"
 class LogWriter:
     """Writes chunks to the log of a directory or URL for TensorBoard: a run in it.
 
-    For TensorBoard's own dashboards, every `scalars`-th recorded step is also written as scalars,
-    and every `histograms`-th one with samples as histograms of log10 |g|; 0 for none.
+    For TensorBoard's own dashboards, each recorded step is also written as scalars: of layers the
+    statistics named by `scalars`, and totals, or nothing with `None`; and every `histograms`-th one
+    with samples as histograms of log10 |g|; 0 for none.
 
     Raises:
         OSError: If the log cannot be written or uploaded, now or later; earlier content stays.
@@ -78,7 +79,7 @@ class LogWriter:
     def __init__(
         self,
         log_dir: str | os.PathLike[str],
-        scalars: int = 1,
+        scalars: Collection[str] | None = ("norm",),
         histograms: int = 0,
         run: str = RUN,
     ) -> None:
@@ -114,7 +115,11 @@ class LogWriter:
 
     def write_findings(self, text: str, step: int) -> None:
         """Append the findings up to a step, as JSON."""
-        self._file.write([_text_event(FINDINGS_TAG, text, step, time.time())])
+        now = time.time()
+        found = sum(finding.severity != "note" for finding in from_json(text))
+        last = step if self._last is None else self._last
+        counted = self._scalars.count(found, last, now)
+        self._file.write([_text_event(FINDINGS_TAG, text, step, now), *counted])
 
     def end(self) -> None:
         """Append a mark of completeness, if something was written; more may follow."""

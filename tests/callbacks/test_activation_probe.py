@@ -122,7 +122,7 @@ def test_training_again_goes_on_and_the_log_is_the_history_of_a_copy_of_the_batc
         for value in event.summary.value
     }
     want = {
-        (step, f"activations/{layer}/{name}"): history[name][i, j]
+        (step, f"activation_{name}/{layer}"): history[name][i, j]
         for i, step in enumerate(history.steps)
         for j, layer in enumerate(history.layers)
         for name in STATISTICS

@@ -17,7 +17,7 @@ ARGUMENTS = {
     "per": "layer",
     "statistics": None,
     "sample_size": 0,
-    "scalars": 1,
+    "scalars": ("norm",),
     "histograms": 0,
     "on_finding": "warn",
     "ignore": (),
@@ -63,8 +63,14 @@ def test_the_measurements_of_statistics(statistics, measured):
 
 
 def test_counts_are_integers():
-    given = settings(scalars=False, sample_size=np.int32(8), histograms=1)
-    assert (given.scalars, given.sample_size, given.histograms) == (0, 8, 1)
+    given = settings(sample_size=np.int32(8), histograms=1)
+    assert (given.sample_size, given.histograms) == (8, 1)
+
+
+def test_scalars_are_names_or_all_or_none():
+    assert settings(scalars=False).scalars is None
+    assert settings(scalars=["norm", "loss"]).scalars == ("norm", "loss")
+    assert {"signal", "penalty"} < set(settings(scalars=True).scalars or ())
 
 
 @pytest.mark.parametrize(
@@ -114,10 +120,13 @@ def test_counts_are_integers():
         ),
         (
             "scalars",
-            [-1, 2.5, None, True],
-            "`scalars` must be the number of recorded steps from one to the next that is "
-            "written, an integer of 0 or more. Received: scalars={!r}. Write `scalars=0` for "
-            "none.",
+            [1, None, "norm", ["speed"]],
+            "`scalars` must be a list of names out of 'norm', 'rms', 'signal', 'mean_abs', "
+            "'max_abs', 'zeros', 'nonfinite', 'dead_units', 'raw_norm', 'clip_ratio', "
+            "'local_norm', 'weight_norm', 'update_ratio', 'cosine', 'snr', 'loss', "
+            "'learning_rate', 'loss_scale', 'skipped', 'batch_loss', 'penalty', 'global_norm', "
+            "'global_raw_norm', 'noise_scale'; or True for all, or False for no scalars. "
+            "Received: scalars={!r}. Write `scalars=[]` for a few totals.",
         ),
         (
             "histograms",

@@ -89,7 +89,7 @@ def test_a_path_that_cannot_be_written_is_one_warning_a_training_until_it_can(tm
     ("left", "read"), [(0, [2, 3]), (100, [2, 3]), (-500, [0, 2, 3]), (-7, [0, 1, 2, 3])]
 )
 def test_a_log_that_was_cut_goes_on_in_a_new_file_with_its_layout(tmp_path, left, read):
-    sink = Sink(tmp_path, scalars=0)
+    sink = Sink(tmp_path, scalars=None)
     train(sink, range(2))
     (path,) = event_file.event_files(tmp_path / "gradients")
     path.write_bytes(path.read_bytes()[:left])
@@ -119,13 +119,13 @@ def test_no_training_hides_another_in_one_directory(tmp_path):
         paths = find_runs(tmp_path, RUN).values()
         return {path.name: read_log(path).steps.tolist() for path in paths if any(path.iterdir())}
 
-    train(Sink(tmp_path, scalars=0), range(4))
-    again = Sink(tmp_path, scalars=0)
+    train(Sink(tmp_path, scalars=None), range(4))
+    again = Sink(tmp_path, scalars=None)
     train(again, range(3))
     train(again, range(3, 5), resumes=True)
     assert runs() == {"gradients": [0, 1, 2, 3], "gradients_2": [0, 1, 2, 3, 4]}
     for steps in (range(5, 7), range(9, 12), range(10, 13)):  # in other processes
-        other = Sink(tmp_path, scalars=0)
+        other = Sink(tmp_path, scalars=None)
         other.open()
         other.report(FAULTS)  # before it is known whether the training is resumed
         train(other, steps, resumes=True)
@@ -137,5 +137,5 @@ def test_no_training_hides_another_in_one_directory(tmp_path):
     shutil.rmtree(tmp_path / "gradients")
     (tmp_path / "gradients_7").mkdir()
     assert read_log(tmp_path).notes == [gap]
-    train(Sink(tmp_path, scalars=0), range(2))
+    train(Sink(tmp_path, scalars=None), range(2))
     assert list(runs()) == ["gradients_2", "gradients_8"]

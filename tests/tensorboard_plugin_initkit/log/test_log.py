@@ -15,12 +15,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.util.tensor_util import make_ndarray
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.diagnosis.depth import depth_slopes
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.log import event_file
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
-from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk, join
+from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
@@ -48,7 +49,11 @@ pytestmark = pytest.mark.numpy_alone
 NAMES = [*HOSTILE, "a//b/", "/", "gradients", "initkit/norm", "optimizer/loss", "\x00\x7f", "𝔏"]
 
 
-def write(log_dir, *chunks, scalars=1):
+ALL = (*STATISTICS, *TOTAL_STATISTICS)
+OVERVIEW = ["first_to_last", "largest_share", "nonfinite"]
+
+
+def write(log_dir, *chunks, scalars=ALL):
     writer = LogWriter(log_dir, scalars)
     for chunk in chunks:
         writer.write(chunk)
@@ -85,7 +90,7 @@ contents = st.tuples(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(contents), st.integers(0, 3), st.integers(0, 2**32))
+@given(st.lists(contents), st.sampled_from([None, (), ALL]), st.integers(0, 2**32))
 def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalars, seed):
     log_dir = tmp_path_factory.mktemp("log")
     chunks = []
@@ -105,7 +110,7 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
     write(log_dir, *chunks, scalars=scalars)
     for got, want in zip(read_chunks(log_dir), chunks, strict=True):
         assert_equal(got, want)
-    if not scalars:
+    if scalars is None:
         assert logged_scalars(log_dir) == {}
     # The layout is written when it changes only.
     tags = [value.tag for event in logged_events(log_dir) for value in event.summary.value]
@@ -115,7 +120,7 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
 
 
 def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path):
-    write(tmp_path, ones(dense("a"), [3, 5]), scalars=0)
+    write(tmp_path, ones(dense("a"), [3, 5]), scalars=None)
     _, *events = logged_events(tmp_path)
     assert [event.step for event in events] == [3] * (len(RECORDED) + 2)
     for event in events:
@@ -128,7 +133,7 @@ def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path):
 
 
 def test_a_chunk_is_read_only_when_it_is_there_whole(tmp_path):
-    writer, sizes = LogWriter(tmp_path, scalars=0), []
+    writer, sizes = LogWriter(tmp_path, scalars=None), []
     chunks = [random_chunk(dense("a"), [i], i) for i in range(2)]
     (path,) = event_files(tmp_path / RUN)
     for chunk in chunks:
@@ -148,37 +153,75 @@ def test_a_chunk_is_read_only_when_it_is_there_whole(tmp_path):
 @pytest.mark.parametrize("layers", [[], NAMES, [f"layer_{i}" for i in range(200)]], ids=len)
 def test_scalars_are_byte_for_byte_what_protocol_buffers_would_write(tmp_path, layers, optimizers):
     layout = dense(*layers, optimizers=tuple(optimizers))
-    chunk = random_chunk(layout, [0, 1, 127, 128, 2**40], special=0.05, batch_loss=None)
+    chunk = random_chunk(layout, [0, 1, 127, 128, 2**40], special=0.05)
     write(tmp_path, ones(dense("before"), [0]), chunk)
-    tags = [f"gradients/{layer}/{name}" for layer in layers for name in STATISTICS]
+    others = ("dead_units", "weight_norm", "update_ratio")
+    names = [name if name in others else f"gradient_{name}" for name in STATISTICS]
+    tags = [f"{name}/{layer}" for name in names for layer in layers]
     groups = [f"{name}/" if name else "" for name in optimizers]
-    tags += [f"optimizer/{group}{name}" for name in TOTAL_STATISTICS for group in groups]
-    statistics = [per_layer(chunk, name) for name in STATISTICS]
-    of_layers = np.stack(statistics, axis=2).reshape(len(chunk.steps), -1)
-    totals = [per_optimizer(chunk, name) for name in TOTAL_STATISTICS]
+    tags += [f"gradients/{group}{name}" for name in TOTAL_STATISTICS for group in groups]
+    columns = [function(chunk, name) for names, function in RECORD for name in names]
     with np.errstate(over="ignore"):
-        table = np.concatenate([of_layers, *totals], axis=1).astype(np.float32)
+        table = np.concatenate(columns, axis=1).astype(np.float32)
     events = logged_events(tmp_path)[-len(chunk.steps) :]
     for event, step, row in zip(events, chunk.steps.tolist(), table, strict=True):
         scalars = zip(tags, row, strict=True)
         values = [Summary.Value(tag=t, simple_value=v) for t, v in scalars if not np.isnan(v)]
-        same = Event(step=step, wall_time=event.wall_time, summary=Summary(value=values))
+        overview = event.summary.value[len(values) :]
+        assert {v.tag.rpartition("/")[2] for v in overview} <= {*OVERVIEW, "findings"}
+        summary = Summary(value=[*values, *overview])
+        same = Event(step=step, wall_time=event.wall_time, summary=summary)
         assert event.SerializeToString() == same.SerializeToString()
+
+
+RECORD = (STATISTICS, per_layer), (TOTAL_STATISTICS, per_optimizer)
+
+
+def test_by_default_a_layer_has_one_scalar_and_a_training_six(tmp_path):
+    layers = [f"layer_{i}" for i in range(200)]
+    writer = LogWriter(tmp_path)
+    writer.write(random_chunk(dense(*layers), range(3), nonfinite=0))
+    tags = {tag for tag, _ in logged_scalars(tmp_path)}
+    totals = {"global_norm", "learning_rate", *OVERVIEW, "findings"}
+    assert tags == {f"gradient_norm/{layer}" for layer in layers} | {
+        f"gradients/{name}" for name in totals
+    }
+
+
+def test_the_overview_is_of_the_layers_of_each_optimizer(tmp_path):
+    layout = dense(*"abcdefghijkl", optimizers=("left", "right"))  # by turns
+    levels = np.stack([2.0 ** np.arange(6), np.ones(6)], axis=1).ravel()
+    chunk = ones(layout, [6, 7], norm=np.tile(levels, 2), nonfinite=0, zeros=0)
+    chunk.values["nonfinite"][1, :3] = 2
+    writer = LogWriter(tmp_path, [])
+    writer.write(chunk)
+    notes = [Finding("vanishing", "a", 7, "!", severity=s) for s in ("note", "warning", "error")]
+    writer.write_findings(to_json(notes), 3)
+    scalars = logged_scalars(tmp_path)
+    assert scalars.pop(("gradients/findings", 7)) == 2
+    values = {tag.removeprefix("gradients/"): value for (tag, _), value in scalars.items()}
+    for name, nonfinite, share in (("left", 4, 3 / 4 / (1 - 4.0**-6)), ("right", 2, 1 / 6)):
+        assert values[f"{name}/nonfinite"] == nonfinite
+        assert values[f"{name}/largest_share"] == pytest.approx(share)
+    slopes = depth_slopes(read_log(tmp_path), np.array([0]))[0]
+    totals = [values[f"{name}/first_to_last"] for name in ("left", "right")]
+    assert totals == pytest.approx([2.0 ** (-10 / 3), 1])
+    assert totals == pytest.approx([slope.total for slope in slopes])
 
 
 def test_a_chunk_without_statistics_has_scalars_of_its_totals(tmp_path):
     write(tmp_path, ones(dense("a"), [0], **dict.fromkeys(RECORDED)))
-    assert {tag for tag, _ in logged_scalars(tmp_path)} >= {"optimizer/loss"}
-    assert names_of_scalars(tmp_path, "gradients/a/") == set()
+    assert {tag for tag, _ in logged_scalars(tmp_path)} >= {"gradients/loss"}
+    assert not names_of_scalars(tmp_path, "gradient_")
 
 
 def test_a_statistic_has_scalars_where_it_was_recorded(tmp_path):
     layout = dense("a")
     write(tmp_path, ones(layout, [0], cosine=None), ones(layout, [1]), ones(layout, [2], snr=None))
     scalars = logged_scalars(tmp_path)
-    assert [step for tag, step in scalars if tag == "gradients/a/cosine"] == [1, 2]
-    assert [step for tag, step in scalars if tag == "gradients/a/snr"] == [0, 1]
-    assert names_of_scalars(tmp_path, "gradients/a/") == set(STATISTICS)
+    assert [step for tag, step in scalars if tag == "gradient_cosine/a"] == [1, 2]
+    assert [step for tag, step in scalars if tag == "gradient_snr/a"] == [0, 1]
+    assert len({tag for tag, _ in scalars if tag.endswith("/a")}) == len(STATISTICS)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +242,8 @@ def test_a_statistic_has_scalars_where_it_was_recorded(tmp_path):
 )
 def test_totals_have_scalars_where_they_say_something(tmp_path, values, names):
     write(tmp_path, ones(dense("a", "b"), [0, 1], **values))
-    assert names_of_scalars(tmp_path, "optimizer/") == names
+    overview = {*OVERVIEW, "findings", "batch_loss"}
+    assert names_of_scalars(tmp_path, "gradients/") - overview == names
 
 
 def test_the_scalar_of_the_noise_scale_is_that_of_the_history(tmp_path, rng):
@@ -210,28 +254,18 @@ def test_the_scalar_of_the_noise_scale_is_that_of_the_history(tmp_path, rng):
     chunk = ones(dense("a", "b", replicas=4), range(150), **norms)
     chunk.values["norm"][70] = np.nan
     pieces = np.split(np.arange(150), [1, 2, 30, 31, 96, 141])
-    write(tmp_path, *map(chunk.select, pieces), scalars=3)
+    write(tmp_path, *map(chunk.select, pieces))
     logged = {s: v for (t, s), v in logged_scalars(tmp_path).items() if t.endswith("noise_scale")}
-    expected = read_log(tmp_path)["noise_scale"][::3, 0]
-    assert len(logged) >= 49
+    expected = read_log(tmp_path)["noise_scale"][:, 0]
+    assert len(logged) >= 149
     for step, value in logged.items():
-        assert value == pytest.approx(expected[step // 3], rel=1e-5)
-
-
-@pytest.mark.parametrize(("every", "size"), [(1, 4), (2, 1), (7, 4), (7, 64), (100, 1)])
-def test_scalars_are_of_every_nth_recorded_step(tmp_path, every, size):
-    whole = ones(dense("a"), 10 * np.arange(50))
-    pieces = np.split(np.arange(50), range(size, 50, size))
-    write(tmp_path, *map(whole.select, pieces), scalars=every)
-    steps = {step for _, step in logged_scalars(tmp_path)}
-    assert steps == set(range(0, 500, 10 * every))
-    assert_equal(join(list(read_chunks(tmp_path))), whole)
+        assert value == pytest.approx(expected[step], rel=1e-5)
 
 
 def test_a_norm_beyond_float32_is_infinite_without_a_warning(tmp_path):
     write(tmp_path, ones(dense("a"), [0], norm=3e38, max_abs=3e38))
-    assert logged_scalars(tmp_path)["gradients/a/norm", 0] == np.inf
-    assert logged_scalars(tmp_path)["gradients/a/max_abs", 0] == np.float32(3e38)
+    assert logged_scalars(tmp_path)["gradient_norm/a", 0] == np.inf
+    assert logged_scalars(tmp_path)["gradient_max_abs/a", 0] == np.float32(3e38)
     assert read_log(tmp_path)["norm"] == pytest.approx(np.sqrt(2) * 3e38)
 
 
@@ -249,7 +283,7 @@ def logged_histograms(log_dir):
 
 def write_histograms(log_dir, layout, samples, **options):
     steps = 10 * np.arange(len(samples[0]))
-    LogWriter(log_dir, scalars=0, **options).write(
+    LogWriter(log_dir, scalars=None, **options).write(
         ones(layout, steps), [np.asarray(array, np.float32) for array in samples]
     )
 
@@ -379,7 +413,8 @@ def test_a_later_training_replaces_the_record_from_its_first_step_on(tmp_path, s
 
 
 def test_a_long_log_is_thinned_on_demand_only(tmp_path, monkeypatch):
-    write(tmp_path, *(ones(dense("a"), range(i, i + 100)) for i in range(0, 5_000, 100)), scalars=0)
+    chunks = [ones(dense("a"), range(i, i + 100)) for i in range(0, 5_000, 100)]
+    write(tmp_path, *chunks, scalars=None)
     assert len(read_log(tmp_path)) == 5_000
     judged = []
 

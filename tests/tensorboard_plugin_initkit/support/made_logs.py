@@ -110,7 +110,7 @@ def write(
     log_dir: str | os.PathLike[str], *chunks: Chunk, findings: Sequence[Finding] = ()
 ) -> LogWriter:
     """Write a log as a process of its own does; return its writer."""
-    writer = LogWriter(log_dir, scalars=0)
+    writer = LogWriter(log_dir, scalars=None)
     for chunk in chunks:
         writer.write(chunk)
     if findings:

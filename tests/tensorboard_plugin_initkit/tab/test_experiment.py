@@ -321,7 +321,7 @@ def test_64_clients_of_a_log_that_grows_get_what_is_in_it(tmp_path):
     chunks = chunks_of(SMALL, 0, 150, 10)
     write(tmp_path / "whole", *chunks)
     whole = read_log(tmp_path / "whole")
-    writer = LogWriter(tmp_path / "log", scalars=0)
+    writer = LogWriter(tmp_path / "log", scalars=None)
     writer.write(chunks[0])
     multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 0})
     multiplexer.AddRunsFromDirectory(str(tmp_path / "log"))
