@@ -37,7 +37,10 @@ def watch_optimizer(
     target: Target, optimizer: Any, watch: Watch, replicas: int, has_loss: bool
 ) -> Watched:
     """Find the variables and statistics to measure of a built optimizer."""
-    variables = watch.select(optimizer._trainable_variables)
+    # What float8 layers call the gradient of a scale is its next value.
+    trained = optimizer._trainable_variables
+    by_gradient = [v for v in trained if not getattr(v, "overwrite_with_gradient", False)]
+    variables = watch.select(by_gradient)
     sources = unit_sources(target.model, variables)
     names = set(watch.statistics)
     if "kernel" not in sources:

@@ -190,6 +190,18 @@ def test_what_is_built_in_the_first_step_is_recorded(make, way):
     check(monitor, model, [model.optimizer])
 
 
+@pytest.mark.backends("jax")  # the quickest with float8
+def test_what_is_no_gradient_is_not_recorded():
+    model, monitor = mlp(4, 4), GradientMonitor(every_n_steps=1)
+    for layer in model.layers:
+        layer.quantize("float8")  # whose scales are trainable, and overwritten with new ones
+    model.compile("sgd", LOSS)
+    fit(model, monitor)
+    assert len(model.trainable_variables) == 16
+    assert [path.rpartition("/")[2] for path in monitor.history.variables] == ["kernel", "bias"] * 2
+    assert np.isfinite(monitor.history.per_variable("norm")).all()
+
+
 @pytest.mark.backends("tensorflow", "torch")
 @pytest.mark.parametrize("make", OWN_STEP, ids=label)
 def test_what_a_step_of_ones_own_trains_is_recorded(make):

@@ -244,6 +244,38 @@ def test_quantised_kernels_stay_and_are_named():
             assert not array(layer.kernel_amax_history).any()
 
 
+@pytest.mark.backends("torch")  # the quickest to calibrate
+@pytest.mark.parametrize("name", ["GPTQConfig", "AWQConfig"])
+def test_calibrated_kernels_stay_as_they_are(name):
+    if not hasattr(keras.quantizers, name):
+        pytest.skip("of a later Keras")
+    embedding, block = layers.Embedding(9, 8, name="e"), [layers.Dense(8, "relu"), layers.Dense(8)]
+    block = keras.Sequential(block, name="block")
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), embedding, block])
+    config = getattr(keras.quantizers, name)(
+        np.arange(32).reshape(2, 16) % 9,
+        lambda text: text,
+        num_samples=2,
+        sequence_length=4,
+        group_size=4,
+        quantization_layer_structure={
+            "pre_block_layers": [embedding],
+            "sequential_blocks": [block],
+        },
+    )
+    model.quantize(config.mode, config=config, filters=lambda own: isinstance(own, layers.Dense))
+    audited = keras_initkit.audit(model)
+    assert [row.path for row in audited if row.fix] == ["e/embeddings"]
+    before = [array(weight) for weight in block.non_trainable_weights]
+    assert len(before) == 8
+    with pytest.warns(
+        UserWarning, match="Quantised kernels stay as they are: block/dense/kernel, "
+    ):
+        drawn = reinitialize(model, {layers.Embedding: HE()}, seed=0)
+    assert list(drawn) == ["e/embeddings", "block/dense/bias", "block/dense_1/bias"]
+    assert_same([array(weight) for weight in block.non_trainable_weights], before)
+
+
 def test_bfloat16_weights():
     keras.config.set_dtype_policy("bfloat16")
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3), layers.BatchNormalization()])
