@@ -35,6 +35,7 @@ RELATIVES = {"that", "which", "what", "whose", "whom"}
 NOUN_BEGINNINGS = {"what", "whether", "which", "where", "how", "that", "as", "those", "of"}
 # The walls: packages from the ground up. None imports one above it.
 FLOORS = [
+    "tensorboard_plugin_initkit.safe_text",
     "tensorboard_plugin_initkit.stored_json",
     "tensorboard_plugin_initkit.diagnosis.kinds",
     "tensorboard_plugin_initkit.diagnosis.fix",

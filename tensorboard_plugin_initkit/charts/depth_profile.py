@@ -20,7 +20,6 @@ from bokeh.models import (
     Toggle,
 )
 
-from tensorboard_plugin_initkit.charts.names import display_name, display_names
 from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
     choose_colours,
@@ -34,6 +33,7 @@ from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View
 from tensorboard_plugin_initkit.diagnosis.depth import Slope, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import display_name, display_names
 
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
 _FRAMES = 100

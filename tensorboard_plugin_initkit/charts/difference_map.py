@@ -9,12 +9,12 @@ from bokeh.palettes import PuOr11, interp_palette
 
 from tensorboard_plugin_initkit.charts.binning import bin_layers, extent
 from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_grid
-from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.theme import theme_of
 from tensorboard_plugin_initkit.charts.values import bin_statistic
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import display_name
 
 # A grey that is far from the palette's white, also for the colour-blind.
 _NOT_IN_BOTH = "#757575"

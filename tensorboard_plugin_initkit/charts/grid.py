@@ -19,7 +19,7 @@ from bokeh.models import (
 
 from tensorboard_plugin_initkit.charts.bands import ROOM, draw_bands, room_for
 from tensorboard_plugin_initkit.charts.binning import Bins, How
-from tensorboard_plugin_initkit.charts.names import Group, display_name, display_names, groups_of
+from tensorboard_plugin_initkit.charts.names import Group, groups_of
 from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     NOTHING,
@@ -33,6 +33,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     steps_range,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import display_name, display_names
 
 _OK, _ZERO, _NONFINITE, _MISSING = range(4)
 # Rows of pixels of a map: beyond, neighbouring layers share one.

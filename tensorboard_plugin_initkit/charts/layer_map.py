@@ -9,12 +9,12 @@ from bokeh.palettes import Viridis256
 from tensorboard_plugin_initkit.charts.bands import judge_columns
 from tensorboard_plugin_initkit.charts.binning import bin_layers, extent
 from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_grid
-from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.theme import hover, theme_of
 from tensorboard_plugin_initkit.charts.values import bin_statistic, positions
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.safe_text import display_name
 
 
 def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> Any:

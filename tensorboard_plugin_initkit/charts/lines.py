@@ -17,7 +17,6 @@ from bokeh.models import (
 )
 
 from tensorboard_plugin_initkit.charts.binning import Bins, bin_steps, extent
-from tensorboard_plugin_initkit.charts.names import display_name, display_names
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.smoothing import smooth
 from tensorboard_plugin_initkit.charts.theme import (
@@ -41,6 +40,7 @@ from tensorboard_plugin_initkit.charts.values import (
 )
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import display_name, display_names
 
 _TOTALS = (("loss", "loss"), ("learning_rate", "learning rate"))
 

@@ -12,12 +12,12 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 
 from tensorboard_plugin_initkit.charts.draw import CHARTS
-from tensorboard_plugin_initkit.charts.names import as_html
 from tensorboard_plugin_initkit.charts.theme import theme_of
 from tensorboard_plugin_initkit.charts.view import ThemeName, View
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import as_html
 
 _MOST_CELLS = 400_000
 _PAGE = string.Template("""<!DOCTYPE html>

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorboard_plugin_initkit.charts.names import display_name
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.values import MOST_LINES, spread_evenly
 from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import display_name
 from tensorboard_plugin_initkit.tab.experiment import Run
 from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
 

@@ -10,13 +10,14 @@ from bokeh.document import Document
 from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, Slider
 from bokeh.palettes import Viridis256
 
-from tensorboard_plugin_initkit.charts.names import as_html, display_name, display_names, groups_of
+from tensorboard_plugin_initkit.charts.names import groups_of
 from tensorboard_plugin_initkit.charts.smoothing import smooth
 from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import as_html, display_name, display_names
 from tests.tensorboard_plugin_initkit.record.made import history_of
 
 pytestmark = pytest.mark.numpy_alone
