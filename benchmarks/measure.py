@@ -36,6 +36,7 @@ NOUN_BEGINNINGS = {"what", "whether", "which", "where", "how", "that", "as", "th
 # The walls: packages from the ground up. None imports one above it.
 FLOORS = [
     "tensorboard_plugin_initkit.safe_text",
+    "tensorboard_plugin_initkit.notebook",
     "tensorboard_plugin_initkit.stored_json",
     "tensorboard_plugin_initkit.diagnosis.kinds",
     "tensorboard_plugin_initkit.diagnosis.fix",

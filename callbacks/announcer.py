@@ -1,10 +1,15 @@
-"""`Announcer`: what becomes of a new finding: a warning, the end of the training, or a call."""
+"""`Announcer`: what becomes of a new finding; and the line at the end of a training."""
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from keras_initkit.user_warnings import tell_user, warn_user
+from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.record.history import GradientHistory
 
 OnFinding = str | Callable[[Finding], Any]
 CHOICES = ("warn", "stop", "raise")
@@ -36,6 +41,21 @@ class UserError(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def sum_up(history: GradientHistory, log_dir: Path | str | None, run: str) -> None:
+    """Print one line at the end of a training: the records, the verdict, how to see them."""
+    see = "`keras_initkit.plot(monitor.history)`"
+    where = ""
+    if log_dir is not None:
+        place = str(log_dir)
+        if isinstance(log_dir, Path) and log_dir.is_relative_to(Path.cwd()):
+            place = str(log_dir.relative_to(Path.cwd()))
+        see, where = f"`tensorboard --logdir {shlex.quote(place)}`", f" in {place}/{run}"
+    verdict = tell_verdict(history, history.findings).text
+    line = f"GradientMonitor: {history.extent}{where}. {verdict} To see it: {see}\n"
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "replace").decode(encoding))
 
 
 class Announcer:

@@ -73,7 +73,8 @@ class BackgroundLog:
         return BackgroundLog, self._arguments  # a copy opens a log of its own
 
     @property
-    def _place(self) -> RunPlace:
+    def place(self) -> RunPlace:
+        """The directory, and the run in it."""
         return self._arguments[1]
 
     def begin(self) -> None:
@@ -84,8 +85,8 @@ class BackgroundLog:
 
     def start(self, resumes: bool) -> None:
         """Begin to write; the first time, by a training that goes on from earlier steps or not."""
-        if self._place.resumes is None:
-            self._place.resumes = resumes
+        if self.place.resumes is None:
+            self.place.resumes = resumes
             if self._calls:
                 self._start()
 
@@ -130,7 +131,7 @@ class BackgroundLog:
         self._executor = self._future = None
 
     def _start(self) -> None:
-        if self._place.resumes is None:
+        if self.place.resumes is None:
             return
         try:
             if self._executor is None:
@@ -149,8 +150,8 @@ class BackgroundLog:
                 method, records, args = self._calls[0]
                 try:
                     if self._writer is None:
-                        run = self._place.choose()
-                        self._writer = self._arguments[0](self._place.log_dir, run)
+                        run = self.place.choose()
+                        self._writer = self._arguments[0](self.place.log_dir, run)
                     getattr(self._writer, method)(*args)
                 except Exception as error:
                     self._fail(error)
@@ -196,7 +197,7 @@ class BackgroundLog:
             )
 
     def _say(self, message: str, **values: Any) -> None:
-        log_dir, (*_, owner, kept_in) = self._place.log_dir, self._arguments
+        log_dir, (*_, owner, kept_in) = self.place.log_dir, self._arguments
         tell_user(message.format(log_dir=log_dir, owner=owner, kept_in=kept_in, **values))
 
 

@@ -16,7 +16,7 @@ from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.anatomy.weights import is_complete, weights_of
-from keras_initkit.callbacks.announcer import Announcer, OnFinding
+from keras_initkit.callbacks.announcer import Announcer, OnFinding, sum_up
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.fit_call import FitCall
@@ -28,7 +28,9 @@ from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.check.check import Start, look_at_start
 from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.user_warnings import tell_user
+from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # Records are moved to the host after so many seconds: at the end of an epoch, and within one.
@@ -93,6 +95,8 @@ class GradientMonitor(GuardedCallback):
         on_finding: "warn"; "stop" to warn and end the training after this batch; "raise" to raise a
             `FindingError`; or a function, called with each `Finding` that is more than a note.
         ignore: Kinds of findings to leave out, such as `["input_scale"]`.
+        verbose: If one line is printed at the end of `fit`: what was recorded, the verdict, and the
+            command that shows it. `None` prints it unless `fit` has `verbose=0`.
 
     Attributes:
         history: `GradientHistory` of the training up to now.
@@ -120,6 +124,7 @@ class GradientMonitor(GuardedCallback):
         histograms: int = 0,
         on_finding: OnFinding = "warn",
         ignore: Sequence[str] = (),
+        verbose: bool | None = None,
     ) -> None:
         super().__init__()
         if keras.backend.backend() not in BACKENDS:
@@ -139,6 +144,7 @@ class GradientMonitor(GuardedCallback):
             histograms,
             on_finding,
             ignore,
+            verbose,
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
@@ -239,6 +245,19 @@ class GradientMonitor(GuardedCallback):
                 "attributes of the model: make them so; or the optimizer overrides `apply`: "
                 "override `update_step` instead."
             )
+        says = self._settings.verbose
+        if self._recorded and (bool(self.params.get("verbose")) if says is None else says):
+            sum_up(self._sink.history, self._settings.log_dir, self._sink.run)
+
+    def _repr_html_(self) -> str:
+        verdict = tell_verdict(self.history, self.findings)
+        log_dir = self._settings.log_dir
+        sentences = [
+            f"GradientMonitor: {self.history.extent}.",
+            f"Log: {log_dir}" if log_dir is not None else "No log: in memory only.",
+        ]
+        rows = finding_rows(self.findings)
+        return make_card(verdict.text, verdict.level, sentences, FINDING_COLUMNS, rows)
 
     def _begin(self) -> None:
         # `Callback.model` would synchronise the whole state at each access on some backends.

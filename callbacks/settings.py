@@ -41,6 +41,7 @@ class Settings:
     histograms: int
     on_finding: OnFinding
     ignore: frozenset[str]
+    verbose: bool | None
 
     @classmethod
     def from_arguments(
@@ -55,6 +56,7 @@ class Settings:
         histograms: int,
         on_finding: OnFinding,
         ignore: Sequence[str],
+        verbose: bool | None,
     ) -> Self:
         """Check the arguments of a monitor; raise the errors that it describes."""
         settings = cls(
@@ -76,6 +78,7 @@ class Settings:
             if callable(on_finding)
             else check_choice("on_finding", on_finding, CHOICES, _FIX_OF_ON_FINDING),
             check_kinds(ignore),
+            verbose,
         )
         if settings.histograms and not settings.sample_size:
             raise ValueError(

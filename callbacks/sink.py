@@ -71,6 +71,11 @@ class Sink:
         if self._log is not None:
             self._log.flush()
 
+    @property
+    def run(self) -> str:
+        """The name of the run in the log's directory; "" without a log."""
+        return self._log.place.choose() if self._log is not None else ""
+
     def finish(self) -> None:
         """Wait until all is written."""
         if self._log is not None:

@@ -1,86 +1,182 @@
-"""`keras-initkit`: findings and charts of logs from a shell, without Keras."""
+"""`keras-initkit`: findings, charts and numbers of logs from a shell; Keras for audits alone."""
 
 import argparse
+import csv
+import importlib
+import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TextIO
 
 from tensorboard_plugin_initkit.diagnosis.diagnosis import diagnose_history
 from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.statistics import STATISTICS
+
+_ERROR = 2
+_STATUS = "Exit status: 0 if nothing is wrong, 1 if something is, 2 if it cannot be looked at."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="keras-initkit", description=__doc__)
-    commands = parser.add_subparsers(title="commands", required=True)
-    report = commands.add_parser(
-        "report",
-        help="write charts of all trainings below a directory to one HTML file",
-        description="Write charts of all trainings below a directory to one HTML file, which "
-        "needs no network.",
-    )
-    report.set_defaults(run=_report)
-    report.add_argument("logdir", metavar="LOGDIR", help="directory that GradientMonitor logs to")
-    report.add_argument("-o", "--output", default="report.html", help="file to write")
-    report.add_argument("--statistic", default="signal", help="what maps and lines show")
-    report.add_argument("--title", default="Gradient flow", help="heading of the report")
-    report.add_argument("--theme", choices=("light", "dark"), default="light")
-    findings = commands.add_parser(
-        "findings",
-        help="tell why trainings below a directory do not learn, and what to change",
-        description="Judge all trainings below a directory: what is seen, why it stops learning, "
-        "and what to change.",
-    )
-    findings.set_defaults(run=_tell_findings)
-    findings.add_argument("logdir", metavar="LOGDIR", help="directory that GradientMonitor logs to")
-    findings.add_argument("--ignore", nargs="*", default=[], help="kinds to leave out")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     try:
-        options.run(options)
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        status: int = options.run(options)
+    except BrokenPipeError:  # the reader of the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _ERROR
+    except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         sys.stderr.write(f"keras-initkit: {text}\n")
-        return 1
+        return _ERROR
+    return status
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-initkit", description="Why Keras networks do not learn, from logs and models."
+    )
+    parser.add_argument("--version", action="version", version=version("keras-initkit"))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, does: str, more: str = "", epilog: str = "") -> Any:
+        """Add a command with its one line of help, and what its own help says more."""
+        command = commands.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}{more}.",
+            epilog=epilog,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    def add_log(command: Any) -> None:
+        command.add_argument("logdir", metavar="LOGDIR", help="the log_dir of a GradientMonitor")
+
+    statistics = f"one of {', '.join(STATISTICS)}"
+    report = add(
+        "report",
+        _report,
+        "write charts of all trainings below a directory to one HTML file",
+        ", which needs no network",
+    )
+    add_log(report)
+    report.add_argument("-o", "--output", default="report.html", help="file to write; - for stdout")
+    report.add_argument("--statistic", default="signal", help=f"shown by maps: {statistics}")
+    report.add_argument("--title", default="Gradient flow", help="heading of the report")
+    report.add_argument("--theme", choices=("light", "dark"), default="light", help="colours")
+    findings = add(
+        "findings",
+        _tell_findings,
+        "tell why trainings below a directory do not learn, and what to change",
+        epilog=_STATUS,
+    )
+    add_log(findings)
+    findings.add_argument("--ignore", nargs="*", default=[], metavar="KIND", help="to leave out")
+    findings.add_argument("--json", action="store_true", help="write JSON")
+    audit = add(
+        "audit", _audit, "tell what is wrong with the weights of a saved model", epilog=_STATUS
+    )
+    audit.add_argument("model", metavar="MODEL.keras", help="a model saved by Keras")
+    audit.add_argument("--json", action="store_true", help="write JSON")
+    table = add(
+        "csv",
+        _write_csv,
+        "write the numbers of all trainings below a directory as a table",
+        ": a line for each run, recorded step and layer",
+    )
+    add_log(table)
+    table.add_argument("-o", "--output", default="-", help="file to write; - for stdout")
+    table.add_argument(
+        "--statistics", nargs="+", default=["norm", "signal"], metavar="NAME", help=statistics
+    )
+    return parser
+
+
+def _tell_findings(options: argparse.Namespace) -> int:
+    found = {
+        name: diagnose_history(history, options.ignore)
+        for name, history in _read(options.logdir)[0].items()
+    }
+    if options.json:
+        _write_json({name: diagnosis.to_dict() for name, diagnosis in found.items()})
+    for name, diagnosis in {} if options.json else found.items():
+        sys.stdout.write(f"{name}: {diagnosis}\n\n")
+    return int(any(finding.severity != "note" for each in found.values() for finding in each))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    # By their names: everything else here works where Keras is not installed.
+    keras, keras_initkit = map(importlib.import_module, ("keras", "keras_initkit"))
+    audit = keras_initkit.audit(keras.saving.load_model(options.model, compile=False))
+    if options.json:
+        _write_json(audit.to_dict())
+    else:
+        sys.stdout.write(f"{audit}\n")
+    return int(bool(audit.problems))
+
+
+def _write_json(content: Any) -> None:
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _write_csv(options: argparse.Namespace) -> int:
+    histories, _ = _read(options.logdir)
+    if options.output == "-":
+        _write_table(histories, options.statistics, sys.stdout)
+        return 0
+    with open(options.output, "w", encoding="utf-8", newline="") as file:
+        _write_table(histories, options.statistics, file)
     return 0
 
 
-def _tell_findings(options: argparse.Namespace) -> None:
-    histories, problems = _read(options.logdir)
+def _write_table(
+    histories: dict[str, GradientHistory], statistics: Sequence[str], file: TextIO
+) -> None:
+    writer = csv.writer(file)
+    writer.writerow(["run", "step", "layer", *statistics])
     for name, history in histories.items():
-        diagnosis = diagnose_history(history, options.ignore)
-        sys.stdout.write(f"{name}: {diagnosis}\n\n")
-    for problem in problems:
-        sys.stderr.write(f"keras-initkit: {problem}\n")
+        columns = [history[statistic].ravel().tolist() for statistic in statistics]
+        places = itertools.product([name], history.steps.tolist(), history.layers)
+        writer.writerows([*place, *row] for place, *row in zip(places, *columns, strict=True))
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int:
     histories, problems = _read(options.logdir)
     # After the logs: it takes a second, and a wrong directory is said at once.
-    from tensorboard_plugin_initkit.charts.report import write_report
+    from tensorboard_plugin_initkit.charts.report import report_html
 
-    write_report(
+    html = report_html(
         histories,
-        options.output,
         statistic=options.statistic,
         title=options.title,
         notes=problems,
         theme=options.theme,
     )
-    for problem in problems:
-        sys.stderr.write(f"keras-initkit: {problem}\n")
+    if options.output == "-":
+        sys.stdout.write(html)
+        return 0
+    Path(options.output).write_text(html, encoding="utf-8")
     runs = "1 run" if len(histories) == 1 else f"{len(histories)} runs"
     sys.stdout.write(f"{options.output}: {runs} from {options.logdir}\n")
+    return 0
 
 
 def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
-    """Read all logs below a directory; damage is a problem to report."""
+    """Read all logs below a directory; damage is a problem to report, and said."""
     from tensorboard_plugin_initkit.log.gradient_log import RUN
 
     histories, problems = {}, []
     for name, directory in _runs(log_dir):
+        if sys.stderr.isatty():
+            sys.stderr.write(f"reading {name}\n")
         try:
             history = read_log(directory, damaged="skip")
         except (OSError, ValueError) as error:
@@ -93,6 +189,8 @@ def _read(log_dir: str) -> tuple[dict[str, GradientHistory], list[str]]:
         raise ValueError("\n".join(problems))
     if not histories:
         raise FileNotFoundError(_nothing_in(log_dir, "which holds no log of gradients"))
+    for problem in problems:
+        sys.stderr.write(f"keras-initkit: {problem}\n")
     return histories, problems
 
 

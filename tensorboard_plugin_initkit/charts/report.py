@@ -1,9 +1,7 @@
 """A report of trainings: one HTML file, without need of a network."""
 
-import os
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,33 +67,6 @@ _HOW_TO_LOG = """<pre>from keras_initkit.callbacks import GradientMonitor
 model.fit(x, y, callbacks=[GradientMonitor("runs/first")])</pre>"""
 
 
-def write_report(
-    histories: Mapping[str, GradientHistory],
-    path: str | os.PathLike[str],
-    *,
-    statistic: str = "signal",
-    title: str = "Gradient flow",
-    notes: Sequence[str] = (),
-    theme: ThemeName = "light",
-) -> None:
-    """Write one HTML file with the charts of some trainings.
-
-    Args:
-        histories: Records, by the names of their runs.
-        path: File to write.
-        statistic: Statistic of the maps and lines.
-        title: Shown above.
-        notes: Sentences below the title, such as the names of unreadable logs.
-        theme: `"light"` or `"dark"`.
-
-    Raises:
-        OSError: If the file cannot be written.
-        ValueError: If `statistic` or `theme` is not as described.
-    """
-    html = report_html(histories, statistic, title, notes, theme)
-    Path(path).write_text(html, encoding="utf-8")
-
-
 class _Charts:
     """The charts of a report: each is drawn, and put in its place when the page is done."""
 
@@ -130,12 +101,24 @@ def _place(key: str) -> str:
 
 def report_html(
     histories: Mapping[str, GradientHistory],
-    statistic: str,
-    title: str,
-    notes: Sequence[str],
-    theme: ThemeName,
+    *,
+    statistic: str = "signal",
+    title: str = "Gradient flow",
+    notes: Sequence[str] = (),
+    theme: ThemeName = "light",
 ) -> str:
-    """Return the text of the report."""
+    """Return an HTML page with the charts of some trainings.
+
+    Args:
+        histories: Records, by the names of their runs.
+        statistic: Statistic of the maps and lines.
+        title: Shown above.
+        notes: Sentences below the title, such as the names of unreadable logs.
+        theme: `"light"` or `"dark"`.
+
+    Raises:
+        ValueError: If `statistic` or `theme` is not as described.
+    """
     colours, charts = theme_of(theme), _Charts(theme)
     recorded = {name: history for name, history in histories.items() if history.layers}
     body = [f"<p>{as_html(note)}</p>" for note in notes]

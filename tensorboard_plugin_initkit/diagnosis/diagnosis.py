@@ -12,6 +12,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.diagnosis.judge import judge
 from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 _SEVERITIES = ("error", "warning", "note")
@@ -73,6 +74,10 @@ class Diagnosis(Sequence[Finding]):
 
     def __repr__(self) -> str:
         return f"<Diagnosis with {len(self)} findings: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        level = self[0].severity if self else ""
+        return make_card(self.verdict, level, self.notes, FINDING_COLUMNS, finding_rows(self))
 
     def __str__(self) -> str:
         told = [_tell(number, finding) for number, finding in enumerate(self, 1)]

@@ -2,10 +2,17 @@
 
 from collections.abc import Iterator
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.notebook import (
+    FINDING_COLUMNS,
+    finding_rows,
+    import_pandas,
+    make_card,
+)
 from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, Chunk, append_chunk, join
 from tensorboard_plugin_initkit.record.layout import Layout, Port
 from tensorboard_plugin_initkit.record.lock import Lock
@@ -246,11 +253,48 @@ class GradientHistory:
         known = _known(statistic, PORT_STATISTICS)
         return self._joined().ports_of(known).astype(np.float64)
 
-    def __repr__(self) -> str:
+    def to_dataframe(self, of: str = "layers") -> Any:
+        """Return the recorded statistics as a `pandas.DataFrame`, a column each.
+
+        Args:
+            of: `"layers"` for a row a step and layer, or `"optimizers"` for a row a step and
+                optimizer. These two are the index: `frame["norm"].unstack()` has a column for each
+                layer.
+
+        Raises:
+            ImportError: If pandas is not installed.
+            ValueError: If `of` is something else.
+        """
+        if of not in ("layers", "optimizers"):
+            raise ValueError(
+                f'`of` must be "layers" or "optimizers". Received: of={of!r}. Write '
+                '`history.to_dataframe("optimizers")` for losses and learning rates.'
+            )
+        pandas = import_pandas("`history[statistic]`")
+        chunk = self._joined()
+        is_of_layers = of == "layers"
+        names = recorded_statistics(chunk.values) if is_of_layers else recorded_totals(chunk)
+        owners = self.layers if is_of_layers else self.optimizers
+        index = pandas.MultiIndex.from_product([self.steps, owners], names=["step", of[:-1]])
+        return pandas.DataFrame({name: self[name].ravel() for name in names}, index)
+
+    @property
+    def extent(self) -> str:
+        """The numbers of records and layers, and the steps, in words."""
         thinned = ", thinned" if self.thinned else ""
         steps = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""
-        size = f"{len(self)} recorded steps of {len(self.layers)} layers"
-        return f"<GradientHistory: {size}{steps}{thinned}>"
+        records = "1 recorded step" if len(self) == 1 else f"{len(self)} recorded steps"
+        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
+        return f"{records} of {layers}{steps}{thinned}"
+
+    def __repr__(self) -> str:
+        return f"<GradientHistory: {self.extent}>"
+
+    def _repr_html_(self) -> str:
+        hint = "keras_initkit.diagnose(history) judges it, keras_initkit.plot(history) draws it."
+        sentences = [f"{len(self.findings)} findings. {hint}", *self.notes]
+        rows = finding_rows(self.findings)
+        return make_card(f"GradientHistory: {self.extent}", "", sentences, FINDING_COLUMNS, rows)
 
 
 def _known(statistic: str, known: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from keras_initkit.callbacks import FindingError, GradientMonitor, GradientWarni
 layers = keras.layers
 
 
-def train(monitor, epochs=1, **kwargs):
+def train(monitor, epochs=1, of_fit=0):
     """Train weights of zeros, which learn nothing; return the number of batches."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -27,7 +27,7 @@ def train(monitor, epochs=1, **kwargs):
     batches = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(0))
     x = np.random.default_rng(0).normal(size=(320, 4))
-    model.fit(x, x[:, :1], 8, epochs=epochs, verbose=0, callbacks=[monitor, count], **kwargs)
+    model.fit(x, x[:, :1], 8, epochs=epochs, verbose=of_fit, callbacks=[monitor, count])
     return len(batches)
 
 
@@ -88,3 +88,21 @@ def test_kinds_that_are_ignored_are_not_said():
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
         GradientMonitor(**arguments)
+
+
+@pytest.mark.parametrize(("verbose", "of_fit", "lines"), [(None, 0, 0), (None, 2, 1), (True, 0, 1)])
+def test_one_line_at_the_end_says_what_there_is_and_how_to_see_it(
+    tmp_path, monkeypatch, capsys, verbose, of_fit, lines
+):
+    monkeypatch.chdir(tmp_path)
+    monitor = GradientMonitor("runs/a b", on_finding=lambda finding: None, verbose=verbose)
+    train(monitor, of_fit=of_fit)
+    said = [line for line in capsys.readouterr().out.splitlines() if "Monitor" in line]
+    assert len(said) == lines
+    for line in said:
+        assert line.startswith(
+            "GradientMonitor: 40 recorded steps of 3 layers, steps 0 to 39 in runs/a b/gradients. "
+            "Does not learn. "
+        )
+        assert line.endswith("To see it: `tensorboard --logdir 'runs/a b'`")
+    assert "Does not learn. " in monitor._repr_html_()

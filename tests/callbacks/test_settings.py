@@ -21,6 +21,7 @@ ARGUMENTS = {
     "histograms": 0,
     "on_finding": "warn",
     "ignore": (),
+    "verbose": None,
 }
 
 

@@ -1,12 +1,12 @@
 """The result of an audit: its rows, as text, a table, dicts or a data frame."""
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.notebook import import_pandas, make_card
 
 _SEVERITIES = ("ok", "note", "warning", "error")
 _COLUMNS = ("weight", "initializer", "fans", "variance", "intended", "follows", "findings")
@@ -122,14 +122,7 @@ class Audit:
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError:
-            raise ImportError(
-                "`to_dataframe` needs pandas, which is not installed. Install it: "
-                "`pip install keras-initkit[report]`. Without it there is `to_dict`."
-            ) from None
-        return pandas.DataFrame([row.to_dict() for row in self.rows])
+        return import_pandas("`to_dict`").DataFrame([row.to_dict() for row in self.rows])
 
     def __str__(self) -> str:
         lines = [_COLUMNS, *map(_format_cells, self._shown)] if self._shown else []
@@ -139,6 +132,13 @@ class Audit:
             for line in lines
         ]
         return "\n".join([f"{self.name}: {self.summary}", *table, *self._notes_below()])
+
+    def _repr_html_(self) -> str:
+        level = max((row.severity for row in self.rows), key=_SEVERITIES.index, default="ok")
+        title = f"{self.name}: {self.summary}"
+        rows = [_format_cells(row) for row in self._shown]
+        level = "healthy" if level == "ok" else level
+        return make_card(title, level, self._notes_below(), _COLUMNS, rows)
 
     def __rich__(self) -> Any:
         from rich.console import Group

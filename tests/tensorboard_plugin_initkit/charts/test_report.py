@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.charts.report import write_report
+from tensorboard_plugin_initkit.charts.report import report_html
 from tensorboard_plugin_initkit.command import main
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_files
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def report(path, histories, findings=None, **options):
     for run, history in histories.items():
         history.findings = (findings or {}).get(run, [])
-    write_report(histories, path, **options)
+    path.write_text(report_html(histories, **options), encoding="utf-8")
     html = path.read_text(encoding="utf-8")
     return html, Page(html)
 
@@ -164,14 +164,14 @@ def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
     write(
         tmp_path / "dead", ones(dense("a", "b"), range(30), nonfinite=0, norm=0, zeros=1, penalty=0)
     )
-    assert main(["findings", str(tmp_path)]) == 0
+    assert main(["findings", str(tmp_path)]) == 1
     dead, short = capsys.readouterr().out.strip().split("\n\nshort: ")
     assert dead.startswith("dead: Does not learn. No gradient: from step 0 to 10 the gradient is")
     assert "1. warning, likely: no_gradient, step 10\n" in dead
     assert short == "Too early to say, 12 of 30 steps."
     assert main(["findings", str(tmp_path), "--ignore", "no_gradient"]) == 0
     assert "No gradient" not in capsys.readouterr().out
-    assert main(["findings", str(tmp_path), "--ignore", "no"]) == 1
+    assert main(["findings", str(tmp_path), "--ignore", "no"]) == 2
     assert capsys.readouterr().err.startswith("keras-initkit: `ignore` must be a list of kinds")
 
 
@@ -195,7 +195,7 @@ def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsy
     text = Page((tmp_path / "out.html").read_text()).text
     assert told in text
     assert "good" in text
-    assert main(["report", str(tmp_path / "bad"), "-o", str(tmp_path / "none.html")]) == 1
+    assert main(["report", str(tmp_path / "bad"), "-o", str(tmp_path / "none.html")]) == 2
     assert "must hold whole events that match their checksums" in capsys.readouterr().err
     assert not (tmp_path / "none.html").exists()
 
@@ -214,7 +214,7 @@ def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path,
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(
         "keras-initkit: LOGDIR must be a directory that a GradientMonitor has written to, or one "
         f"above it. Received: 'log', {why}. These two lines write one:"
@@ -234,7 +234,7 @@ def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path,
 def test_wrong_options_are_said_in_one_line(tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     write("log", CHUNK)
-    assert main(["report", "log", *options]) == 1
+    assert main(["report", "log", *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -133,7 +133,7 @@ def test_a_report_says_the_same_word_in_its_map_profile_and_findings(name):
     profile = PROFILES[name]
     history = steady(profile)
     history.findings = found = judge(history)
-    html = report_html({"run": history}, "signal", "Title", [], "light")
+    html = report_html({"run": history})
     word = expected_word(profile)
     cells = re.findall(r"<td>(vanishing|exploding)</td>", html)
     assert cells == [word] * len(found)

@@ -74,6 +74,12 @@ def test_as_a_dataframe():
     assert frame.to_dict("records")[2] == RESULT.rows[2].to_dict()
 
 
+def test_a_notebook_shows_the_table():
+    html = RESULT._repr_html_()
+    assert html.count("<tr>") == 1 + len(RESULT._shown)
+    assert "What to do:" in html
+
+
 def test_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     message = (
