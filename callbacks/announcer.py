@@ -9,7 +9,7 @@ from typing import Any
 from keras_initkit.user_warnings import tell_user, warn_user
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.history import GradientHistory, tell_extent
 
 OnFinding = str | Callable[[Finding], Any]
 CHOICES = ("warn", "stop", "raise")
@@ -53,7 +53,7 @@ def sum_up(history: GradientHistory, log_dir: Path | str | None, run: str) -> No
             place = str(log_dir.relative_to(Path.cwd()))
         see, where = f"`tensorboard --logdir {shlex.quote(place)}`", f" in {place}/{run}"
     verdict = tell_verdict(history, history.findings).text
-    line = f"GradientMonitor: {history.extent}{where}. {verdict} To see it: {see}\n"
+    line = f"GradientMonitor: {tell_extent(history)}{where}. {verdict} To see it: {see}\n"
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(line.encode(encoding, "replace").decode(encoding))
 

@@ -31,7 +31,7 @@ from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
-from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.history import GradientHistory, tell_extent
 
 # Records are moved to the host after so many seconds: at the end of an epoch, and within one.
 _SECONDS_BETWEEN_EPOCHS, _SECONDS = 1.0, 5.0
@@ -253,7 +253,7 @@ class GradientMonitor(GuardedCallback):
         verdict = tell_verdict(self.history, self.findings)
         log_dir = self._settings.log_dir
         sentences = [
-            f"GradientMonitor: {self.history.extent}.",
+            f"GradientMonitor: {tell_extent(self.history)}.",
             f"Log: {log_dir}" if log_dir is not None else "No log: in memory only.",
         ]
         rows = finding_rows(self.findings)
@@ -339,26 +339,13 @@ class GradientMonitor(GuardedCallback):
             return capture
         self._judge.restart()
         watch = Watch(
-            self._select,
+            functools.partial(_select, model, settings.layers),
             settings.statistics,
             settings.sample_size,
             settings.per,
             settings.schedule,
         )
         return open_capture(model, watch)
-
-    def _select(self, variables: Sequence[Any]) -> list[Any]:
-        layers = self._settings.layers
-        if not any(map(layers, places_of(self._watched).values())):
-            tell_user(f"No layer is selected by layers={layers.selector!r}: all are recorded.")
-            layers = Selection("layers", None)
-        weights = {id(weight.variable): weight for weight in weights_of(self._watched)}
-        selected = []
-        for variable in variables:
-            weight = weights.get(id(variable)) or outside_weight(self._watched, variable)
-            if 0 not in variable.shape and layers(weight.places):
-                selected.append(variable)
-        return selected
 
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""
@@ -383,6 +370,19 @@ class GradientMonitor(GuardedCallback):
         # An error can end the training only on its own thread.
         if self._fit is not None and self._fit.is_around():
             self._announcer.announce(self._watched)
+
+
+def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any]:
+    if not any(map(layers, places_of(model).values())):
+        tell_user(f"No layer is selected by layers={layers.selector!r}: all are recorded.")
+        layers = Selection("layers", None)
+    weights = {id(weight.variable): weight for weight in weights_of(model)}
+    selected = []
+    for variable in variables:
+        weight = weights.get(id(variable)) or outside_weight(model, variable)
+        if 0 not in variable.shape and layers(weight.places):
+            selected.append(variable)
+    return selected
 
 
 def _look_at_refused(model: Any, call: FitCall) -> Start | None:

@@ -64,7 +64,9 @@ class Sink:
         """Keep new findings, and have all written."""
         self.history.findings.extend(findings)
         if findings and self._log is not None:
-            self._log.call("write_findings", to_json(self.history.findings), findings[-1].rank)
+            found = self.history.findings
+            faults = sum(finding.severity != "note" for finding in found)
+            self._log.call("write_findings", to_json(found), findings[-1].rank, faults)
 
     def flush(self) -> None:
         """Wait until all is written that can be soon."""

@@ -214,7 +214,7 @@ def _separate(figure: Any, groups: list[Group], theme: Theme) -> None:
 
 def _describe_layers(history: GradientHistory, layers: list[str]) -> dict[str, list[str]]:
     """Return the path, the class and the weights of each layer, as text."""
-    types = dict(zip(history.layers, history.layer_types, strict=True))
+    types = history.layout.layer_types
     weights_of: dict[str, list[str]] = {layer: [] for layer in types}
     for variable in history.layout.variables:
         name = variable.path.rpartition("/")[2]

@@ -113,12 +113,11 @@ class LogWriter:
         """Append the setup of the model trained from a step on, as JSON."""
         self._file.write([_text_event(SETUP_TAG, text, step, time.time())])
 
-    def write_findings(self, text: str, step: int) -> None:
-        """Append the findings up to a step, as JSON."""
+    def write_findings(self, text: str, step: int, faults: int = 0) -> None:
+        """Append the findings up to a step, as JSON; so many are more than notes."""
         now = time.time()
-        found = sum(finding.severity != "note" for finding in from_json(text))
         last = step if self._last is None else self._last
-        counted = self._scalars.count(found, last, now)
+        counted = self._scalars.count(faults, last, now)
         self._file.write([_text_event(FINDINGS_TAG, text, step, now), *counted])
 
     def end(self) -> None:

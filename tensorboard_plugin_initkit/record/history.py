@@ -165,12 +165,6 @@ class GradientHistory:
         return self.layout.layers
 
     @property
-    def layer_types(self) -> list[str]:
-        """Class of each layer, as `layers`; "" where the log does not say it."""
-        types = {variable.layer: variable.layer_type for variable in self.layout.variables}
-        return [types[layer] for layer in self.layers]
-
-    @property
     def variables(self) -> list[str]:
         """Paths of the trainable variables, in the model's order."""
         return [variable.path for variable in self.layout.variables]
@@ -200,10 +194,6 @@ class GradientHistory:
     def keys(self) -> list[str]:
         """Return the names of the recorded statistics."""
         return list(self)
-
-    def __contains__(self, statistic: object) -> bool:
-        """Check for a recorded statistic."""
-        return statistic in list(self)
 
     def __getitem__(self, statistic: str) -> np.ndarray:
         """Return a statistic of layers or optimizers: float64 array (n, layers or optimizers)."""
@@ -278,23 +268,25 @@ class GradientHistory:
         index = pandas.MultiIndex.from_product([self.steps, owners], names=["step", of[:-1]])
         return pandas.DataFrame({name: self[name].ravel() for name in names}, index)
 
-    @property
-    def extent(self) -> str:
-        """The numbers of records and layers, and the steps, in words."""
-        thinned = ", thinned" if self.thinned else ""
-        steps = f", steps {self.steps[0]} to {self.steps[-1]}" if len(self) else ""
-        records = "1 recorded step" if len(self) == 1 else f"{len(self)} recorded steps"
-        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return f"{records} of {layers}{steps}{thinned}"
-
     def __repr__(self) -> str:
-        return f"<GradientHistory: {self.extent}>"
+        return f"<GradientHistory: {tell_extent(self)}>"
 
     def _repr_html_(self) -> str:
         hint = "keras_initkit.diagnose(history) judges it, keras_initkit.plot(history) draws it."
         sentences = [f"{len(self.findings)} findings. {hint}", *self.notes]
         rows = finding_rows(self.findings)
-        return make_card(f"GradientHistory: {self.extent}", "", sentences, FINDING_COLUMNS, rows)
+        return make_card(
+            f"GradientHistory: {tell_extent(self)}", "", sentences, FINDING_COLUMNS, rows
+        )
+
+
+def tell_extent(history: GradientHistory) -> str:
+    """Tell the numbers of records and layers, and the steps."""
+    thinned = ", thinned" if history.thinned else ""
+    steps = f", steps {history.steps[0]} to {history.steps[-1]}" if len(history) else ""
+    records = "1 recorded step" if len(history) == 1 else f"{len(history)} recorded steps"
+    layers = "1 layer" if len(history.layers) == 1 else f"{len(history.layers)} layers"
+    return f"{records} of {layers}{steps}{thinned}"
 
 
 def _known(statistic: str, known: tuple[str, ...]) -> str:

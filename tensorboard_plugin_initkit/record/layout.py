@@ -99,6 +99,11 @@ class Layout:
         """Paths of the layers, each once, in order of first appearance."""
         return list(dict.fromkeys(variable.layer for variable in self.variables))
 
+    @property
+    def layer_types(self) -> dict[str, str]:
+        """Class of each layer, by `layers`; "" where the log does not say it."""
+        return {variable.layer: variable.layer_type for variable in self.variables}
+
     @functools.cached_property
     def sizes(self) -> np.ndarray:
         """Number of elements of each variable: float64 array (variables,)."""

@@ -40,7 +40,7 @@ def overview(log: Log) -> dict[str, Any]:
     """Describe a run: its verdict, steps, layers, statistics and findings."""
     history = log.history
     verdict = tell_verdict(history, history.findings)
-    types = zip(history.layers, history.layer_types, strict=True)
+    types = history.layout.layer_types.items()
     return {
         "name": log.run.name,
         "title": log.run.title,
@@ -165,9 +165,7 @@ def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[s
     """
     wanted = words.casefold().split()
     types = {
-        path: kind
-        for history in histories
-        for path, kind in zip(history.layers, history.layer_types, strict=True)
+        path: kind for history in histories for path, kind in history.layout.layer_types.items()
     }
     texts = {path: f"{path}\n{kind}".casefold() for path, kind in types.items()}
     found = [path for path, text in texts.items() if all(word in text for word in wanted)]

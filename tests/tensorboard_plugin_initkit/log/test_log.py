@@ -196,7 +196,7 @@ def test_the_overview_is_of_the_layers_of_each_optimizer(tmp_path):
     writer = LogWriter(tmp_path, [])
     writer.write(chunk)
     notes = [Finding("vanishing", "a", 7, "!", severity=s) for s in ("note", "warning", "error")]
-    writer.write_findings(to_json(notes), 3)
+    writer.write_findings(to_json(notes), 3, 2)
     scalars = logged_scalars(tmp_path)
     assert scalars.pop(("gradients/findings", 7)) == 2
     values = {tag.removeprefix("gradients/"): value for (tag, _), value in scalars.items()}

@@ -133,7 +133,7 @@ def test_every_optimizer_has_a_column_and_what_is_frozen_is_what_was_frozen_last
 def test_an_empty_history_has_no_steps_and_no_layers():
     history = history_of(ones(LAYOUT, []))
     assert len(history) == 0
-    assert history.layers == history.variables == history.frozen == history.layer_types == []
+    assert history.layers == history.variables == history.frozen == []
     assert history.optimizers == [""]
     assert history["loss"].shape == (0, 1)
     assert history["norm"].shape == history.per_variable("norm").shape == (0, 0)
@@ -337,7 +337,7 @@ def test_columns_say_what_they_are():
     kernel, bias, scale = VARIABLES
     kernel, bias = (one._replace(layer_type="Dense", initializer="He") for one in (kernel, bias))
     history = history_of(ones(Layout((kernel, scale, bias)), [0]))
-    assert history.layer_types == ["Dense", ""]
+    assert list(history.layout.layer_types.values()) == ["Dense", ""]
     assert history.layout.variables == (kernel, scale, bias)
     assert history.layers == ["a", "b"]
     assert history.variables == ["a/kernel", "b/scale", "a/bias"]

@@ -189,7 +189,7 @@ def assert_same(history: GradientHistory, expected: GradientHistory) -> None:
     assert history.layers == expected.layers
     assert history.variables == expected.variables
     assert history.optimizers == expected.optimizers
-    assert history.layer_types == expected.layer_types
+    assert history.layout.layer_types == expected.layout.layer_types
     assert list(history) == list(expected)
     np.testing.assert_array_equal(history.steps, expected.steps)
     for name in (*STATISTICS, *TOTAL_STATISTICS):
