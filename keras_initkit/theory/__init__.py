@@ -1,12 +1,14 @@
-"""Theory of random networks: gains of activations, and signals and gradients over depth."""
+"""Theory of random networks: gains of activations, signals over depth, the edge of chaos."""
 
 from keras_initkit.theory import gains, propagation
+from keras_initkit.theory.critical import Critical, critical
 from keras_initkit.theory.gains import backward_gain, forward_gain, gain, gaussian_moments
-from keras_initkit.theory.propagation import critical_weight_variance, propagate
+from keras_initkit.theory.propagation import propagate
 
 __all__ = [
+    "Critical",
     "backward_gain",
-    "critical_weight_variance",
+    "critical",
     "forward_gain",
     "gain",
     "gains",

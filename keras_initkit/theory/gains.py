@@ -25,6 +25,7 @@ import numpy.typing as npt
 from keras_initkit.checks import check_number, is_number
 
 Array = npt.NDArray[np.float64]
+Activation = str | Callable[[Any], Any]
 
 # Of an activation's input, in its own unit: where kinks may lie, and how finely.
 _KINK_LIMIT = 16.0
@@ -56,7 +57,7 @@ class GaussianMoments(NamedTuple):
 
 
 def gaussian_moments(
-    activation: str | Callable[[Any], Any],
+    activation: Activation,
     variance: float = 1.0,
 ) -> GaussianMoments:
     """Return the mean of f, f² and f'² over z ~ N(0, variance).
@@ -99,7 +100,7 @@ def gaussian_moments(
     return GaussianMoments(origin, origin**2, slope)
 
 
-def forward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) -> float:
+def forward_gain(activation: Activation, variance: float = 1.0) -> float:
     """Return sqrt(q/E f(z)²), z ~ N(0, q): the gain that keeps pre-activations at variance q.
 
     With weights of variance gain²/fan_in, pre-activations of variance q lead to
@@ -130,7 +131,7 @@ def forward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) 
     return math.sqrt(variance / second_moment)
 
 
-def backward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0) -> float:
+def backward_gain(activation: Activation, variance: float = 1.0) -> float:
     """Return 1/sqrt(E f'(z)²), z ~ N(0, q): the gain that keeps the norm of gradients.
 
     With weights of variance gain²/fan_out, gradients keep their norm on the way back through
@@ -158,7 +159,7 @@ def backward_gain(activation: str | Callable[[Any], Any], variance: float = 1.0)
 
 
 def gain(
-    activation: float | str | Callable[[Any], Any],
+    activation: float | Activation,
     negative_slope: float | None = None,
 ) -> float:
     """Return the gain for an initializer's `gain` and `negative_slope`.
@@ -222,7 +223,7 @@ def _check_gain(number: Any) -> float:
     return value
 
 
-def _moments(activation: str | Callable[[Any], Any], variance: float) -> GaussianMoments:
+def _moments(activation: Activation, variance: float) -> GaussianMoments:
     """Return the moments, from a cache for an activation given by name."""
     if isinstance(activation, str):
         return _named_moments(activation, variance)
@@ -232,7 +233,7 @@ def _moments(activation: str | Callable[[Any], Any], variance: float) -> Gaussia
 _named_moments = functools.cache(gaussian_moments)
 
 
-def _resolve(activation: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _resolve(activation: Activation) -> Callable[[Any], Any]:
     if callable(activation):
         return activation
     names = _activation_names()
@@ -250,7 +251,43 @@ def _activation_names() -> list[str]:
     return sorted(names - _NOT_ELEMENTWISE - _NOT_ACTIVATIONS)
 
 
-def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMoments:
+def hermite_coefficients(activation: Activation, variance: float, count: int = 64) -> Array:
+    """Return E f(√variance z) h_n(z) for the first orthonormal Hermite polynomials h_n.
+
+    For standard normal u and v of correlation c, E f(√q u) f(√q v) is the sum of c^n times the
+    squares of these.
+
+    Args:
+        activation: As in `gaussian_moments`.
+        variance: Positive number.
+        count: Number of coefficients.
+
+    Raises:
+        ValueError: As `gaussian_moments`.
+    """
+    stddev = math.sqrt(check_number("variance", variance, above=0))
+    panels = _sample_panels(_resolve(activation), stddev)
+    z = panels.points / stddev
+    weighted = panels.values * panels.probabilities
+    before, polynomial = np.zeros_like(z), np.ones_like(z)
+    coefficients = np.empty(count)
+    for n in range(count):
+        coefficients[n] = (weighted * polynomial).sum()
+        following = (z * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
+        before, polynomial = polynomial, following
+    return coefficients
+
+
+class _Panels(NamedTuple):
+    """An activation on the nodes of all panels, each an array (panels, nodes)."""
+
+    points: Array
+    values: Array
+    slopes: Array
+    probabilities: Array
+
+
+def _sample_panels(activation: Callable[[Any], Any], stddev: float) -> _Panels:
     edges = _panel_edges(stddev)
     half_widths = np.diff(edges)[:, np.newaxis] / 2.0
     centres = (edges[1:] + edges[:-1])[:, np.newaxis] / 2.0
@@ -259,10 +296,12 @@ def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMomen
     values = _evaluate(activation, points.ravel()).reshape(points.shape)
     # Relative to one of them, as the derivative of a constant is 0, without any rounding.
     slopes = (values - values[:, :1]) @ differentiation.T / half_widths
+    probabilities = np.exp(-0.5 * (points / stddev) ** 2) * (half_widths / stddev) * node_weights
+    return _Panels(points, values, slopes, probabilities / math.sqrt(2.0 * math.pi))
 
-    scaled = points / stddev
-    probabilities = np.exp(-0.5 * scaled**2) * (half_widths / stddev) * node_weights
-    probabilities /= math.sqrt(2.0 * math.pi)
+
+def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMoments:
+    _, values, slopes, probabilities = _sample_panels(activation, stddev)
     # The square of a product, as the square of a value may overflow where its weight
     # is tiny.
     roots = np.sqrt(probabilities)

@@ -17,17 +17,15 @@ Reference:
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from keras_initkit.checks import check_count, check_number
-from keras_initkit.theory.gains import gaussian_moments
+from keras_initkit.theory.gains import Activation, gaussian_moments
 
 Array = npt.NDArray[np.float64]
-Activation = str | Callable[[Any], Any]
 
 
 class Propagation(NamedTuple):
@@ -101,68 +99,3 @@ def propagate(
         chi[layer] = weight_variance * moments.derivative_second_moment
         second_moment = moments.second_moment
     return Propagation(q, chi)
-
-
-def critical_weight_variance(activation: Activation, bias_variance: float = 0.0) -> float:
-    """Return the weight variance at which gradients neither vanish nor explode.
-
-    It solves chi = 1 at a fixed point of the variance map: for the q at which
-
-        q = E f(√q z)² / E f'(√q z)² + bias_variance
-
-    it is 1 / E f'(√q z)². Deeper networks train there. The fixed point attracts the
-    variance for tanh and its like; for gelu, silu and others that curve upwards it repels
-    it: look at `propagate` before relying on it.
-
-    Examples:
-    >>> print(f"{critical_weight_variance('relu'):.6f}")
-    2.000000
-    >>> print(f"{critical_weight_variance('tanh', bias_variance=0.05):.6f}")
-    1.760955
-
-    Args:
-        activation: As in `propagate`.
-        bias_variance: Non-negative number, the variance of a bias.
-
-    Raises:
-        ValueError: If no weight variance is critical: for ReLU and its like with biases,
-            or for a constant.
-    """
-    check_number("bias_variance", bias_variance, least=0)
-    below, above = 0.0, 1.0
-    if _excess(activation, below) >= bias_variance:
-        return _critical_at(activation, below)
-    # The margin keeps rounding from passing for a solution where the excess is zero.
-    while _excess(activation, above) - bias_variance <= 1e-9 * above:
-        below, above = above, 2.0 * above
-        if above > 1e6:
-            raise ValueError(
-                "`bias_variance` must leave a fixed point at which gradients keep their "
-                f"norm; activation={activation!r} has none. Received: "
-                f"bias_variance={bias_variance!r}. For activations such as relu, only "
-                "bias_variance=0 has one."
-            )
-    while above - below > 1e-12 * above:
-        middle = 0.5 * (below + above)
-        if not below < middle < above:
-            break
-        if _excess(activation, middle) < bias_variance:
-            below = middle
-        else:
-            above = middle
-    return _critical_at(activation, above)
-
-
-def _excess(activation: Activation, q: float) -> float:
-    """Return q less the variance after critical weights, without biases."""
-    moments = gaussian_moments(activation, q)
-    if moments.derivative_second_moment == 0.0:
-        raise ValueError(
-            "`activation` must have a slope: a piecewise constant function passes no "
-            f"gradient back, whatever the weights. Received: activation={activation!r}"
-        )
-    return q - moments.second_moment / moments.derivative_second_moment
-
-
-def _critical_at(activation: Activation, q: float) -> float:
-    return 1.0 / gaussian_moments(activation, q).derivative_second_moment

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from keras_initkit.theory.propagation import critical_weight_variance, propagate
+from keras_initkit.theory.propagation import propagate
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -105,36 +105,6 @@ def test_a_dead_layer_kills_gradients():
     prediction = propagate(lambda x: keras.ops.sign(x), 5, 1.0)
     assert prediction.chi == pytest.approx(np.zeros(5), abs=1e-12)
     assert prediction.gradient_norm_ratio == 0.0
-
-
-@pytest.mark.parametrize(
-    ("activation", "bias_variance", "weight_variance"),
-    [
-        ("leaky_relu", 0.0, 2 / 1.04),
-        ("gelu", 0.0, 4.0),
-        ("elu", 0.0, 1.0),
-        (keras.ops.erf, 0.0, math.pi / 4),
-        (keras.ops.erf, 0.05, 1.375839),
-        ("tanh", 0, 1),
-        ("tanh", 1e-6, 1.018253),
-        ("tanh", 0.05, 1.760955),
-    ],
-)
-def test_activations_have_known_critical_points(activation, bias_variance, weight_variance):
-    got = critical_weight_variance(activation, bias_variance)
-    assert got == pytest.approx(weight_variance, abs=1.5e-6)
-
-
-def test_a_critical_network_settles_where_gradients_keep_their_norm():
-    prediction = propagate("tanh", 200, critical_weight_variance("tanh", 0.05), 0.05)
-    assert prediction.chi[-1] == pytest.approx(1.0, abs=1e-3)
-
-
-def test_relus_with_biases_have_no_critical_point():
-    with pytest.raises(ValueError, match=r"`bias_variance` must leave a fixed point .*=0.05"):
-        critical_weight_variance("relu", 0.05)
-    with pytest.raises(ValueError, match="`activation` must have a slope"):
-        critical_weight_variance(lambda x: 0.0 * x + 1.0)
 
 
 def test_an_explosion_is_reported_at_its_layer():
