@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.capture.recorded_step import replaced_methods
+from keras_initkit.anatomy.replacing import replaced_methods
 from keras_initkit.statistics.batch import (
     MEASURED_OF_PORTS,
     ROLES,

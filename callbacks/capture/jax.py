@@ -23,10 +23,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initkit.anatomy.replacing import replaced_methods
 from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Storage, Stored
 from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
-from keras_initkit.callbacks.capture.recorded_step import Call, replaced_methods
+from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.measures.jax import AT_ONCE
 from keras_initkit.callbacks.measures.reductions import PLAIN

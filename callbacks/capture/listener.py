@@ -18,9 +18,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from keras_initkit.anatomy.replacing import replaced_methods
 from keras_initkit.callbacks.capture.measure import Update
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
-from keras_initkit.callbacks.capture.recorded_step import replaced_methods
 from keras_initkit.callbacks.capture.recorder import UpdateRecorder
 
 

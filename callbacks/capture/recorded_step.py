@@ -8,7 +8,7 @@ model is left as it was.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 TrainFunction = Callable[..., Any]
@@ -104,17 +104,3 @@ class _RecordedStep:
                 return self.model.train_function
             finally:
                 self.model.train_function = self.plain
-
-
-@contextlib.contextmanager
-def replaced_methods(target: Any, **methods: Any) -> Iterator[None]:
-    """Replace methods, or attributes, on one instance for the duration of the context."""
-    attributes = vars(target)  # past the tracking that Keras's __setattr__ does
-    former = {name: attributes[name] for name in methods if name in attributes}
-    attributes.update(methods)
-    try:
-        yield
-    finally:
-        for name in methods:
-            del attributes[name]
-        attributes.update(former)
