@@ -9,6 +9,7 @@ from keras_initkit.connectivity.layer_fans import fans, register_fans
 from keras_initkit.mending.autofix import autofix
 from keras_initkit.models.audit.audit import audit
 from keras_initkit.models.check.check import check
+from keras_initkit.models.initialize.initialize import initialize
 from keras_initkit.models.normalize.with_normalization import with_normalization
 from keras_initkit.models.reinitialize.layer_aware import layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
@@ -33,6 +34,7 @@ __all__ = [
     "check",
     "diagnose",
     "fans",
+    "initialize",
     "initializers",
     "layer_aware",
     "layers",

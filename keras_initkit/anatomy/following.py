@@ -101,7 +101,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
         has_rule: Tells of a layer if there is a rule for its kernels.
     """
     holder = layers[-1]
-    caller = _find_caller(graph, layers)
+    caller = find_caller(graph, layers)
     tensors = graph.made.get(id(caller), [])
     if _is_inside(layers):
         return Following(LINEAR)
@@ -112,7 +112,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     own = own_activation(holder)
     if own is not None:
         return Following(*own, is_last=is_last, is_gate=graph.is_gate(tensors))
-    if caller is None or not _makes_output_of(holder, caller):
+    if caller is None or not makes_output_of(holder, caller):
         return Following()
     return _search(graph, tensors, has_rule)._replace(is_last=is_last)
 
@@ -128,8 +128,8 @@ def find_receivers(
     Returns:
         Pairs of a layer, `None` for an output of the model, and the last activation before it.
     """
-    caller = _find_caller(graph, layers)
-    if caller is None or _is_inside(layers) or not _makes_output_of(layers[-1], caller):
+    caller = find_caller(graph, layers)
+    if caller is None or _is_inside(layers) or not makes_output_of(layers[-1], caller):
         return []
     own = own_activation(layers[-1])
     ways = dict.fromkeys(graph.made[id(caller)], own.name if own else LINEAR)
@@ -279,7 +279,7 @@ def _search(graph: Graph, tensors: Iterable[int], has_rule: HasRule) -> Followin
     return next((ends[end] for end in order if end in ends), Following())
 
 
-def _find_caller(graph: Graph, layers: Sequence[Any]) -> Any | None:
+def find_caller(graph: Graph, layers: Sequence[Any]) -> Any | None:
     """Return the outermost of some layers that is called in the graph; it calls the others."""
     return next((layer for layer in layers if id(layer) in graph.made), None)
 
@@ -293,10 +293,10 @@ def _is_inside(layers: Sequence[Any]) -> bool:
     return in_heads and holder.name != "attention_output"
 
 
-def _makes_output_of(holder: Any, operation: Any) -> bool:
+def makes_output_of(holder: Any, operation: Any) -> bool:
     """Check if the output of a layer in the graph is the output of a layer inside it."""
     if isinstance(operation, keras.layers.Wrapper):
-        return holder is operation or _makes_output_of(holder, operation.layer)
+        return holder is operation or makes_output_of(holder, operation.layer)
     return holder is operation or isinstance(operation, _HEADS)
 
 

@@ -45,6 +45,16 @@ def with_seed(initializer: Any, seed: Any) -> Any:
     return copied
 
 
+def seed_states(model: Any) -> list[Any]:
+    """List the variables in which layers keep their random numbers to come, as of dropout."""
+    weights = {id(weight) for weight in model.weights}
+    return [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights and "seed_generator_state" in variable.name
+    ]
+
+
 class SeedOfAnother:
     """A mixin for initializers with the random numbers, and so the seed, of another one."""
 

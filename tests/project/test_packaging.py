@@ -38,7 +38,7 @@ def test_callbacks_is_no_package_of_its_own():
 PUBLIC = {
     "keras_initkit": """
         Diagnosis Finding Fix GradientHistory Moments audit autofix callbacks check diagnose fans
-        initializers layer_aware layers plot read_log register_fans reinitialize theory
+        initialize initializers layer_aware layers plot read_log register_fans reinitialize theory
         with_normalization
     """,
     "keras_initkit.callbacks": """

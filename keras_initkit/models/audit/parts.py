@@ -56,9 +56,9 @@ class Part(NamedTuple):
         return float(np.vdot(values, values)) / max(1, values.size) * self.view.fans.fan_in
 
 
-def parts_of(model: Any) -> list[Part]:
-    """List the weights of a model, in its order."""
-    graph = Graph(model)
+def parts_of(model: Any, graph: Graph | None = None) -> list[Part]:
+    """List the weights of a model, in its order; what follows them is read from its graph."""
+    graph = graph or Graph(model)
     parts = []
     for weight in weights_of(model, has_rule):
         view = None

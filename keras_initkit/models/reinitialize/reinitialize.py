@@ -43,7 +43,10 @@ def reinitialize(
     trainable_only: bool = False,
     reset_optimizer: bool = False,
 ) -> dict[str, Any]:
-    """Draw the weights of a built model anew, in place.
+    """Draw the weights of a built model anew, in place, by rules.
+
+    Each weight is drawn for itself: to choose initializers, or for another seed. To start a deep
+    model where signal and gradient pass all of it, `initialize` chooses them for you.
 
     The model stays the same object, compiled and traced. Each weight is drawn with the initializer
     of the first rule to select it, otherwise with its layer's own one. Initializers of this

@@ -1,0 +1,1 @@
+"""Starting a model where signal and gradient pass its whole depth."""

@@ -1,0 +1,88 @@
+"""The schemes: each says what is wanted of the kernels of an architecture."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_initkit.initializers.lecun import LecunNormal
+from keras_initkit.initializers.orthogonal import Orthogonal
+from keras_initkit.models.initialize.aim import Aim
+from keras_initkit.models.initialize.architecture import Architecture, Kernel
+from keras_initkit.models.initialize.point import find_point
+
+Scheme = Callable[[Architecture], list[Aim]]
+
+
+def aim_auto(architecture: Architecture) -> list[Aim]:
+    """Aim at the critical point in front of each activation, measured; branches are small."""
+    return [
+        aim._replace(variance=_wanted(aim.kernel, architecture))
+        for aim in aim_critical(architecture)
+    ]
+
+
+def aim_critical(architecture: Architecture) -> list[Aim]:
+    """Aim at the critical point in front of each activation, by theory; branches are small."""
+    aims = []
+    for kernel in architecture.kernels:
+        share = branch_share(kernel, architecture)
+        point = find_point(kernel.part.following, _depth_around(kernel, architecture))
+        weight_variance = share * point.weight_variance
+        if kernel.is_tied:  # it makes the logits as well
+            weight_variance /= kernel.part.weight.variable.shape[-1]
+        initializer = draw_scaled(kernel, weight_variance)
+        bias_variance = share * point.bias_variance
+        aims.append(
+            Aim(kernel, initializer, bias_variance=bias_variance, is_centred=point.is_centred)
+        )
+    return aims
+
+
+def aim_lsuv(architecture: Architecture) -> list[Aim]:
+    """Aim at orthonormal kernels and outputs of variance 1: layer-sequential unit variance."""
+    return [
+        Aim(kernel, Orthogonal(), 1.0 if is_measurable(kernel) else None, "std")
+        for kernel in architecture.kernels
+    ]
+
+
+def draw_scaled(kernel: Kernel, variance: float) -> keras.initializers.Initializer:
+    """Return an initializer for weights of some variance times their fan_in, orthogonal ones."""
+    if variance <= 0.0:
+        return keras.initializers.Zeros()
+    if kernel.is_embedding:  # a look-up is no product
+        return LecunNormal(gain=variance**0.5)
+    return Orthogonal(variance**0.5, scaled=True)
+
+
+def branch_share(kernel: Kernel, architecture: Architecture) -> float:
+    """Return the share of the variance that a residual branch adds: all together add 1."""
+    return 1.0 / architecture.residual.depth if kernel.is_last_of_branch else 1.0
+
+
+def is_measurable(kernel: Kernel) -> bool:
+    """Check if a kernel's scale follows from its layer's output, or a recurrent layer's inputs."""
+    if kernel.recurrence is not None:
+        cell: Any = getattr(kernel.recurrence, "cell", None)
+        return kernel.name == "kernel" and not isinstance(cell, keras.layers.StackedRNNCells)
+    return not kernel.is_embedding and kernel.name != "depthwise_kernel"
+
+
+def _wanted(kernel: Kernel, architecture: Architecture) -> float | None:
+    """Return the mean square wanted of a layer's output; `None` if its scale is known better.
+
+    The mean of values over positions, which attention hands on, is small as it should be.
+    """
+    is_mean = kernel.attention is not None and kernel.part.weight.holder.name == "attention_output"
+    if is_mean or not is_measurable(kernel):
+        return None
+    point = find_point(kernel.part.following, _depth_around(kernel, architecture))
+    return branch_share(kernel, architecture) * point.variance
+
+
+def _depth_around(kernel: Kernel, architecture: Architecture) -> int:
+    return architecture.plain_depth if kernel.branch is None else 1
+
+
+SCHEMES: dict[str, Scheme] = {"auto": aim_auto, "critical": aim_critical, "lsuv": aim_lsuv}
