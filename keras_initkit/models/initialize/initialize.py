@@ -110,7 +110,8 @@ def initialize(
             aims = SCHEMES[scheme](architecture)
             heads = {} if found.targets is None else heads_of(model, aims, found.targets)
             aims = [_aim_at_head(aim, heads.get(id(aim.variable))) for aim in aims]
-            values, waiting = _draw(aims, seeds), []
+            values = _draw(aims, seeds)
+            waiting: list[Aim] = []
             if any(aim.variance is not None for aim in aims):
                 if found.inputs is None:
                     found = Data(make_noise(model, architecture.graph, noise_seed))

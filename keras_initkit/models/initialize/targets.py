@@ -50,7 +50,8 @@ def heads_of(model: Any, aims: Sequence[Aim], targets: Any) -> dict[int, Head]:
 
 
 def _make_head(aim: Aim, targets: np.ndarray, loss: str) -> Head:
-    units = int(np.prod(aim.bias.shape)) if aim.bias is not None else 0
+    assert aim.bias is not None
+    units = int(np.prod(aim.bias.shape))
     activation = aim.kernel.part.following.activation
     is_labels = units > 1 and targets.shape[-1:] != (units,)
     if is_labels:
@@ -67,9 +68,9 @@ def _make_head(aim: Aim, targets: np.ndarray, loss: str) -> Head:
             ((rows == 0) | (rows == 1)).all() and (rows.sum(1) == 1).all()
         )
     if activation == "softmax" or (is_labels and activation in ("linear", None)):
-        bias, variance = PriorBias(sums + 0.5, "softmax")((units,)), _SHARE
+        bias, variance = PriorBias((sums + 0.5).tolist(), "softmax")((units,)), _SHARE
     elif activation == "sigmoid" or "binary" in loss:
-        bias, variance = PriorBias((sums + 0.5) / (count + 1.0))((units,)), _SHARE
+        bias, variance = PriorBias(((sums + 0.5) / (count + 1.0)).tolist())((units,)), _SHARE
     else:
         bias, variance = sums / count, _SHARE * float(rows.var(0).mean())
     return Head(np.asarray(bias, np.float32).reshape(aim.bias.shape), variance or _SHARE)
