@@ -11,6 +11,7 @@ from keras_initkit.models.audit.audit import audit
 from keras_initkit.models.check.check import check
 from keras_initkit.models.initialize.initialize import initialize
 from keras_initkit.models.normalize.with_normalization import with_normalization
+from keras_initkit.models.propagate.propagate import propagate
 from keras_initkit.models.reinitialize.layer_aware import layer_aware
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.statistics.moments import Moments
@@ -39,6 +40,7 @@ __all__ = [
     "layer_aware",
     "layers",
     "plot",
+    "propagate",
     "read_log",
     "register_fans",
     "reinitialize",

@@ -28,16 +28,33 @@ def traced(model: Any) -> Iterator[tuple[Any, Any]]:
     Raises:
         ValueError: If the model, or a layer inside it, is not built.
     """
-    layers = list(layers_inside(model))
     config = model.get_build_config()
-    if not all(layer.built for layer in layers) or not (config or {}).get("input_shape"):
+    if not (config or {}).get("input_shape"):
         raise ValueError(f"{model.name!r} is not built.")
-    inputs = _make_inputs(config["input_shape"], model.compute_dtype)
-    notes = [(notes, len(notes)) for x in layers for notes in (x._inbound_nodes, x._outbound_nodes)]
+    inputs = make_inputs(config["input_shape"], model.compute_dtype)
+    with traced_call(model, (inputs,), training_argument(model.call)) as outputs:
+        yield inputs, outputs
+
+
+@contextlib.contextmanager
+def traced_call(layer: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Call a built layer on symbolic tensors, as `traced` does a model.
+
+    Yields:
+        Its outputs.
+
+    Raises:
+        ValueError: If it, or a layer inside it, is not built.
+    """
+    layers = list(layers_inside(layer))
+    if not all(inner.built for inner in layers):
+        raise ValueError(f"{layer.name!r} is not built.")
+    called = [*layers, *(x for inner in layers for x in getattr(inner, "operations", ()))]
+    notes = [(notes, len(notes)) for x in called for notes in (x._inbound_nodes, x._outbound_nodes)]
     try:
         with keras.StatelessScope(), random_state_kept():
-            outputs = model.call(inputs, **training_argument(model.call))
-        yield inputs, outputs
+            outputs = layer.call(*args, **kwargs)
+        yield outputs
     finally:
         for calls, count in notes:
             del calls[count:]
@@ -48,10 +65,10 @@ def training_argument(function: Callable[..., Any]) -> dict[str, bool]:
     return {"training": True} if "training" in inspect.signature(function).parameters else {}
 
 
-def _make_inputs(shape: Any, dtype: str) -> Any:
+def make_inputs(shape: Any, dtype: str) -> Any:
     """Return symbolic tensors in the structure of their shapes."""
     if isinstance(shape, dict):
-        return {name: _make_inputs(part, dtype) for name, part in shape.items()}
+        return {name: make_inputs(part, dtype) for name, part in shape.items()}
     if any(isinstance(part, dict | list | tuple) for part in shape):
-        return [_make_inputs(part, dtype) for part in shape]
+        return [make_inputs(part, dtype) for part in shape]
     return keras.KerasTensor((None, *shape[1:]), dtype)

@@ -96,7 +96,7 @@ def gaussian_moments(
     slope = _slope_near_zero(function, stddev, step)
     if stddev > 0.0:
         return _integrate(function, stddev)._replace(derivative_second_moment=slope)
-    origin = float(_evaluate(function, np.zeros(1))[0])
+    origin = float(evaluate(function, np.zeros(1))[0])
     return GaussianMoments(origin, origin**2, slope)
 
 
@@ -291,9 +291,9 @@ def _sample_panels(activation: Callable[[Any], Any], stddev: float) -> _Panels:
     edges = _panel_edges(stddev)
     half_widths = np.diff(edges)[:, np.newaxis] / 2.0
     centres = (edges[1:] + edges[:-1])[:, np.newaxis] / 2.0
-    nodes, node_weights, differentiation = _panel_rule()
+    nodes, node_weights, differentiation = panel_rule()
     points = centres + half_widths * nodes
-    values = _evaluate(activation, points.ravel()).reshape(points.shape)
+    values = evaluate(activation, points.ravel()).reshape(points.shape)
     # Relative to one of them, as the derivative of a constant is 0, without any rounding.
     slopes = (values - values[:, :1]) @ differentiation.T / half_widths
     probabilities = np.exp(-0.5 * (points / stddev) ** 2) * (half_widths / stddev) * node_weights
@@ -361,7 +361,7 @@ def _panel_edges(stddev: float) -> Array:
 
 
 @functools.cache
-def _panel_rule() -> tuple[Array, Array, Array]:
+def panel_rule() -> tuple[Array, Array, Array]:
     """Return nodes, weights and differentiation matrix of a panel from -1 to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
     differences = nodes[:, np.newaxis] - nodes
@@ -374,7 +374,7 @@ def _panel_rule() -> tuple[Array, Array, Array]:
     return nodes, weights, differentiation
 
 
-def _evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
+def evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
     """Return finite values at the points; raise a ValueError for an unsuitable activation."""
     sample = slice(None, None, max(1, len(points) // 16))
     with _eager_float64(), np.errstate(all="ignore"):

@@ -38,8 +38,8 @@ def test_callbacks_is_no_package_of_its_own():
 PUBLIC = {
     "keras_initkit": """
         Diagnosis Finding Fix GradientHistory Moments audit autofix callbacks check diagnose fans
-        initialize initializers layer_aware layers plot read_log register_fans reinitialize theory
-        with_normalization
+        initialize initializers layer_aware layers plot propagate read_log register_fans
+        reinitialize theory with_normalization
     """,
     "keras_initkit.callbacks": """
         ActivationHistory ActivationProbe FindingError GradientMonitor GradientWarning

@@ -1,0 +1,1 @@
+"""Propagation: signals and gradients of a model, predicted from its weights' statistics."""

@@ -1,0 +1,104 @@
+"""Elementwise functions: activation layers, functions of one tensor in `keras.ops`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initkit.models.propagate.rules.registry import (
+    ELEMENTWISE,
+    Call,
+    Effect,
+    chain,
+    effect,
+    rule,
+)
+from keras_initkit.models.propagate.sampling import sample_function
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre
+from keras_initkit.theory.maps import ActivationMap, activation_map
+
+layers = keras.layers
+Function = Callable[[Any], Any]
+
+# Between so many second moments a position's own is interpolated.
+_LEVELS = 7
+
+
+def activate(signal: Signal, function: Function) -> Effect:
+    """Apply an elementwise function to a signal; any other function is sampled."""
+    base, inner = signal, None
+    whole = function
+    if signal.base is not None:
+        base, inner = signal.base
+        whole = _compose(function, inner)
+    try:
+        mapped = activation_map(whole, base.mean, base.variance)
+    except (ValueError, TypeError):
+        return sample_function(signal, function)
+    power, slope = _map_positions(base, whole, mapped)
+    pairs = mapped.product(base.centred) / max(mapped.second_moment, 1e-300)
+    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
+    output = Signal(signal.shape, mapped.mean, power, pairs, (base, whole))
+    slopes = mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
+    if inner is not None:
+        # Of the slope of all functions together, the part of this one.
+        before = activation_map(inner, base.mean, base.variance)
+        slope = slope / max(before.slope, 1e-300)
+
+    def back(gradient: Gradient) -> Gradient:
+        factor = slope if gradient.slope is None else gradient.slope
+        return Gradient(gradient.power * factor, gradient.pairs * slopes)
+
+    return effect(output, back)
+
+
+def with_activation(layer: Any, before: Effect) -> Effect:
+    """Return the effect of a layer with its own activation behind it."""
+    function = getattr(layer, "activation", None)
+    if function is None or function is keras.activations.linear:
+        return before
+    return chain(before, lambda signal: activate(signal, function))
+
+
+def _compose(outer: Function, inner: Function) -> Function:
+    return lambda x: outer(inner(x))
+
+
+def _map_positions(signal: Signal, function: Function, mapped: ActivationMap) -> tuple[Any, Any]:
+    """Return E f² and E f'² at each position."""
+    low, high = float(signal.power.min()), float(signal.power.max())
+    if high - low <= 1e-3 * high:
+        same = np.ones_like(signal.power)
+        return same * mapped.second_moment, same * mapped.slope
+    levels = np.unique(np.quantile(signal.power, np.linspace(0.0, 1.0, _LEVELS)))
+    found = [activation_map(function, signal.mean, x - signal.mean**2) for x in levels]
+    power = np.interp(signal.power, levels, [m.second_moment for m in found])
+    return power, np.interp(signal.power, levels, [m.slope for m in found])
+
+
+@rule(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU)
+def _activation(call: Call) -> Effect:
+    return activate(call.signal, call.operation.call)
+
+
+@rule(layers.PReLU)
+def _prelu(call: Call) -> Effect:
+    alpha = float(np.mean(keras.ops.convert_to_numpy(call.operation.alpha)))
+    return activate(call.signal, lambda x: keras.ops.leaky_relu(x, alpha))
+
+
+@rule(ELEMENTWISE)
+def _function(call: Call) -> Effect | None:
+    """Apply an operation on one tensor that is of the same shape behind it, if elementwise."""
+    if len(call.signals) != 1 or call.shape != call.signal.shape or len(call.shapes) > 1:
+        return None
+    return activate(call.signal, call.operation.call)
+
+
+@rule(layers.Rescaling)
+def _rescaling(call: Call) -> Effect | None:
+    layer = call.operation
+    if np.ndim(layer.scale) or np.ndim(layer.offset):
+        return None
+    return activate(call.signal, lambda x: x * layer.scale + layer.offset)

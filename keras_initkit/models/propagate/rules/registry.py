@@ -1,0 +1,115 @@
+"""The table of rules, by the class of a layer or operation."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_initkit.models.propagate.signal import Gradient, Signal
+
+# From the gradients at the outputs of a call to those at its inputs; `None` where none arrives.
+Gradients = Sequence[Gradient | None]
+Back = Callable[[Sequence[Gradient]], Gradients]
+
+
+class Call(NamedTuple):
+    """A call with the statistics of its inputs.
+
+    Attributes:
+        operation: The layer or operation.
+        args: Its positional arguments, symbolic tensors among them.
+        kwargs: Its arguments with names.
+        signals: Of each symbolic tensor in its arguments, in their order.
+        shapes: Shapes of its outputs without the batch.
+        is_training: Whether it runs in training mode.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    signals: tuple[Signal, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    is_training: bool
+
+    @property
+    def signal(self) -> Signal:
+        """The first input."""
+        return self.signals[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first output."""
+        return self.shapes[0]
+
+    def bound(self) -> dict[str, Any]:
+        """Return the arguments of the layer's `call` by their names."""
+        return inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+
+    def place(self, tensor: Any) -> int:
+        """Return the place of a symbolic tensor among the inputs."""
+        flat = keras.tree.flatten((self.args, self.kwargs))
+        symbolic = [value for value in flat if isinstance(value, keras.KerasTensor)]
+        return next(i for i, value in enumerate(symbolic) if value is tensor)
+
+
+class Effect(NamedTuple):
+    """The effect of a call: the statistics of its outputs, and the way back of gradients.
+
+    Attributes:
+        outputs: A signal for each output.
+        back: Function of the gradients at all outputs.
+    """
+
+    outputs: tuple[Signal, ...]
+    back: Back
+
+
+# Returns `None` for a call that it does not cover.
+Rule = Callable[[Call], Effect | None]
+
+RULES: dict[type | str, Rule] = {}
+# Key of the rule for operations without one of their own, and without an axis to act along.
+ELEMENTWISE = "elementwise"
+
+
+def rule(*keys: type | str) -> Callable[[Rule], Rule]:
+    """Make a function the rule for classes of layers, or for operations by their class's name."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(keys, function))
+        return function
+
+    return register
+
+
+def find_rule(operation: Any) -> Rule | None:
+    """Return the rule for a layer or operation; `None` for a user's class with its own `call`."""
+    if not isinstance(operation, keras.layers.Layer):
+        if not type(operation).__module__.startswith("keras."):
+            return None
+        name = type(operation).__name__
+        return RULES.get(name if name in RULES or hasattr(operation, "axis") else ELEMENTWISE)
+    for cls in type(operation).__mro__:
+        if cls in RULES:
+            return RULES[cls]
+        if "call" in vars(cls):
+            return None
+    return None
+
+
+def effect(output: Signal, back: Callable[[Gradient], Gradient | None]) -> Effect:
+    """Return the effect of a call with one input and one output."""
+    return Effect((output,), lambda gradients: [back(gradients[0])])
+
+
+def chain(first: Effect, second: Callable[[Signal], Effect]) -> Effect:
+    """Return the effect of a step on the only output of another."""
+    after = second(first.outputs[0])
+
+    def back(gradients: Sequence[Gradient]) -> Gradients:
+        (between,) = after.back(gradients)
+        assert between is not None
+        return first.back([between])
+
+    return Effect(after.outputs, back)

@@ -1,0 +1,162 @@
+"""The walk through a model: forth over its calls with signals, back with gradients."""
+
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_initkit.anatomy.calls import LayerCall, calls_inside
+from keras_initkit.anatomy.layers_inside import children
+from keras_initkit.anatomy.places import number, places_of
+from keras_initkit.models.propagate.result import TensorRow
+from keras_initkit.models.propagate.rules.registry import Call, Effect
+from keras_initkit.models.propagate.rules.table import find_rule
+from keras_initkit.models.propagate.sampling import sample
+from keras_initkit.models.propagate.signal import (
+    Gradient,
+    Signal,
+    add_gradients,
+    white_gradient,
+)
+
+
+class Tensor:
+    """A tensor on the walk: its signal, and the gradients that arrive at it.
+
+    Args:
+        signal: The statistics of its values.
+    """
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.gradients: list[Gradient] = []
+
+    @property
+    def gradient(self) -> Gradient | None:
+        """The sum of all gradients; `None` if there are none."""
+        return add_gradients(self.gradients) if self.gradients else None
+
+
+class Step(NamedTuple):
+    """A call that was made on the walk."""
+
+    path: str
+    kind: str
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    effect: Effect | None
+    how: str
+
+
+class Walk:
+    """A walk through a model.
+
+    Args:
+        model: The model.
+        is_training: Whether layers run in training mode.
+    """
+
+    def __init__(self, model: Any, is_training: bool) -> None:
+        self.steps: list[Step] = []
+        self._is_training = is_training
+        self._paths = {key: places[0].path for key, places in places_of(model).items()}
+        self._counts: Counter[str] = Counter()
+
+    def go_in(self, layer: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Make the calls inside a layer, and return its outputs.
+
+        Args:
+            layer: The layer or model.
+            args: Its arguments, with symbolic tensors.
+            kwargs: Its arguments with names.
+            tensors: For each symbolic tensor among the arguments its own.
+        """
+        parameters = inspect.signature(layer.call).parameters
+        if "training" in parameters and kwargs.get("training") is None:
+            kwargs = {**kwargs, "training": self._is_training}
+        inside = calls_inside(layer, args, kwargs)
+        known = dict(zip(map(id, inside.inputs), tensors, strict=True))
+        for call in inside.calls:
+            inputs = [known[id(tensor)] for tensor in call.inputs]
+            outputs = self._make(call, inputs, self._paths.get(id(layer), ""))
+            known.update(zip(map(id, call.outputs), outputs, strict=True))
+        return [known[id(tensor)] for tensor in inside.outputs]
+
+    def go_back(self, outputs: Sequence[Tensor]) -> None:
+        """Lead gradients back from outputs at which they are independent, with mean square 1."""
+        for tensor in outputs:
+            tensor.gradients.append(white_gradient(tensor.signal.shape))
+        for step in reversed(self.steps):
+            if step.effect is None:
+                continue
+            arrived = [tensor.gradient for tensor in step.outputs]
+            if all(gradient is None for gradient in arrived):
+                continue
+            filled = [
+                gradient or white_gradient(tensor.signal.shape, 0.0)
+                for gradient, tensor in zip(arrived, step.outputs, strict=True)
+            ]
+            for tensor, gradient in zip(step.inputs, step.effect.back(filled), strict=True):
+                if gradient is not None:
+                    tensor.gradients.append(gradient)
+
+    def rows(self) -> list[TensorRow]:
+        """List the statistics of all outputs of the calls."""
+        found = []
+        for step in self.steps:
+            # Keras converts what a model is called with.
+            outputs = () if step.kind == "ConvertToTensor" else step.outputs
+            for place, tensor in enumerate(outputs):
+                signal, gradient = tensor.signal, tensor.gradient
+                found.append(
+                    TensorRow(
+                        step.path if not place else f"{step.path}[{place}]",
+                        step.kind,
+                        signal.shape,
+                        signal.mean,
+                        signal.second_moment,
+                        signal.correlation,
+                        None if gradient is None else gradient.second_moment,
+                        step.how,
+                    )
+                )
+        return found
+
+    def begin(self, name: str, signal: Signal) -> Tensor:
+        """Return the tensor of an input of the model."""
+        tensor = Tensor(signal)
+        path = number(name, self._counts)
+        self.steps.append(Step(path, "InputLayer", (), (tensor,), None, "rule"))
+        return tensor
+
+    def _make(self, made: LayerCall, inputs: Sequence[Tensor], path: str) -> list[Tensor]:
+        """Make a call by its rule, by the calls inside it, or by sampling."""
+        operation = made.operation
+        is_training = made.kwargs.get("training")
+        call = Call(
+            operation,
+            made.args,
+            made.kwargs,
+            tuple(tensor.signal for tensor in inputs),
+            tuple(tuple(output.shape[1:]) for output in made.outputs),
+            self._is_training if is_training is None else bool(is_training),
+        )
+        rule, how = find_rule(operation), "rule"
+        effect = rule(call) if rule is not None else None
+        if effect is None and isinstance(operation, keras.layers.Layer) and children(operation):
+            steps, counts = len(self.steps), self._counts.copy()
+            try:
+                return self.go_in(operation, made.args, made.kwargs, inputs)
+            except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
+                # Its code does not run on symbolic tensors.
+                del self.steps[steps:]
+                self._counts = counts
+        if effect is None:
+            effect, how = sample(call), "sampled"
+        name = self._paths.get(id(operation)) or f"{path}/{operation.name}".lstrip("/")
+        outputs = [Tensor(signal) for signal in effect.outputs]
+        kind = type(operation).__name__
+        self.steps.append(Step(number(name, self._counts), kind, inputs, outputs, effect, how))
+        return outputs
