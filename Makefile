@@ -7,7 +7,7 @@ PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'n
 # What is imported is compiled once, not in each process: of TensorFlow that takes 7 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test examples-test test-floor test-backends test-beam lint measure docs bench wheel-test clean
+.PHONY: demo test examples-test test-floor test-backends test-beam test-trackers lint measure docs bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
@@ -53,6 +53,10 @@ bench: .venv/ready
 	.venv/bin/python -m benchmarks.tab
 	.venv/bin/python -m benchmarks.kill_and_resume
 
+# Trackers of experiments, offline, in an environment of their own.
+test-trackers: .venv-trackers/ready
+	KERAS_BACKEND=jax .venv-trackers/bin/python tests/project/trackers.py
+
 # The wheel as a user gets it: built, installed outside the checkout, used.
 wheel-test: .venv/ready .venv-torch/ready
 	tests/project/wheel.sh .venv/bin/python tensorflow=.venv/bin/python torch=.venv-torch/bin/python
@@ -77,6 +81,11 @@ clean:
 .venv-beam/ready: setup.cfg pyproject.toml tests/beam.txt
 	$(PYTHON) -m venv .venv-beam
 	.venv-beam/bin/python -m pip install --quiet --no-compile --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
+	touch $@
+
+.venv-trackers/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-trackers
+	.venv-trackers/bin/python -m pip install --quiet --no-compile --editable '.[jax,trackers]'
 	touch $@
 
 .venv-jax/ready .venv-torch/ready: .venv-%/ready: setup.cfg pyproject.toml tests/backends.txt

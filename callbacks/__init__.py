@@ -7,10 +7,12 @@ if __name__ != "keras_initkit.callbacks":
         "`from keras_initkit.callbacks import GradientMonitor`."
     )
 
+from keras_initkit.callbacks import trackers
 from keras_initkit.callbacks.activation_history import ActivationHistory
 from keras_initkit.callbacks.activation_probe import ActivationProbe
 from keras_initkit.callbacks.announcer import FindingError, GradientWarning
 from keras_initkit.callbacks.gradient_monitor import GradientMonitor
+from keras_initkit.callbacks.reporter import Record
 
 __all__ = [
     "ActivationHistory",
@@ -18,4 +20,6 @@ __all__ = [
     "FindingError",
     "GradientMonitor",
     "GradientWarning",
+    "Record",
+    "trackers",
 ]

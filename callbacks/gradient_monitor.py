@@ -22,6 +22,7 @@ from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
+from keras_initkit.callbacks.reporter import OnRecord, Reporter
 from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
@@ -97,6 +98,13 @@ class GradientMonitor(GuardedCallback):
         ignore: Kinds of findings to leave out, such as `["input_scale"]`.
         verbose: If one line is printed at the end of `fit`: what was recorded, the verdict, and the
             command that shows it. `None` prints it unless `fit` has `verbose=0`.
+        on_record: A function, called with each recorded step as a `Record`, some seconds after the
+            step at most and at the end of the epoch, on the thread of `fit`; after an exception in
+            `fit` the last ones may come on another thread. What it raises is one warning a
+            training. `keras_initkit.callbacks.trackers` has functions for trackers.
+        logs: True to add the totals of the last record to Keras's `logs` at the end of each epoch,
+            as `gradients/global_norm`: for `CSVLogger` and others that are behind the monitor in
+            the list of callbacks, and for the `History` that `fit` returns.
 
     Attributes:
         history: `GradientHistory` of the training up to now.
@@ -125,6 +133,8 @@ class GradientMonitor(GuardedCallback):
         on_finding: OnFinding = "warn",
         ignore: Sequence[str] = (),
         verbose: bool | None = None,
+        on_record: OnRecord | None = None,
+        logs: bool = False,
     ) -> None:
         super().__init__()
         if keras.backend.backend() not in BACKENDS:
@@ -145,11 +155,14 @@ class GradientMonitor(GuardedCallback):
             on_finding,
             ignore,
             verbose,
+            on_record,
+            logs,
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
         self._judge = Judge(settings.ignore)
         self._announcer = Announcer(settings.on_finding)
+        self._reporter = Reporter(on_record, settings.scalars or (), settings.logs)
         self._watched: Any = None
         self._optimizer: Any = None
         self._capture: Capture | None = None
@@ -188,6 +201,7 @@ class GradientMonitor(GuardedCallback):
         # Several optimizers need not be in step: there, batches count.
         counts = self._capture if self._capture and not self._capture.several else None
         self._clock.begin_epoch(counts.batches_done() if counts else None)
+        self._reporter.epoch = epoch
         if self._capture:
             self._capture.begin_epoch()
 
@@ -228,8 +242,10 @@ class GradientMonitor(GuardedCallback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the records of the epoch (called by Keras)."""
         self._clock.settle()
-        if time.monotonic() - self._last_read > _SECONDS_BETWEEN_EPOCHS:
+        is_due = time.monotonic() - self._last_read > _SECONDS_BETWEEN_EPOCHS
+        if is_due or self._reporter.is_needed:
             self._deliver()
+        self._reporter.add_to(logs)
 
     @never_breaks_training
     def on_train_end(self, logs: Any = None) -> None:
@@ -312,6 +328,7 @@ class GradientMonitor(GuardedCallback):
                 self._sink.history.append(start.record)
                 self._report(self._judge.add(start.record))
             self._report(self._judge.finish())
+            self._reporter.report()
             self._announcer.announce(self._watched, is_over=True)
         finally:
             self._leave()
@@ -360,6 +377,7 @@ class GradientMonitor(GuardedCallback):
                 self._fit.needs_its_thread = False
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
+            self._reporter.take(chunk)
             if not self._judge.knows_setup:  # the model has been built since
                 self._describe()
             self._report(self._judge.add(chunk))
@@ -367,8 +385,10 @@ class GradientMonitor(GuardedCallback):
     def _report(self, findings: Sequence[Finding]) -> None:
         self._sink.report(findings)
         self._announcer.take(findings)
+        self._reporter.take_findings(findings)
         # An error can end the training only on its own thread.
         if self._fit is not None and self._fit.is_around():
+            self._reporter.report()
             self._announcer.announce(self._watched)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.callbacks.announcer import CHOICES, OnFinding
 from keras_initkit.callbacks.background_log import check_log_dir
+from keras_initkit.callbacks.reporter import OnRecord
 from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.checks import check_choice
 from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
@@ -42,6 +43,8 @@ class Settings:
     on_finding: OnFinding
     ignore: frozenset[str]
     verbose: bool | None
+    on_record: OnRecord | None
+    logs: bool
 
     @classmethod
     def from_arguments(
@@ -57,6 +60,8 @@ class Settings:
         on_finding: OnFinding,
         ignore: Sequence[str],
         verbose: bool | None,
+        on_record: OnRecord | None,
+        logs: bool,
     ) -> Self:
         """Check the arguments of a monitor; raise the errors that it describes."""
         settings = cls(
@@ -79,12 +84,19 @@ class Settings:
             else check_choice("on_finding", on_finding, CHOICES, _FIX_OF_ON_FINDING),
             check_kinds(ignore),
             verbose,
+            on_record,
+            bool(logs),
         )
         if settings.histograms and not settings.sample_size:
             raise ValueError(
                 "`histograms` are taken of sampled elements: `sample_size` must be positive. "
                 f"Received: histograms={histograms!r}, sample_size={sample_size!r}. Write "
                 "`sample_size=1024`."
+            )
+        if on_record is not None and not callable(on_record):
+            raise ValueError(
+                "`on_record` must be a function of one argument, called with each `Record`."
+                f" Received: on_record={on_record!r}. Write `on_record=print` to try it."
             )
         return settings
 

@@ -42,7 +42,7 @@ from tensorboard_plugin_initkit.log.content import (
     read_text,
     values_of,
 )
-from tensorboard_plugin_initkit.log.dashboards import Histograms, Scalars, make_tensor
+from tensorboard_plugin_initkit.log.dashboards import Histograms, ScalarEvents, make_tensor
 from tensorboard_plugin_initkit.log.event_file import (
     event_files,
     raise_error,
@@ -84,7 +84,7 @@ class LogWriter:
         run: str = RUN,
     ) -> None:
         self._file = open_event_file(log_dir, run)
-        self._scalars = Scalars(scalars)
+        self._scalars = ScalarEvents(scalars)
         self._histograms = Histograms(histograms)
         self._layout: Layout | None = None
         self._content = b""
@@ -103,7 +103,7 @@ class LogWriter:
             self._content = _name_layout(text)
             events.append(_text_event(LAYOUT_TAG, text, int(chunk.steps[0]), now))
         events.extend(_tensor_events(chunk, self._content, now))
-        events.extend(self._scalars.events(chunk, now))
+        events.extend(self._scalars.of_chunk(chunk, now))
         if samples is not None:
             events.extend(self._histograms.events(chunk, samples, now))
         self._file.write(events)
@@ -117,7 +117,7 @@ class LogWriter:
         """Append the findings up to a step, as JSON; so many are more than notes."""
         now = time.time()
         last = step if self._last is None else self._last
-        counted = self._scalars.count(faults, last, now)
+        counted = self._scalars.of_faults(faults, last, now)
         self._file.write([_text_event(FINDINGS_TAG, text, step, now), *counted])
 
     def end(self) -> None:

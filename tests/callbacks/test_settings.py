@@ -22,6 +22,8 @@ ARGUMENTS = {
     "on_finding": "warn",
     "ignore": (),
     "verbose": None,
+    "on_record": None,
+    "logs": False,
 }
 
 
