@@ -42,7 +42,8 @@ PUBLIC = {
         reinitialize theory with_normalization
     """,
     "keras_initkit.callbacks": """
-        ActivationHistory ActivationProbe FindingError GradientMonitor GradientWarning Record trackers
+        ActivationHistory ActivationProbe FindingError GradientMonitor GradientWarning Record
+        trackers
     """,
     "keras_initkit.initializers": """
         ChronoBias DeltaOrthogonal Dirac ForgetGateBias GlorotNormal GlorotUniform HeNormal

@@ -120,12 +120,12 @@ def check(values: list[float], monitor: GradientMonitor) -> None:
 
 
 @contextlib.contextmanager
-def inside(folder: str) -> Iterator[Path]:
+def inside(folder: str) -> Iterator[None]:
     """Work in a folder, where trackers put their files."""
     before = Path.cwd()
     os.chdir(folder)
     try:
-        yield Path(folder)
+        yield
     finally:
         os.chdir(before)
 
@@ -142,9 +142,8 @@ def main() -> int:
         if importlib.util.find_spec(name) is None:
             print(f"{name}: not installed, not tried", flush=True)
             continue
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            with inside(scratch) as folder:
-                attempt(folder)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, inside(scratch):
+            attempt(Path(scratch))
         package = importlib.metadata.packages_distributions()[name][0]
         print(f"{package} {importlib.metadata.version(package)}: works", flush=True)
         tried += 1
