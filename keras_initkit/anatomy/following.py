@@ -14,7 +14,7 @@ from keras_initkit.anatomy.layers_inside import layers_inside
 
 LINEAR = "linear"
 
-_NORMALIZATIONS = (
+NORMALIZATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
     keras.layers.LayerNormalization,
@@ -161,7 +161,7 @@ def classify(call: Call, has_rule: HasRule) -> Activation | Effect:
     activation = as_activation(operation, len(call.inputs))
     if activation is not None:
         return activation
-    if isinstance(operation, _NORMALIZATIONS):
+    if isinstance(operation, NORMALIZATIONS):
         return "normalization"
     if isinstance(operation, _ATTENTIONS) or _has_kernel(operation, has_rule):
         return "kernel"
@@ -303,7 +303,7 @@ def makes_output_of(holder: Any, operation: Any) -> bool:
 def _has_kernel(operation: Any, has_rule: HasRule) -> bool:
     return (
         isinstance(operation, keras.layers.Layer)
-        and not isinstance(operation, (*_NORMALIZATIONS, keras.layers.PReLU))
+        and not isinstance(operation, (*NORMALIZATIONS, keras.layers.PReLU))
         and bool(operation.weights)
         and any(has_rule(layer) for layer in layers_inside(operation))
     )

@@ -1,5 +1,6 @@
 """Parts: the weights of a model, each with all data for the audit's rules."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ def intended_variance(following: Following) -> float | None:
     return variance_before(following.function)
 
 
+@functools.lru_cache(maxsize=256)
 def variance_before(function: Any) -> float:
     """Return the variance before an activation for outputs of mean square 1."""
     try:

@@ -25,6 +25,8 @@ def find_bad_start(model: Any, parts: Sequence[Part]) -> tuple[Finding | None, f
     Returns:
         The finding, and the layers that have a part in it.
     """
+    if any(part.role == "bias" and part.values.min(initial=0.0) < 0.0 for part in parts):
+        return None, frozenset()  # of biases drawn at random the theory of kernels does not know
     history = GradientHistory()
     history.setup = read_setup(model)
     kernels = {

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.anatomy.branches import Branch, Branches, find_branches
-from keras_initkit.anatomy.following import find_caller, makes_output_of
+from keras_initkit.anatomy.following import NORMALIZATIONS, classify, find_caller, makes_output_of
 from keras_initkit.anatomy.graph import Graph
+from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.tracing import traced
 from keras_initkit.connectivity.layer_fans import has_rule, is_known_call
 from keras_initkit.models.audit.parts import Part, parts_of
@@ -25,6 +26,7 @@ class Kernel(NamedTuple):
         caller: The outermost layer around it that is called in the graph; `None` without a graph.
         branch: The residual branch it is in, or `None`.
         is_last_of_branch: Whether its output is what the branch adds.
+        is_first: Whether it takes an input of the model, with no kernel before.
         bias: The bias of its layer, if that starts at zeros and may be set.
     """
 
@@ -32,6 +34,7 @@ class Kernel(NamedTuple):
     caller: Any
     branch: Branch | None
     is_last_of_branch: bool
+    is_first: bool
     bias: Part | None
 
     @property
@@ -77,6 +80,7 @@ class Architecture(NamedTuple):
         kernels: Those to draw, in the model's order.
         residual: Its residual branches.
         graph: Its calls; empty if its `call` cannot be traced.
+        has_normalization: Whether there are normalization layers.
         plain_depth: The number of kernels in a row with an activation behind them and neither a
             normalization nor a skip connection.
     """
@@ -84,6 +88,7 @@ class Architecture(NamedTuple):
     kernels: list[Kernel]
     residual: Branches
     graph: Graph
+    has_normalization: bool
     plain_depth: int
 
 
@@ -99,6 +104,7 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
         residual = find_branches(graph, has_rule)
         inside = {id(layer): b for b in residual.branches for layer in b.inside}
         last = {id(layer) for b in residual.branches for layer in b.last if not b.is_normalized}
+        first = _find_first(graph)
         parts = parts_of(model, graph)
         biases = {id(part.weight.holder): part for part in parts if _is_free_bias(part, selects)}
         kernels = []
@@ -111,7 +117,8 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
             if is_last and isinstance(caller, _ATTENTIONS):
                 is_last = holder.name == "attention_output"
             branch = inside.get(id(caller))
-            kernels.append(Kernel(part, caller, branch, is_last, biases.get(id(holder))))
+            is_first = id(caller) in first
+            kernels.append(Kernel(part, caller, branch, is_last, is_first, biases.get(id(holder))))
         plain = [
             kernel
             for kernel in kernels
@@ -119,7 +126,8 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
             and kernel.part.following.function is not None
             and kernel.part.following.normalization is None
         ]
-        yield Architecture(kernels, residual, graph, len(plain))
+        has_normalization = any(isinstance(x, NORMALIZATIONS) for x in layers_inside(model))
+        yield Architecture(kernels, residual, graph, has_normalization, len(plain))
 
 
 @contextlib.contextmanager
@@ -136,6 +144,21 @@ def _graph_of(model: Any) -> Iterator[Graph]:
             ends = keras.tree.flatten(inputs), keras.tree.flatten(outputs)
             graph = Graph(model, ends)
         yield graph
+
+
+def _find_first(graph: Graph) -> set[int]:
+    """Return the `id`s of the layers with kernels that take the inputs of a model."""
+    found: set[int] = set()
+    waiting = [tensor for tensor in graph.takers if tensor not in graph.makers]
+    seen = set(waiting)
+    for tensor in waiting:  # which grows
+        for call in graph.takers.get(tensor, ()):
+            if classify(call, has_rule) == "kernel":
+                found.add(id(call.operation))
+            else:
+                waiting += [output for output in call.outputs if output not in seen]
+                seen.update(call.outputs)
+    return found
 
 
 def _is_random_kernel(part: Part) -> bool:

@@ -45,7 +45,8 @@ def make_noise(model: Any, graph: Graph, seed: int) -> Any:
         )
     generator = np.random.default_rng(seed)
     if inputs:
-        return keras.tree.map_structure(lambda t: _draw(t, graph, generator), model.input)
+        structure = inputs[0] if isinstance(model, keras.Sequential) else model.input
+        return keras.tree.map_structure(lambda t: _draw(t, graph, generator), structure)
     return _draw_shapes(shapes, model.compute_dtype, generator)
 
 

@@ -68,6 +68,11 @@ def initialize(
     |---|---|
     | "critical" | as "auto", by theory alone: no pass |
     | "lsuv" | orthonormal; each layer's output has variance 1 |
+    | "delta-orthogonal" | as "auto"; convolutions are orthogonal, at their centre tap |
+    | "fixup" | He's, smaller in residual branches, which end with zeros |
+    | "zero" | zeros and ones, identities and Hadamard matrices (ZerO) |
+    | "t-fixup" | Xavier's, smaller in branches: transformers without normalization |
+    | "deepnorm" | the same for post-norm transformers with multiplied skip connections |
 
     Examples:
     ```python

@@ -5,11 +5,18 @@ from typing import Any
 
 import keras
 
+from keras_initkit.initializers.delta_orthogonal import DeltaOrthogonal
 from keras_initkit.initializers.lecun import LecunNormal
 from keras_initkit.initializers.orthogonal import Orthogonal
 from keras_initkit.models.initialize.aim import Aim
 from keras_initkit.models.initialize.architecture import Architecture, Kernel
 from keras_initkit.models.initialize.point import find_point
+from keras_initkit.models.initialize.residual_schemes import (
+    aim_deepnorm,
+    aim_fixup,
+    aim_t_fixup,
+    aim_zero,
+)
 
 Scheme = Callable[[Architecture], list[Aim]]
 
@@ -28,7 +35,9 @@ def aim_critical(architecture: Architecture) -> list[Aim]:
     for kernel in architecture.kernels:
         share = branch_share(kernel, architecture)
         point = find_point(kernel.part.following, _depth_around(kernel, architecture))
-        weight_variance = share * point.weight_variance
+        # Inputs of the model have a mean square of 1, not that of activations at the point.
+        is_first = kernel.is_first and point.variance < 1.0
+        weight_variance = share * (point.variance if is_first else point.weight_variance)
         if kernel.is_tied:  # it makes the logits as well
             weight_variance /= kernel.part.weight.variable.shape[-1]
         initializer = draw_scaled(kernel, weight_variance)
@@ -37,6 +46,25 @@ def aim_critical(architecture: Architecture) -> list[Aim]:
             Aim(kernel, initializer, bias_variance=bias_variance, is_centred=point.is_centred)
         )
     return aims
+
+
+def aim_delta_orthogonal(architecture: Architecture) -> list[Aim]:
+    """Aim as "auto", with convolutions that are orthogonal at their centre tap and zero elsewhere.
+
+    Reference:
+        Xiao et al., 2018, Dynamical Isometry and a Mean Field Theory of CNNs.
+    """
+    if not any(kernel.is_convolution for kernel in architecture.kernels):
+        raise ValueError(
+            '`model` must have convolutions for scheme="delta-orthogonal". Received: a model '
+            'without one to draw. Use scheme="auto": its matrices are orthogonal.'
+        )
+    return [
+        aim._replace(initializer=DeltaOrthogonal(aim.initializer.gain))
+        if aim.kernel.is_convolution and aim.kernel.name == "kernel"
+        else aim
+        for aim in aim_auto(architecture)
+    ]
 
 
 def aim_lsuv(architecture: Architecture) -> list[Aim]:
@@ -85,4 +113,13 @@ def _depth_around(kernel: Kernel, architecture: Architecture) -> int:
     return architecture.plain_depth if kernel.branch is None else 1
 
 
-SCHEMES: dict[str, Scheme] = {"auto": aim_auto, "critical": aim_critical, "lsuv": aim_lsuv}
+SCHEMES: dict[str, Scheme] = {
+    "auto": aim_auto,
+    "critical": aim_critical,
+    "lsuv": aim_lsuv,
+    "delta-orthogonal": aim_delta_orthogonal,
+    "fixup": aim_fixup,
+    "t-fixup": aim_t_fixup,
+    "deepnorm": aim_deepnorm,
+    "zero": aim_zero,
+}
