@@ -39,14 +39,16 @@ def many_layers():
     x = layers.Activation("gelu")(layers.DepthwiseConv2D(3, name="depthwise")(x))
     x = layers.Activation("tanh")(layers.Conv2DTranspose(8, 4, strides=2, name="transposed")(x))
     x = layers.Reshape((100, 8))(x)
-    x = layers.Activation("elu")(layers.EinsumDense("btf,fg->btg", (100, 24), bias_axes="g")(x))
+    x = layers.Activation("elu")(
+        layers.EinsumDense("btf,fg->btg", (100, 24), bias_axes="g", name="einsum")(x)
+    )
     x = layers.GlobalAveragePooling1D()(layers.Dropout(0.2, seed=1)(x))
     x = layers.Activation("softplus")(layers.Dense(20, name="dense")(x))
     return keras.Model(first, layers.Dense(5, name="head")(x))
 
 
 ACTIVATIONS = ["relu", "silu", "gelu", "tanh", "elu"]
-MEASURED = ["conv", "separable", "depthwise", "transposed", "einsum_dense", "dense", "head"]
+MEASURED = ["conv", "separable", "depthwise", "transposed", "einsum", "dense", "head"]
 
 
 def outputs(model, x):
