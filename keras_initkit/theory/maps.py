@@ -108,20 +108,6 @@ def map_of_values(
     )
 
 
-def largest_of(count: int) -> tuple[Array, Array]:
-    """Return points and weights of a quadrature over the largest of `count` normal numbers.
-
-    Examples:
-    >>> points, weights = largest_of(2)
-    >>> print(f"{weights @ points:.6f}")  # 1/√π
-    0.564190
-    """
-    points = np.linspace(-8.0, 8.0, 201)
-    below = 0.5 * (1.0 + np.vectorize(math.erf)(points / math.sqrt(2.0)))
-    weights = count * below ** (count - 1) * np.exp(-0.5 * points**2)
-    return points, weights / weights.sum()
-
-
 def _hermite_coefficients(points: Array, weighted: Array) -> Array:
     """Return the sums of weighted values times each orthonormal Hermite polynomial."""
     before, now = np.zeros_like(points), np.ones_like(points)

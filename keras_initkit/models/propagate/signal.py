@@ -59,7 +59,7 @@ class Signal(NamedTuple):
     def average(self, example: int) -> float:
         """Return E h h' over all pairs of positions of one example (0) or of two (1)."""
         weights = pair_weights(self.shape)
-        return float((self.pairs[example] * weights).sum() * self.second_moment)
+        return float((self.pairs[example] * weights).sum() * np.sqrt(self.power).mean() ** 2)
 
     def scale(self, factor: float) -> "Signal":
         """Multiply the values by a number."""
@@ -114,12 +114,16 @@ class Gradient(NamedTuple):
     Attributes:
         power: Array of the second moment at each position.
         pairs: Array of the correlations of the same unit at two positions of an example, by offset.
-        slope: E f'² where the gradient is, if a pooling chose among the outputs of an activation f.
+        alignment: E g² f'² / (E g² E f'²) of the gradient g, where the tensor is made by an
+            activation f: not 1 before what depends on f's values, as the largest of them does.
+        gate: Function of the tensor's values, to which the mean square of the gradient is in
+            proportion: before an activation its squared derivative. `None` if it is constant.
     """
 
     power: Array
     pairs: Array
-    slope: float | None = None
+    alignment: float = 1.0
+    gate: Callable[[Array], Array] | None = None
 
     @property
     def second_moment(self) -> float:
@@ -164,11 +168,9 @@ def add_gradients(gradients: Sequence[Gradient]) -> Gradient:
     weights = np.array([gradient.second_moment for gradient in gradients])
     total = max(float(weights.sum()), 1e-300)
     pairs = sum(w * gradient.pairs for w, gradient in zip(weights, gradients, strict=True)) / total
-    slope = None
-    if all(gradient.slope is not None for gradient in gradients):
-        slope = sum(w * (g.slope or 0.0) for w, g in zip(weights, gradients, strict=True)) / total
+    aligned = sum(w * g.alignment for w, g in zip(weights, gradients, strict=True)) / total
     power = sum(gradient.power for gradient in gradients)
-    return Gradient(np.asarray(power), np.asarray(pairs), slope)
+    return Gradient(np.asarray(power), np.asarray(pairs), float(aligned))
 
 
 def window(shape: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.theory.gains import gaussian_moments
-from keras_initkit.theory.maps import activation_map, largest_of
+from keras_initkit.theory.maps import activation_map
 
 CORRELATIONS = np.array([-0.9, -0.3, 0.0, 0.5, 0.9, 1.0])
 
@@ -60,12 +60,6 @@ def test_a_mean_shifts_the_activation():
     found = activation_map(keras.ops.tanh, 0.7, 2.0)
     assert found[:3] == pytest.approx(shifted[:3], rel=1e-6)
     assert found.squares == pytest.approx(shifted.squares, abs=1e-6)
-
-
-@pytest.mark.parametrize(("count", "mean"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (9, 1.48501)])
-def test_the_largest_of_normal_numbers(count, mean):
-    points, weights = largest_of(count)
-    assert weights @ points == pytest.approx(mean, abs=1e-5)
 
 
 def test_an_activation_along_an_axis_is_refused():

@@ -16,6 +16,7 @@ from keras_initkit.models.propagate.rules.registry import (
 )
 from keras_initkit.models.propagate.sampling import sample_function
 from keras_initkit.models.propagate.signal import Gradient, Signal, centre
+from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import ActivationMap, activation_map
 
 layers = keras.layers
@@ -47,8 +48,9 @@ def activate(signal: Signal, function: Function) -> Effect:
         slope = slope / max(before.slope, 1e-300)
 
     def back(gradient: Gradient) -> Gradient:
-        factor = slope if gradient.slope is None else gradient.slope
-        return Gradient(gradient.power * factor, gradient.pairs * slopes)
+        gate = None if inner is not None else _squared_slope(function)
+        power = gradient.power * slope * gradient.alignment
+        return Gradient(power, gradient.pairs * slopes, gate=gate)
 
     return effect(output, back)
 
@@ -63,6 +65,16 @@ def with_activation(layer: Any, before: Effect) -> Effect:
 
 def _compose(outer: Function, inner: Function) -> Function:
     return lambda x: outer(inner(x))
+
+
+def _squared_slope(function: Function) -> Callable[[Any], Any]:
+    def squared(values: Any) -> Any:
+        step = 1e-4 * max(float(np.std(values)), 1e-6)
+        flat = values.ravel()
+        change = evaluate(function, flat + step) - evaluate(function, flat - step)
+        return (change / (2.0 * step)).reshape(values.shape) ** 2
+
+    return squared
 
 
 def _map_positions(signal: Signal, function: Function, mapped: ActivationMap) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from keras_initkit.models.propagate.rules.activations import activate
 from keras_initkit.models.propagate.rules.registry import Call, Effect, Gradients, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal, centre, pair_weights, window
+from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import activation_map
 
 layers = keras.layers
@@ -59,10 +60,12 @@ def add(call: Call, factors: Sequence[float]) -> Effect | None:
     output = Signal(call.shape, mean, np.maximum(power, 0.0), np.asarray(products + cross) / total)
 
     def back(gradients: Sequence[Gradient]) -> Gradients:
-        return [
-            reduce_gradient(gradients[0].scale(factor**2), call.shape, signal.shape)
-            for factor, signal in zip(factors, call.signals, strict=True)
-        ]
+        found: list[Gradient | None] = []
+        for factor, signal in zip(factors, call.signals, strict=True):
+            reduced = reduce_gradient(gradients[0].scale(factor**2), call.shape, signal.shape)
+            alignment = _align(gradients[0], signal, output) if factor == 1.0 else 1.0
+            found.append(reduced._replace(alignment=alignment))
+        return found
 
     return Effect((output,), back)
 
@@ -171,6 +174,26 @@ def resize_pairs(pairs: Any, shape: Sequence[int]) -> Any:
         if extra > 0:
             pairs = np.take(pairs, np.arange(extra, extra + size), axis=axis)
     return pairs
+
+
+def _align(gradient: Gradient, signal: Signal, total: Signal) -> float:
+    """Return the alignment of a gradient with a term of a sum, of which it depends on the value.
+
+    The rest of the sum is taken for Gaussian.
+    """
+    if gradient.gate is None or signal.base is None:
+        return 1.0
+    base, function = signal.base
+    rest = total.mean - signal.mean, np.sqrt(max(total.variance - signal.variance, 0.0))
+    points = np.linspace(-5.0, 5.0, 201)
+    weights = np.exp(-0.5 * points**2)
+    inputs = base.mean + np.sqrt(base.variance) * points
+    values = evaluate(function, inputs)
+    slopes = np.gradient(values, inputs) ** 2
+    sums = values[:, np.newaxis] + rest[0] + rest[1] * points
+    passing = gradient.gate(sums) @ weights
+    expected = (weights @ slopes) * (weights @ passing) / weights.sum()
+    return float(weights @ (slopes * passing) / max(expected, 1e-300))
 
 
 def _product(values: Sequence[Any]) -> Any:

@@ -23,9 +23,12 @@ def _batch(call: Call) -> Effect | None:
         # Over many examples, the mean of a unit is what they have in common.
         common = signal.average(1)
         variance = max(signal.second_moment - common, 0.0)
-        if not is_training:
-            variance = float(variances.mean())
-        return _normalize(signal, common, variance, layer)
+        roots = np.sqrt(signal.power)
+        # At a border, where values are smaller, the mean is not theirs.
+        power = signal.power - 2.0 * roots / max(float(roots.mean()), 1e-300) * common + common
+        factor = 1.0 / ((variance if is_training else float(variances.mean())) + layer.epsilon)
+        centred = signal.shift(-signal.mean, -common)._replace(power=np.maximum(power, 0.0))
+        return _scale(centred, factor, layer, factor)
     factor = 1.0 / (float(variances.mean()) + layer.epsilon)
     mean = float(means.mean())
     moved = signal.shift(-mean, mean**2 - 2.0 * mean * signal.mean)

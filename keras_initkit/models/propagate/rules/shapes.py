@@ -96,7 +96,7 @@ def reshape(signal: Signal, shape: Sequence[int]) -> Effect:
             return Gradient(
                 gradient.power.reshape(_insert_ones(gradient.power.shape, shape, signal.shape)),
                 gradient.pairs.reshape(signal.pairs.shape[1:]),
-                gradient.slope,
+                gradient.alignment,
             )
 
         return effect(output, back)

@@ -5,6 +5,7 @@ from keras_initkit.models.propagate.rules import (
     attention,
     convolutions,
     dense,
+    max_pooling,
     merging,
     noise,
     normalization,
@@ -16,7 +17,7 @@ from keras_initkit.models.propagate.rules import (
 from keras_initkit.models.propagate.rules.registry import RULES, find_rule
 
 FAMILIES = [
-    *(activations, attention, convolutions, dense, merging, noise, normalization),
+    *(activations, attention, convolutions, dense, max_pooling, merging, noise, normalization),
     *(operations, pooling, recurrent, shapes),
 ]
 

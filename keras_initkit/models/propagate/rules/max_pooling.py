@@ -1,0 +1,154 @@
+"""Pooling by maxima, over windows and over all positions."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_initkit.models.propagate.positions import AxisMap, move_signal, window_size
+from keras_initkit.models.propagate.rules.convolutions import can_convolve
+from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
+from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre
+from keras_initkit.theory.gains import evaluate
+from keras_initkit.theory.largest import Largest, largest
+from keras_initkit.theory.maps import activation_map
+
+layers = keras.layers
+Array = npt.NDArray[np.float64]
+
+# So many different scales of the positions in a window are told apart.
+_GROUPS = 9
+
+
+@rule(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
+def _max(call: Call) -> Effect | None:
+    layer, rank = call.operation, len(call.operation.pool_size)
+    if not can_convolve(call) or rank != len(call.shape) - 1:
+        return None
+    sizes = zip(call.signal.shape, layer.pool_size, layer.strides, strict=False)
+    reads = [_reads(*along, layer.padding) for along in sizes]
+    return _take_largest(call, window_means(call), reads)
+
+
+@rule(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
+def _global_max(call: Call) -> Effect | None:
+    sizes = call.signal.shape[:-1]
+    if not can_convolve(call) or pooled_rank(call.operation) != len(sizes):
+        return None
+    reads = [np.arange(size)[np.newaxis] for size in sizes]
+    return _take_largest(call, [mean_map(size) for size in sizes], reads)
+
+
+def _reads(size: int, taps: int, stride: int, padding: str) -> Array:
+    """Return the positions (outputs, taps) that a window reads, at borders some of them twice."""
+    outputs, before = window_size(size, taps, stride, 1, padding)
+    places = np.arange(outputs)[:, np.newaxis] * stride - before + np.arange(taps)
+    return np.clip(places, 0, size - 1)
+
+
+def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -> Effect:
+    """Return the effect of taking the largest values within windows.
+
+    The largest value of an increasing function is the function's of the largest input.
+    """
+    base, function = call.signal, None
+    if call.signal.base is not None and _increases(*call.signal.base):
+        base, function = call.signal.base
+    rank, count = len(maps), int(np.prod([read.shape[1] for read in reads]))
+    centred = Signal(base.shape, 0.0, np.ones([1] * rank), base.centred)
+    moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))
+    # Mean correlation of two places in one window; behind it, of two windows.
+    within = (moved.second_moment * count - 1.0) / max(count - 1, 1)
+    within = float(np.clip(within, 1e-6, 1.0 - 1e-6))
+    windows = _windows(base.power, reads)
+    scales, counts = _group_scales(windows)
+    stddev = np.sqrt(base.variance)
+
+    def values(x: Array) -> Array:
+        z = base.mean + stddev * x
+        return z if function is None else evaluate(function, z)
+
+    found = largest(values, scales, counts, within)
+    between = moved.pairs * moved.second_moment / within
+    pairs = found.map.product(between) / max(found.second_moment, 1e-300)
+    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
+    profile = np.asarray(windows.max(axis=-1))
+    power = found.second_moment * profile / max(profile.mean(), 1e-300)
+    kept = len(call.shape) - 1
+    output = Signal(
+        call.shape,
+        found.map.mean,
+        power.reshape(power.shape[:kept]),
+        pairs.reshape(2, *pairs.shape[1 : 1 + kept]),
+    )
+    alignment = 1.0
+    if function is not None:
+        usual = activation_map(function, base.mean, base.variance).slope
+        alignment = found.slope / max(usual * base.variance, 1e-300)
+
+    def back(gradient: Gradient) -> Gradient:
+        outputs = [len(read) for read in reads]
+        arriving = np.broadcast_to(
+            gradient.power.reshape([-1] if not kept else gradient.power.shape), outputs
+        )
+        power = _scatter(windows, arriving, found, counts, reads, call.signal.shape[:-1])
+        pairs = np.zeros(call.signal.pairs.shape[1:])
+        pairs[centre(pairs.shape)] = 1.0
+        return Gradient(power, pairs, alignment)
+
+    return effect(output, back)
+
+
+def _windows(power: Array, reads: Sequence[Array]) -> Array:
+    """Return the second moments (outputs, places in the window)."""
+    full = np.broadcast_to(power, [int(read.max()) + 1 for read in reads])
+    rank = len(reads)
+    index = [
+        read.reshape(
+            [1] * i + [len(read)] + [1] * (rank - 1) + [read.shape[1]] + [1] * (rank - 1 - i)
+        )
+        for i, read in enumerate(reads)
+    ]
+    found = full[tuple(index)]
+    return found.reshape(*found.shape[:rank], -1)
+
+
+def _group_scales(windows: Array) -> tuple[Array, Array]:
+    """Return the standard deviations within a window, in its sum's unit, and how many have each."""
+    places = np.sort(windows.reshape(-1, windows.shape[-1]), axis=1).mean(axis=0)
+    scales = np.sqrt(np.maximum(places / max(float(places.mean()), 1e-300), 1e-6))
+    if np.ptp(scales) < 1e-2:
+        return np.ones(1), np.array([len(scales)])
+    parts = np.array_split(scales, min(_GROUPS, len(scales)))
+    return np.array([part.mean() for part in parts]), np.array([len(part) for part in parts])
+
+
+def _scatter(
+    windows: Array,
+    arriving: Array,
+    found: Largest,
+    counts: Array,
+    reads: Sequence[Array],
+    shape: Sequence[int],
+) -> Array:
+    """Return the gradient's second moment at each input: an output's goes to one of its window."""
+    each = np.repeat(found.shares / counts, counts)
+    ranks = np.argsort(np.argsort(windows, axis=-1), axis=-1)
+    parts = each[ranks] * arriving[..., np.newaxis]
+    power = np.zeros(shape)
+    outputs = [range(len(read)) for read in reads]
+    for output in itertools.product(*outputs):
+        places = np.ix_(*[read[i] for read, i in zip(reads, output, strict=True)])
+        np.add.at(power, places, parts[output].reshape([read.shape[1] for read in reads]))
+    return power
+
+
+def _increases(signal: Signal, function: Any) -> bool:
+    """Check if a function of a signal is larger at the upper end of its values."""
+    ends = signal.mean + np.sqrt(signal.variance) * np.array([-2.0, 2.0])
+    low, high = evaluate(function, ends)
+    return bool(high > low)
