@@ -18,7 +18,7 @@ from keras_initkit.theory.largest import Largest, largest
 from keras_initkit.theory.maps import activation_map
 
 layers = keras.layers
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 
 # So many different scales of the positions in a window are told apart.
 _GROUPS = 9
