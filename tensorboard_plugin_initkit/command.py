@@ -70,7 +70,8 @@ def _make_parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", default="report.html", help="file to write; - for stdout")
     report.add_argument("--statistic", default="signal", help=f"shown by maps: {statistics}")
     report.add_argument("--title", default="Gradient flow", help="heading of the report")
-    report.add_argument("--theme", choices=("light", "dark"), default="light", help="colours")
+    themes = ("auto", "light", "dark")
+    report.add_argument("--theme", choices=themes, default="auto", help="auto is the reader's own")
     findings = add(
         "findings",
         _tell_findings,
@@ -159,6 +160,7 @@ def _report(options: argparse.Namespace) -> int:
         title=options.title,
         notes=problems,
         theme=options.theme,
+        head={"Log directory": options.logdir, "keras-initkit": version("keras-initkit")},
     )
     if options.output == "-":
         sys.stdout.write(html)

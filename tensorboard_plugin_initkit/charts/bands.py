@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
+from bokeh.models import BoxAnnotation, ColumnDataSource, CustomJSHover, Image, LinearScale, Range1d
 
 from tensorboard_plugin_initkit.charts.binning import Bins
 from tensorboard_plugin_initkit.charts.theme import (
@@ -54,9 +54,12 @@ def room_for(rows: int, height: int) -> float:
 
 
 def draw_bands(
-    figure: Any, marks: npt.NDArray[np.uint8], columns: Any, cells: Any, height: int
+    figure: Any, marks: npt.NDArray[np.uint8], columns: Any, cells: Any, height: int, edge: str
 ) -> list[Mark]:
-    """Draw the strip; return its legend entries. `height` is that of the axis, in pixels."""
+    """Draw the strip, with an edge of a colour; return its legend entries.
+
+    The height is that of the axis, in pixels.
+    """
     place = {name: cells.data[name] for name in ("x", "dw")}
     source = ColumnDataSource({"marks": [marks[None]]} | place, name="data-bands")
     part = _HEIGHT / height
@@ -65,6 +68,9 @@ def draw_bands(
     colours = palette_of([NOTHING, VANISHING, EXPLODING])
     image = Image(image="marks", x="x", dw="dw", y=1 - part, dh=part, color_mapper=colours)
     strip = figure.add_glyph(source, image, y_range_name="strip")
+    rim = BoxAnnotation(bottom=1 - part, top=1, fill_alpha=0, line_color=edge, name="strip")
+    rim.y_range_name = "strip"
+    figure.add_layout(rim)
     limit, window = (int(THRESHOLDS[n].value) for n in ("depth_window_steps", "window_steps"))
     ratio = THRESHOLDS["depth_ratio"].value
     args = {

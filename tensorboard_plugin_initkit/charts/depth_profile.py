@@ -297,7 +297,7 @@ def _draw(
     figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     drawn: dict[str, Any] = {"points": [], "zeros": [], "fits": [], "items": []}
     dots, at_bottom = [], []
-    colours = choose_colours(len(curves), theme_name)
+    colours = choose_colours(len(curves))
     for i, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
         record = records[i % len(records)]
         points, zeros = (_source(part, record, curve.step) for part in (curve.points, curve.zeros))

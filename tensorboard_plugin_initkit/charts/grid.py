@@ -166,7 +166,7 @@ def draw_grid(
         Mark(look.missing, look.colour, cells, _MISSING),
     ]
     if bands is not None:
-        marks += draw_bands(figure, bands, columns, cells, height)
+        marks += draw_bands(figure, bands, columns, cells, height, theme.faint)
     add_legend_of_marks(figure, marks, theme)
     return figure
 

@@ -75,7 +75,7 @@ def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: li
         y="layer",
         marker="triangle",
         size=14,
-        fill_color="#ffffff",
+        fill_color="white",  # in dark pages, too
         line_color="#000000",
         line_width=1.5,
     )

@@ -181,7 +181,7 @@ def _total(
     names = [f"{label} of {optimizer}" if optimizer else label for optimizer in optimizers]
     drawn = [
         _line(figure, f"data-{name}-{i}", bins.last[own], values[:, i], names[i], colour, smoothing)
-        for i, colour in enumerate(choose_colours(len(names), theme_name))
+        for i, colour in enumerate(choose_colours(len(names)))
     ]
     items = [
         LegendItem(label=literal(text), renderers=[line])

@@ -1,8 +1,11 @@
 """A report of trainings: one HTML file, without need of a network."""
 
+import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 from bokeh.document import Document
@@ -10,7 +13,7 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 
 from tensorboard_plugin_initkit.charts.draw import CHARTS
-from tensorboard_plugin_initkit.charts.theme import theme_of
+from tensorboard_plugin_initkit.charts.theme import dark_colours, theme_of
 from tensorboard_plugin_initkit.charts.view import ThemeName, View
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -18,6 +21,7 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.safe_text import as_html
 
 _MOST_CELLS = 400_000
+_LEVELS = ("error", "warning", "open", "healthy")
 _PAGE = string.Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -26,28 +30,37 @@ _PAGE = string.Template("""<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; $rules">
 <title>$title</title>
 <style>
-body { margin: 0 auto; padding: 16px 28px 48px; max-width: 1700px; background: $page;
-  color: $text; font: 15px/1.45 system-ui, sans-serif; color-scheme: $scheme; }
+$colours
+body { margin: 0 auto; padding: 16px 28px 48px; max-width: 1700px; background: var(--page);
+  color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 8px 0 2px; }
 h2 { font-size: 19px; margin: 36px 0 6px; overflow-wrap: anywhere; }
 p { max-width: 80ch; margin: 6px 0 12px; }
-p, summary { color: $faint; }
+p, summary { color: var(--faint); }
 a { color: inherit; }
 summary { cursor: pointer; padding: 6px 0; }
-pre { background: $code; padding: 12px 16px; overflow-x: auto; }
+pre { background: var(--missing); padding: 12px 16px; overflow-x: auto; }
 ul { padding-left: 20px; columns: 22em; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: start; vertical-align: top; padding: 5px 14px 5px 0;
-  border-bottom: 1px solid $grid; overflow-wrap: break-word; }
-th { color: $faint; font-weight: 600; }
+  border-bottom: 1px solid var(--grid); overflow-wrap: break-word; }
+th { color: var(--faint); font-weight: 600; }
 td:nth-last-child(-n+2) { overflow-wrap: anywhere; }
 td:nth-last-child(2) { min-width: 30ch; }
 td:nth-last-child(1) { min-width: 16ch; }
+dl { display: grid; grid-template-columns: max-content auto; gap: 2px 14px; margin: 10px 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.verdict { border-left: 5px solid var(--faint); padding: 2px 12px; color: inherit; }
+.error { border-color: #d9534f; }
+.warning { border-color: #c77c00; }
+.healthy { border-color: #2e9e4f; }
 </style>
 $library
 </head>
 <body>
 <h1>$title</h1>
+$head
 $body
 $script
 </body>
@@ -58,6 +71,30 @@ _RULES = (
     "script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
     "font-src data:"
 )
+# All charts in the colours of a page as the reader prefers it, also when that changes.
+_FOLLOW = string.Template("""<script>
+const dark = matchMedia("(prefers-color-scheme: dark)"), darker = $colours, before = new Map();
+const change = (value) => typeof value === "string"
+  ? value.replace(/#[0-9a-f]{6}/g, (colour) => darker[colour] ?? colour)
+  : Array.isArray(value) && value.length < 10 ? value.map(change)
+  : typeof value?.value === "string" ? {...value, value: change(value.value)} : value;
+function follow() {
+  for (const doc of Bokeh.documents) for (const model of doc.all_models) {
+    for (const property of Object.values(model.properties)) {
+      if (!/color|palette|css/.test(property.attr)) continue;
+      if (!before.has(property)) before.set(property, model[property.attr]);
+      const value = before.get(property);
+      model.setv({[property.attr]: dark.matches ? change(value) : value});
+    }
+  }
+}
+dark.addEventListener("change", follow);
+const wait = setInterval(() => {
+  if (!Bokeh.documents.length || !Bokeh.documents.every((doc) => doc.is_idle)) return;
+  clearInterval(wait);
+  if (dark.matches) follow();
+}, 50);
+</script>""")
 _DEPTH = (
     "<h2>Over the depth of the model</h2><p>The gradient that comes back to the units of each "
     "layer. It comes from the output, on the right: a line that falls to the left vanishes on "
@@ -105,7 +142,8 @@ def report_html(
     statistic: str = "signal",
     title: str = "Gradient flow",
     notes: Sequence[str] = (),
-    theme: ThemeName = "light",
+    theme: ThemeName | Literal["auto"] = "auto",
+    head: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return an HTML page with the charts of some trainings.
 
@@ -114,16 +152,19 @@ def report_html(
         statistic: Statistic of the maps and lines.
         title: Shown above.
         notes: Sentences below the title, such as the names of unreadable logs.
-        theme: `"light"` or `"dark"`.
+        theme: `"light"`, `"dark"`, or `"auto"`: as the reader's system prefers it.
+        head: What else is said below the title, by name.
 
     Raises:
         ValueError: If `statistic` or `theme` is not as described.
     """
-    colours, charts = theme_of(theme), _Charts(theme)
+    charts = _Charts("light" if theme == "auto" else theme)
     recorded = {name: history for name, history in histories.items() if history.layers}
+    links = {name: i for i, name in enumerate(recorded)}
     body = [f"<p>{as_html(note)}</p>" for note in notes]
+    body.append(_verdicts(histories, links))
     if recorded:
-        body.append(_findings_section(histories, {name: i for i, name in enumerate(recorded)}))
+        body.append(_findings_section(histories, links))
         body.append(_DEPTH + charts.add("player", recorded, View()))
         for i, (name, history) in enumerate(recorded.items()):
             view = View(statistic, columns=_columns(history))
@@ -133,44 +174,70 @@ def report_html(
     if not histories:
         body.append(f"<p>There is no record to show. These two lines make one:</p>{_HOW_TO_LOG}")
     text, script = charts.embed("\n".join(body))
+    if script and theme == "auto":
+        script += _FOLLOW.substitute(colours=json.dumps(dark_colours()))
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
     return _PAGE.substitute(
         rules=_RULES,
         title=as_html(title),
-        page=colours.page,
-        text=colours.text,
-        faint=colours.faint,
-        grid=colours.grid,
-        code=colours.missing,
-        scheme=theme,
+        head=_head({"Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **head}),
+        colours=_colours(theme),
         library=library.render() if charts.models else "",
         body=text,
         script=script,
     )
 
 
-def _findings_section(histories: Mapping[str, GradientHistory], runs: Mapping[str, int]) -> str:
-    """Write the verdicts, and all findings in order of steps with links to their runs."""
-    verdicts = "".join(
-        f"<p>{as_html(run, 48)}: {as_html(tell_verdict(history, history.findings).text)}</p>"
-        for run, history in histories.items()
+def _colours(theme: ThemeName | Literal["auto"]) -> str:
+    """Write the colours of the page as variables of CSS."""
+
+    def write(name: ThemeName) -> str:
+        variables = (f"--{key}: {value};" for key, value in theme_of(name)._asdict().items())
+        return f":root {{ color-scheme: {name}; {' '.join(variables)} }}"
+
+    if theme != "auto":
+        return write(theme)
+    return f"{write('light')}\n@media (prefers-color-scheme: dark) {{ {write('dark')} }}"
+
+
+def _head(facts: Mapping[str, str]) -> str:
+    lines = (f"<dt>{as_html(name)}</dt><dd>{as_html(text)}</dd>" for name, text in facts.items())
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _verdicts(histories: Mapping[str, GradientHistory], links: Mapping[str, int]) -> str:
+    """Write the verdict on each run, the worst first: it is the table of contents as well."""
+    verdicts = {name: tell_verdict(h, h.findings) for name, h in histories.items()}
+    worst_first = sorted(verdicts, key=lambda name: _LEVELS.index(verdicts[name].level))
+    return "".join(
+        f'<p class="verdict {verdicts[name].level}">{_link(name, links)}: '
+        f"{as_html(verdicts[name].text)}</p>"
+        for name in worst_first
     )
-    title = f"<h2>Findings</h2>{verdicts}"
+
+
+def _link(run: str, links: Mapping[str, int]) -> str:
+    name = as_html(run, 48)
+    return f'<a href="#run-{links[run]}">{name}</a>' if run in links else name
+
+
+def _findings_section(histories: Mapping[str, GradientHistory], links: Mapping[str, int]) -> str:
+    """Write all findings in order of steps, with links to their runs."""
+    title = "<h2>Findings</h2>"
     rows = [(run, finding) for run, history in histories.items() for finding in history.findings]
     if not rows:
         return f"{title}<p>The log holds no findings.</p>"
     rows.sort(key=lambda row: row[1].rank)
     heads = ("Run", "Step", "What", "Layer", "Finding", "Evidence")
     head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(f"<tr>{_cells(run, finding, runs)}</tr>" for run, finding in rows)
+    body = "".join(f"<tr>{_cells(run, finding, links)}</tr>" for run, finding in rows)
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cells(run: str, finding: Finding, runs: Mapping[str, int]) -> str:
+def _cells(run: str, finding: Finding, links: Mapping[str, int]) -> str:
     evidence = ", ".join(f"{name} = {value:.4g}" for name, value in finding.evidence.items())
-    name = as_html(run, 48)
     cells = [
-        f'<a href="#run-{runs[run]}">{name}</a>' if run in runs else name,
+        _link(run, links),
         "" if finding.step is None else str(int(finding.step)),
         as_html(finding.kind.replace("_", " "), 48),
         as_html(finding.layer, 48) if finding.layer else "all",

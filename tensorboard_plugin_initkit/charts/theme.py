@@ -148,17 +148,24 @@ def hover(renderers: list[Any], tooltips: list[tuple[str, str]], **options: Any)
     return HoverTool(renderers=renderers, tooltips=tooltips, **options)
 
 
-# Okabe and Ito's, which stay apart for the colour-blind; the first is lighter on black.
-_APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
+# As Okabe and Ito's, which stay apart for the colour-blind; at least 3:1 on both pages.
+_APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3d9be0", "#8c8c8c")
+# The part of viridis with at least 3:1 on a page.
+_SEEN = {"light": (0, 153), "dark": (94, 255)}
 
 
-def choose_colours(count: int, theme_name: str) -> list[str]:
+def choose_colours(count: int) -> list[str]:
     """Choose a colour for each run; after seven they repeat, with other markers."""
-    first = ("#3d9be0",) if theme_name == "dark" else _APART[:1]
-    return [(first + _APART[1:])[i % len(_APART)] for i in range(count)]
+    return [_APART[i % len(_APART)] for i in range(count)]
 
 
 def colours_by_depth(count: int, theme_name: str) -> list[str]:
     """Choose a colour for each layer, in the order of the model."""
-    low, high = (0, 210) if theme_name == "light" else (60, 255)
-    return [Viridis256[round(i)] for i in np.linspace(low, high, count)] if count else []
+    return [Viridis256[round(i)] for i in np.linspace(*_SEEN[theme_name], count)] if count else []
+
+
+def dark_colours() -> dict[str, str]:
+    """Return the colours of a dark page by those of a light one."""
+    count = _SEEN["light"][1] + 1
+    lines = zip(colours_by_depth(count, "light"), colours_by_depth(count, "dark"), strict=True)
+    return dict(lines) | dict(zip(THEMES["light"], THEMES["dark"], strict=True))

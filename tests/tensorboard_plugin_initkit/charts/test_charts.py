@@ -12,7 +12,16 @@ from bokeh.palettes import Viridis256
 
 from tensorboard_plugin_initkit.charts.names import groups_of
 from tensorboard_plugin_initkit.charts.smoothing import smooth
-from tensorboard_plugin_initkit.charts.theme import EXPLODING, NONFINITE, THEMES, VANISHING, ZERO
+from tensorboard_plugin_initkit.charts.theme import (
+    EXPLODING,
+    NONFINITE,
+    THEMES,
+    VANISHING,
+    ZERO,
+    choose_colours,
+    colours_by_depth,
+    theme_of,
+)
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
@@ -295,6 +304,23 @@ def test_marks_are_far_from_all_colours_also_for_the_colour_blind():
         assert distance(strip[:1], viridis).min() > 30
         assert distance(strip[:1], strip[1:]).min() > 60
         assert distance(marks[:1], marks[1:]).min() > 60
+
+
+def luminance(colour):
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_graphics_have_a_contrast_of_three_and_text_of_four_and_a_half(theme):
+    """By WCAG 2.2, 1.4.3 and 1.4.11; the strip and the marks of a map have an edge for it."""
+    colours = theme_of(theme)
+    strip = plot(history_of(np.ones((40, 6))), theme=theme).select_one({"name": "strip"})
+    graphics = [*choose_colours(7), *colours_by_depth(10, theme), NONFINITE, strip.line_color]
+    for colour, least in [*((c, 3) for c in graphics), (colours.text, 4.5), (colours.faint, 4.5)]:
+        low, high = sorted((luminance(colour), luminance(colours.page)))
+        assert (high + 0.05) / (low + 0.05) >= least, colour
 
 
 def seen(colours, matrix):

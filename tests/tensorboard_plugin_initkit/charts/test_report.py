@@ -71,7 +71,7 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     places = [page.text.rindex(message) for message in ("Zeroth.", "First.", "Second.")]
     assert places == sorted(places)
     assert "<td>large updates</td><td>all</td>" in html
-    assert page.references == ["#run-1", "#run-0"]
+    assert page.references == ["#run-0", "#run-1", "#run-1", "#run-0"]  # verdicts, findings
     assert '<a href="#run-1">b</a>' in html
     assert '<section id="run-1"><h2>b</h2>' in html
     # Depth, the difference, and for each run its map and its lines.
@@ -80,7 +80,7 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     assert "default-src 'none'" in html  # the browser is told not to load anything
     assert not re.search(r"@import|url\(\s*['\"]?http", html)
     html, page = report(tmp_path / "r.html", {"run": histories["a"]})
-    assert page.references == []
+    assert page.references == ["#run-0"]
     assert "The log holds no findings." in page.text
 
 
@@ -104,7 +104,7 @@ def test_hostile_names_are_text_in_a_report(tmp_path):
     assert page.tags <= {
         *("html", "head", "meta", "title", "style", "script", "body", "h1", "h2", "p"),
         *("table", "thead", "tbody", "tr", "th", "td", "div", "section", "details", "summary"),
-        "a",
+        *("a", "dl", "dt", "dd"),
     }
     assert "<script>alert" not in html
     assert HOSTILE[0] in page.text
@@ -173,6 +173,19 @@ def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
     assert "No gradient" not in capsys.readouterr().out
     assert main(["findings", str(tmp_path), "--ignore", "no"]) == 2
     assert capsys.readouterr().err.startswith("keras-initkit: `ignore` must be a list of kinds")
+
+
+def test_the_worst_verdict_comes_first_below_what_and_when(tmp_path, capsys):
+    unknown = dict.fromkeys(("loss", "batch_loss", "penalty"))
+    write(tmp_path / "a", ones(dense("a"), range(12), nonfinite=0, dead_units=0, **unknown))
+    fault = [Finding("no_gradient", "a", 3, "It is zero.")]
+    write(tmp_path / "b", CHUNK, findings=fault)
+    assert main(["report", str(tmp_path), "-o", "-"]) == 0
+    text = Page(capsys.readouterr().out).text
+    parts = ["Made", "UTC", "Log directory", str(tmp_path), "keras-initkit0.1.0"]
+    parts += ["b: Does not learn", "a: Too early to say", "Findings"]
+    places = [text.replace("\n", "").index(part) for part in parts]
+    assert places == sorted(places)
 
 
 def test_the_command_is_installed_under_its_name():
