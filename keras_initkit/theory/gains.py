@@ -267,15 +267,18 @@ def hermite_coefficients(activation: Activation, variance: float, count: int = 6
     """
     stddev = math.sqrt(check_number("variance", variance, above=0))
     panels = _sample_panels(_resolve(activation), stddev)
-    z = panels.points / stddev
-    weighted = panels.values * panels.probabilities
-    before, polynomial = np.zeros_like(z), np.ones_like(z)
-    coefficients = np.empty(count)
+    return sum_hermite(panels.points / stddev, panels.values * panels.probabilities, count)
+
+
+def sum_hermite(points: Array, weighted: Array, count: int) -> Array:
+    """Return the sums of weighted values times the first orthonormal Hermite polynomials."""
+    before, polynomial = np.zeros_like(points), np.ones_like(points)
+    sums = np.empty(count)
     for n in range(count):
-        coefficients[n] = (weighted * polynomial).sum()
-        following = (z * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
+        sums[n] = (weighted * polynomial).sum()
+        following = (points * polynomial - math.sqrt(n) * before) / math.sqrt(n + 1)
         before, polynomial = polynomial, following
-    return coefficients
+    return sums
 
 
 class _Panels(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.theory.gains import evaluate, panel_rule
+from keras_initkit.theory.gains import evaluate, panel_rule, sum_hermite
 
 Array = npt.NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def map_of_values(
     scaled = (points - mean) / stddev
     probabilities = np.exp(-0.5 * scaled**2) * (half_widths / stddev) * node_weights
     probabilities = (probabilities / math.sqrt(2.0 * math.pi)).ravel()
-    coefficients = _hermite_coefficients(scaled.ravel(), values.ravel() * probabilities)
+    coefficients = sum_hermite(scaled.ravel(), values.ravel() * probabilities, _TERMS)
     return ActivationMap(
         float(coefficients[0]),
         float(probabilities @ values.ravel() ** 2),
@@ -106,16 +106,6 @@ def map_of_values(
         coefficients**2,
         stddev**2,
     )
-
-
-def _hermite_coefficients(points: Array, weighted: Array) -> Array:
-    """Return the sums of weighted values times each orthonormal Hermite polynomial."""
-    before, now = np.zeros_like(points), np.ones_like(points)
-    found = np.empty(_TERMS)
-    for k in range(_TERMS):
-        found[k] = now @ weighted
-        before, now = now, (points * now - math.sqrt(k) * before) / math.sqrt(k + 1.0)
-    return found
 
 
 def _sum_series(weights: Array, total: float, correlation: Array) -> Array:

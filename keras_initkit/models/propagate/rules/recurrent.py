@@ -6,8 +6,9 @@ of many units are drawn step by step with it, by the layer's own equations. On t
 gradients at the states are drawn in the same way, and follow the equations' derivatives.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,9 +24,10 @@ layers = keras.layers
 Array = npt.NDArray[np.float64]
 
 # Units that are drawn, and numbers in all.
-_MOST_UNITS, _NUMBERS = 8192, 8_000_000
+_MOST_UNITS, _NUMBERS = 4096, 8_000_000
 # Activations are read from tables of values, with straight lines between and beyond.
 _POINTS = np.linspace(-20.0, 20.0, 8001)
+_STEP = 1e-2
 
 
 class _Table:
@@ -37,15 +39,12 @@ class _Table:
 
     def __init__(self, function: Any) -> None:
         self._values = evaluate(function, _POINTS)
-        self._slopes = np.gradient(self._values, _POINTS)
+        self._steps = np.diff(self._values)
 
     def __call__(self, x: Array) -> Array:
-        beyond = x - np.clip(x, _POINTS[0], _POINTS[-1])
-        return np.asarray(np.interp(x, _POINTS, self._values) + beyond * self.slope(x))
-
-    def slope(self, x: Array) -> Array:
-        """Return the derivative."""
-        return np.interp(x, _POINTS, self._slopes)
+        places = (x - _POINTS[0]) / (_POINTS[1] - _POINTS[0])
+        below = np.clip(places.astype(int), 0, len(_POINTS) - 2)
+        return self._values[below] + (places - below) * self._steps[below]
 
 
 class _Sums:
@@ -82,83 +81,42 @@ class _Sums:
         return np.asarray(self._noise @ factor[known:].T)
 
 
-class _Cell:
-    """The equations of a cell on arrays, forth and back; `sums` are (gates, units, columns).
+class _Cell(NamedTuple):
+    """The equations of a cell.
 
-    Args:
-        cell: The cell.
+    Attributes:
+        gates: Number of gates, side by side in its kernels.
+        parts: For each normal sum: the gate of its kernels, if inputs and if states are in it.
+        step: From activation, gate's activation, sums (parts, ...) and state to output and state.
     """
 
-    gates = 1
-    # For each sum of `forth`: the gate of its kernels, if inputs and if states are in it.
-    parts: Sequence[tuple[int, bool, bool]] = ((0, True, True),)
-
-    def __init__(self, cell: Any) -> None:
-        self.activation = _Table(cell.activation)
-        self.gate = _Table(getattr(cell, "recurrent_activation", keras.activations.linear))
-
-    def forth(self, sums: Array, state: Any) -> tuple[Array, Any, Any]:
-        """Return the output, the next state and what `back` needs."""
-        return self.activation(sums[0]), None, sums
-
-    def back(self, kept: Any, gradient: Array, carry: Any) -> tuple[Array, Any, Any]:
-        """Return the gradients at the sums, and at output and state of the step before."""
-        return self.activation.slope(kept[0])[np.newaxis] * gradient, 0.0, None
+    gates: int
+    parts: Sequence[tuple[int, bool, bool]]
+    step: Callable[..., tuple[Array, Array]]
 
 
-class _LSTM(_Cell):
-    gates = 4
-    parts = tuple((gate, True, True) for gate in range(4))
-
-    def forth(self, sums: Array, state: Any) -> tuple[Array, Any, Any]:
-        i, f, o = (self.gate(sums[gate]) for gate in (0, 1, 3))
-        before = np.zeros_like(i) if state is None else state
-        g = self.activation(sums[2])
-        carry = f * before + i * g
-        return o * self.activation(carry), carry, (sums, i, f, g, o, before, carry)
-
-    def back(self, kept: Any, gradient: Array, carry: Any) -> tuple[Array, Any, Any]:
-        sums, i, f, g, o, before, after = kept
-        at_carry = gradient * o * self.activation.slope(after)
-        at_carry = at_carry if carry is None else at_carry + carry
-        found = [
-            at_carry * g * self.gate.slope(sums[0]),
-            at_carry * before * self.gate.slope(sums[1]),
-            at_carry * i * self.activation.slope(sums[2]),
-            gradient * self.activation(after) * self.gate.slope(sums[3]),
-        ]
-        return np.stack(found), 0.0, at_carry * f
+def _step_simple(activation: _Table, gate: _Table, sums: Any, state: Any) -> tuple[Array, Array]:
+    return activation(sums[0]), state
 
 
-class _GRU(_Cell):
-    gates = 3
+def _step_lstm(activation: _Table, gate: _Table, sums: Any, state: Any) -> tuple[Array, Array]:
+    carry = gate(sums[1]) * state + gate(sums[0]) * activation(sums[2])
+    return gate(sums[3]) * activation(carry), carry
+
+
+def _step_gru(activation: _Table, gate: _Table, sums: Any, state: Any) -> tuple[Array, Array]:
+    z, r = gate(sums[0]), gate(sums[1])
+    output = z * state + (1.0 - z) * activation(sums[2] + r * sums[3])
+    return output, output
+
+
+_CELLS = {
+    layers.SimpleRNNCell: _Cell(1, [(0, True, True)], _step_simple),
+    layers.LSTMCell: _Cell(4, [(gate, True, True) for gate in range(4)], _step_lstm),
     # The candidate's sum of states is multiplied by the reset gate before it is added.
-    parts = ((0, True, True), (1, True, True), (2, True, False), (2, False, True))
-
-    def forth(self, sums: Array, state: Any) -> tuple[Array, Any, Any]:
-        z, r = self.gate(sums[0]), self.gate(sums[1])
-        before = np.zeros_like(z) if state is None else state
-        inner = sums[2] + r * sums[3]
-        candidate = self.activation(inner)
-        output = z * before + (1.0 - z) * candidate
-        return output, output, (sums, z, r, before, inner, candidate)
-
-    def back(self, kept: Any, gradient: Array, carry: Any) -> tuple[Array, Any, Any]:
-        sums, z, r, before, inner, candidate = kept
-        at_inner = gradient * (1.0 - z) * self.activation.slope(inner)
-        found = [
-            gradient * (before - candidate) * self.gate.slope(sums[0]),
-            at_inner * sums[3] * self.gate.slope(sums[1]),
-            at_inner,
-            at_inner * r,
-        ]
-        return np.stack(found), gradient * z, None
-
-
-_CELLS: dict[type, type[_Cell]] = {
-    layers.SimpleRNNCell: _Cell,
-    layers.LSTMCell: _LSTM,
-    layers.GRUCell: _GRU,
+    layers.GRUCell: _Cell(
+        3, [(0, True, True), (1, True, True), (2, True, False), (2, False, True)], _step_gru
+    ),
 }
 
 
@@ -166,9 +124,12 @@ class _Paths:
     """Paths of units through the steps of a layer, forth and back."""
 
     def __init__(self, cell: Any, signal: Signal, dropouts: tuple[float, float]) -> None:
-        self._equations = _CELLS[type(cell)](cell)
+        gates, parts, step = _CELLS[type(cell)]
+        tables = [_Table(cell.activation)]
+        tables.append(_Table(getattr(cell, "recurrent_activation", cell.activation)))
+        self._parts = parts
+        self._step: Any = functools.partial(step, *tables)
         self._steps = signal.shape[0]
-        gates, parts = self._equations.gates, self._equations.parts
         kernel, recurrent = (
             to_array(weight).reshape(weight.shape[0], gates, -1)
             for weight in (cell.kernel, cell.recurrent_kernel)
@@ -195,12 +156,12 @@ class _Paths:
     def _run(self, signal: Signal) -> None:
         """Draw the paths of all units, for two examples."""
         rng = np.random.default_rng(0)
-        parts = self._equations.parts
+        parts = self._parts
         given = _covariance(signal) * self._inputs
         sums = [_Sums(self._drawn, 2, 1, rng) for _ in parts]
         bias = self._biases[:, rng.integers(0, self._biases.shape[1], self._drawn), np.newaxis]
         outputs = np.zeros((0, self._drawn, 2))
-        state, self._kept = None, []
+        state, self._kept = np.zeros((self._drawn, 2)), []
         for step in range(self._steps):
             states = self._state_covariance(outputs, step)
             drawn = np.concatenate(
@@ -212,8 +173,8 @@ class _Paths:
                     for one, (gate, has_inputs, has_states) in zip(sums, parts, strict=True)
                 ]
             )
-            output, state, kept = self._equations.forth(drawn + bias, state)
-            self._kept.append(kept)
+            self._kept.append((drawn + bias, state))
+            output, state = self._step(drawn + bias, state)
             outputs = np.concatenate([outputs, output[np.newaxis]])
         self.outputs = outputs
 
@@ -244,7 +205,7 @@ class _Paths:
     def back(self, gradient: Gradient, is_whole: bool) -> Gradient:
         """Return the gradient at the inputs, of that at all outputs or at the last."""
         rng = np.random.default_rng(1)
-        steps, parts = self._steps, self._equations.parts
+        steps, parts = self._steps, self._parts
         arriving = np.zeros((steps, steps))
         if is_whole:
             power = np.broadcast_to(gradient.power, steps)
@@ -254,8 +215,7 @@ class _Paths:
         count = 2 * self._drawn
         drawn = _Sums(count, 1, 1, rng)
         found = np.zeros((0, len(parts), count))
-        before: Any = 0.0
-        carry: Any = None
+        at_state = np.zeros(count)
         for step in reversed(range(steps)):
             later = np.arange(steps - 1, step - 1, -1)
             covariance = arriving[step, later]
@@ -263,10 +223,9 @@ class _Paths:
                 if has_states and len(found):
                     products = (found[-1, place] * found[:, place]).mean(axis=1)
                     covariance[1:] += self._recurrent[gate] * products
-            at_output = drawn.draw(covariance[np.newaxis])[0, :, 0] + before
-            kept = _flatten(self._kept[step])
-            sums, before, carry = self._equations.back(kept, at_output, carry)
-            found = np.concatenate([found, sums[np.newaxis]])
+            at_output = drawn.draw(covariance[np.newaxis])[0, :, 0]
+            at_sums, at_state = self._step_back(step, at_output, at_state)
+            found = np.concatenate([found, at_sums[np.newaxis]])
         products = sum(
             self._kernel[gate] * self._width * (found[:, place] @ found[:, place].T) / count
             for place, (gate, has_inputs, _) in enumerate(parts)
@@ -275,6 +234,20 @@ class _Paths:
         products = np.asarray(products)[::-1, ::-1] * self._input_dropout
         power = np.diag(products).copy()
         return Gradient(power, _by_offset(products, power, (steps, 1)))
+
+    def _step_back(self, step: int, at_output: Array, at_state: Array) -> tuple[Array, Array]:
+        """Return the gradients at the sums of a step and at the state before, by differences."""
+        sums, state = (array.reshape(*array.shape[:-2], -1) for array in self._kept[step])
+        values = [*sums, state]
+        found = []
+        for place in range(len(values)):
+            ends = []
+            for sign in (-1.0, 1.0):
+                moved = [x + sign * _STEP * (i == place) for i, x in enumerate(values)]
+                output, after = self._step(moved[:-1], moved[-1])
+                ends.append(output * at_output + after * at_state)
+            found.append((ends[1] - ends[0]) / (2.0 * _STEP))
+        return np.stack(found[:-1]), found[-1]
 
 
 @rule(layers.RNN, layers.SimpleRNN, layers.LSTM, layers.GRU)
@@ -338,13 +311,6 @@ def _time_distributed(call: Call) -> Effect | None:
     found = find_rule(inner)
     is_fit = isinstance(inner, layers.Dense | layers.Activation | layers.Dropout)
     return found(call._replace(operation=inner)) if found and is_fit else None
-
-
-def _flatten(kept: Any) -> Any:
-    """Return arrays of units and two examples with the two side by side."""
-    if isinstance(kept, tuple):
-        return tuple(_flatten(array) for array in kept)
-    return kept.reshape(*kept.shape[:-2], -1)
 
 
 def _reverse(signal: Signal) -> Signal:
