@@ -5,8 +5,9 @@
 
 The kernels of a model are drawn by Keras's `HeNormal`, by ours as Keras calls it, and by
 `keras_initkit.reinitialize`, which also finds each weight's own stream and fans and assigns it:
-once with Keras's initializer, once with ours. They take turns in random order; figures are median
-times relative to the first.
+once with Keras's initializer, once with ours; and by `keras_initkit.initialize`, which calls the
+model on a batch of 32 as well. Last comes a forward and backward pass of that batch. They take
+turns in random order; figures are median times relative to the first.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 
 import keras_initkit
 from keras_initkit.initializers import HeNormal
+from keras_initkit.models.check.step import run_step
 
 layers = keras.layers
 
@@ -66,11 +68,18 @@ def ways(model: keras.Model) -> dict[str, Callable[[], object]]:
         rules = {keras.Layer: initializer}
         keras_initkit.reinitialize(model, rules, seed=0, only=re.compile("kernel[^/]*$"))
 
+    shape = tuple(model.inputs[0].shape[1:])
+    x = np.random.default_rng(0).standard_normal((32, *shape)).astype("float32")
+    model.compile("sgd", "mean_squared_error", jit_compile=False)
+    y = np.zeros((32, *model.outputs[0].shape[1:]), "float32")
+
     return {
         "Keras's": lambda: draw_by(theirs),
         "ours": lambda: draw_by(ours),
         "reinitialize, Keras's": lambda: redraw_by(theirs),
         "reinitialize, ours": lambda: redraw_by(ours),
+        "initialize": lambda: keras_initkit.initialize(model, x, seed=0),
+        "forward and backward": lambda: run_step(model, (x, y, None)),
     }
 
 

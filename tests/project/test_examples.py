@@ -49,6 +49,13 @@ def test_custom_initializers(tmp_path, run_example):
     assert "Epoch 2/2" in output
 
 
+def test_deep(tmp_path, run_example):
+    arguments = ("--depth", "9", "--steps", "28", "--seeds", "1", "--only", "initialize")
+    output = run_example("deep.py", tmp_path, "resnet", *arguments)
+    (accuracy,) = re.findall(r"^\| resnet \| 9 \| initialize \| ([\d.]+)%", output, re.MULTILINE)
+    assert float(accuracy) > 30
+
+
 def test_save_and_serve(tmp_path, run_example):
     output = run_example("save_and_serve.py", tmp_path, "--epochs", "1")
     assert "The same, from raw inputs." in output

@@ -1,0 +1,235 @@
+"""Networks far deeper than usual, trained from `keras_initkit.initialize` and from common starts.
+
+    KERAS_BACKEND=torch python examples/deep.py mlp --seeds 3
+
+Each experiment trains one network on scikit-learn's handwritten digits from several starts, with
+the same data, optimizer and number of steps, and prints the accuracy on digits it has not seen:
+
+    mlp          1,000 fully connected layers of tanh, no skip connections, no normalization
+    cnn          500 convolutions of tanh, likewise
+    resnet       101 convolutions in 50 residual blocks, no normalization
+    transformer  50 layers of a post-norm encoder, without warm-up
+    variance     100 layers of several activations: no training, signal and gradient over depth
+
+PyTorch is the quickest here: TensorFlow and JAX take minutes to trace a thousand layers.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+import keras_initkit
+from keras_initkit.initializers import HeNormal, XavierNormal
+
+layers = keras.layers
+Start = Callable[[keras.Model, np.ndarray, int], Any]
+
+
+class Experiment(NamedTuple):
+    """A network, its inputs' shape, its optimizer, and how long it is trained."""
+
+    build: Callable[[int], keras.Model]
+    depth: int
+    shape: tuple[int, ...]
+    optimizer: Callable[[], keras.optimizers.Optimizer]
+    steps: int
+    scheme: str = "auto"
+
+
+class Digits(NamedTuple):
+    """1,400 digits to train on and 397 to test."""
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load(shape: tuple[int, ...]) -> Digits:
+    """Return the digits in random order, pixels of about mean 0 and variance 1."""
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = ((x[order] - 5) / 6).astype("float32").reshape(-1, *shape), y[order]
+    return Digits(x[:1400], y[:1400], x[1400:], y[1400:])
+
+
+def build_mlp(depth: int, width: int = 64, activation: str = "tanh") -> keras.Model:
+    """Build fully connected layers in a row."""
+    hidden = [layers.Dense(width, activation) for _ in range(depth - 1)]
+    return keras.Sequential([keras.Input((64,)), *hidden, layers.Dense(10)])
+
+
+def build_cnn(depth: int) -> keras.Model:
+    """Build convolutions in a row, on maps of 4x4."""
+    first = layers.Conv2D(32, 3, strides=2, padding="same", activation="tanh")
+    rest = [layers.Conv2D(32, 3, padding="same", activation="tanh") for _ in range(depth - 2)]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    return keras.Sequential([keras.Input((8, 8, 1)), first, *rest, *head])
+
+
+def build_resnet(depth: int) -> keras.Model:
+    """Build residual blocks of two convolutions and ReLU, without normalization."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(32, 3, strides=2, padding="same")(inputs)
+    for _ in range((depth - 1) // 2):
+        y = layers.Conv2D(32, 3, padding="same")(layers.ReLU()(x))
+        y = layers.Conv2D(32, 3, padding="same")(layers.ReLU()(y))
+        x = layers.Add()([x, y])
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+def build_transformer(depth: int) -> keras.Model:
+    """Build a post-norm encoder of the rows of pixels: sums are normalized."""
+    inputs = keras.Input((8, 8))
+    rows = keras.ops.concatenate([inputs, keras.ops.zeros_like(inputs) + keras.ops.eye(8)], -1)
+    x = layers.LayerNormalization()(layers.Dense(64)(rows))
+    for _ in range(depth):
+        y = layers.MultiHeadAttention(4, 16)(x, x)
+        x = layers.LayerNormalization()(layers.Add()([x, y]))
+        y = layers.Dense(64)(layers.Dense(128, "relu")(x))
+        x = layers.LayerNormalization()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+EXPERIMENTS = {
+    "mlp": Experiment(build_mlp, 1000, (64,), lambda: keras.optimizers.Adam(5e-5), 200),
+    "cnn": Experiment(
+        build_cnn, 500, (8, 8, 1), lambda: keras.optimizers.Adam(1e-4), 200, "delta-orthogonal"
+    ),
+    "resnet": Experiment(build_resnet, 101, (8, 8, 1), lambda: keras.optimizers.Adam(1e-3), 200),
+    "transformer": Experiment(
+        build_transformer, 50, (8, 8), lambda: keras.optimizers.Adam(1e-3), 200
+    ),
+}
+
+
+def starts(scheme: str) -> dict[str, Start]:
+    """Return the starts to compare, by name."""
+
+    def redraw(initializer: Any) -> Start:
+        return lambda model, x, seed: keras_initkit.reinitialize(
+            model, {keras.layers.Layer: initializer}, seed=seed
+        )
+
+    return {
+        "initialize": lambda model, x, seed: keras_initkit.initialize(model, x, scheme, seed),
+        "Xavier": redraw(XavierNormal()),
+        "He": redraw(HeNormal()),
+    }
+
+
+def train(experiment: Experiment, start: Start, seed: int) -> tuple[float, float]:
+    """Train from a start, and return the test accuracy and the seconds of the start."""
+    digits = load(experiment.shape)
+    keras.utils.set_random_seed(seed)
+    model = experiment.build(experiment.depth)
+    begin = time.perf_counter()
+    start(model, digits.x, seed)
+    seconds = time.perf_counter() - begin
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(experiment.optimizer(), loss, metrics=["accuracy"], jit_compile=False)
+    epochs = experiment.steps // 14
+    model.fit(digits.x, digits.y, 100, epochs, verbose=0)
+    accuracy = model.evaluate(digits.x_test, digits.y_test, 397, verbose=0)[1]
+    keras.backend.clear_session()
+    return float(accuracy), seconds
+
+
+def run(name: str, experiment: Experiment, seeds: int, only: list[str]) -> None:
+    """Train an experiment's network from each start and seed, and print a row for each start."""
+    for title, start in starts(experiment.scheme).items():
+        if only and title not in only:
+            continue
+        found, begin = [], time.perf_counter()
+        for seed in range(seeds):
+            found.append(train(experiment, start, seed))
+        accuracies = " ".join(f"{accuracy:.1%}" for accuracy, _ in found)
+        minutes = (time.perf_counter() - begin) / 60
+        print(
+            f"| {name} | {experiment.depth} | {title} | {accuracies} | {found[0][1]:.0f} s | "
+            f"{minutes:.1f} min |",
+            flush=True,
+        )
+
+
+def follow(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each hidden layer's mean square of pre-activations, and norm of their gradient."""
+    function = keras.activations.get(model.layers[0].activation)
+    weights = [
+        (keras.ops.convert_to_numpy(layer.kernel), keras.ops.convert_to_numpy(layer.bias))
+        for layer in model.layers
+    ]
+
+    def apply(z: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(z))))
+
+    signal, squares, slopes = x, [], []
+    for kernel, bias in weights[:-1]:
+        z = signal @ kernel + bias
+        signal = apply(z)
+        slopes.append((apply(z + 1e-3) - apply(z - 1e-3)) / 2e-3)
+        squares.append((z**2).mean())
+    gradient = np.random.default_rng(0).standard_normal((len(x), 10)) @ weights[-1][0].T
+    norms = []
+    for (kernel, _), slope in zip(weights[-2::-1], slopes[::-1], strict=True):
+        norms.append(np.linalg.norm(gradient * slope))
+        gradient = (gradient * slope) @ kernel.T
+    return np.array(squares), np.array(norms[::-1])
+
+
+def run_variance(seeds: int, only: list[str]) -> None:
+    """Print how far signal and gradient change over 100 layers: the worst of all seeds."""
+    digits = load((64,))
+    for activation in ("gelu", "silu", "mish", "selu", "leaky_relu"):
+        for title, start in starts("auto").items():
+            if only and title not in only:
+                continue
+            lowest, highest, ratios = np.inf, 0.0, []
+            for seed in range(seeds):
+                keras.utils.set_random_seed(seed)
+                model = build_mlp(101, 128, activation)
+                start(model, digits.x, seed)
+                squares, norms = follow(model, digits.x_test)
+                relative = squares / squares[0]
+                lowest, highest = min(lowest, relative.min()), max(highest, relative.max())
+                ratios.append(norms[0] / norms[-1])
+                keras.backend.clear_session()
+            print(
+                f"| {activation} | {title} | {lowest:.3g} to {highest:.3g} | "
+                f"{min(ratios):.3g} to {max(ratios):.3g} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Run the experiments that are named."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("experiments", nargs="+", choices=[*EXPERIMENTS, "variance"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="names of starts")
+    parser.add_argument("--depth", type=int, help="layers, instead of the experiment's")
+    parser.add_argument("--steps", type=int, help="updates, 14 an epoch")
+    arguments = parser.parse_args()
+    sys.setrecursionlimit(50_000)  # Keras walks from layer to layer
+    for name in arguments.experiments:
+        if name == "variance":
+            run_variance(arguments.seeds, arguments.only)
+        else:
+            given = {"depth": arguments.depth, "steps": arguments.steps}
+            chosen = {key: value for key, value in given.items() if value}
+            run(name, EXPERIMENTS[name]._replace(**chosen), arguments.seeds, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
