@@ -90,7 +90,8 @@ def measure_start(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[flo
         layer.activation = function
     gradients = run_step(model, (x, y, None)).gradients
     norms = [
-        np.linalg.norm(gradient) * np.linalg.norm(keras.ops.convert_to_numpy(weight.value))
+        float(np.linalg.norm(gradient))
+        * float(np.linalg.norm(keras.ops.convert_to_numpy(weight.value)))
         for gradient, weight in zip(gradients, model.trainable_variables, strict=True)
         if weight.name == "kernel" and gradient is not None
     ]
