@@ -22,10 +22,9 @@ Reference:
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from keras_initkit.checks import check_number
-from keras_initkit.theory.gains import Activation, gaussian_moments, hermite_coefficients
+from keras_initkit.theory.gains import Activation, gaussian_moments, resolve
+from keras_initkit.theory.maps import activation_map
 
 
 class Critical(NamedTuple):
@@ -196,20 +195,16 @@ def _find_correlation(
     """Return the largest fixed point of the correlation map, and the map's slope there."""
     if q == 0.0:
         return 1.0, residual**2 + weight_variance * gaussian_moments(activation, 0.0)[2]
-    energies = weight_variance * hermite_coefficients(activation, q) ** 2 / q
-    orders = np.arange(energies.size)
-    moments = gaussian_moments(activation, q)
-    # What the series leaves out counts at a correlation of 1 alone.
-    at_one = residual**2 + (weight_variance * moments.second_moment + bias_variance) / q
-    if at_one >= 1.0 - 1e-6:
-        return 1.0, residual**2 + weight_variance * moments.derivative_second_moment
+    mapped = activation_map(resolve(activation), 0.0, q)
+    if residual**2 + (weight_variance * mapped.second_moment + bias_variance) / q >= 1.0 - 1e-6:
+        return 1.0, residual**2 + weight_variance * mapped.slope
     low, high = 0.0, 1.0
     while high - low > 1e-13:  # the map is convex: it crosses the diagonal once
         c = 0.5 * (low + high)
-        after = residual**2 * c + energies @ c**orders + bias_variance / q
+        product = float(mapped.product(c))
+        after = residual**2 * c + (weight_variance * product + bias_variance) / q
         low, high = (c, high) if after > c else (low, c)
-    slope = residual**2 + float((orders[1:] * energies[1:]) @ low ** orders[:-1])
-    return low, slope
+    return low, residual**2 + weight_variance * float(mapped.slope_product(low))
 
 
 def _depth(slope: float) -> float:

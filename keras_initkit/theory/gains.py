@@ -87,7 +87,7 @@ def gaussian_moments(
             activation is not elementwise, not finite, or grows so fast that the
             expectation does not exist within 14 standard deviations.
     """
-    function = _resolve(activation)
+    function = resolve(activation)
     check_number("variance", variance, least=0)
     stddev = math.sqrt(variance)
     step = _derivative_step(function) if stddev < _FLOAT32_STEP else 0.0
@@ -233,7 +233,8 @@ def _moments(activation: Activation, variance: float) -> GaussianMoments:
 _named_moments = functools.cache(gaussian_moments)
 
 
-def _resolve(activation: Activation) -> Callable[[Any], Any]:
+def resolve(activation: Activation) -> Callable[[Any], Any]:
+    """Return an activation as a callable; raise a ValueError for an unknown name."""
     if callable(activation):
         return activation
     names = _activation_names()
@@ -251,25 +252,6 @@ def _activation_names() -> list[str]:
     return sorted(names - _NOT_ELEMENTWISE - _NOT_ACTIVATIONS)
 
 
-def hermite_coefficients(activation: Activation, variance: float, count: int = 64) -> Array:
-    """Return E f(√variance z) h_n(z) for the first orthonormal Hermite polynomials h_n.
-
-    For standard normal u and v of correlation c, E f(√q u) f(√q v) is the sum of c^n times the
-    squares of these.
-
-    Args:
-        activation: As in `gaussian_moments`.
-        variance: Positive number.
-        count: Number of coefficients.
-
-    Raises:
-        ValueError: As `gaussian_moments`.
-    """
-    stddev = math.sqrt(check_number("variance", variance, above=0))
-    panels = _sample_panels(_resolve(activation), stddev)
-    return sum_hermite(panels.points / stddev, panels.values * panels.probabilities, count)
-
-
 def sum_hermite(points: Array, weighted: Array, count: int) -> Array:
     """Return the sums of weighted values times the first orthonormal Hermite polynomials."""
     before, polynomial = np.zeros_like(points), np.ones_like(points)
@@ -281,16 +263,7 @@ def sum_hermite(points: Array, weighted: Array, count: int) -> Array:
     return sums
 
 
-class _Panels(NamedTuple):
-    """An activation on the nodes of all panels, each an array (panels, nodes)."""
-
-    points: Array
-    values: Array
-    slopes: Array
-    probabilities: Array
-
-
-def _sample_panels(activation: Callable[[Any], Any], stddev: float) -> _Panels:
+def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMoments:
     edges = _panel_edges(stddev)
     half_widths = np.diff(edges)[:, np.newaxis] / 2.0
     centres = (edges[1:] + edges[:-1])[:, np.newaxis] / 2.0
@@ -299,12 +272,10 @@ def _sample_panels(activation: Callable[[Any], Any], stddev: float) -> _Panels:
     values = evaluate(activation, points.ravel()).reshape(points.shape)
     # Relative to one of them, as the derivative of a constant is 0, without any rounding.
     slopes = (values - values[:, :1]) @ differentiation.T / half_widths
-    probabilities = np.exp(-0.5 * (points / stddev) ** 2) * (half_widths / stddev) * node_weights
-    return _Panels(points, values, slopes, probabilities / math.sqrt(2.0 * math.pi))
 
-
-def _integrate(activation: Callable[[Any], Any], stddev: float) -> GaussianMoments:
-    _, values, slopes, probabilities = _sample_panels(activation, stddev)
+    scaled = points / stddev
+    probabilities = np.exp(-0.5 * scaled**2) * (half_widths / stddev) * node_weights
+    probabilities /= math.sqrt(2.0 * math.pi)
     # The square of a product, as the square of a value may overflow where its weight
     # is tiny.
     roots = np.sqrt(probabilities)

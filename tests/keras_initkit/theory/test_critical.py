@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from keras_initkit.theory.critical import critical
-from keras_initkit.theory.gains import hermite_coefficients
 from keras_initkit.theory.propagation import propagate
 
 pytestmark = pytest.mark.numpy_alone
@@ -82,14 +81,6 @@ def test_a_skip_connection_leaves_its_share_to_the_weights():
     assert point.weight_variance == pytest.approx(0.75 * plain.weight_variance)
     assert (point.variance, point.chi) == pytest.approx((plain.variance, 1.0))
     assert point.variance_depth > plain.variance_depth
-
-
-@pytest.mark.parametrize("activation", ["tanh", "gelu", "linear"])
-def test_squares_of_hermite_coefficients_add_up_to_the_second_moment(activation):
-    from keras_initkit.theory.gains import gaussian_moments
-
-    total = (hermite_coefficients(activation, 0.7) ** 2).sum()
-    assert total == pytest.approx(gaussian_moments(activation, 0.7).second_moment, rel=1e-6)
 
 
 @pytest.mark.parametrize(
