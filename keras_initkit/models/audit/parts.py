@@ -15,7 +15,7 @@ from keras_initkit.anatomy.weights import Weight, weights_of
 from keras_initkit.connectivity.fan_formulas import fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, is_known_call, view_of_weight
-from keras_initkit.theory.gains import forward_gain
+from keras_initkit.theory.gains import backward_gain, forward_gain
 
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 _SCALES, _BIASES = ("gamma", "scale", "alpha"), ("bias", "beta")
@@ -92,6 +92,15 @@ def variance_before(function: Any) -> float:
         return forward_gain(function) ** 2
     except (ValueError, TypeError):  # softmax and the like, which have no gain of their own
         return 1.0
+
+
+@functools.lru_cache(maxsize=256)
+def variance_of_small_signals(function: Any) -> float | None:
+    """Return the variance that keeps signals so small that an activation is linear to them."""
+    try:
+        return backward_gain(function, 0.0) ** 2
+    except (ValueError, TypeError):  # one without a slope at 0, or without a gain of its own
+        return None
 
 
 def variance_between(part: Part, parts: Sequence[Part]) -> float:

@@ -11,7 +11,12 @@ from keras_initkit.anatomy.following import Following
 from keras_initkit.anatomy.initializers import argument_names
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.models.audit import rules
-from keras_initkit.models.audit.parts import Part, variance_before, variance_between
+from keras_initkit.models.audit.parts import (
+    Part,
+    variance_before,
+    variance_between,
+    variance_of_small_signals,
+)
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
@@ -180,7 +185,8 @@ def _variance_findings(part: Part, is_bad: bool) -> list[Finding]:
     That is a note: a warning only if it has a part in a bad start, or makes one by itself.
     """
     following, variance, intended = part.following, part.variance or 0.0, part.intended
-    if not rules.is_off(variance, intended, part.values.size):
+    small = None if intended in (None, 1.0) else variance_of_small_signals(following.function)
+    if not rules.is_off(variance, intended, part.values.size, small):
         return []
     is_small = variance < (intended or 1.0)
     is_choice = following.is_last or (is_small and (following.adds or following.is_gate))

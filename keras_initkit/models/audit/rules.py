@@ -38,12 +38,17 @@ class Likeness(NamedTuple):
         return self.correlation > _SAME
 
 
-def is_off(variance: float, intended: float | None, size: int) -> bool:
+def is_off(
+    variance: float, intended: float | None, size: int, of_small_signals: float | None = None
+) -> bool:
     """Check if a variance is not the intended one, allowing for few random numbers, `size`.
 
-    If none is known, a variance is off that no usual activation intends.
+    If none is known, a variance is off that no usual activation intends. Between the intended one
+    and that for signals so small that the activation is linear, it suits some signal.
     """
     low, high = (1.0, _LARGEST_INTENDED) if intended is None else (intended, intended)
+    if of_small_signals is not None:
+        low, high = min(low, of_small_signals), max(high, of_small_signals)
     factor = _FACTOR * (1.0 + 2.0 * np.sqrt(2.0 / size))
     return not low / factor <= variance <= high * factor
 

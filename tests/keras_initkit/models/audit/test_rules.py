@@ -33,6 +33,8 @@ def test_variances_that_are_off():
     assert rules.is_off(2.0, 1.0, 10_000)
     assert not rules.is_off(2.0, 1.0, 16)
     assert not rules.is_off(3.0, None, 10_000)
+    assert rules.is_off(1.0, 2.536, 10_000)
+    assert not rules.is_off(1.0, 2.536, 10_000, of_small_signals=1.0)
     assert rules.is_swallowed(0.008, 1e-3)
     assert not rules.is_swallowed(0.01, 1e-3)
     assert not rules.is_swallowed(0.0, 0.0)
