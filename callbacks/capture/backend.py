@@ -11,14 +11,14 @@ from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.reductions import PLAIN, Reductions
+from keras_initkit.callbacks.measures.gradients import Measure, measure_scaled
 
 
 class Arrays:
     """Operations on the gradients and weights of a step."""
 
-    def __init__(self, reductions: Reductions = PLAIN) -> None:
-        self.reductions = reductions
+    def __init__(self, measure: Measure = measure_scaled) -> None:
+        self.measure = measure
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""

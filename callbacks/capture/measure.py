@@ -70,9 +70,7 @@ def measure_gradients(update: Update, arrays: Arrays) -> dict[str, Any]:
     watched, stacks = update.watched, update.plan.stacks
     wanted = watched.row.statistics
     applied = [update.applied[i] for i in update.plan.places]
-    measured = gradient_statistics(
-        _stacks(update.applied, stacks, arrays), wanted, arrays.reductions
-    )
+    measured = gradient_statistics(_stacks(update.applied, stacks, arrays), wanted, arrays.measure)
     share = arrays.shares(applied)
     if share is not None:
         # What a sparse gradient does not have is zero.
@@ -84,11 +82,11 @@ def measure_gradients(update: Update, arrays: Arrays) -> dict[str, Any]:
         sources = [watched.unit_sources[column] for column in update.plan.columns]
         measured["dead_units"] = ops.stack(list(map(_zero_columns, applied, sources)))
     if {"clip_ratio", "local_norm"} & set(wanted):
-        raw = norms(_stacks(update.given, stacks, arrays), arrays.reductions)
+        raw = norms(_stacks(update.given, stacks, arrays), arrays.measure)
     if "clip_ratio" in wanted:
         clipped = measured["norm"]
         if watched.replicas > 1:
-            clipped = norms(_stacks(update.clipped, stacks, arrays), arrays.reductions)
+            clipped = norms(_stacks(update.clipped, stacks, arrays), arrays.measure)
         ratio = ops.where(raw == 0, ops.ones_like(raw), clipped / raw)
         measured["clip_ratio"] = arrays.over_workers(ratio)
     if "local_norm" in wanted:
@@ -102,7 +100,7 @@ def measure_weights(update: Update, after: Sequence[Any], arrays: Arrays) -> dic
     former = _stacks(update.before, groups, arrays)
     now = _stacks(after, groups, arrays) if after else []
     changes = [a - b for a, b in zip(now, former, strict=False)]
-    both = norms([*former, *changes], arrays.reductions)
+    both = norms([*former, *changes], arrays.measure)
     measured = {"weight_norm": both[:count]}
     return measured | {"update_norm": both[count:]} if after else measured
 

@@ -32,7 +32,10 @@ def before_saves(target: Target, action: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for method in heard:
-            method.leave(action)
+            method.actions.remove(action)
+            if not method.actions and method.attributes.get(method.name) is method:
+                del method.attributes[method.name]
+                method.attributes.update(method.former)
 
 
 def _hear(owner: Any, name: str) -> "_Heard":
@@ -41,23 +44,16 @@ def _hear(owner: Any, name: str) -> "_Heard":
 
 
 class _Heard:
-    """A method of one object that calls functions first."""
+    """A method of one object that calls functions first, until it is taken out of `attributes`."""
 
     def __init__(self, owner: Any, name: str) -> None:
         self.actions: list[Callable[[], None]] = []
-        self._attributes, self._name = vars(owner), name
+        self.attributes, self.name = vars(owner), name
         self._method = getattr(owner, name)
-        self._former = {key: self._attributes[key] for key in {name} & self._attributes.keys()}
-        self._attributes[name] = self
+        self.former = {key: self.attributes[key] for key in {name} & self.attributes.keys()}
+        self.attributes[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for action in self.actions:
             action()
         return self._method(*args, **kwargs)
-
-    def leave(self, action: Callable[[], None]) -> None:
-        """Call a function no more; without any, give the method back."""
-        self.actions.remove(action)
-        if not self.actions and self._attributes.get(self._name) is self:
-            del self._attributes[self._name]
-            self._attributes.update(self._former)

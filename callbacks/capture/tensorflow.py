@@ -5,20 +5,21 @@ Variables can be written from inside any control flow around an optimizer's upda
 without, and stay on the device until they are read.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Storage, Stored
 from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.reductions import FOLDED
-from keras_initkit.callbacks.measures.tensorflow import GRAPH
+from keras_initkit.callbacks.measures.tensorflow import measure_by_xla, measure_in_graph
 
 # Batches that wait on the device.
 _MOST_BATCHES = 64
@@ -30,7 +31,7 @@ class TensorFlowArrays(Arrays):
     """Operations on tensors and sparse gradients. See `backend.Arrays`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(FOLDED if target.model.jit_compile else GRAPH)
+        super().__init__(measure_by_xla if target.model.jit_compile else measure_in_graph)
         strategy = target.model.distribute_strategy
         replicas = strategy.num_replicas_in_sync
         self._has_workers = replicas > 1 and replicas > len(strategy.extended.worker_devices)
@@ -86,6 +87,19 @@ class TensorFlowStorage(Storage):
         with self._strategy.scope():
             self._count = _replica_variable(np.array(0, np.int64))
             self._batches = _replica_variable(np.full((rows, BATCH_SIZE), np.nan, np.float32))
+
+    @contextlib.contextmanager
+    def instrumenting(self) -> Iterator[None]:
+        """Build the optimizer as Keras does on other backends: its step is traced once, not twice.
+
+        A function that makes variables is traced anew without them. They are left to a step of
+        one's own, which may train others, and to layers that are built in the first step.
+        """
+        model, optimizer = self._target.model, self._target.model.optimizer
+        is_usual = self.replicas == 1 and not self._target.own_step
+        if is_usual and not optimizer.built and all(own.built for own in layers_inside(model)):
+            optimizer.build(model.trainable_variables)
+        yield
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
         """Make room for the rows of an optimizer."""

@@ -11,14 +11,14 @@ from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Stor
 from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.callbacks.measures.torch import TOGETHER, TORCH
+from keras_initkit.callbacks.measures.torch import measure_on_cpu, measure_together
 
 
 class TorchArrays(Arrays):
     """Operations on tensors, where they are. See `backend.Arrays`."""
 
     def __init__(self) -> None:
-        super().__init__(TOGETHER if torch.cuda.is_available() else TORCH)
+        super().__init__(measure_together if torch.cuda.is_available() else measure_on_cpu)
         self._places: dict[tuple[Any, ...], Any] = {}
 
     def weight(self, variable: Any, keep: bool = False) -> Any:

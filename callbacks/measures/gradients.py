@@ -3,80 +3,107 @@
 Every function takes *stacks*: arrays of shape (k, size), each k tensors of one size, flattened.
 One set of operations then serves all the small tensors of a shape, whatever their number.
 
-Gradients of deep networks reach 1e-30 and 1e+30: their squares are not float32 numbers. Sums are
-taken plainly where it is exact, and otherwise relative to the largest magnitude:
-‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|. Ordinary gradients take the plain way, in fewer passes.
+Gradients of deep networks reach 1e-30 and 1e+30: their squares are not float32 numbers. There are
+two ways around, of which a backend takes the one that is quicker to compile and to run:
+
+- where a compiler makes one loop of several operations, elements are taken relative to the largest
+  magnitude: ‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|;
+- where each operation is a pass of its own, sums are taken plainly, and once more in float64 if
+  they turn out to be no ordinary numbers.
 
 Only wanted statistics are computed: each costs a pass over the gradients, next to the training
-step. A count of non-finite elements is free: an ordinary sum of squares has none.
-The elements are read in `reductions.Reductions` alone.
+step. The elements are read in `reductions.Reductions` alone.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.callbacks.measures.reductions import PLAIN, Array, Reductions
+from keras_initkit.callbacks.measures.reductions import PLAIN, Array, Reductions, each
 
+GRADIENT_STATISTICS = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite")
+Measured = dict[str, Array]
+Measure = Callable[[Sequence[Array], Collection[str]], Measured]
+
+# Largest magnitudes to which the others are taken relative: both they and 1/m are float32 numbers.
+_SCALES = 1e-37, 1e37
 # A sum of squares in between lost no square to underflow that matters, and none to overflow.
-_ORDINARY = (1e-20, 1e30)
+_ORDINARY = 1e-20, 1e30
 
 
-class _Scaled(NamedTuple):
-    """A stack relative to the largest magnitude of each tensor."""
+def measure_scaled(
+    stacks: Sequence[Array], wanted: Collection[str], reductions: Reductions = PLAIN
+) -> Measured:
+    """Measure relative to the largest magnitude of each tensor; see `gradient_statistics`."""
+    largest = reductions.largest(stacks)
+    scales = ops.where(ops.isfinite(largest), ops.clip(largest, *_SCALES), 1)
+    ends = np.cumsum([stack.shape[0] for stack in stacks])
+    factors = [
+        1 / scales[end - stack.shape[0] : end] for stack, end in zip(stacks, ends, strict=True)
+    ]
+    scaled = [
+        stack * ops.expand_dims(factor, 1) for stack, factor in zip(stacks, factors, strict=True)
+    ]
+    measured = {"norm": scales * ops.sqrt(reductions.squares(scaled))}
+    if "mean_abs" in wanted:
+        measured["mean_abs"] = scales * reductions.magnitudes(scaled) / _sizes(stacks)
+    if "max_abs" in wanted:  # XLA's maximum passes over NaN
+        measured["max_abs"] = _pass_on_nan(measured["norm"], largest)
+    if "zeros" in wanted:
+        measured["zeros"] = _share_of_zeros(reductions.nonzeros(stacks), stacks)
+    if "nonfinite" in wanted:
+        measured["nonfinite"] = _count_nonfinite(stacks)
+    return {name: array for name, array in measured.items() if name in wanted}
 
-    stack: Array  # (k, size)
-    scaled: Array  # |x| / scale, (k, size)
-    scale: Array  # largest magnitudes, or 1 where it is no scale: (k,)
-    largest: Array  # largest magnitudes, (k,)
-    mean: Array  # means of |x|, (k,)
-    squares: Array  # sums of scaled², (k,)
 
+def measure_twice(
+    stacks: Sequence[Array],
+    wanted: Collection[str],
+    reductions: Reductions,
+    choose: Callable[..., tuple[Array, ...]],
+) -> Measured:
+    """Measure in float32, and again in float64 if need be; see `gradient_statistics`.
 
-class _Statistic(NamedTuple):
-    """The two ways to compute a statistic."""
+    `choose(is_ordinary, plain, careful, stacks)` returns `plain` if ordinary, as nearly always;
+    else `careful(stacks)`.
+    """
+    names = [name for name in GRADIENT_STATISTICS if name in wanted]
+    squares = reductions.squares(stacks)
+    plain = {"norm": ops.sqrt(squares), "nonfinite": ops.zeros_like(squares)}
+    if "max_abs" in wanted:
+        plain["max_abs"] = reductions.largest(stacks)
+    if "zeros" in wanted:
+        plain["zeros"] = _share_of_zeros(reductions.nonzeros(stacks), stacks)
+    if "mean_abs" in wanted:
+        plain["mean_abs"] = reductions.magnitudes(stacks) / _sizes(stacks)
+    largest = plain.get("max_abs", squares)
 
-    reduction: str
-    plain: Callable[[Array, Array], Array]  # from the reduction and the sizes, if ordinary
-    careful: Callable[[_Scaled], Array]  # of numbers of any size, or not finite
+    def careful(stacks: Sequence[Array], largest: Array) -> tuple[Array, ...]:
+        wide = [ops.cast(stack, "float64") for stack in stacks]
+        measured = {"norm": ops.sqrt(reductions.squares(wide))}
+        if "mean_abs" in wanted:
+            sizes = ops.cast(_sizes(stacks), "float64")
+            measured["mean_abs"] = reductions.magnitudes(wide) / sizes
+        measured = {name: ops.cast(array, "float32") for name, array in measured.items()}
+        measured["max_abs"] = _pass_on_nan(measured["norm"], largest)
+        if "zeros" in wanted:
+            measured["zeros"] = _share_of_zeros(PLAIN.nonzeros(stacks), stacks)
+        if "nonfinite" in wanted:
+            measured["nonfinite"] = _count_nonfinite(stacks)
+        return tuple(measured[name] for name in names)
 
-
-_STATISTICS = {
-    "norm": _Statistic(
-        "squares",
-        lambda squares, sizes: ops.sqrt(squares),
-        lambda s: s.scale * ops.sqrt(s.squares),
-    ),
-    "mean_abs": _Statistic("magnitudes", lambda total, sizes: total / sizes, lambda s: s.mean),
-    "max_abs": _Statistic(
-        "largest",
-        lambda largest, sizes: largest,
-        # XLA's max passes over NaN, a mean never does.
-        lambda s: ops.where(ops.isnan(s.mean), s.mean, s.largest),
-    ),
-    "zeros": _Statistic(
-        "nonzeros",
-        # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
-        lambda count, sizes: ops.maximum(sizes - count, 0) / sizes,
-        lambda s: ops.mean(ops.cast(s.stack == 0, "float32"), axis=1),
-    ),
-    "nonfinite": _Statistic(
-        "squares",
-        lambda squares, sizes: ops.zeros_like(squares),
-        lambda s: ops.sum(ops.cast(ops.logical_not(ops.isfinite(s.scaled)), "float32"), axis=1),
-    ),
-}
-GRADIENT_STATISTICS = tuple(_STATISTICS)
+    is_ordinary = ops.all(_are_ordinary(squares, plain))
+    columns = choose(is_ordinary, tuple(plain[name] for name in names), careful, stacks, largest)
+    return dict(zip(names, columns, strict=True))
 
 
 def gradient_statistics(
     stacks: Sequence[Array],
     wanted: Collection[str] = GRADIENT_STATISTICS,
-    reductions: Reductions = PLAIN,
-) -> dict[str, Array]:
+    measure: Measure = measure_scaled,
+) -> Measured:
     """Measure each tensor of all stacks, in order: float32 arrays (Σk,) by name.
 
     Args:
@@ -85,31 +112,14 @@ def gradient_statistics(
             mean and maximum of |g|; `zeros`, the fraction of exact zeros, in [0, 1]; `nonfinite`,
             the number of NaN and infinities. A NaN makes the first three NaN; an infinity makes
             them infinite.
-        reductions: The backend's way to reduce.
+        measure: The backend's way to measure.
     """
-    stacks = [as_float32(stack) for stack in stacks]
-    if reductions.whole is not None:
-        return reductions.whole(stacks, wanted)
-    ways = {name: way for name, way in _STATISTICS.items() if name in wanted}
-
-    sizes = _sizes(stacks)
-    needed = dict.fromkeys(["squares", *(way.reduction for way in ways.values())])
-    reduced = {name: getattr(reductions, name)(stacks) for name in needed}
-    plain = {name: way.plain(reduced[way.reduction], sizes) for name, way in ways.items()}
-
-    def careful(stacks: Sequence[Array]) -> tuple[Array, ...]:
-        scaled = [_scaled(stack, reductions) for stack in stacks]
-        columns = ([way.careful(stack) for stack in scaled] for way in ways.values())
-        return tuple(ops.concatenate(column, axis=0) for column in columns)
-
-    are_ordinary = _are_ordinary(reduced["squares"], plain)
-    columns = reductions.choose(ops.all(are_ordinary), tuple(plain.values()), careful, stacks)
-    return dict(zip(ways, columns, strict=True))
+    return measure([as_float32(stack) for stack in stacks], wanted)
 
 
-def norms(stacks: Sequence[Array], reductions: Reductions = PLAIN) -> Array:
+def norms(stacks: Sequence[Array], measure: Measure = measure_scaled) -> Array:
     """Return the L2 norm of each tensor of all stacks, as `gradient_statistics` does."""
-    return gradient_statistics(stacks, ("norm",), reductions)["norm"]
+    return gradient_statistics(stacks, ("norm",), measure)["norm"]
 
 
 def as_float32(array: Array) -> Array:
@@ -129,7 +139,24 @@ def _sizes(stacks: Sequence[Array]) -> Array:
     return ops.repeat(ops.stack(sizes), counts)
 
 
-def _are_ordinary(squares: Array, plain: dict[str, Array]) -> Array:
+def _share_of_zeros(nonzeros: Array, stacks: Sequence[Array]) -> Array:
+    sizes = _sizes(stacks)
+    # Counts are exact up to 2²⁴: no gradient has 3e-8 zeros.
+    return ops.maximum(sizes - nonzeros, 0) / sizes
+
+
+def _pass_on_nan(norms: Array, largest: Array) -> Array:
+    return ops.where(ops.isnan(norms), norms, largest)
+
+
+def _count(x: Array) -> Array:
+    return ops.sum(ops.cast(ops.logical_not(ops.isfinite(x)), "float32"), axis=1)
+
+
+_count_nonfinite = each(_count)
+
+
+def _are_ordinary(squares: Array, plain: Measured) -> Array:
     """Check for tensors with right plain statistics."""
     low, high = _ORDINARY
     ordinary = ops.logical_and(squares > low, squares < high)
@@ -141,13 +168,3 @@ def _are_ordinary(squares: Array, plain: dict[str, Array]) -> Array:
     else:
         return ordinary
     return ops.logical_or(ordinary, ops.logical_and(squares == 0, zero))
-
-
-def _scaled(stack: Array, reductions: Reductions) -> _Scaled:
-    magnitudes = ops.abs(stack)
-    largest = ops.max(magnitudes, axis=1)
-    usable = ops.logical_and(largest > 0, ops.isfinite(largest))
-    scale = ops.where(usable, largest, ops.ones_like(largest))
-    scaled = magnitudes / ops.expand_dims(scale, 1)
-    mean = scale * reductions.magnitudes([scaled]) / _sizes([stack])
-    return _Scaled(stack, scaled, scale, largest, mean, reductions.squares([scaled]))

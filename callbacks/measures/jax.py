@@ -1,4 +1,4 @@
-"""Reductions of JAX's own for accelerators: one reduction of many numbers, without a branch.
+"""Measuring on JAX's accelerators: one reduction of many numbers, without a branch.
 
 A branch costs there more than it saves: the device waits for the host to choose, and what both
 ways read is kept until then. Squares are summed in three ranges instead, each with a factor with
@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from keras_initkit.callbacks.measures.reductions import PLAIN
 
 # Magnitudes below and above are squared times a factor: of 2³⁰ elements nothing overflows, and what
 # underflows is below float32's least normal number.
@@ -97,6 +95,3 @@ def _combine_norms(*norms: jax.Array) -> jax.Array:
     largest = functools.reduce(jnp.maximum, norms)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * jnp.sqrt(sum(jnp.square(norm / scale) for norm in norms))
-
-
-AT_ONCE = PLAIN._replace(whole=measure_at_once)

@@ -22,31 +22,13 @@ def each(reduce: Callable[[Array], Array]) -> Reduction:
     return reduce_stacks
 
 
-def choose(
-    ordinary: Array,
-    plain: tuple[Array, ...],
-    careful: Callable[[Sequence[Array]], tuple[Array, ...]],
-    stacks: Sequence[Array],
-) -> tuple[Array, ...]:
-    """Return `plain` if `ordinary`, as nearly always; else `careful(stacks)`."""
-    # Separately, not as a table: a branch that hands its inputs through copies nothing.
-    return ops.cond(ordinary, lambda: plain, lambda: careful(stacks))
-
-
 class Reductions(NamedTuple):
-    """Reductions of stacks, and the choice between the plain and the careful way.
-
-    Where squares leave float32's range or elements are not finite, only `squares` must show it
-    (inf, 0 or NaN), and `nonzeros` be right for finite elements; the others may be wrong.
-    """
+    """Reductions of stacks; of elements that are not finite only `squares` must show it."""
 
     squares: Reduction  # sums of squares; relative error at most 1e-6 for any size
     largest: Reduction  # largest magnitudes
     magnitudes: Reduction  # sums of magnitudes
     nonzeros: Reduction  # numbers of nonzero elements, float32: exact up to 2²⁴, where it counts
-    choose: Callable[..., tuple[Array, ...]] = choose
-    # Measures stacks by itself, given the wanted names, instead of all of the above.
-    whole: Callable[..., dict[str, Array]] | None = None
 
 
 # For any Keras backend.
@@ -54,8 +36,7 @@ PLAIN = Reductions(
     each(lambda x: ops.sum(ops.square(x), axis=1)),
     each(lambda x: ops.max(ops.abs(x), axis=1)),
     each(lambda x: ops.sum(ops.abs(x), axis=1)),
-    # Nearly everywhere the squares are the sum that vectorizes best.
-    each(lambda x: ops.sum(ops.square(ops.sign(x)), axis=1)),
+    each(lambda x: ops.sum(ops.cast(x != 0, "float32"), axis=1)),
 )
 
 

@@ -1,15 +1,14 @@
-"""Reductions of TensorFlow's own, for graphs not compiled by XLA.
+"""Measuring on TensorFlow: in graphs, where each operation is a pass of its own, and by XLA."""
 
-There each operation is a pass of its own: as few, and with as few copies, as can be.
-"""
-
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from keras_initkit.callbacks.measures.reductions import PLAIN, choose
+from keras_initkit.callbacks.measures.gradients import Measured, measure_scaled, measure_twice
+from keras_initkit.callbacks.measures.reductions import FOLDED, Reductions, each
 
 
 def _each(stacks: Sequence[Any], one: Callable[[Any], Any], many: Callable[..., Any]) -> Any:
@@ -31,32 +30,42 @@ def _largest(stacks: Sequence[Any]) -> Any:
     return tf.maximum(highest, -_each(stacks, tf.reduce_min, tf.reduce_min))
 
 
+# As few operations, and as few copies, as can be.
+_GRAPH = Reductions(
+    _squares,
+    _largest,
+    each(lambda x: tf.reduce_sum(tf.abs(x), axis=1)),
+    lambda stacks: _squares([tf.sign(stack) for stack in stacks]),
+)
+
+
 def _choose(
-    ordinary: Any,
+    is_ordinary: Any,
     plain: tuple[Any, ...],
-    careful: Callable[[Sequence[Any]], tuple[Any, ...]],
+    careful: Callable[..., tuple[Any, ...]],
     stacks: Sequence[Any],
+    largest: Any,
 ) -> tuple[Any, ...]:
     if tf.executing_eagerly():
-        return choose(ordinary, plain, careful, stacks)
+        return plain if is_ordinary else careful(stacks, largest)
     # `tf.cond` becomes part of the graph, all of whose nodes are visited in every step, be
     # they of the branch that is taken or not; this operation calls the one or the other.
-    count, inputs = len(plain), [*plain, *stacks]
+    count, inputs = len(plain), [*plain, largest, *stacks]
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
     branches = [
         tf.function(branch, autograph=False).get_concrete_function(*signature)
-        for branch in (lambda *x: x[:count], lambda *x: careful(x[count:]))
+        for branch in (lambda *x: x[:count], lambda *x: careful(x[count + 1 :], x[count]))
     ]
     types = [tensor.dtype for tensor in plain]
     chosen = tf.raw_ops.StatelessIf(
-        cond=ordinary, input=inputs, Tout=types, then_branch=branches[0], else_branch=branches[1]
+        cond=is_ordinary, input=inputs, Tout=types, then_branch=branches[0], else_branch=branches[1]
     )
     return tuple(tf.ensure_shape(x, like.shape) for x, like in zip(chosen, plain, strict=True))
 
 
-GRAPH = PLAIN._replace(
-    squares=_squares,
-    largest=_largest,
-    nonzeros=lambda stacks: _squares([tf.sign(stack) for stack in stacks]),
-    choose=_choose,
-)
+def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
+    return measure_twice(stacks, wanted, _GRAPH, _choose)
+
+
+measure_by_xla = functools.partial(measure_scaled, reductions=FOLDED)

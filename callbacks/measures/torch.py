@@ -1,4 +1,4 @@
-"""Reductions of PyTorch's own: vectorized operations, and Python to decide.
+"""Measuring on PyTorch: vectorized operations, and Python to decide.
 
 PyTorch internals: `torch._foreach_norm`, which `torch.nn.utils.clip_grad_norm_` is made of: the
 norms of many tensors in a few kernels.
@@ -10,20 +10,30 @@ from typing import Any
 
 import torch
 
-from keras_initkit.callbacks.measures.reductions import PLAIN, Reductions, each
+from keras_initkit.callbacks.measures.gradients import Measured, measure_twice
+from keras_initkit.callbacks.measures.reductions import Reductions, each
 
 # On a CPU, `vector_norm` of order 2 loses 1e-5 of a million elements, and other orders are
 # 4 to 20 times as slow as these.
-TORCH = Reductions(
+_ON_CPU = Reductions(
     each(lambda x: x.square().sum(dim=1)),
     each(lambda x: torch.maximum(x.amax(dim=1), -x.amin(dim=1))),
     each(lambda x: x.abs().sum(dim=1)),
     each(lambda x: torch.sign(x).abs().sum(dim=1)),
-    lambda ordinary, plain, careful, stacks: plain if ordinary else careful(stacks),
 )
 
 
-def measure_together(stacks: Sequence[Any], wanted: Collection[str]) -> dict[str, Any]:
+def measure_on_cpu(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
+    return measure_twice(
+        stacks,
+        wanted,
+        _ON_CPU,
+        lambda is_ordinary, plain, careful, *inputs: plain if is_ordinary else careful(*inputs),
+    )
+
+
+def measure_together(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does.
 
     On a GPU the time goes into the number of operations. In float64 no square is lost.
@@ -49,10 +59,6 @@ def measure_together(stacks: Sequence[Any], wanted: Collection[str]) -> dict[str
             lost = [torch.count_nonzero(~torch.isfinite(row)) for row in rows]
             measured["nonfinite"] = torch.stack(lost)
     return {name: array.float() for name, array in measured.items() if name in wanted}
-
-
-# For a GPU.
-TOGETHER = PLAIN._replace(whole=measure_together)
 
 
 @functools.lru_cache

@@ -64,36 +64,52 @@ def measure_port(tensor: Any) -> Any:
     # Made on the device: a number of Python's would be copied to it, which waits for that.
     zero = ops.zeros((), "float32")
     clean = ops.where(is_finite, values, zero)
-    count = ops.sum(ops.cast(is_finite, "float32"))
-    mean = ops.sum(clean) / count
+    # Several numbers of one reduction: each is compiled by itself.
+    count, total, whole = _over_all(ops.sum, is_finite, clean, ops.floor(clean) == clean)
+    mean = total / count
     # A constant's squares would not cancel to zero.
     centred = ops.where(is_finite, values - mean, zero)
-    deviation = ops.sqrt(ops.sum(ops.square(centred)) / count)
-    over_samples = ops.sqrt(ops.mean(ops.var(centred, axis=0)))
+    samples = centred - ops.mean(centred, axis=0, keepdims=True)
+    squares, of_samples = _over_all(ops.sum, ops.square(centred), ops.square(samples))
+    size = ops.cast(ops.size(values), "float32")
     axes = tuple(range(len(values.shape) - 1))
-    of_features = ops.std(centred, axis=axes)
+    features = centred - ops.mean(centred, axis=axes, keepdims=True)
+    of_features = ops.sqrt(ops.mean(ops.square(features), axis=axes))
     # The mean of a constant is rounded.
     rounding = (ops.max(ops.abs(centred), axis=axes) + ops.abs(mean)) * 1e-6
     of_features = ops.where(of_features > rounding, of_features, zero)
+    least, most = zero + math.inf, zero - math.inf
+    lowest, highest = _over_all(
+        ops.max, -ops.where(is_finite, values, least), ops.where(is_finite, values, most)
+    )
+    narrowest, widest = _over_all(ops.max, -of_features, of_features)
     one_hot = mean * math.nan
     if values.shape[-1] != 1:
-        is_row = ops.logical_and(ops.max(clean, axis=-1) == 1, ops.sum(clean, axis=-1) == 1)
-        is_row = ops.logical_and(is_row, ops.min(clean, axis=-1) == 0)
+        marks = ops.cast(ops.stack([clean == 1, clean == 0]), "float32")
+        counts = ops.sum(marks, axis=-1)
+        is_row = ops.logical_and(counts[0] == 1, counts[1] == values.shape[-1] - 1)
         one_hot = ops.mean(ops.cast(is_row, "float32"))
     return ops.stack(
         [
             mean,
-            deviation,
-            ops.min(ops.where(is_finite, values, zero + math.inf)),
-            ops.max(ops.where(is_finite, values, zero - math.inf)),
-            ops.sum(ops.cast(ops.logical_not(is_finite), "float32")),
-            over_samples,
-            ops.min(of_features),
-            ops.max(of_features),
-            ops.mean(ops.cast(ops.floor(clean) == clean, "float32")),
+            ops.sqrt(squares / count),
+            -lowest,
+            highest,
+            size - count,
+            ops.sqrt(of_samples / size),
+            -narrowest,
+            widest,
+            whole / size,
             one_hot,
         ]
     )
+
+
+def _over_all(reduce: Any, *arrays: Any) -> Any:
+    """Reduce arrays of one shape to a number each."""
+    stack = ops.stack([ops.cast(array, "float32") for array in arrays])
+    reduced = reduce(ops.reshape(stack, (len(arrays), -1)), axis=1)
+    return [reduced[i] for i in range(len(arrays))]
 
 
 def _thin(tensor: Any) -> Any:

@@ -23,7 +23,7 @@ STEPS = 3
 GUARDS = {
     *("set_model", "on_train_begin", "on_train_batch_end", "guarded", "_attempt", "__enter__"),
     *("__call__", "apply_gradients", "clip_gradients", "backend_update_step"),
-    *("all_reduce_sum_gradients", "_watch"),
+    *("all_reduce_sum_gradients", "compute_loss", "_watch"),
 }
 
 
