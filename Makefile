@@ -45,6 +45,7 @@ measure:
 bench: .venv/ready
 	.venv/bin/python benchmarks/import_time.py
 	.venv/bin/python benchmarks/monitor_overhead.py --peers
+	.venv/bin/python benchmarks/first_steps.py
 	.venv/bin/python benchmarks/log_writing.py
 	.venv/bin/python benchmarks/normalization.py
 	.venv/bin/python benchmarks/initialization.py

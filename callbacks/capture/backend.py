@@ -125,6 +125,9 @@ class Storage:
         """Return the logs in a result of the instrumented training function."""
         return result
 
+    def build(self, *args: Any) -> None:
+        """Build what the training function would build when it is called with `args`."""
+
     def instrumenting(self) -> contextlib.AbstractContextManager[None]:
         """Prepare the training function made inside the context."""
         return contextlib.nullcontext()

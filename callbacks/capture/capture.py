@@ -100,8 +100,9 @@ class Capture:
         return min([count for count in counts if count] or [0])
 
     @contextlib.contextmanager
-    def instrumenting(self) -> Iterator[None]:
-        """Prepare the training function made inside the context."""
+    def instrumenting(self, *args: Any) -> Iterator[None]:
+        """Prepare the training function made inside the context, to be called with `args`."""
+        self._storage.build(*args)
         with self.listening(), self._storage.instrumenting():
             yield
 

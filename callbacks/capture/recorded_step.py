@@ -8,7 +8,7 @@ model is left as it was.
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 TrainFunction = Callable[..., Any]
@@ -55,7 +55,7 @@ class _RecordedStep:
         with contextlib.ExitStack() as locks:
             with contextlib.ExitStack() as listening:
                 try:
-                    function = self._listen(locks, listening)
+                    function = self._listen(args, locks, listening)
                 except Exception as error:
                     for capture, _ in self.captures:
                         capture.error = capture.error or error
@@ -69,14 +69,14 @@ class _RecordedStep:
                     capture.error = capture.error or error
         return result
 
-    def _listen(self, locks: Any, listening: Any) -> TrainFunction:
+    def _listen(self, args: Sequence[Any], locks: Any, listening: Any) -> TrainFunction:
         """Have the captures listen; return the function to call."""
         with contextlib.ExitStack() as entered:
             for capture, _ in self.captures:
                 locks.callback(setattr, capture, "step_of", 0)
                 capture.step_of = threading.get_ident()
                 locks.enter_context(capture.lock)
-            function = self._instrumented_function()
+            function = self._instrumented_function(args)
             for capture, _ in self.captures:
                 entered.enter_context(capture.listening())
             for capture, call in self.captures:
@@ -84,7 +84,7 @@ class _RecordedStep:
             listening.push(entered.pop_all())
         return function
 
-    def _instrumented_function(self) -> TrainFunction:
+    def _instrumented_function(self, args: Sequence[Any]) -> TrainFunction:
         captures = [capture for capture, _ in self.captures]
         functions = captures[0].functions
         # Compiling a model anew makes a new plain function: drop what belongs to the old one.
@@ -92,13 +92,13 @@ class _RecordedStep:
             del functions[key]
         key = (self.plain, *captures[1:])
         if key not in functions:
-            functions[key] = self._make(captures)
+            functions[key] = self._make(captures, args)
         return functions[key]
 
-    def _make(self, captures: list[Capture]) -> TrainFunction:
+    def _make(self, captures: list[Capture], args: Sequence[Any]) -> TrainFunction:
         with contextlib.ExitStack() as stack:
             for capture in captures:
-                stack.enter_context(capture.instrumenting())
+                stack.enter_context(capture.instrumenting(*args))
             try:
                 self.model.make_train_function(force=True)
                 return self.model.train_function

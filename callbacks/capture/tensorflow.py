@@ -3,10 +3,12 @@
 Variables can be written from inside any control flow around an optimizer's update (the loop of
 `steps_per_execution`, the branch of a loss scale or of accumulated gradients), with XLA and
 without, and stay on the device until they are read.
+
+Keras internals: `_symbolic_build` of a model, which on other backends each `fit` begins with.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -88,18 +90,23 @@ class TensorFlowStorage(Storage):
             self._count = _replica_variable(np.array(0, np.int64))
             self._batches = _replica_variable(np.full((rows, BATCH_SIZE), np.nan, np.float32))
 
-    @contextlib.contextmanager
-    def instrumenting(self) -> Iterator[None]:
-        """Build the optimizer as Keras does on other backends: its step is traced once, not twice.
+    def build(self, iterator: Any) -> None:
+        """Build optimizer and metrics as Keras does on other backends: the step is traced once.
 
         A function that makes variables is traced anew without them. They are left to a step of
         one's own, which may train others, and to layers that are built in the first step.
         """
-        model, optimizer = self._target.model, self._target.model.optimizer
-        is_usual = self.replicas == 1 and not self._target.own_step
-        if is_usual and not optimizer.built and all(own.built for own in layers_inside(model)):
-            optimizer.build(model.trainable_variables)
-        yield
+        model = self._target.model
+        if self.replicas > 1 or self._target.own_step or model.run_eagerly:
+            return
+        if model.optimizer.built or not all(layer.built for layer in layers_inside(model)):
+            return
+        with contextlib.suppress(Exception):  # of data that Keras's symbols cannot stand for
+            data = keras.tree.map_structure(
+                lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name),
+                iterator.element_spec,
+            )
+            model._symbolic_build(data_batch=data)
 
     def allocate(self, optimizer: int, row: RowLayout) -> None:
         """Make room for the rows of an optimizer."""

@@ -1,0 +1,119 @@
+"""Time from `fit` to the end of step 40 with GradientMonitor, relative to without.
+
+    python benchmarks/first_steps.py                       # every model, graph and XLA
+    python benchmarks/first_steps.py --models mlp --modes graph
+    KERAS_BACKEND=jax python benchmarks/first_steps.py     # or torch
+
+What a user feels first is tracing and compiling. Each figure is of fresh processes, with and
+without in turn: the ratio of the medians, of seconds and of CPU seconds. Every training has the
+metric that classifiers have. The first hundred steps are recorded each by default.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from monitor_overhead import BACKEND, BATCH, MODELS, MODES
+
+from keras_initkit.callbacks import GradientMonitor
+
+STEPS = 40
+layers = keras.layers
+
+
+def resnet50() -> keras.Model:
+    """ResNet50 on images of 32x32."""
+    inputs = keras.Input((64,))
+    x = layers.UpSampling2D(4)(layers.Reshape((8, 8, 1))(inputs))
+    x = layers.Concatenate()([x, x, x])
+    network = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
+    return keras.Model(inputs, network(x))
+
+
+def encoder() -> keras.Model:
+    """12 encoder blocks of width 64 on sequences of 16 tokens."""
+    inputs = keras.Input((64,))
+    x = layers.Dense(64)(layers.Reshape((16, 4))(inputs))
+    for _ in range(12):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(y, y)])
+        y = layers.Dense(256, "gelu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(64)(y)])
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+ALL_MODELS: dict[str, Callable[[], keras.Model]] = {
+    **MODELS,
+    "resnet50": resnet50,
+    "encoder": encoder,
+}
+
+
+def train(name: str, mode: str, callback: str) -> tuple[float, float]:
+    """Train for 40 steps; return the seconds that passed and those of the CPU."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH * STEPS, 64)).astype("float32")
+    y = rng.integers(0, 10, len(x)).astype("int32")
+    model = ALL_MODELS[name]()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    jit_compile = mode in ("xla", "jit")
+    model.compile("adam", loss, metrics=["accuracy"], jit_compile=jit_compile)
+    with tempfile.TemporaryDirectory() as log_dir:
+        settings = {"every_n_steps": 1} if callback == "every step" else {}
+        monitors = [] if callback == "without" else [GradientMonitor(log_dir, **settings)]
+        start = time.perf_counter(), time.process_time()
+        model.fit(x, y, BATCH, verbose=0, callbacks=monitors)
+        end = time.perf_counter(), time.process_time()
+    return end[0] - start[0], end[1] - start[1]
+
+
+def measure(name: str, mode: str, rounds: int) -> list[str]:
+    """Run processes in turn; return a cell for each way to monitor, and the seconds without."""
+    ways = ("without", "default", "every step")
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            command = [sys.executable, __file__, "--one", name, mode, way]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found[way].append(json.loads(output.splitlines()[-1]))
+    medians = {way: [statistics.median(c) for c in zip(*found[way], strict=True)] for way in ways}
+    seconds, cpu = medians["without"]
+    cells = [f"{seconds:.1f} s, {cpu:.1f} s"]
+    for way in ways[1:]:
+        cells.append(f"{medians[way][0] / seconds:.2f}, {medians[way][1] / cpu:.2f}")
+    return cells
+
+
+def main() -> None:
+    """Print a table of ratios."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=ALL_MODELS, default=list(ALL_MODELS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(train(*arguments.one)))
+        return
+    print(f"| to step {STEPS}: time, CPU time | {BACKEND} | without | default | every step |")
+    print("|---|---|---|---|---|")
+    for name in arguments.models:
+        for mode in arguments.modes:
+            cells = " | ".join(measure(name, mode, arguments.rounds))
+            print(f"| {name} | {mode} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
