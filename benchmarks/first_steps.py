@@ -23,7 +23,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-
 from monitor_overhead import BACKEND, BATCH, MODELS, MODES
 
 from keras_initkit.callbacks import GradientMonitor
@@ -71,10 +70,11 @@ def train(name: str, mode: str, callback: str) -> tuple[float, float]:
     jit_compile = mode in ("xla", "jit")
     model.compile("adam", loss, metrics=["accuracy"], jit_compile=jit_compile)
     with tempfile.TemporaryDirectory() as log_dir:
-        settings = {"every_n_steps": 1} if callback == "every step" else {}
-        monitors = [] if callback == "without" else [GradientMonitor(log_dir, **settings)]
+        every_n_steps = 1 if callback == "every step" else None
+        monitor = GradientMonitor(log_dir, every_n_steps=every_n_steps)
+        callbacks = [] if callback == "without" else [monitor]
         start = time.perf_counter(), time.process_time()
-        model.fit(x, y, BATCH, verbose=0, callbacks=monitors)
+        model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
         end = time.perf_counter(), time.process_time()
     return end[0] - start[0], end[1] - start[1]
 
