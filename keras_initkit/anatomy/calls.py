@@ -97,10 +97,16 @@ def model_inputs(model: Any) -> Any:
         lambda x: keras.KerasTensor(
             (None, *(OPEN_SIZE if size is None else size for size in x.shape[1:])),
             x.dtype,
-            name=x.name,
+            name=_name_input(x),
         ),
         struct,
     )
+
+
+def _name_input(tensor: Any) -> str:
+    """Return the name of the layer that makes an input, or the tensor's own."""
+    operation = getattr(tensor, "_keras_history", (None,))[0]
+    return str(getattr(operation, "name", tensor.name))
 
 
 def _sort_calls(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[LayerCall]:
