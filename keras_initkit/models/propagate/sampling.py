@@ -47,13 +47,8 @@ def measure(values: Any) -> Signal:
     return Signal(shape, float(values.mean()), power, pairs)
 
 
-def sample(call: Call, is_known: Callable[[int], bool] = lambda place: True) -> Effect:
-    """Measure the effect of a call on random inputs; gradients by differences.
-
-    Args:
-        call: The call.
-        is_known: Tells of an input, by its place, if it holds real numbers.
-    """
+def sample(call: Call) -> Effect:
+    """Measure the effect of a call on random inputs; gradients by differences."""
     tensors = [x for x in keras.tree.flatten((call.args, call.kwargs)) if _is_symbolic(x)]
 
     def run(*values: Any) -> list[Any]:
@@ -69,7 +64,7 @@ def sample(call: Call, is_known: Callable[[int], bool] = lambda place: True) -> 
             outputs = call.operation(*args, **kwargs)
         return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
 
-    floats = [is_known(i) and "float" in str(t.dtype) for i, t in enumerate(tensors)]
+    floats = ["float" in str(tensor.dtype) for tensor in tensors]
     return _measure_effect(run, call.signals, floats)
 
 
@@ -86,7 +81,6 @@ def sample_function(signal: Signal, function: Function) -> Effect:
 def draw(signal: Signal, examples: int, rng: np.random.Generator) -> Array:
     """Draw examples of a signal, of shape (examples, *shape)."""
     moment, mean = signal.second_moment, signal.mean
-    middle = centre(signal.pairs.shape[1:])
     # Parts that all examples and positions have in common, all examples, all positions, none.
     far = signal.average(1)
     examples_too = max(signal.correlation * moment - far, 0.0)
@@ -95,7 +89,6 @@ def draw(signal: Signal, examples: int, rng: np.random.Generator) -> Array:
     rest = max(moment - mean**2 - common - examples_too - positions_too, 0.0)
     ones = (1,) * (len(signal.shape) - 1)
     units = signal.shape[-1:] if signal.shape else ()
-    assert signal.pairs.ndim == len(middle) + 1
     values = mean + np.sqrt(common) * rng.normal(size=(1, *ones, *units))
     values = values + np.sqrt(examples_too) * rng.normal(size=(1, *signal.shape))
     values = values + np.sqrt(positions_too) * rng.normal(size=(examples, *ones, *units))
@@ -113,7 +106,11 @@ def _measure_effect(run: Function, signals: Sequence[Signal], floats: Sequence[b
     rng = np.random.default_rng(0)
     largest = max([math.prod(signal.shape) for signal in signals], default=1)
     examples = min(max(_NUMBERS // max(largest, 1), _FEWEST), _MOST)
-    values = [draw(signal, examples, rng) for signal in signals]
+    values = [
+        # Integers are indices.
+        drawn if is_float else np.abs(drawn)
+        for drawn, is_float in zip((draw(x, examples, rng) for x in signals), floats, strict=True)
+    ]
     outputs = [np.asarray(output, np.float64) for output in run(*values)]
     measured = tuple(
         measure(x) if np.ndim(x) and len(x) == examples else gaussian(np.shape(x)) for x in outputs

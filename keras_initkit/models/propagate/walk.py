@@ -154,9 +154,19 @@ class Walk:
                 del self.steps[steps:]
                 self._counts = counts
         if effect is None:
-            effect, how = sample(call), "sampled"
+            effect, how = self._sample(call), "sampled"
         name = self._paths.get(id(operation)) or f"{path}/{operation.name}".lstrip("/")
         outputs = [Tensor(signal) for signal in effect.outputs]
         kind = type(operation).__name__
         self.steps.append(Step(number(name, self._counts), kind, inputs, outputs, effect, how))
         return outputs
+
+    def _sample(self, call: Call) -> Effect:
+        try:
+            return sample(call)
+        except Exception as error:
+            raise ValueError(
+                "`model` must have layers that are known, or run on random numbers. Received: "
+                f"{type(call.operation).__name__} '{call.operation.name}', which does not. Call "
+                "`propagate` on the part of the model behind it."
+            ) from error

@@ -64,7 +64,7 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
     # Mean correlation of two places in one window; behind it, of two windows.
     within = (moved.second_moment * count - 1.0) / max(count - 1, 1)
     within = float(np.clip(within, 1e-6, 1.0 - 1e-6))
-    windows = _windows(base.power, reads)
+    windows = _windows(np.broadcast_to(base.power, base.shape[:-1]), reads)
     scales, counts = _group_scales(windows)
     stddev = np.sqrt(base.variance)
 
@@ -104,8 +104,7 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
 
 
 def _windows(power: Array, reads: Sequence[Array]) -> Array:
-    """Return the second moments (outputs, places in the window)."""
-    full = np.broadcast_to(power, [int(read.max()) + 1 for read in reads])
+    """Return the second moments (outputs, places in the window) at all positions read."""
     rank = len(reads)
     index = [
         read.reshape(
@@ -113,7 +112,7 @@ def _windows(power: Array, reads: Sequence[Array]) -> Array:
         )
         for i, read in enumerate(reads)
     ]
-    found = full[tuple(index)]
+    found = power[tuple(index)]
     return found.reshape(*found.shape[:rank], -1)
 
 

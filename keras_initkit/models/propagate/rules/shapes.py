@@ -89,14 +89,12 @@ def reshape(signal: Signal, shape: Sequence[int]) -> Effect:
             signal.mean,
             signal.power.reshape(power_shape),
             signal.pairs.reshape(2, *_insert_ones(signal.pairs.shape[1:], signal.shape, shape)),
-            signal.base,
         )
 
         def back(gradient: Gradient) -> Gradient:
             return Gradient(
                 gradient.power.reshape(_insert_ones(gradient.power.shape, shape, signal.shape)),
                 gradient.pairs.reshape(signal.pairs.shape[1:]),
-                gradient.alignment,
             )
 
         return effect(output, back)
