@@ -145,8 +145,10 @@ def recurrent(width: int) -> Any:
 
 # Behind ReLU examples look alike, and the mean square over the units of a layer is random by
 # √(2/units): errors below are of the prediction as far as layers are wide.
-WIDTHS = {"MLP": 1024, "VGG": 256, "U-Net": 192}
-DRAWS = {"VGG": 16, "U-Net": 16}
+WIDTHS = {"MLP": 1024, "VGG": 256, "U-Net": 192, "ResNet": 192}
+DRAWS = {"VGG": 16, "U-Net": 16, "ResNet": 16}
+# Without normalization and dropout there is one mode.
+ONE_MODE = ("VGG", "U-Net")
 FAMILIES: Families = {
     "MLP": mlp,
     "VGG": vgg,
@@ -233,8 +235,7 @@ def main(names: list[str]) -> None:
     names = [name for name in names if name != "-v"]
     print("family      mode        layers   signals: mean  worst   gradients: mean  worst")
     for name in names or FAMILIES:
-        # Without normalization and dropout there is one mode.
-        for training in (False, True)[: 1 if name in DRAWS else 2]:
+        for training in (False,) if name in ONE_MODE else (False, True):
             build = functools.partial(FAMILIES[name], WIDTHS.get(name, 128))
             signals, gradients, table = compare(build, training, DRAWS.get(name, 8))
             mode = "training" if training else "inference"

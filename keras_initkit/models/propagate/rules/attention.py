@@ -33,9 +33,16 @@ _ROWS, _LEVELS = 512, np.linspace(0.0, 1.0, 5)
 
 
 class Weights(NamedTuple):
-    """Sums over keys of products of two queries' weights, by the correlation of their scores."""
+    """Means over queries of sums over keys of their weights a.
+
+    Attributes:
+        sums: Σ a a' of two queries, for `_LEVELS` of the correlation of their scores.
+        passed: Σ a² (1 - 2 a + Σ a²): mean square of the gradient at all scores of a query, for
+            independent values and gradients of mean square 1.
+    """
 
     sums: Array
+    passed: float
 
     @property
     def own(self) -> float:
@@ -57,16 +64,20 @@ def attention_weights(variance: float, keys: int, is_causal: bool) -> Weights:
     """
     rng = np.random.default_rng(0)
     counts = np.unique(np.geomspace(1, keys, 8).astype(int)) if is_causal else np.array([keys])
-    found = np.empty((len(counts), len(_LEVELS)))
+    found = np.empty((len(counts), len(_LEVELS) + 1))
     for i, count in enumerate(counts):
         first, second = rng.normal(size=(2, _ROWS, count)) * np.sqrt(variance)
         weights = _softmax(first)
+        squares = weights**2
+        passed = squares * (1.0 - 2.0 * weights + squares.sum(axis=1, keepdims=True))
+        found[i, -1] = passed.sum(axis=1).mean()
         for j, level in enumerate(_LEVELS):
             other = _softmax(level * first + np.sqrt(1.0 - level**2) * second)
             found[i, j] = (weights * other).sum(axis=1).mean()
     # The mean over queries of what depends on the number of their keys.
     places = np.arange(1, keys + 1) if is_causal else counts
-    return Weights(np.array([np.interp(places, counts, sums).mean() for sums in found.T]))
+    means = np.array([np.interp(places, counts, sums).mean() for sums in found.T])
+    return Weights(means[:-1], float(means[-1]))
 
 
 @rule(layers.MultiHeadAttention, layers.GroupQueryAttention)
@@ -156,7 +167,8 @@ class _Attention:
         elsewhere = self._weights.of_pairs(self._query.pairs[0])
         at_values = ratio * moment * self._sum(elsewhere, gradient.pairs)
         # The weights of a query sum to one: what all values have in common moves none of them.
-        at_scores = moment * self._value.second_moment * self._value_own * (1.0 - self._weights.own)
+        passed = self._weights.passed / max(self._weights.own, 1e-300)
+        at_scores = moment * self._value.second_moment * self._value_own * passed
         at_query = at_scores * self._square * self._key.second_moment * self._key_own
         alike = elsewhere * self._query.pairs[0]
         at_key = at_scores * ratio * self._query.second_moment * self._sum(alike, gradient.pairs)
