@@ -4,11 +4,15 @@
 """
 
 import functools
+import importlib
+from typing import Any
 
 import pytest
 
 import keras_initkit
-from benchmarks.propagation import FAMILIES, compare
+
+benchmark: Any = importlib.import_module("benchmarks.propagation")
+FAMILIES, compare = benchmark.FAMILIES, benchmark.compare
 
 # Few draws of narrow layers are off by less than this; most without normalization.
 SIGNALS, GRADIENTS = 0.3, 0.25
