@@ -1,14 +1,18 @@
-"""Take the README's picture of the tab, in TensorBoard, of the runs of the demonstration.
+"""Take pictures of the tab in TensorBoard: that of the README, and of every view.
 
     make demo
-    python -m docs.screenshots --logdir runs/textbook -o docs/images/tensorboard.png
+    python -m docs.screenshots --logdir runs/textbook                     # all, in build/pictures
+    python -m docs.screenshots --logdir runs/textbook --only readme       # the README's alone
 
 Needs Chromium with its driver (on Debian, the packages `chromium` and `chromium-driver`).
 """
 
 import argparse
+import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tests.tensorboard_plugin_initkit.support.browser import Tab, chromium
 from tests.tensorboard_plugin_initkit.support.tensorboard import (
@@ -17,43 +21,73 @@ from tests.tensorboard_plugin_initkit.support.tensorboard import (
     tensorboard,
 )
 
-RUNS = ("He_ReLU", "He_x_0.7_ReLU")
+README = Path("docs/images/tensorboard.png")
+PAIR = ("He_ReLU", "He_x_0.7_ReLU")
+WIDTHS = {1280: 800, 1440: 830, 1920: 1080}
 
 
-def check_read(board: TensorBoard, names: list[str]) -> None:
+class Picture(NamedTuple):
+    """A picture to take: its file, the window and the state of the tab."""
+
+    path: Path
+    runs: tuple[str, ...] | None = PAIR  # None: as the tab chooses
+    view: str = "map"
+    theme: str = "light"
+    width: int = 1440
+    more: tuple[tuple[str, Any], ...] = ()
+
+
+def list_pictures(folder: Path, runs: list[str]) -> Iterator[Picture]:
+    """List the pictures of all views, themes and widths; and the map of each run."""
+    yield Picture(README)
+    yield Picture(folder / "first_look.png", None, width=1280)
+    for view, theme, width in itertools.product(
+        ("map", "depth", "lines", "findings"), ("light", "dark"), WIDTHS
+    ):
+        yield Picture(folder / f"{view}_{theme}_{width}.png", PAIR, view, theme, width)
+    yield Picture(folder / "difference.png", more=(("difference", True),), width=1920)
+    for run, (view, theme) in itertools.product(runs, (("map", "light"), ("depth", "dark"))):
+        yield Picture(folder / f"run_{run}_{view}.png", (run,), view, theme)
+
+
+def check_read(board: TensorBoard, names: set[str]) -> None:
     """Check the names of the runs in TensorBoard."""
-    assert set(board.runs()) >= set(names), f"The runs must be {names}. Received: {board.runs()}."
+    assert names <= set(board.runs()), f"The runs must be {names}. Received: {board.runs()}."
+
+
+def take(tab: Tab, board: TensorBoard, picture: Picture) -> None:
+    """Open the tab as the picture asks, and save it."""
+    tab.resize(picture.width, WIDTHS[picture.width])
+    tab.prefer(picture.theme)
+    state: dict[str, Any] = {"view": picture.view, **dict(picture.more)}
+    if picture.runs is not None:
+        state["runs"] = [f"{name}/gradients" for name in picture.runs]
+    tab.open(board.address, embedded=True, **state)
+    content = tab.driver.get_screenshot_as_png()
+    picture.path.parent.mkdir(parents=True, exist_ok=True)
+    picture.path.write_bytes(content)
+    print(f"{picture.path}: {len(content) // 1024} KiB", flush=True)
 
 
 def main() -> None:
-    """Parse the command line and save one picture."""
+    """Parse the command line and save the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--logdir", type=Path, required=True, help="as for TensorBoard")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--runs", nargs="+", default=RUNS, help="directories of the runs")
-    parser.add_argument("--view", default="map", help="map, depth, lines or findings")
-    parser.add_argument("--statistic", default="signal", help="colour of the map")
-    parser.add_argument("--theme", default="light", choices=("light", "dark"))
-    parser.add_argument("--window", default="1440x830", help="width and height in pixels")
-    parser.add_argument("--scale", type=float, default=1, help="pixels per CSS pixel")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/pictures"), help="folder")
+    parser.add_argument("--only", default="", help="part of the names of files; or readme")
     arguments = parser.parse_args()
-    width, height = map(int, arguments.window.split("x"))
-    names = [f"{name}/gradients" for name in arguments.runs]
+    runs = sorted(path.parent.name for path in arguments.logdir.glob("*/gradients"))
+    pictures = list_pictures(arguments.output, runs)
+    only = README.name if arguments.only == "readme" else arguments.only
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
         tensorboard(arguments.logdir, Path(scratch) / "output.txt") as board,
         chromium(Path(scratch)) as driver,
     ):
-        eventually(lambda: check_read(board, names))
-        tab = Tab(driver)
-        tab.resize(width, height, arguments.scale)
-        tab.prefer(arguments.theme)
-        state = {"view": arguments.view, "statistic": arguments.statistic, "runs": names}
-        tab.open(board.address, embedded=True, **state)
-        picture = driver.get_screenshot_as_png()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_bytes(picture)
-    print(f"{arguments.output}: {len(picture) // 1024} KiB")
+        eventually(lambda: check_read(board, {f"{run}/gradients" for run in runs}))
+        for picture in pictures:
+            if only in picture.path.name:
+                take(Tab(driver), board, picture)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from bokeh.models import (
     BasicTicker,
     ColumnDataSource,
     CustomJS,
+    CustomJSTickFormatter,
     Legend,
     LegendItem,
     MultiLine,
@@ -39,7 +40,6 @@ _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle
 _FRAMES = 100
 _SHOW = """
 const frame = (slider.initkit_frames ??= JSON.parse(frames))[slider.value]
-slider.title = `Step ${frame.step}`
 frame.curves.forEach((curve, k) => {
   const named = (dots) => ({
     ...dots,
@@ -55,6 +55,7 @@ frame.curves.forEach((curve, k) => {
 """
 _PLAY = """
 clearInterval(window.initkit_timer)
+toggle.label = toggle.active ? "Pause" : "Play"
 if (toggle.active) {
   if (slider.value == slider.end) slider.value = slider.start
   window.initkit_timer = setInterval(() => {
@@ -109,7 +110,7 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
     low = _limits(records, scale)[0]
     curves = [_curve(record, s, scale, low) for s in steps for record in records]
     heading = display_name(view.title or (f"step {steps[0]}" if len(steps) == 1 else ""))
-    return _draw(curves, records, scale, heading, theme)[0]
+    return _draw(curves, records, scale, heading, theme, view.height)[0]
 
 
 def draw_player(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
@@ -128,15 +129,15 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     low = _limits(records, scale)[0]
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
     heading = display_name(view.title)
-    figure, drawn = _draw(shown[0] if shown else [], records, scale, heading, theme)
+    figure, drawn = _draw(shown[-1] if shown else [], records, scale, heading, theme, view.height)
     last = len(steps) - 1
     slider = Slider(
         start=0,
         end=max(last, 1),
-        value=0,
+        value=max(last, 0),
         step=1,
-        title=f"Step {steps[0] if steps else 0}",
-        show_value=False,
+        title="Step",
+        format=CustomJSTickFormatter(args={"steps": steps}, code="return `${steps[tick] ?? 0}`"),
         disabled=last < 1,
         width=420,
         stylesheets=[control_style(theme)],
@@ -279,6 +280,7 @@ def _draw(
     scale: Scale,
     title: str,
     theme_name: ThemeName,
+    room: int,
 ) -> tuple[Any, dict[str, Any]]:
     """Draw the figure; return it, and its parts by what changes with the step."""
     theme, limits = theme_of(theme_name), _limits(records, scale)
@@ -287,14 +289,19 @@ def _draw(
     figure = new_figure(
         theme,
         title=title,
-        height=440 + 19 * len(curves),
+        height=max(320 + 19 * len(curves), room or 440 + 19 * len(curves)),
         x_range=(-0.5, max(deepest - 0.5, 0.5)),
         y_range=limits,
         y_axis_type="log" if scale.log else "linear",
         x_axis_label="layer, from the input (0) to the output",
         y_axis_label=scale.title,
     )
-    figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+    figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=16)
+    if len({tuple(record.layers) for record in records}) == 1:  # else a place has several names
+        names = [display_name(layer, 20) for layer in records[0].layers]
+        figure.xaxis.major_label_overrides = dict(enumerate(names))
+        figure.xaxis.major_label_orientation = 0.6
+        figure.xaxis.axis_label = "input → output"
     drawn: dict[str, Any] = {"points": [], "zeros": [], "fits": [], "items": []}
     dots, at_bottom = [], []
     colours = choose_colours(len(curves))

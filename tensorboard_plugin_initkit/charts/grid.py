@@ -38,6 +38,8 @@ from tensorboard_plugin_initkit.safe_text import display_name, display_names
 _OK, _ZERO, _NONFINITE, _MISSING = range(4)
 # Rows of pixels of a map: beyond, neighbouring layers share one.
 MOST_ROWS = 760
+# Pixels of a figure above and below its frame.
+_AROUND = 140
 # Pixels between lines that part groups.
 _APART = 24
 _LAYER = """
@@ -81,6 +83,7 @@ class Grid(NamedTuple):
         layers: Paths of the displayed layers.
         extent: Where the columns of the whole history begin and end.
         seen: First and last visible step; None for all.
+        room: Pixels that there are for the height of the figure; 0 if that is not known.
     """
 
     bins: Bins
@@ -89,6 +92,7 @@ class Grid(NamedTuple):
     layers: list[str]
     extent: tuple[float, float]
     seen: tuple[int, int] | None
+    room: int = 0
 
     def notes(self, how: How) -> list[str]:
         """Say for the title how records and layers were combined."""
@@ -125,7 +129,8 @@ def draw_grid(
     bands: npt.NDArray[np.uint8] | None = None,
 ) -> Any:
     """Draw the figure of a map; `bands`, from `judge_columns`, are a strip on its upper edge."""
-    count, height = len(grid.layers), _height(len(grid.layers))
+    count = len(grid.layers)
+    height = _height(count, grid.room)
     room = 0 if bands is None else room_for(count, height)
     figure = new_figure(
         theme,
@@ -145,7 +150,13 @@ def draw_grid(
     marking = palette_of([NOTHING, ZERO, NONFINITE, look.colour])
     figure.add_glyph(cells, Image(image="marks", color_mapper=marking, **place))
     _label_layers(figure, grid.layers, theme)
+    figure.left[-1].axis_label = "input → output"
+    figure.left[-1].axis_label_text_color = theme.text
+    figure.left[-1].axis_label_text_font_style = "normal"
     bar = ColorBar(color_mapper=look.mapper, width=14, padding=6, title=None)
+    # Beyond the ends, colours are theirs.
+    ends = ((look.mapper.low, "≤"), (look.mapper.high, "≥"))
+    bar.major_label_overrides = {end: f"{sign} {end:.0e}" for end, sign in ends if look.zeros}
     bar.background_fill_color = theme.page
     bar.major_label_text_color, bar.major_tick_line_color = theme.text, theme.page
     bar.major_label_text_font_size = "12px"
@@ -171,9 +182,10 @@ def draw_grid(
     return figure
 
 
-def _height(layers: int) -> int:
+def _height(layers: int, room: int) -> int:
     """Return the height in pixels: at least one a row, as of two the browser shows only one."""
-    return max(200, min(16 * layers, 600), ROOM + min(layers, MOST_ROWS))
+    wanted = min(40 * layers, room - _AROUND) if room else min(16 * layers, 600)
+    return max(200, wanted, 12 * min(layers, 40), ROOM + min(layers, MOST_ROWS))
 
 
 def _label_layers(figure: Any, layers: list[str], theme: Theme) -> None:

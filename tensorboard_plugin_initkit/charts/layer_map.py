@@ -10,7 +10,7 @@ from tensorboard_plugin_initkit.charts.bands import judge_columns
 from tensorboard_plugin_initkit.charts.binning import bin_layers, extent
 from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_grid
 from tensorboard_plugin_initkit.charts.scales import scale_of
-from tensorboard_plugin_initkit.charts.theme import hover, theme_of
+from tensorboard_plugin_initkit.charts.theme import head_of, hover, theme_of
 from tensorboard_plugin_initkit.charts.values import bin_statistic, positions
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
@@ -33,11 +33,11 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
     bins = bin_statistic(history, view, chosen)
     layers = [history.layers[i] for i in chosen]
     rows = bin_layers(bins, MOST_ROWS, view.how)
-    grid = Grid(*rows, layers, extent(history.steps), view.steps)
+    grid = Grid(*rows, layers, extent(history.steps), view.steps, view.height)
     mapper = LogColorMapper if scale.log else LinearColorMapper
     look = Look(
         mapper(Viridis256, low=scale.low, high=scale.high, nan_color=colours.missing),
-        ", ".join(filter(None, [display_name(view.title), scale.title, *grid.notes(view.how)])),
+        head_of(view.title, [scale.title, *grid.notes(view.how)]),
         "no gradient, or no biases" if view.statistic == "signal" else "no gradient",
         colours.missing,
         # Of a fraction or a count, zero is a value as any other.

@@ -24,6 +24,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     Theme,
     choose_colours,
     colours_by_depth,
+    head_of,
     hover,
     new_figure,
     show_while,
@@ -40,7 +41,7 @@ from tensorboard_plugin_initkit.charts.values import (
 )
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.safe_text import display_name, display_names
+from tensorboard_plugin_initkit.safe_text import display_names
 
 _TOTALS = (("loss", "loss"), ("learning_rate", "learning rate"))
 
@@ -72,7 +73,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     top = new_figure(
         colours,
         name="steps",
-        title=", ".join(filter(None, [display_name(view.title), scale.title, *notes])),
+        title=head_of(view.title, [scale.title, *filter(None, notes)]),
         height=360,
         x_range=steps_range(extent(history.steps), view.steps),
         y_axis_type="log" if scale.log else "linear",

@@ -81,7 +81,7 @@ const change = (value) => typeof value === "string"
 function follow() {
   for (const doc of Bokeh.documents) for (const model of doc.all_models) {
     for (const property of Object.values(model.properties)) {
-      if (!/color|palette|css/.test(property.attr)) continue;
+      if (!/color|palette|stylesheets/.test(property.attr)) continue;
       if (!before.has(property)) before.set(property, model[property.attr]);
       const value = before.get(property);
       model.setv({[property.attr]: dark.matches ? change(value) : value});

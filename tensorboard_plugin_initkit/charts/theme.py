@@ -17,6 +17,9 @@ from bokeh.models import (
 )
 from bokeh.palettes import Viridis256
 
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
+from tensorboard_plugin_initkit.safe_text import display_name
+
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 
 
@@ -67,6 +70,11 @@ def new_figure(theme: Theme, **options: Any) -> Any:
         axis.axis_label_text_font_style = "normal"
     figure.grid.grid_line_color = theme.grid
     return figure
+
+
+def head_of(title: str, parts: list[str]) -> str:
+    """Write the title of a figure: in several lines if it has a name, as of a run."""
+    return "\n".join([display_name(title), *parts]) if title else ", ".join(parts)
 
 
 def steps_range(extent: tuple[float, float], steps: tuple[int, int] | None) -> Any:
@@ -148,15 +156,13 @@ def hover(renderers: list[Any], tooltips: list[tuple[str, str]], **options: Any)
     return HoverTool(renderers=renderers, tooltips=tooltips, **options)
 
 
-# As Okabe and Ito's, which stay apart for the colour-blind; at least 3:1 on both pages.
-_APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3d9be0", "#8c8c8c")
 # The part of viridis with at least 3:1 on a page.
 _SEEN = {"light": (0, 153), "dark": (94, 255)}
 
 
 def choose_colours(count: int) -> list[str]:
     """Choose a colour for each run; after seven they repeat, with other markers."""
-    return [_APART[i % len(_APART)] for i in range(count)]
+    return [RUN_COLOURS[i % len(RUN_COLOURS)] for i in range(count)]
 
 
 def colours_by_depth(count: int, theme_name: str) -> list[str]:

@@ -10,6 +10,9 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 Histories = Mapping[str, GradientHistory]
 ThemeName = Literal["light", "dark"]
 
+# As Okabe and Ito's, which stay apart for the colour-blind; at least 3:1 on both pages.
+RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3d9be0", "#8c8c8c")
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -29,6 +32,7 @@ class View:
         smoothing: Of lines, as TensorBoard's for scalars: at least 0 and less than 1. Logarithms
             are averaged where the axis is logarithmic.
         title: Shown above.
+        height: Pixels that there are for the chart; by default, as the layers need them.
     """
 
     statistic: str = "signal"
@@ -40,6 +44,7 @@ class View:
     limits: tuple[float, float] | None = None
     smoothing: float = 0.0
     title: str = ""
+    height: int = 0
 
 
 def expect(count: int, histories: Histories) -> list[Any]:

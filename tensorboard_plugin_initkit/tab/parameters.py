@@ -54,6 +54,7 @@ class ChartParameters:
         smoothing: Of lines.
         step: Steps of a profile over depth without a slider.
         theme: `"light"` or `"dark"`.
+        height: Pixels that there are for the chart, if that is known.
     """
 
     view: str
@@ -70,6 +71,7 @@ class ChartParameters:
     smoothing: float = 0.0
     step: tuple[int, ...] = ()
     theme: ThemeName = "light"
+    height: int = 0
 
     @property
     def kind(self) -> str:
@@ -231,5 +233,6 @@ _READERS: dict[str, Reader] = {
     "layer": _text,
     "smoothing": _fraction,
     "step": _integer(*_STEPS),
+    "height": _integer(0, 4000),
     "theme": _one_of(("light", "dark")),
 }

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,7 +40,6 @@ class Log:
 def overview(log: Log) -> dict[str, Any]:
     """Describe a run: its verdict, steps, layers, statistics and findings."""
     history = log.history
-    verdict = tell_verdict(history, history.findings)
     types = history.layout.layer_types.items()
     return {
         "name": log.run.name,
@@ -52,14 +52,17 @@ def overview(log: Log) -> dict[str, Any]:
         "layers": [{"path": path, "type": kind} for path, kind in types],
         "optimizers": history.optimizers,
         "statistics": [{"name": name, **SCALES[name]._asdict()} for name in _statistics(history)],
-        "verdict": {
-            "level": verdict.level,
-            "text": verdict.text,
-            "fix": str(verdict.finding.fix) if verdict.finding else "",
-        },
+        "verdict": judge(history),
         "findings": [_describe(finding) for finding in history.findings],
         "notes": list(log.notes),
     }
+
+
+def judge(history: GradientHistory) -> dict[str, str]:
+    """Describe the verdict on a run: its level, its text, and what to change."""
+    verdict = tell_verdict(history, history.findings)
+    fix = str(verdict.finding.fix) if verdict.finding else ""
+    return {"level": verdict.level, "text": verdict.text, "fix": fix}
 
 
 def _statistics(history: GradientHistory) -> list[str]:
@@ -80,7 +83,7 @@ def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str]
     """
     # Bokeh takes half a second to import: TensorBoard's start does not wait for it.
     from bokeh.embed import json_item
-    from bokeh.models import ColumnDataSource
+    from bokeh.models import ColumnDataSource, SaveTool
 
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
@@ -102,11 +105,16 @@ def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str]
         min(parameters.columns, max(_FEWEST_COLUMNS, _MOST_PIXELS // max(1, shown))),
         parameters.limits,
         parameters.smoothing,
+        # In a saved picture, the page around it is lacking.
+        logs[0].run.title if parameters.kind in ("map", "lines") else "",
+        parameters.height,
     )
     # By their titles, or by the names of their runs if two titles are the same.
     titled = {log.run.title: log.history for log in logs}
     by_name = titled if len(titled) == len(logs) else {log.run.name: log.history for log in logs}
     figure = CHARTS[parameters.kind](by_name, view, parameters.theme)
+    for tool in figure.select({"type": SaveTool}):
+        tool.filename = _name_file(parameters.view, list(by_name))
     sources = list(figure.select({"type": ColumnDataSource}))
     changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
@@ -121,6 +129,12 @@ def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str]
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode("ascii"), 1, mtime=0)
+
+
+def _name_file(view: str, names: Sequence[str]) -> str:
+    """Name the picture of a chart."""
+    name = "_".join([*(display_name(name, 40) for name in names[:3]), view])
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _steps(parameters: ChartParameters, logs: Sequence[Log]) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
 from tensorboard_plugin_initkit.tab import payloads
 from tensorboard_plugin_initkit.tab.cache import Cache
@@ -36,6 +37,8 @@ from tensorboard_plugin_initkit.tab.web import (
 
 _WARM_AFTER_SECONDS = 2.0
 _MOST_BYTES = 8 * 2**20
+# Runs that are judged for the list: each of them is read.
+_MOST_VERDICTS = 50
 
 
 class InitkitPlugin(TabPlugin):
@@ -61,7 +64,13 @@ class InitkitPlugin(TabPlugin):
 
     def handlers(self) -> dict[str, Handler]:
         """Return the routes besides those of static files."""
-        return {"/runs": self._runs, "/run": self._run, "/chart": self._chart, "/csv": self._csv}
+        return {
+            "/runs": self._runs,
+            "/verdicts": self._verdicts,
+            "/run": self._run,
+            "/chart": self._chart,
+            "/csv": self._csv,
+        }
 
     def _runs(self, request: Request) -> Response:
         with _answering_errors():
@@ -75,6 +84,7 @@ class InitkitPlugin(TabPlugin):
                 {"name": r.name, "title": r.title, "state": r.state, "has_findings": r.has_findings}
                 for r in runs
             ],
+            "colours": RUN_COLOURS,
             "notes": [],
         }
         if not runs:
@@ -94,6 +104,15 @@ class InitkitPlugin(TabPlugin):
         with _answering_errors():
             run = self._find(parse(request.args, RunParameters).run)
             return respond_json(request, payloads.overview(self._load(run)))
+
+    def _verdicts(self, request: Request) -> Response:
+        """Answer with the verdicts on the first runs, by name, without those that have none."""
+        found = {}
+        with _answering_errors():
+            for run in self._experiment.runs()[:_MOST_VERDICTS]:
+                with contextlib.suppress(LogError, EmptyLogError):
+                    found[run.name] = payloads.judge(self._load(run).history)
+        return respond_json(request, found)
 
     def _chart(self, request: Request) -> Response:
         with _answering_errors():

@@ -14,6 +14,14 @@ function forget(doc) {
   if (place >= 0) Bokeh.documents.splice(place, 1);
 }
 
+/** All elements below one, in the shadow of others as well. */
+function* everything(root) {
+  for (const node of root.querySelectorAll("*")) {
+    yield node;
+    if (node.shadowRoot) yield* everything(node.shadowRoot);
+  }
+}
+
 export class Chart {
   #live = null; // {doc, views, key, range}
   #signature = "";
@@ -119,6 +127,9 @@ export class Chart {
     this.#live = { doc, views, key: answer.key };
     if (!doc.is_idle) await new Promise((resolve) => doc.idle.connect(() => resolve()));
     this.body.style.minHeight = "";
+    for (const node of everything(this.body)) { // Bokeh gives its slider no name
+      if (node.role === "slider") node.setAttribute("aria-label", "Step");
+    }
     this.#watch();
   }
 

@@ -1,7 +1,7 @@
 // The controls: built once, then set from the state, which they change.
 
-import { element, later, named } from "./elements.js";
-import { HOW, STATISTICS, VIEWS } from "./texts.js";
+import { element, later, named, short } from "./elements.js";
+import { HOW, SIGNS, STATISTICS, VIEWS } from "./texts.js";
 
 const MOST_LISTED = 500;
 const MANY_RUNS = 8;
@@ -36,7 +36,8 @@ export class Controls {
     const none = button("none", () => set({ runs: [] }));
     const runFilter = search("filter runs", () => this.#syncRuns());
     const runs = box("list");
-    const runBox = group(["Runs ", all, " ", none], runFilter, runs);
+    const worst = element("p", { className: "hint" }, "Shown at first: the worst verdict.");
+    const runBox = group(["Runs ", all, " ", none], runFilter, runs, worst);
 
     const span = element("span");
     const statistic = element("select", {
@@ -72,7 +73,7 @@ export class Controls {
     const zoom = box("control", span, " ", showAll);
     const pair = labelled("", difference);
     pair.firstChild.append(" difference of the first two runs");
-    Object.assign(this.#parts, { runFilter, runs, span, zoom, pair, statistic, statisticHint });
+    Object.assign(this.#parts, { runFilter, runs, worst, span, zoom, pair, statistic, statisticHint });
     Object.assign(this.#parts, { how, howHint, difference, low, high, filter, steps });
     Object.assign(this.#parts, { smoothing, smoothingValue, layers, layersHint });
     return [
@@ -97,12 +98,16 @@ export class Controls {
   #makeSidebar() {
     const controls = this.#controls.map(([, control]) => control);
     const settings = element("div", { id: "settings" }, ...controls);
+    // It is open at first where there is room for it.
     const toggle = button("Runs and settings", () => {
-      toggle.setAttribute("aria-expanded", sidebar.classList.toggle("open"));
+      const turned = sidebar.classList.toggle("turned");
+      toggle.setAttribute("aria-expanded", turned === narrow.matches);
+      this.#state.update();
     });
+    const narrow = matchMedia("(max-width: 860px)");
     toggle.className = "toggle";
     toggle.setAttribute("aria-controls", "settings");
-    toggle.setAttribute("aria-expanded", "false");
+    toggle.setAttribute("aria-expanded", !narrow.matches);
     const sidebar = element("aside", { "aria-label": "Runs and settings" }, toggle, settings);
     return sidebar;
   }
@@ -186,10 +191,30 @@ export class Controls {
   #syncRuns() {
     const selected = new Set(this.#state.chosen.map((run) => run.name));
     this.#parts.runFilter.hidden = this.#state.server.runs.length <= MANY_RUNS;
-    const rows = this.#listed().map((run) =>
-      checkRow(run.title, run.name, selected, (names) => this.#state.set({ runs: names })),
-    );
+    const rows = this.#listed().map((run) => {
+      const row = checkRow(run.title, run.name, selected, (names) => this.#state.set({ runs: names }));
+      const colour = this.#state.colourOf(run);
+      if (colour && selected.size > 1) row.style.borderLeftColor = colour;
+      row.append(element("span", { className: "mark" }));
+      return row;
+    });
     replaceRows(this.#parts.runs, rows);
+    this.#parts.worst.hidden = !this.#state.isWorstShown;
+    this.markRuns();
+  }
+
+  /** Put the signs of the verdicts into the list of runs. */
+  markRuns() {
+    for (const [i, run] of this.#listed().entries()) {
+      const verdict = this.#state.verdictOf(run);
+      if (!verdict) continue;
+      const [sign, word] = SIGNS[verdict.level];
+      // Not as text: that of the row is the name of the run.
+      const looks = { title: `${word}: ${short(verdict.text, 400)}`, "data-sign": sign };
+      const mark = element("span", { ...looks, role: "img", "aria-label": word });
+      mark.className = `mark ${verdict.level}`;
+      this.#parts.runs.children[i]?.lastChild.replaceWith(mark);
+    }
   }
 
   #syncLayers() {

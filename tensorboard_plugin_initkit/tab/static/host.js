@@ -51,8 +51,10 @@ export function writeLink(fields, state) {
   }
   const hash = `#${[...others, ...own].join("&")}`;
   if (hash === (outer().location.hash || "#")) return;
+  const viewOf = (parts) => parts.find((part) => part.startsWith(`${PREFIX}view=`));
+  const how = viewOf(hashParts()) === viewOf(own) ? "replaceState" : "pushState";
   try {
-    outer().history.replaceState(outer().history.state, "", hash);
+    outer().history[how](outer().history.state, "", hash); // Back goes back a view
   } catch {
     // The page works without its address.
   }

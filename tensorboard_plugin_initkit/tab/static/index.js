@@ -10,12 +10,14 @@ import { State } from "./state.js";
 const state = new State(update, sync);
 const controls = new Controls(state);
 const panels = new Panels(state);
-const main = element("main", {}, controls.tablist, panels.element);
+const heading = element("h1", { className: "unseen", textContent: "Gradient flow" });
+const main = element("main", {}, heading, controls.tablist, panels.element);
 const page = element("div", { className: "page bare" }, controls.sidebar, main);
 
 /** What TensorBoard calls. */
 export async function render() {
   document.documentElement.lang = "en";
+  document.title = "Gradient flow";
   const style = element("link", { rel: "stylesheet", href: "./static/style.css" });
   const styled = new Promise((resolve) => (style.onload = style.onerror = resolve));
   document.head.append(style);
@@ -30,6 +32,9 @@ export async function render() {
   watchTheme(() => state.update());
   addEventListener("resize", later(250, () => state.update()));
   state.update();
+  await panels.drawn; // the charts come first
+  await state.loadVerdicts();
+  controls.markRuns();
 }
 
 function update() {

@@ -8,12 +8,18 @@ import { address, loadBokeh } from "./server.js";
 import { VIEWS } from "./texts.js";
 import { verdicts } from "./verdict.js";
 
+// Pixels of the name and notes above a chart.
+const CHART_HEAD = 70;
+// As many runs have charts that fit the window.
+const FEW = 2;
+
 export class Panels {
   #state;
   #charts = new Map(); // by what they show
   #margin = 250; // width of a chart that axes and legends take
   #turns = 0;
   #ready = 0;
+  drawn = Promise.resolve(); // kept when the last drawing is done
   #seen = null; // the place of a finding that the page was scrolled to
   #sentence = element("p", { className: "sentence" });
   #verdicts = element("div", { className: "verdicts" });
@@ -45,9 +51,17 @@ export class Panels {
   }
 
   /** Draw what is not drawn yet. */
-  async draw() {
+  draw() {
+    this.drawn = this.#draw();
+  }
+
+  async #draw() {
     if (!innerHeight) return; // a hidden tab: it is resized when it is shown
     const turn = ++this.#turns;
+    const { chosen } = this.#state;
+    // The height of what stands above the charts, so that they fit.
+    if (chosen.length <= FEW) await this.#state.loadInfos(chosen);
+    if (turn !== this.#turns) return;
     const loaded = this.#state.loadInfos(this.#state.chosen);
     const plans = this.#state.server.problem ? [] : this.#plan();
     await Promise.all([loaded, ...this.#show(plans, loaded)]);
@@ -61,7 +75,7 @@ export class Panels {
   #plan() {
     const { statistic, overlaid, chosen: runs } = this.#state;
     const { view, filter, how, first, last, low, high, ...choice } = this.#state.choice;
-    const common = { statistic, filter, theme: themeNow() };
+    const common = { statistic, filter, theme: themeNow(), height: runs.length <= FEW ? this.#height() : null };
     const stepwise = { ...common, how, first, last, columns: this.#columns(runs) };
     const one = (run, parameters) => ({ id: `${view}:${run.name}`, runs: [run], parameters });
     if (view === "map") {
@@ -83,7 +97,15 @@ export class Panels {
   }
 
   #sideBySide(runs) {
-    return runs.length > 1 && this.#body.clientWidth >= 1100;
+    return runs.length > 1 && this.#body.clientWidth >= 900;
+  }
+
+  /** Pixels from the first chart to the end of the window, as it is before one scrolls. */
+  #height() {
+    const { top } = this.#body.getBoundingClientRect();
+    const scrolled = this.element.closest("main")?.scrollTop ?? 0;
+    const room = innerHeight - top - scrolled - CHART_HEAD;
+    return Math.max(300, Math.min(1400, Math.floor(room / 50) * 50));
   }
 
   /** As many columns as the chart has pixels: of more, the browser would leave some out. */

@@ -29,6 +29,9 @@ const FIELDS = {
   smoothing: { otherwise: 0, read: (text) => Math.min(0.99, Math.max(0, number(text))) },
   steps: { otherwise: "", read: String },
 };
+// Milliseconds that the first chart waits for the verdicts.
+const PATIENCE = 3000;
+const LEVELS = ["error", "warning", "open", "healthy"];
 // A finding that was clicked is marked until one of these is changed.
 const ELSEWHERE = ["view", "runs", "filter", "statistic"];
 
@@ -37,6 +40,9 @@ export class State {
   #server = { runs: [], notes: [] };
   #first = ask("./runs").catch((error) => ({ runs: [], problem: error.message }));
   #place = null;
+  #judged = null; // promise of the verdicts
+  #verdicts = {}; // by run
+  #worst = null; // what is shown as long as nobody chooses
   #infos = new Map(); // by run: answers to ./run
   #loads = new Map(); // by run: {state, promise} of these
   #onChange;
@@ -56,6 +62,23 @@ export class State {
   /** Wait for the server's first answer. */
   async start() {
     this.#server = await this.#first;
+    const suspects = this.#server.runs.filter((run) => run.has_findings);
+    if (this.#choice.runs || suspects.length < 2) return;
+    await Promise.race([this.loadVerdicts(), new Promise((done) => setTimeout(done, PATIENCE))]);
+  }
+
+  /** Learn the verdicts on all runs, once. */
+  loadVerdicts() {
+    this.#judged ??= ask("./verdicts").then(
+      (verdicts) => (this.#verdicts = verdicts),
+      () => {}, // each run says it
+    );
+    return this.#judged;
+  }
+
+  /** The verdict on a run, as far as it is known: {level, text, fix}. */
+  verdictOf(run) {
+    return this.info(run).verdict ?? this.#verdicts[run.name];
   }
 
   /** Ask for the runs again. */
@@ -106,12 +129,31 @@ export class State {
     return this.#place;
   }
 
-  /** The chosen runs, in the order of the server; by default the first one with findings. */
+  /** The chosen runs, in the order of the server; by default the one with the worst verdict. */
   get chosen() {
     const { runs } = this.#server;
     if (this.#choice.runs) return runs.filter((run) => this.#choice.runs.includes(run.name));
-    const first = runs.find((run) => run.has_findings) ?? runs[0];
-    return first ? [first] : [];
+    this.#worst = runs.find((run) => run.name === this.#worst?.name) ?? this.#findWorst();
+    return this.#worst ? [this.#worst] : [];
+  }
+
+  #findWorst() {
+    const { runs } = this.#server;
+    const rank = (run) => LEVELS.indexOf(this.verdictOf(run)?.level ?? "open");
+    const candidates = runs.filter((run) => run.has_findings);
+    return candidates.sort((a, b) => rank(a) - rank(b))[0] ?? runs[0];
+  }
+
+  /** Whether the run that is shown was not chosen by anyone. */
+  get isWorstShown() {
+    return !this.#choice.runs && this.#server.runs.length > 1;
+  }
+
+  /** The colour that a chosen run has where several are in one chart. */
+  colourOf(run) {
+    const { colours = [] } = this.#server;
+    const place = this.chosen.findIndex((one) => one.name === run.name);
+    return place < 0 ? "" : colours[place % colours.length];
   }
 
   get statistic() {

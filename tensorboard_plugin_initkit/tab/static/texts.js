@@ -4,28 +4,31 @@ export const VIEWS = {
   map: [
     "Map",
     "Each row is a layer, the input at the bottom and the output at the top; each column is a " +
-      "training step. The gradient comes from the output: rows that get darker downwards say " +
-      "that it dies on its way, rows that get brighter that it blows up.",
+      "training step, and the colour is the size of the gradient. The gradient comes from the " +
+      "output: rows that get darker downwards say that it dies on its way, rows that get brighter " +
+      "that it blows up. A triangle marks a finding, the strip above where the rule over depth holds.",
   ],
   depth: [
     "Depth",
     "Each point is a layer, the input on the left and the output on the right, where the " +
       "gradient comes from. A line that falls to the left vanishes on its way to the input, one " +
-      "that rises to the left explodes, a level one is healthy.",
+      "that rises to the left explodes, a level one is healthy. The slider chooses the step; the " +
+      "dashed line is the slope by which the monitor judges.",
   ],
   lines: [
     "Lines",
-    "Each line is a layer over the training, with loss and learning rate below. Lines far apart " +
-      "learn at different speeds; one that falls away or ends has stopped learning.",
+    "Each line is a layer over the training, dark near the input and bright near the output. " +
+      "Lines far apart learn at different speeds; one that falls away or ends has stopped learning. " +
+      "Below are loss and learning rate at the same steps.",
   ],
   findings: [
     "Findings",
-    "What the monitor found wrong while the network trained, the earliest first. Click a row to " +
-      "see its place on the map.",
+    "What the monitor found wrong while the network trained, the earliest first. Each says what is " +
+      "seen, why it stops learning, and what to change. Click a row to see its place on the map.",
   ],
 };
 export const STATISTICS = {
-  signal: "What comes back to the units of a layer: by this layers are compared.",
+  signal: "The gradient that reaches the units of a layer: compare layers by this.",
   rms: "A typical element of the layer's gradient, so that large and small layers compare.",
   norm: "The length of the layer's whole gradient.",
   mean_abs: "The mean size of the gradient's elements.",
@@ -40,6 +43,12 @@ export const STATISTICS = {
   dead_units: "The part of the units that no sample of the batch has activated.",
   cosine: "Whether the gradient keeps its direction: 1 the same, 0 unrelated, -1 turned back.",
   snr: "How much of the gradient is signal: below 1 it is mostly noise.",
+};
+export const SIGNS = {
+  error: ["✕", "does not learn"],
+  warning: ["!", "learns, with a fault"],
+  open: ["?", "open"],
+  healthy: ["✓", "healthy"],
 };
 export const HOW = {
   max: "keeps a spike of one step, and hides a layer that is dead for a while",

@@ -129,6 +129,14 @@ def sources(answer: Any) -> dict[str, Any]:
 # Runs
 
 
+def test_the_verdicts_are_of_all_runs_that_can_be_read(client: Client) -> None:
+    verdicts = get(client, "/verdicts")
+    assert {"first/gradients", "second/gradients"} <= verdicts.keys()
+    assert "empty/gradients" not in verdicts
+    for name, verdict in verdicts.items():
+        assert verdict == get(client, "/run", run=name)["verdict"]
+
+
 def test_runs_are_listed(client: Client) -> None:
     answer = get(client, "/runs")
     names = ["bad_findings", "empty", "first", "norm_only", RUN_NAME, "second"]
@@ -137,7 +145,7 @@ def test_runs_are_listed(client: Client) -> None:
     assert len({run["state"] for run in answer["runs"]}) == len(names)
     assert answer["bokeh"] == bokeh.__version__
     assert answer["version"].endswith(f", schema {layout.SCHEMA_VERSION}")
-    assert set(answer) == {"version", "bokeh", "runs", "notes"}
+    assert set(answer) == {"version", "bokeh", "runs", "notes", "colours"}
     found = [run["title"] for run in answer["runs"] if run["has_findings"]]
     assert found == ["bad_findings", "empty", "first"]
     assert get(client, "/runs") == answer
@@ -360,7 +368,7 @@ GARBAGE = [
      + ", ".join(f'"{name}"' for name in SCALES) + ". Received: statistic='loss'."),
     (f"/chart?{CHART}&path=/etc/passwd", "A parameter must be one of `view`, `run`, `statistic`, "
      "`how`, `columns`, `first`, `last`, `low`, `high`, `filter`, `layer`, `smoothing`, `step`, "
-     "`theme`. Received: 'path'."),
+     "`theme`, `height`. Received: 'path'."),
 ]  # fmt: skip
 
 

@@ -182,6 +182,7 @@ def background(tab: Tab, name: str) -> str:
 
 
 def test_the_tab_is_found_without_flags_follows_the_theme_and_reloads(tab, board, logs):
+    tab.resize(1920, 1080)
     growing, doomed = (f"{name}-{loader_of(board)}" for name in CHANGING)
     tab.open(board.address, embedded=True, runs=[run(growing), run(doomed)])
     with tab.outside():
@@ -273,6 +274,19 @@ def test_the_keyboard_moves_between_the_views(tab, rust):
         assert focused() == f"tab-{name}"
         (selected,) = tab.find("[role=tab][aria-selected=true]")
         assert selected.get_attribute("id") == f"tab-{name}"
+    for name in ("findings", "lines", "depth"):
+        with tab.drawn():
+            tab.driver.back()
+        (selected,) = tab.find("[role=tab][aria-selected=true]")
+        assert selected.get_attribute("id") == f"tab-{name}"
+    # All that can be reached has a name, in the shadows of Bokeh's elements as well.
+    nameless = tab.js(
+        "return [...everything(document)].filter((e) => e.checkVisibility?.() && "
+        "e.matches('input, select, button, summary, [role=slider], [role=img]') && "
+        "!(e.labels?.length || e.ariaLabel || e.innerText?.trim() || e.title))"
+        ".map((e) => e.outerHTML.slice(0, 200))"
+    )
+    assert nameless == []
 
 
 # Maps.
@@ -280,6 +294,7 @@ def test_the_keyboard_moves_between_the_views(tab, rust):
 
 def test_maps_show_and_tell_the_values_of_the_logs(tab, rust, logs):
     names = ["healthy", "vanishing", "exploding", "nan", "dead", "trained"]
+    tab.resize(1920, 1080)
     tab.show(rust, runs=[run(name) for name in names])
     assert sorted(tab.charts()) == sorted(map(chart, names))
     for name in names:
@@ -459,7 +474,7 @@ def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
     handle = "[...everything(document)].find((e) => e.classList.contains('noUi-handle'))"
     assert tab.js(f"const handle = {handle}; handle.focus(); return handle")
     for _ in range(3):
-        tab.keys("\ue014")  # to the right
+        tab.keys("\ue012")  # to the left
 
     def moved() -> list[str]:
         assert tab.legend("depth") != before
@@ -534,6 +549,7 @@ def test_hostile_names_are_shown_as_text(tab, rust):
 
 
 def test_damaged_and_foreign_logs_say_so_and_the_others_are_shown(tab, board):
+    tab.resize(1920, 1080)
     tab.show(board.address, runs=[run("corrupt"), run("foreign"), run("healthy")])
     tab.picture(f"corrupt-{loader_of(board)}")
     assert "version 99" in tab.said(chart("foreign"))
