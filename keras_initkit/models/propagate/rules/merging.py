@@ -1,43 +1,15 @@
-"""Layers and operations of several tensors: sums, products, concatenations."""
+"""Sums, products and concatenations of several tensors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_initkit.models.propagate.rules.activations import activate
-from keras_initkit.models.propagate.rules.registry import Call, Effect, Gradients, rule
+from keras_initkit.models.propagate.rules.registry import Call, Effect, Gradients
 from keras_initkit.models.propagate.signal import Gradient, Signal, centre, pair_weights, window
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import activation_map
-
-layers = keras.layers
-
-
-@rule(layers.Add)
-def _add(call: Call) -> Effect | None:
-    return add(call, [1.0] * len(call.signals))
-
-
-@rule(layers.Average)
-def _average(call: Call) -> Effect | None:
-    return add(call, [1.0 / len(call.signals)] * len(call.signals))
-
-
-@rule(layers.Subtract)
-def _subtract(call: Call) -> Effect | None:
-    return add(call, [1.0, -1.0])
-
-
-@rule(layers.Multiply)
-def _multiply(call: Call) -> Effect | None:
-    return multiply(call)
-
-
-@rule(layers.Concatenate)
-def _concatenate(call: Call) -> Effect | None:
-    return concatenate(call, call.operation.axis)
 
 
 def add(call: Call, factors: Sequence[float]) -> Effect | None:

@@ -1,5 +1,6 @@
 """Normalizations, by the batch's statistics, by those that are stored, and by an example's own."""
 
+import math
 from typing import Any
 
 import keras
@@ -41,13 +42,16 @@ def _units(call: Call) -> Effect | None:
     axis = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     if list(axis) not in ([-1], [len(signal.shape)]):
         return None
-    units = signal.shape[-1]
+    units, times = signal.shape[-1], 1.0
     if isinstance(layer, layers.UnitNormalization):
-        return _normalize(signal, 0.0, signal.second_moment * units, layer)
-    if isinstance(layer, layers.RMSNormalization) or getattr(layer, "rms_scaling", False):
-        return _normalize(signal, 0.0, signal.second_moment, layer)
-    moved = signal.shift(-signal.mean, -(signal.mean**2)).scale(float(np.sqrt(1.0 - 1.0 / units)))
-    return _normalize(moved, 0.0, moved.second_moment, layer)
+        times = float(units)
+    elif isinstance(layer, layers.LayerNormalization):
+        signal = signal.shift(-signal.mean, -(signal.mean**2)).scale(math.sqrt(1.0 - 1.0 / units))
+    epsilon = float(getattr(layer, "epsilon", 0.0))
+    # Each position has a variance of its own.
+    factors = 1.0 / np.maximum(signal.power * times + epsilon, 1e-300)
+    mean = signal.mean * math.sqrt(float(factors.mean()))
+    return _scale(signal._replace(power=signal.power * factors, mean=mean), 1.0, layer, factors)
 
 
 @rule(layers.GroupNormalization)
@@ -61,50 +65,21 @@ def _groups(call: Call) -> Effect | None:
     common = signal.mean**2 + max(unit - signal.mean**2, 0.0) / max(units, 1)
     between = signal.mean**2 + (signal.average(1) - signal.mean**2) / max(units, 1)
     pairs = np.stack([signal.pairs[0], signal.pairs[1] + (common - between) / signal.second_moment])
-    variance = max(signal.second_moment - common, 0.0)
-    return _normalize(signal._replace(pairs=pairs), common, variance, layer, False)
-
-
-def _normalize(
-    signal: Signal, common: float, variance: float, layer: Any, is_own: bool = True
-) -> Effect:
-    """Subtract a mean of the square `common`, divide by the standard deviation.
-
-    Args:
-        signal: The inputs.
-        common: Mean square of the means.
-        variance: The variance divided by, without epsilon.
-        layer: The layer, for its epsilon, scale and offset.
-        is_own: Whether each position has a variance of its own.
-    """
-    epsilon = float(getattr(layer, "epsilon", None) or 0.0)
-    factor = 1.0 / max(variance + epsilon, 1e-300)
-    is_own = is_own and not isinstance(layer, layers.BatchNormalization)
-    mean = 0.0 if common else signal.mean
-    moved = signal.shift(mean - signal.mean, -common)
-    if not is_own or signal.power.size == 1:
-        return _scale(moved, factor, layer, factor)
-    factors = 1.0 / np.maximum(
-        moved.power * (variance / max(moved.second_moment, 1e-300)) + epsilon, 1e-300
-    )
-    levelled = moved._replace(power=moved.power * factors, mean=moved.mean * float(np.sqrt(factor)))
-    return _scale(levelled, 1.0, layer, factors)
+    moved = signal._replace(pairs=pairs).shift(-signal.mean, -common)
+    factor = 1.0 / max(moved.second_moment + layer.epsilon, 1e-300)
+    return _scale(moved, factor, layer, factor)
 
 
 def _scale(signal: Signal, factor: float, layer: Any, back: Any) -> Effect:
     """Multiply by a number and by a layer's scale, and add its offset."""
-    gamma = getattr(layer, "gamma", None)
-    gamma = getattr(layer, "scale", None) if isinstance(layer, layers.RMSNormalization) else gamma
-    beta = getattr(layer, "beta", None)
-    squares, scale, offset, offsets = 1.0, 1.0, 0.0, 0.0
-    if gamma is not None and not isinstance(gamma, bool):
-        squares, scale = float((to_array(gamma) ** 2).mean()), float(to_array(gamma).mean())
-    if beta is not None:
-        offset, offsets = float(to_array(beta).mean()), float((to_array(beta) ** 2).mean())
+    weights = {weight.name: to_array(weight) for weight in layer.weights}
+    scales = weights.get("gamma", weights.get("scale", np.ones(1)))
+    offsets = weights.get("beta", np.zeros(1))
+    squares, offset = float((scales**2).mean()), float(offsets.mean())
     output = signal._replace(
-        mean=signal.mean * scale * float(np.sqrt(factor)),
+        mean=signal.mean * float(scales.mean()) * math.sqrt(factor),
         power=signal.power * factor * squares,
         base=None,
     )
-    output = output.shift(offset, offsets + 2.0 * offset * output.mean)
+    output = output.shift(offset, float((offsets**2).mean()) + 2.0 * offset * output.mean)
     return effect(output, lambda gradient: gradient.scale(back * squares))

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` on tensors and constants: arithmetic, means, products of matrices."""
+"""Arithmetic on tensors and constants, by layers and `keras.ops`: sums, products, means."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,28 @@ from keras_initkit.models.propagate.rules.pooling import average_positions
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal, white_gradient
 
+layers = keras.layers
 
-@rule("Add")
+
+@rule(layers.Add, "Add")
 def _add(call: Call) -> Effect | None:
-    return add(call, [1.0, 1.0]) if len(call.signals) == 2 else _with_constant(call)
+    count = len(call.signals)
+    return add(call, [1.0] * count) if count > 1 else _with_constant(call)
 
 
-@rule("Subtract")
+@rule(layers.Average)
+def _average(call: Call) -> Effect | None:
+    return add(call, [1.0 / len(call.signals)] * len(call.signals))
+
+
+@rule(layers.Subtract, "Subtract")
 def _subtract(call: Call) -> Effect | None:
-    return add(call, [1.0, -1.0]) if len(call.signals) == 2 else _with_constant(call)
+    return add(call, [1.0, -1.0]) if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule("Multiply")
+@rule(layers.Multiply, "Multiply")
 def _multiply(call: Call) -> Effect | None:
-    return multiply(call) if len(call.signals) == 2 else _with_constant(call)
+    return multiply(call) if len(call.signals) > 1 else _with_constant(call)
 
 
 @rule("Divide", "TrueDivide", "Power", "Maximum", "Minimum")
@@ -33,7 +41,7 @@ def _binary(call: Call) -> Effect | None:
     return None if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule("Concatenate")
+@rule(layers.Concatenate, "Concatenate")
 def _concatenate(call: Call) -> Effect | None:
     return concatenate(call, call.operation.axis)
 

@@ -46,23 +46,16 @@ def average_positions(call: Call, axes: Sequence[int]) -> Effect:
     maps = [mean_map(size) if axis in axes else None for axis, size in enumerate(signal.shape[:-1])]
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(signal.shape[:-1]))
     moved = move_signal(maps, signal, (*kept, signal.shape[-1]))
-    rest = [
-        axis
-        for axis in range(len(kept))
-        if axis not in axes or len(call.shape) > 1 + len(kept) - len(axes)
-    ]
-    power = moved.power.reshape([moved.power.shape[axis] for axis in rest])
-    pairs = moved.pairs.reshape(2, *[moved.pairs.shape[1 + axis] for axis in rest])
-    output = Signal(call.shape, moved.mean, power, pairs)
+    power, pairs, gone = moved.power, moved.pairs, tuple(axes)
+    if len(call.shape) == len(signal.shape):
+        gone = ()
+    output = Signal(
+        call.shape, moved.mean, power.squeeze(gone), pairs.squeeze(tuple(1 + x for x in gone))
+    )
 
     def back(gradient: Gradient) -> Gradient:
-        size = [
-            1 if axis in axes or axis not in rest else gradient.power.shape[rest.index(axis)]
-            for axis in range(len(kept))
-        ]
-        offsets = [moved.pairs.shape[1 + axis] for axis in range(len(kept))]
-        before = Gradient(gradient.power.reshape(size), gradient.pairs.reshape(offsets))
-        return move_gradient(maps, before)
+        before = np.expand_dims(gradient.power, gone), np.expand_dims(gradient.pairs, gone)
+        return move_gradient(maps, Gradient(*before))
 
     return effect(output, back)
 

@@ -163,3 +163,20 @@ def test_a_rule_predicts_the_layer(shape, make, rng):
     others = ((total**2).mean() - (y**2).sum(axis=0).mean()) / (len(y) * (len(y) - 1))
     assert row.correlation == pytest.approx(others / (y**2).mean(), abs=0.1)
     assert before.gradient_second_moment == pytest.approx(float((gradient**2).mean()), rel=0.15)
+
+
+def test_a_normalization_by_stored_statistics_uses_its_weights():
+    norm = layers.BatchNormalization(epsilon=0.0)
+    model = keras.Sequential([keras.Input((64,)), norm])
+    norm.gamma.assign(np.full(64, 3.0))
+    norm.beta.assign(np.full(64, 0.5))
+    norm.moving_variance.assign(np.full(64, 4.0))
+    norm.trainable = False
+    for training in (False, True):
+        row = keras_initkit.propagate(model, (1.0, 2.0, 0.5), training=training).rows[-1]
+        assert row.mean == pytest.approx(3.0 / 2.0 + 0.5)
+        assert row.second_moment == pytest.approx(9.0 / 4.0 + (3.0 / 2.0 + 0.5) ** 2)
+    plain = layers.BatchNormalization(scale=False, center=False)
+    model = keras.Sequential([keras.Input((64,)), plain])
+    row = keras_initkit.propagate(model, (1.0, 2.0, 0.5), training=True).rows[-1]
+    assert row.second_moment == pytest.approx(1.0, rel=2e-3)
