@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Signal, centre
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre
 
 layers = keras.layers
 
@@ -33,7 +33,13 @@ def _drop(call: Call, is_shared: bool) -> Effect:
     if not call.is_training or not rate:
         return effect(signal, lambda gradient: gradient)
     factor = 1.0 / (1.0 - rate)
-    return effect(signal.dilute(factor, is_shared), lambda gradient: gradient.scale(factor))
+
+    def back(gradient: Gradient) -> Gradient:
+        pairs = gradient.pairs / (1.0 if is_shared else factor)
+        pairs[centre(pairs.shape)] = 1.0
+        return Gradient(gradient.power * factor, pairs)
+
+    return effect(signal.dilute(factor, is_shared), back)
 
 
 def _is_shared(call: Call) -> bool:

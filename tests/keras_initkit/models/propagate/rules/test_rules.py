@@ -55,6 +55,10 @@ def grouped(x):
     return layers.GroupQueryAttention(32, 4, 2)(x, x)
 
 
+def averaged(x):
+    return layers.GlobalAveragePooling1D()(layers.Dropout(0.5)(layers.Dense(128, "relu")(x)))
+
+
 def by_operations(x):
     h = ops.relu(2.0 * x + 1.0) - ops.mean(layers.Dense(128)(x), axis=1, keepdims=True)
     h = ops.concatenate([h, x * np.linspace(0.5, 1.5, 128).astype("float32")], axis=-1)
@@ -105,6 +109,7 @@ CASES = [
     (VECTOR, lambda: functional(VECTOR, residual, "residual")),
     (SEQUENCE, lambda: functional(SEQUENCE, attended, "attended")),
     (SEQUENCE, lambda: functional(SEQUENCE, grouped, "grouped")),
+    (SEQUENCE, lambda: functional(SEQUENCE, averaged, "averaged")),
     (SEQUENCE, lambda: functional(SEQUENCE, by_operations, "operations")),
 ]
 
