@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal, centre
@@ -35,7 +36,7 @@ def _drop(call: Call, is_shared: bool) -> Effect:
     factor = 1.0 / (1.0 - rate)
 
     def back(gradient: Gradient) -> Gradient:
-        pairs = gradient.pairs / (1.0 if is_shared else factor)
+        pairs = np.array(gradient.pairs / (1.0 if is_shared else factor))
         pairs[centre(pairs.shape)] = 1.0
         return Gradient(gradient.power * factor, pairs)
 
