@@ -40,7 +40,7 @@ def losses_before(x, y):
 
 
 def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
-    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1)), data()
+    model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1), **QUICK), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
     every, second, fifth = (GradientMonitor(every_n_steps=n) for n in (1, 2, 5))
     losses = losses_before(x, y)
@@ -110,7 +110,7 @@ class Twice(CustomStep):
 
 def test_two_updates_of_every_batch():
     plain, epochs = small(), 7  # more updates than the buffer holds
-    model = compiled(lambda: Twice(plain.inputs, plain.outputs))
+    model = compiled(lambda: Twice(plain.inputs, plain.outputs), **QUICK)
     every, tenth = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=10)
     fit(model, every, tenth, epochs=epochs)
     made = 2 * epochs * STEPS
@@ -121,22 +121,23 @@ def test_two_updates_of_every_batch():
 
 @pytest.mark.backends("tensorflow")
 def test_one_monitor_and_its_copies_for_two_models():
-    model, monitor = compiled(small), GradientMonitor(every_n_steps=1)
+    model, monitor = compiled(small, **QUICK), GradientMonitor(every_n_steps=1)
     fit(model, monitor, epochs=5)
     for copied in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
         np.testing.assert_array_equal(copied.history["norm"], monitor.history["norm"])
         fit(model, copied)
         assert len(copied.history) == 6 * STEPS
-    fit(compiled(small), monitor, epochs=5)
+    fit(compiled(small, **QUICK), monitor, epochs=5)
     assert len(monitor.history) == 10 * STEPS
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
 def test_a_monitor_of_its_own_for_every_fit():
-    monitors, model = [GradientMonitor(every_n_steps=1) for _ in range(2)], compiled(mlp)
+    monitors = [GradientMonitor(every_n_steps=1) for _ in range(2)]
+    model = compiled(mlp, **QUICK)
     for monitor in monitors:
         fit(model, monitor)
-    one, whole = GradientMonitor(every_n_steps=1), compiled(mlp)
+    one, whole = GradientMonitor(every_n_steps=1), compiled(mlp, **QUICK)
     for _ in monitors:
         fit(whole, one)
     for place, monitor in enumerate(monitors):

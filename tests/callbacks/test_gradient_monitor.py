@@ -72,7 +72,8 @@ def test_every_kind_of_model_is_recorded_rightly_under_a_moving_average_too(make
 
 @pytest.mark.parametrize("steps_per_execution", [4, 100])
 def test_a_schedule_goes_on_from_epoch_to_epoch_and_fit_to_fit(steps_per_execution):
-    model = compiled(mlp, steps_per_execution=steps_per_execution)
+    eager = QUICK if steps_per_execution > STEPS else {}
+    model = compiled(small, steps_per_execution=steps_per_execution, **eager)
     monitor = GradientMonitor(every_n_steps=lambda step: step in (1, 2, 9, 12, 20, 27))
     fit(model, monitor, epochs=2)
     fit(model)
@@ -81,13 +82,13 @@ def test_a_schedule_goes_on_from_epoch_to_epoch_and_fit_to_fit(steps_per_executi
 
 
 def test_phases_of_a_training_are_one_record_and_no_finding(tmp_path):
-    model = compiled(mlp)
+    model = compiled(mlp, **QUICK)
     monitor = GradientMonitor(tmp_path, every_n_steps=1)
     names = [layer.name for layer in model.layers]
     for trainable in (False, True):
         for layer in model.layers[:3]:
             layer.trainable = trainable
-        model.compile(keras.optimizers.Adam(1e-3), model.loss)
+        model.compile(keras.optimizers.Adam(1e-3), model.loss, **QUICK)
         fit(model, monitor, epochs=5)
     for history in (monitor.history, keras_initkit.read_log(tmp_path)):
         np.testing.assert_array_equal(history.steps, np.arange(10 * STEPS))

@@ -62,7 +62,7 @@ def assert_same_record(history, reference):
 
 WAYS: list[dict[str, object]] = [{}]  # on PyTorch all are eager
 if BACKEND != "torch":
-    WAYS += [{"run_eagerly": True}, {"steps_per_execution": 4}]
+    WAYS += [{"run_eagerly": True}, {"steps_per_execution": 2}]
 if BACKEND == "tensorflow":
     WAYS += [{"jit_compile": True}]
 
@@ -83,7 +83,8 @@ def reference(make):
 
 @pytest.mark.parametrize("way", WAYS, ids=label)
 def test_what_is_recorded_is_what_autodiff_says(way):
-    make = model_for(way, convolutional if "jit_compile" in way else varied)
+    # Compiled by XLA are convolutions in the test of the same bits below.
+    make = small if "jit_compile" in way else model_for(way, varied)
     assert_same_record(recorded(make, **way), reference(make))
 
 
@@ -183,7 +184,7 @@ def interrupt(*args, **kwargs):
 
 
 def test_an_interrupted_training_leaves_the_model_as_it_was(tmp_path):
-    model, (x, y) = compiled(small), data()
+    model, (x, y) = compiled(small, **QUICK), data()
     fit(model)
     plain, attributes = model.train_function, set(vars(model.optimizer))
     variables = list(map(id, model.optimizer.variables))

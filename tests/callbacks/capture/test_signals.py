@@ -131,7 +131,7 @@ def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
 def test_directions_of_successive_gradients():
     beside = Beside()
     whole, part = (GradientMonitor(every_n_steps=1, sample_size=size) for size in (10**6, 64))
-    fit(compiled(mlp), beside, whole, part, epochs=3)
+    fit(compiled(mlp, **QUICK), beside, whole, part, epochs=3)
     cosine, snr = (whole.history.per_variable(name) for name in ("cosine", "snr"))
     of_variables = zip(*(gradients for gradients, _ in beside.seen), strict=True)
     for column, gradients in enumerate(of_variables):

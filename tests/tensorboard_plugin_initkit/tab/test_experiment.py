@@ -244,7 +244,7 @@ sizes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 25), st.booleans()
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sizes)
 def test_any_order_of_chunks_is_read_as_from_the_log(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int, bool]]
