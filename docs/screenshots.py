@@ -1,6 +1,7 @@
 """Take pictures of the tab in TensorBoard: that of the README, and of every view.
 
     make demo
+    python -m docs.screenshots --train runs/textbook    # a few other models beside the demo's
     python -m docs.screenshots --logdir runs/textbook                     # all, in build/pictures
     python -m docs.screenshots --logdir runs/textbook --only readme       # the README's alone
 
@@ -34,20 +35,70 @@ class Picture(NamedTuple):
     view: str = "map"
     theme: str = "light"
     width: int = 1440
+    height: int = 0
     more: tuple[tuple[str, Any], ...] = ()
 
 
 def list_pictures(folder: Path, runs: list[str]) -> Iterator[Picture]:
     """List the pictures of all views, themes and widths; and the map of each run."""
-    yield Picture(README)
+    yield Picture(README, height=960)
     yield Picture(folder / "first_look.png", None, width=1280)
     for view, theme, width in itertools.product(
         ("map", "depth", "lines", "findings"), ("light", "dark"), WIDTHS
     ):
         yield Picture(folder / f"{view}_{theme}_{width}.png", PAIR, view, theme, width)
-    yield Picture(folder / "difference.png", more=(("difference", True),), width=1920)
+    yield Picture(folder / "difference.png", more=(("difference", "true"),), width=1920)
     for run, (view, theme) in itertools.product(runs, (("map", "light"), ("depth", "dark"))):
         yield Picture(folder / f"run_{run}_{view}.png", (run,), view, theme)
+
+
+def train_others(folder: Path) -> None:
+    """Train models of other kinds, a few steps each, beside those of the demo."""
+    import keras
+    import numpy as np
+
+    from keras_initkit.callbacks import GradientMonitor
+    from tests.pipelines.base import Pipeline
+    from tests.pipelines.generative import wgan_gp
+    from tests.pipelines.text import transformer_classifier
+
+    constant = keras.initializers.Constant
+    rng = np.random.default_rng(0)
+    x, y = rng.random((160, 32, 32, 3), np.float32), rng.integers(0, 10, 160)
+
+    def deep(rate: float, **arguments: Any) -> Any:
+        layers = [keras.layers.Dense(32, "relu", **arguments) for _ in range(8)]
+        layers = [keras.Input((32, 32, 3)), keras.layers.Flatten(), *layers]
+        model = keras.Sequential([*layers, keras.layers.Dense(10)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(rate), loss)
+        return model
+
+    def mobile_net() -> Any:
+        model = keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=10)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    def tiny() -> Any:
+        model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
+        model.add(keras.layers.Dense(8, "relu"))
+        model.add(keras.layers.Dense(10, "softmax"))
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    made = {
+        "NaN": lambda: Pipeline(deep(1e6), (x, y)),
+        "dead": lambda: Pipeline(deep(0.01, bias_initializer=constant(-9)), (x, y)),
+        "tiny": lambda: Pipeline(tiny(), (x, y)),
+        "Transformer": transformer_classifier,
+        "GAN": wgan_gp,
+        "MobileNetV2": lambda: Pipeline(mobile_net(), (x, y)),
+    }
+    for name, make in made.items():
+        keras.utils.set_random_seed(0)
+        monitor = GradientMonitor(folder / name, on_finding=lambda finding: None)
+        make().train(monitor)
+        print(f"{folder / name}: {monitor.history}", flush=True)
 
 
 def check_read(board: TensorBoard, names: set[str]) -> None:
@@ -57,7 +108,7 @@ def check_read(board: TensorBoard, names: set[str]) -> None:
 
 def take(tab: Tab, board: TensorBoard, picture: Picture) -> None:
     """Open the tab as the picture asks, and save it."""
-    tab.resize(picture.width, WIDTHS[picture.width])
+    tab.resize(picture.width, picture.height or WIDTHS[picture.width])
     tab.prefer(picture.theme)
     state: dict[str, Any] = {"view": picture.view, **dict(picture.more)}
     if picture.runs is not None:
@@ -72,10 +123,16 @@ def take(tab: Tab, board: TensorBoard, picture: Picture) -> None:
 def main() -> None:
     """Parse the command line and save the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--logdir", type=Path, required=True, help="as for TensorBoard")
+    parser.add_argument("--train", type=Path, metavar="DIRECTORY", help="train other models only")
+    parser.add_argument(
+        "--logdir", type=Path, default=Path("runs/textbook"), help="for TensorBoard"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/pictures"), help="folder")
     parser.add_argument("--only", default="", help="part of the names of files; or readme")
     arguments = parser.parse_args()
+    if arguments.train:
+        train_others(arguments.train)
+        return
     runs = sorted(path.parent.name for path in arguments.logdir.glob("*/gradients"))
     pictures = list_pictures(arguments.output, runs)
     only = README.name if arguments.only == "readme" else arguments.only

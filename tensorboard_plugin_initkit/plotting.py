@@ -44,7 +44,8 @@ def plot(
             `columns`: largest number of columns of a map, or of points of a line;
             `limits`: ends of the colour scale of a map;
             `smoothing`: of lines, at least 0 and less than 1;
-            `title`: shown above.
+            `title`: shown above;
+            `height`: pixels that there are for the chart.
 
     Returns:
         A Bokeh figure or layout, for `bokeh.io.show`, `save` or `export_png`.

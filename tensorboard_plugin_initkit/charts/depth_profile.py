@@ -21,6 +21,7 @@ from bokeh.models import (
     Toggle,
 )
 
+from tensorboard_plugin_initkit.charts.names import groups_of
 from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
     choose_colours,
@@ -38,6 +39,8 @@ from tensorboard_plugin_initkit.safe_text import display_name, display_names
 
 _MARKERS = ("circle", "square", "diamond", "triangle", "hex", "inverted_triangle", "star")
 _FRAMES = 100
+# Pixels of the slider above the figure.
+_SLIDER = 60
 _SHOW = """
 const frame = (slider.initkit_frames ??= JSON.parse(frames))[slider.value]
 frame.curves.forEach((curve, k) => {
@@ -129,7 +132,8 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     low = _limits(records, scale)[0]
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
     heading = display_name(view.title)
-    figure, drawn = _draw(shown[-1] if shown else [], records, scale, heading, theme, view.height)
+    room = max(1, view.height - _SLIDER) if view.height else 0
+    figure, drawn = _draw(shown[-1] if shown else [], records, scale, heading, theme, room)
     last = len(steps) - 1
     slider = Slider(
         start=0,
@@ -298,7 +302,7 @@ def _draw(
     )
     figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=16)
     if len({tuple(record.layers) for record in records}) == 1:  # else a place has several names
-        names = [display_name(layer, 20) for layer in records[0].layers]
+        names = [display_name(name, 20) for name in groups_of(records[0].layers)[1]]
         figure.xaxis.major_label_overrides = dict(enumerate(names))
         figure.xaxis.major_label_orientation = 0.6
         figure.xaxis.axis_label = "input → output"

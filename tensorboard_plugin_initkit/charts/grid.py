@@ -194,7 +194,10 @@ def _label_layers(figure: Any, layers: list[str], theme: Theme) -> None:
     axis = figure.yaxis[0]
     axis.bounds = (-0.5, len(layers) - 0.5)
     axis.ticker = BasicTicker(
-        min_interval=1, mantissas=[1, 2, 5], desired_num_ticks=40, num_minor_ticks=0
+        min_interval=1,
+        mantissas=[1, 2, 5],
+        desired_num_ticks=max(2, min(40, figure.frame_height // 13)),
+        num_minor_ticks=0,
     )
     # In different groups, the same name means different layers.
     names = list(map(display_name, within)) if groups else display_names(layers)
