@@ -12,7 +12,7 @@ from keras_initkit.theory.maps import ActivationMap, map_of_values
 Array = npt.NDArray[np.float64]
 
 # In standard deviations: the values of the largest number, and a table of the normal distribution.
-_POINTS = np.linspace(-8.0, 8.0, 321)
+_POINTS = np.linspace(-8.0, 8.0, 320)
 _TABLE = 0.5 * (1.0 + np.vectorize(math.erf)(_POINTS / math.sqrt(2.0)))
 
 
@@ -22,7 +22,7 @@ class Largest(NamedTuple):
     Attributes:
         map: The map of a Gaussian input u, that all have in common, to the mean given u.
         second_moment: Mean of the squares.
-        slope: Mean of the squared derivatives.
+        slope: Mean of the squared derivatives that are given.
         shares: For each group of numbers, the probability that the largest is one of them.
     """
 
@@ -33,7 +33,11 @@ class Largest(NamedTuple):
 
 
 def largest(
-    function: Callable[[Array], Array], scales: Array, counts: Array, correlation: float
+    function: Callable[[Array], Array],
+    scales: Array,
+    counts: Array,
+    correlation: float,
+    slope: Callable[[Array], Array] = np.ones_like,
 ) -> Largest:
     """Return the expectations of a function of the largest of normal numbers of mean 0.
 
@@ -50,13 +54,11 @@ def largest(
         scales: Positive standard deviations, one for a group of numbers.
         counts: Numbers in each group.
         correlation: From 0 to 1, of any two.
+        slope: Of arrays, too: the squared derivative, for its mean.
     """
     r = float(np.clip(correlation, 1e-6, 1.0 - 1e-6))
     points = _POINTS * float(scales.max())
     values = function(points)
-    squares = np.repeat((np.diff(values) / np.diff(points)) ** 2, 2)
-    # At each point the mean of both sides.
-    slopes = np.concatenate([squares[:1], squares, squares[-1:]]).reshape(-1, 2).mean(axis=1)
     edges = np.concatenate([[-np.inf], (points[1:] + points[:-1]) / 2.0, [np.inf]])
 
     def below(u: Array) -> Array:
@@ -80,6 +82,6 @@ def largest(
     return Largest(
         map_of_values(lambda u: weights(u) @ values),
         float(found @ values**2),
-        float(found @ slopes),
+        float(found @ slope(points)),
         np.asarray(shares / shares.sum()),
     )

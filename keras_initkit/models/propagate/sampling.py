@@ -96,7 +96,7 @@ def draw(signal: Signal, examples: int, rng: np.random.Generator) -> Array:
     profile = np.sqrt(signal.power / max(moment, 1e-300))
     values = values * (profile[..., np.newaxis] if signal.shape else profile)
     if signal.base is not None:
-        base, function = signal.base
+        base, function = signal.base.signal, signal.base.function
         drawn = draw(base, examples, rng).astype("float32")
         return np.asarray(keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(drawn))))
     return values

@@ -12,6 +12,21 @@ Array = npt.NDArray[np.float64]
 REACH = 16
 
 
+class Base(NamedTuple):
+    """What a tensor is made from that is not Gaussian.
+
+    Attributes:
+        signal: A Gaussian signal.
+        function: Function of its values, elementwise.
+        slope: Of these values, the squared derivative of the last activation in `function`; `None`
+            if the tensor is no activation's output, but a sum.
+    """
+
+    signal: "Signal"
+    function: Callable[[Any], Any]
+    slope: Callable[[Array], Array] | None = None
+
+
 class Signal(NamedTuple):
     """The statistics of a tensor, over its units and over random examples.
 
@@ -25,14 +40,14 @@ class Signal(NamedTuple):
         pairs: Array of the correlations E h h' / E h² of the same unit at two places: its first
             axis is 0 for one example and 1 for two, the others are offsets between positions, the
             offset 0 in their middle.
-        base: The Gaussian signal and the activation from which the tensor is made, or `None`.
+        base: What the tensor is made from; `None` if it is Gaussian itself.
     """
 
     shape: tuple[int, ...]
     mean: float
     power: Array
     pairs: Array
-    base: tuple["Signal", Callable[[Any], Any]] | None = None
+    base: Base | None = None
 
     @property
     def second_moment(self) -> float:
@@ -116,8 +131,8 @@ class Gradient(NamedTuple):
         pairs: Array of the correlations of the same unit at two positions of an example, by offset.
         alignment: E g² f'² / (E g² E f'²) of the gradient g, where the tensor is made by an
             activation f: not 1 before what depends on f's values, as the largest of them does.
-        gate: Function of the tensor's values, to which the mean square of the gradient is in
-            proportion: before an activation its squared derivative. `None` if it is constant.
+        gate: Function of the tensor's values, of mean 1, to which the mean square of the gradient
+            is in proportion: before an activation its squared derivative. `None` if constant.
     """
 
     power: Array
@@ -170,7 +185,17 @@ def add_gradients(gradients: Sequence[Gradient]) -> Gradient:
     pairs = sum(w * gradient.pairs for w, gradient in zip(weights, gradients, strict=True)) / total
     aligned = sum(w * g.alignment for w, g in zip(weights, gradients, strict=True)) / total
     power = sum(gradient.power for gradient in gradients)
-    return Gradient(np.asarray(power), np.asarray(pairs), float(aligned))
+    gates = [gradient.gate or np.ones_like for gradient in gradients]
+
+    def gate(values: Array) -> Array:
+        return np.asarray(
+            sum(w * own(values) for w, own in zip(weights / total, gates, strict=True))
+        )
+
+    is_gated = any(gradient.gate for gradient in gradients)
+    return Gradient(
+        np.asarray(power), np.asarray(pairs), float(aligned), gate if is_gated else None
+    )
 
 
 def window(shape: Sequence[int]) -> tuple[int, ...]:

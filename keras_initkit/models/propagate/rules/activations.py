@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_initkit.models.propagate.rules.registry import (
     ELEMENTWISE,
@@ -15,42 +16,55 @@ from keras_initkit.models.propagate.rules.registry import (
     rule,
 )
 from keras_initkit.models.propagate.sampling import sample_function
-from keras_initkit.models.propagate.signal import Gradient, Signal, centre
+from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import ActivationMap, activation_map
 
 layers = keras.layers
 Function = Callable[[Any], Any]
+Array = npt.NDArray[np.float64]
 
 # Between so many second moments a position's own is interpolated.
 _LEVELS = 7
+# Of a normal number; none is on a kink in the middle.
+_POINTS = np.linspace(-5.0, 5.0, 400)
+_WEIGHTS = np.exp(-0.5 * _POINTS**2) / np.exp(-0.5 * _POINTS**2).sum()
 
 
 def activate(signal: Signal, function: Function) -> Effect:
     """Apply an elementwise function to a signal; any other function is sampled."""
-    base, inner = signal, None
-    whole = function
+    base, whole, inner = signal, function, None
     if signal.base is not None:
-        base, inner = signal.base
+        base, inner = signal.base.signal, signal.base.function
         whole = _compose(function, inner)
     try:
         mapped = activation_map(whole, base.mean, base.variance)
     except (ValueError, TypeError):
         return sample_function(signal, function)
+    squared = _squared_slope(function)
+
+    def own(u: Array) -> Array:
+        return squared(u if inner is None else evaluate(inner, u))
+
+    points = base.mean + np.sqrt(base.variance) * _POINTS
+    slopes = own(points)
     power, slope = _map_positions(base, whole, mapped)
+    if inner is not None:
+        slope = np.ones_like(slope) * (_WEIGHTS @ slopes)
     pairs = mapped.product(base.centred) / max(mapped.second_moment, 1e-300)
     pairs[(0, *centre(pairs.shape[1:]))] = 1.0
-    output = Signal(signal.shape, mapped.mean, power, pairs, (base, whole))
-    slopes = mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
-    if inner is not None:
-        # Of the slope of all functions together, the part of this one.
-        before = activation_map(inner, base.mean, base.variance)
-        slope = slope / max(before.slope, 1e-300)
+    output = Signal(signal.shape, mapped.mean, power, pairs, Base(base, whole, own))
+    alike = mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
 
     def back(gradient: Gradient) -> Gradient:
-        gate = None if inner is not None else _squared_slope(function)
-        power = gradient.power * slope * gradient.alignment
-        return Gradient(power, gradient.pairs * slopes, gate=gate)
+        factor = slope * gradient.alignment
+        usual = max(float(_WEIGHTS @ slopes), 1e-300)
+        if gradient.gate is not None:
+            passing = gradient.gate(evaluate(whole, points))
+            expected = usual * float(_WEIGHTS @ passing)
+            factor = factor * (_WEIGHTS @ (slopes * passing) / max(expected, 1e-300))
+        gate = lambda values: squared(values) / usual  # noqa: E731
+        return Gradient(gradient.power * factor, gradient.pairs * alike, gate=gate)
 
     return effect(output, back)
 
@@ -67,12 +81,14 @@ def _compose(outer: Function, inner: Function) -> Function:
     return lambda x: outer(inner(x))
 
 
-def _squared_slope(function: Function) -> Callable[[Any], Any]:
-    def squared(values: Any) -> Any:
-        step = 1e-4 * max(float(np.std(values)), 1e-6)
+def _squared_slope(function: Function) -> Callable[[Array], Array]:
+    """Return the squared derivative of a function, of arrays of any shape."""
+
+    def squared(values: Array) -> Array:
         flat = values.ravel()
+        step = 1e-4 * max(float(np.std(flat)), 1e-6)
         change = evaluate(function, flat + step) - evaluate(function, flat - step)
-        return (change / (2.0 * step)).reshape(values.shape) ** 2
+        return np.asarray((change / (2.0 * step)).reshape(values.shape) ** 2)
 
     return squared
 

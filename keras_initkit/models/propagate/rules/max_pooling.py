@@ -12,10 +12,9 @@ from keras_initkit.models.propagate.positions import AxisMap, move_signal, windo
 from keras_initkit.models.propagate.rules.convolutions import can_convolve
 from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Gradient, Signal, centre
+from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.largest import Largest, largest
-from keras_initkit.theory.maps import activation_map
 
 layers = keras.layers
 Array = npt.NDArray[Any]
@@ -55,9 +54,9 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
 
     The largest value of an increasing function is the function's of the largest input.
     """
-    base, function = call.signal, None
-    if call.signal.base is not None and _increases(*call.signal.base):
-        base, function = call.signal.base
+    base, function, slope = call.signal, None, None
+    if call.signal.base is not None and _increases(call.signal.base):
+        base, function, slope = call.signal.base
     rank, count = len(maps), int(np.prod([read.shape[1] for read in reads]))
     centred = Signal(base.shape, 0.0, np.ones([1] * rank), base.centred)
     moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))
@@ -72,7 +71,10 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
         z = base.mean + stddev * x
         return z if function is None else evaluate(function, z)
 
-    found = largest(values, scales, counts, within)
+    def slopes(x: Array) -> Array:
+        return np.ones_like(x) if slope is None else slope(base.mean + stddev * x)
+
+    found = largest(values, scales, counts, within, slopes)
     between = moved.pairs * moved.second_moment / within
     pairs = found.map.product(between) / max(found.second_moment, 1e-300)
     pairs[(0, *centre(pairs.shape[1:]))] = 1.0
@@ -85,10 +87,8 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
         power.reshape(power.shape[:kept]),
         pairs.reshape(2, *pairs.shape[1 : 1 + kept]),
     )
-    alignment = 1.0
-    if function is not None:
-        usual = activation_map(function, base.mean, base.variance).slope
-        alignment = found.slope / max(usual * base.variance, 1e-300)
+    usual = largest(values, np.ones(1), np.ones(1), within, slopes).slope
+    alignment = found.slope / max(usual, 1e-300)
 
     def back(gradient: Gradient) -> Gradient:
         outputs = [len(read) for read in reads]
@@ -146,8 +146,8 @@ def _scatter(
     return power
 
 
-def _increases(signal: Signal, function: Any) -> bool:
+def _increases(base: Base) -> bool:
     """Check if a function of a signal is larger at the upper end of its values."""
-    ends = signal.mean + np.sqrt(signal.variance) * np.array([-2.0, 2.0])
-    low, high = evaluate(function, ends)
+    ends = base.signal.mean + np.sqrt(base.signal.variance) * np.array([-2.0, 2.0])
+    low, high = evaluate(base.function, ends)
     return bool(high > low)

@@ -3,13 +3,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_initkit.models.propagate.rules.activations import activate
 from keras_initkit.models.propagate.rules.registry import Call, Effect, Gradients
-from keras_initkit.models.propagate.signal import Gradient, Signal, centre, pair_weights, window
+from keras_initkit.models.propagate.signal import (
+    Base,
+    Gradient,
+    Signal,
+    centre,
+    pair_weights,
+    window,
+)
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import activation_map
+from keras_initkit.theory.sums import sum_as_function
 
 
 def add(call: Call, factors: Sequence[float]) -> Effect | None:
@@ -30,13 +39,16 @@ def add(call: Call, factors: Sequence[float]) -> Effect | None:
     total = max(sum(moments) + cross, 1e-300)
     products = sum(signal.pairs * moment for signal, moment in zip(signals, moments, strict=True))
     output = Signal(call.shape, mean, np.maximum(power, 0.0), np.asarray(products + cross) / total)
+    is_plain = all(factor == 1.0 for factor in factors)
+    if is_plain and all(signal.shape == call.shape for signal in call.signals):
+        output = output._replace(base=_find_base(call.signals, output))
 
     def back(gradients: Sequence[Gradient]) -> Gradients:
         found: list[Gradient | None] = []
         for factor, signal in zip(factors, call.signals, strict=True):
             reduced = reduce_gradient(gradients[0].scale(factor**2), call.shape, signal.shape)
-            alignment = _align(gradients[0], signal, output) if factor == 1.0 else 1.0
-            found.append(reduced._replace(alignment=alignment))
+            gate = _blur(gradients[0].gate, signal, output) if is_plain else None
+            found.append(reduced._replace(gate=gate))
         return found
 
     return Effect((output,), back)
@@ -148,24 +160,45 @@ def resize_pairs(pairs: Any, shape: Sequence[int]) -> Any:
     return pairs
 
 
-def _align(gradient: Gradient, signal: Signal, total: Signal) -> float:
-    """Return the alignment of a gradient with a term of a sum, of which it depends on the value.
+def _find_base(signals: Sequence[Signal], output: Signal) -> Base | None:
+    """Return a sum as a function of one Gaussian number, if a term is not Gaussian.
 
-    The rest of the sum is taken for Gaussian.
+    The other terms are taken for Gaussian.
     """
-    if gradient.gate is None or signal.base is None:
-        return 1.0
-    base, function = signal.base
-    rest = total.mean - signal.mean, np.sqrt(max(total.variance - signal.variance, 0.0))
-    points = np.linspace(-5.0, 5.0, 201)
+    term = max(signals, key=lambda signal: signal.variance if signal.base else -1.0)
+    rest = output.variance - term.variance
+    if term.base is None or rest <= 1e-3 * output.variance:
+        return None
+    base, function = term.base.signal, term.base.function
+    points = np.linspace(-5.0, 5.0, 200)
     weights = np.exp(-0.5 * points**2)
-    inputs = base.mean + np.sqrt(base.variance) * points
-    values = evaluate(function, inputs)
-    slopes = np.gradient(values, inputs) ** 2
-    sums = values[:, np.newaxis] + rest[0] + rest[1] * points
-    passing = gradient.gate(sums) @ weights
-    expected = (weights @ slopes) * (weights @ passing) / weights.sum()
-    return float(weights @ (slopes * passing) / max(expected, 1e-300))
+    values = evaluate(function, base.mean + np.sqrt(base.variance) * points)
+    table = sum_as_function(
+        values, weights / weights.sum(), output.mean - term.mean, float(np.sqrt(rest))
+    )
+
+    def whole(x: Any) -> Any:
+        return keras.ops.convert_to_tensor(table(keras.ops.convert_to_numpy(x)))
+
+    mapped, levels = activation_map(whole), np.linspace(-1.0, 1.0, 401)
+    pairs = np.interp(output.pairs * output.second_moment, mapped.product(levels), levels)
+    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
+    profile = output.power / max(output.second_moment, 1e-300)
+    return Base(Signal(output.shape, 0.0, profile, pairs), whole)
+
+
+def _blur(gate: Any, signal: Signal, total: Signal) -> Any:
+    """Return the gate of a sum as one of an activation's output in it; `None` for other terms."""
+    if gate is None or signal.base is None or signal.base.slope is None:
+        return None
+    points = np.linspace(-4.0, 4.0, 81)
+    weights = np.exp(-0.5 * points**2)
+    mean, stddev = total.mean - signal.mean, np.sqrt(max(total.variance - signal.variance, 0.0))
+
+    def blurred(values: Any) -> Any:
+        return gate(values[..., np.newaxis] + mean + stddev * points) @ weights / weights.sum()
+
+    return blurred
 
 
 def _product(values: Sequence[Any]) -> Any:
@@ -177,11 +210,11 @@ def _product(values: Sequence[Any]) -> Any:
 
 def _of_one_base(call: Call, function: Callable[[Sequence[Any]], Any]) -> Effect | None:
     """Return the effect of a function of tensors that are all made from one; `None` if not."""
-    bases = [signal.base or (signal, lambda x: x) for signal in call.signals]
-    base = bases[0][0]
-    if any(other is not base for other, _ in bases) or len(bases) < 2:
+    bases = [signal.base or Base(signal, lambda x: x) for signal in call.signals]
+    base = bases[0].signal
+    if any(other.signal is not base for other in bases) or len(bases) < 2:
         return None
-    functions = [inner for _, inner in bases]
+    functions = [other.function for other in bases]
     done = activate(base, lambda x: function([inner(x) for inner in functions]))
 
     def back(gradients: Sequence[Gradient]) -> Gradients:
@@ -201,5 +234,5 @@ def _of_one_base(call: Call, function: Callable[[Sequence[Any]], Any]) -> Effect
 
 def _slope(signal: Signal) -> float:
     assert signal.base is not None
-    base, function = signal.base
+    base, function = signal.base.signal, signal.base.function
     return activation_map(function, base.mean, base.variance).slope
