@@ -284,9 +284,13 @@ class GradientMonitor(GuardedCallback):
         # `Callback.model` would synchronise the whole state at each access on some backends.
         self._watched = self._model
         self._recorded = 0
-        self._capture = self._open_capture()
+        self._reporter.begin()
+        former = self._capture
+        self._capture = _open_capture(self._watched, former, self._settings)
         if self._capture is None:
             return
+        if self._capture is not former:
+            self._judge.restart()
         assert self._fit is not None
         self._fit.needs_its_thread = True  # for `_look_at_refused`
         self._calls_before = self._capture.calls_made
@@ -350,25 +354,6 @@ class GradientMonitor(GuardedCallback):
             self._capture = None
             self._sink.finish()
 
-    def _open_capture(self) -> Capture | None:
-        """Return the capture of the model, the former one if it fits; `None` if nothing trains."""
-        model, capture, settings = self._watched, self._capture, self._settings
-        if model.optimizer is None or (model.built and not model.trainable_variables):
-            return None
-        if is_complete(model):
-            check_selection(model, settings.layers, SelectionError)
-        if capture and capture.fits(model) and capture.capacity >= model.steps_per_execution:
-            return capture
-        self._judge.restart()
-        watch = Watch(
-            functools.partial(_select, model, settings.layers),
-            settings.statistics,
-            settings.sample_size,
-            settings.per,
-            settings.schedule,
-        )
-        return open_capture(model, watch)
-
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""
         if self._capture is None or not self._clock.waiting:
@@ -395,6 +380,24 @@ class GradientMonitor(GuardedCallback):
         if self._fit is not None and self._fit.is_around():
             self._reporter.report()
             self._announcer.announce(self._watched)
+
+
+def _open_capture(model: Any, former: Capture | None, settings: Settings) -> Capture | None:
+    """Return a capture of the model, the former one if it fits; `None` if nothing trains."""
+    if model.optimizer is None or (model.built and not model.trainable_variables):
+        return None
+    if is_complete(model):
+        check_selection(model, settings.layers, SelectionError)
+    if former and former.fits(model) and former.capacity >= model.steps_per_execution:
+        return former
+    watch = Watch(
+        functools.partial(_select, model, settings.layers),
+        settings.statistics,
+        settings.sample_size,
+        settings.per,
+        settings.schedule,
+    )
+    return open_capture(model, watch)
 
 
 def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any]:

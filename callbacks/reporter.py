@@ -56,6 +56,10 @@ class Reporter:
         """True if records are reported at all: they are then read at the end of each epoch."""
         return self._on_record is not None or self._is_for_logs
 
+    def begin(self) -> None:
+        """Begin a training: an error of the function is said anew."""
+        self._has_failed = False
+
     def take(self, chunk: Chunk) -> None:
         """Take records of the present epoch."""
         if not self.is_needed:

@@ -278,6 +278,16 @@ def _source(dots: dict[str, list[Any]], record: _Record, step: int) -> Any:
     return ColumnDataSource(dots | more)
 
 
+def _label_layers(figure: Any, records: Sequence[_Record]) -> None:
+    """Write names of layers below their places, unless a place has several."""
+    figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=16)
+    if len({tuple(record.layers) for record in records}) == 1:
+        names = [display_name(name, 20) for name in groups_of(records[0].layers)[1]]
+        figure.xaxis.major_label_overrides = dict(enumerate(names))
+        figure.xaxis.major_label_orientation = 0.6
+        figure.xaxis.axis_label = "input → output"
+
+
 def _draw(
     curves: Sequence[_Curve],
     records: Sequence[_Record],
@@ -300,12 +310,7 @@ def _draw(
         x_axis_label="layer, from the input (0) to the output",
         y_axis_label=scale.title,
     )
-    figure.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=16)
-    if len({tuple(record.layers) for record in records}) == 1:  # else a place has several names
-        names = [display_name(name, 20) for name in groups_of(records[0].layers)[1]]
-        figure.xaxis.major_label_overrides = dict(enumerate(names))
-        figure.xaxis.major_label_orientation = 0.6
-        figure.xaxis.axis_label = "input → output"
+    _label_layers(figure, records)
     drawn: dict[str, Any] = {"points": [], "zeros": [], "fits": [], "items": []}
     dots, at_bottom = [], []
     colours = choose_colours(len(curves))
