@@ -101,13 +101,6 @@ class Signal(NamedTuple):
         pairs[(0, *centre(pairs.shape[1:]))] = 1.0
         return Signal(self.shape, self.mean, self.power * factor, pairs)
 
-    def at_one_position(self, shape: tuple[int, ...] = ()) -> "Signal":
-        """Take all positions together; or as a signal of units alone of another shape."""
-        middle = centre(self.pairs.shape[1:])
-        pairs = np.array([1.0, self.pairs[(1, *middle)]])
-        shape = shape or self.shape[-1:]
-        return Signal(shape, self.mean, np.array(self.second_moment), pairs)
-
     def spread(self, shape: Sequence[int]) -> "Signal":
         """Return a signal of another shape, its power and correlations equal at all positions.
 

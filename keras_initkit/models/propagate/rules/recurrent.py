@@ -53,22 +53,20 @@ class _Sums:
     Args:
         units: Number of units.
         columns: Numbers of a unit at one step: of two examples, or one.
-        gates: Number of independent sums.
         rng: The generator.
     """
 
-    def __init__(self, units: int, columns: int, gates: int, rng: np.random.Generator) -> None:
-        self._shape = (gates, units)
+    def __init__(self, units: int, columns: int, rng: np.random.Generator) -> None:
         self._columns, self._rng = columns, rng
         self._factor = np.zeros((0, 0))
-        self._noise = np.zeros((gates, units, 0))
+        self._noise = np.zeros((units, 0))
 
     def draw(self, covariance: Array) -> Array:
-        """Return (gates, units, columns), given their covariance with all columns so far."""
+        """Return (units, columns), given their covariance with all columns so far."""
         known, new = len(self._factor), len(self._factor) + self._columns
-        noise = self._rng.normal(size=(*self._shape, self._columns))
-        noise /= np.sqrt((noise**2).mean(axis=1, keepdims=True))
-        self._noise = np.concatenate([self._noise, noise], axis=2)
+        noise = self._rng.normal(size=(len(self._noise), self._columns))
+        noise /= np.sqrt((noise**2).mean(axis=0))
+        self._noise = np.concatenate([self._noise, noise], axis=1)
         factor = np.zeros((new, new))
         factor[:known, :known] = self._factor
         if known:
@@ -158,13 +156,13 @@ class _Paths:
         rng = np.random.default_rng(0)
         parts = self._parts
         given = _covariance(signal) * self._inputs
-        sums = [_Sums(self._drawn, 2, 1, rng) for _ in parts]
+        sums = [_Sums(self._drawn, 2, rng) for _ in parts]
         bias = self._biases[:, rng.integers(0, self._biases.shape[1], self._drawn), np.newaxis]
         outputs = np.zeros((0, self._drawn, 2))
         state, self._kept = np.zeros((self._drawn, 2)), []
         for step in range(self._steps):
             states = self._state_covariance(outputs, step)
-            drawn = np.concatenate(
+            drawn = np.stack(
                 [
                     one.draw(
                         has_inputs * self._kernel[gate] * _rows(given, step, self._input_dropout)
@@ -213,7 +211,7 @@ class _Paths:
         else:
             arriving[-1, -1] = float(gradient.power)
         count = 2 * self._drawn
-        drawn = _Sums(count, 1, 1, rng)
+        drawn = _Sums(count, 1, rng)
         found = np.zeros((0, len(parts), count))
         at_state = np.zeros(count)
         for step in reversed(range(steps)):
@@ -223,7 +221,7 @@ class _Paths:
                 if has_states and len(found):
                     products = (found[-1, place] * found[:, place]).mean(axis=1)
                     covariance[1:] += self._recurrent[gate] * products
-            at_output = drawn.draw(covariance[np.newaxis])[0, :, 0]
+            at_output = drawn.draw(covariance[np.newaxis])[:, 0]
             at_sums, at_state = self._step_back(step, at_output, at_state)
             found = np.concatenate([found, at_sums[np.newaxis]])
         products = sum(
