@@ -46,8 +46,8 @@ def largest(
 
     Examples:
     >>> two = largest(lambda x: x, np.ones(1), np.array([2]), 0.0)
-    >>> print(f"{two.map.mean:.4f} {two.second_moment:.4f}")  # 1/√π, 1
-    0.5642 1.0000
+    >>> print(f"{two.map.mean:.2f} {two.second_moment:.2f}")  # 1/√π, 1
+    0.56 1.00
 
     Args:
         function: Of NumPy arrays of one axis.
