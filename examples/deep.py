@@ -71,8 +71,8 @@ def build_mlp(depth: int, width: int = 64, activation: str = "tanh") -> keras.Mo
 
 def build_cnn(depth: int) -> keras.Model:
     """Build convolutions in a row, on maps of 4x4."""
-    first = layers.Conv2D(32, 3, strides=2, padding="same", activation="tanh")
-    rest = [layers.Conv2D(32, 3, padding="same", activation="tanh") for _ in range(depth - 2)]
+    first = layers.Conv2D(16, 3, strides=2, padding="same", activation="tanh")
+    rest = [layers.Conv2D(16, 3, padding="same", activation="tanh") for _ in range(depth - 2)]
     head = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
     return keras.Sequential([keras.Input((8, 8, 1)), first, *rest, *head])
 
@@ -105,11 +105,11 @@ def build_transformer(depth: int) -> keras.Model:
 EXPERIMENTS = {
     "mlp": Experiment(build_mlp, 1000, (64,), lambda: keras.optimizers.Adam(5e-5), 200),
     "cnn": Experiment(
-        build_cnn, 500, (8, 8, 1), lambda: keras.optimizers.Adam(1e-4), 200, "delta-orthogonal"
+        build_cnn, 500, (8, 8, 1), lambda: keras.optimizers.Adam(3e-4), 98, "delta-orthogonal"
     ),
     "resnet": Experiment(build_resnet, 101, (8, 8, 1), lambda: keras.optimizers.Adam(1e-3), 200),
     "transformer": Experiment(
-        build_transformer, 50, (8, 8), lambda: keras.optimizers.Adam(1e-3), 200
+        build_transformer, 50, (8, 8), lambda: keras.optimizers.Adam(2e-4), 84
     ),
 }
 
