@@ -198,7 +198,7 @@ def run_variance(seeds: int, only: list[str]) -> None:
             lowest, highest, ratios = np.inf, 0.0, []
             for seed in range(seeds):
                 keras.utils.set_random_seed(seed)
-                model = build_mlp(101, 128, activation)
+                model = build_mlp(101, 256, activation)
                 start(model, digits.x, seed)
                 squares, norms = follow(model, digits.x_test)
                 relative = squares / squares[0]
