@@ -8,18 +8,21 @@ The same models, data and optimizer, from
 - Keras's defaults;
 - PyTorch's defaults: uniform weights and biases of bound 1/sqrt(fan_in), as `reset_parameters` of
   `Linear` and `Conv2d` draws them;
+- PyPI's `lsuv`;
 - `keras_initkit.initialize` by the schemes "lsuv" and "auto".
 
 Columns: the largest over the smallest mean square of the kernels' outputs before the activation,
 all but the last; the norm of the loss's gradient at the first kernel over that at the last hidden
 one, relative to the kernels' norms; accuracy on unseen digits after a fixed number of steps, of
-each seed. Of peers, PyPI's `lsuv` is for PyTorch's own modules and its `Linear` and `Conv2d`, not
-for Keras's layers, and AutoInit does not import under Keras 3: it needs `tf.keras` of Keras 2.
+each seed. PyPI's `lsuv`, where it is installed, knows PyTorch's own modules alone: it draws a twin
+of the `mlp`, on the PyTorch backend. AutoInit does not import under Keras 3: it needs Keras 2.
 """
 
 import argparse
+import importlib
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -70,9 +73,25 @@ def draw_as_torch(model: keras.Model, x: np.ndarray, seed: int) -> None:
                 weight.assign(generator.uniform(-bound, bound, weight.shape))
 
 
+def draw_by_lsuv(model: keras.Model, x: np.ndarray, seed: int) -> None:
+    """Draw the kernels of dense layers of gelu by PyPI's `lsuv`, in a twin of PyTorch's modules."""
+    import torch
+
+    torch.manual_seed(seed)
+    dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+    linear = [torch.nn.Linear(*layer.kernel.shape) for layer in dense]
+    hidden = [module for one in linear[:-1] for module in (one, torch.nn.GELU())]
+    twin = torch.nn.Sequential(torch.nn.Flatten(), *hidden, linear[-1])
+    importlib.import_module("lsuv").LSUVinit(twin, torch.tensor(x[:32]), verbose=False)
+    for layer, module in zip(dense, linear, strict=True):
+        layer.kernel.assign(module.weight.detach().numpy().T)
+        layer.bias.assign(module.bias.detach().numpy())
+
+
 STARTS: dict[str, Callable[[keras.Model, np.ndarray, int], Any]] = {
     "Keras's": lambda model, x, seed: None,
     "PyTorch's": draw_as_torch,
+    "PyPI's lsuv": draw_by_lsuv,
     "lsuv": lambda model, x, seed: keras_initkit.initialize(model, x, "lsuv", seed),
     "auto": lambda model, x, seed: keras_initkit.initialize(model, x, "auto", seed),
 }
@@ -112,6 +131,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in arguments.models:
         for title, start in STARTS.items():
+            if start is draw_by_lsuv and (name != "mlp" or not find_spec("lsuv")):
+                continue
             ratios, accuracies = [], []
             for seed in range(arguments.seeds):
                 keras.utils.set_random_seed(seed)
