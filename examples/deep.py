@@ -59,7 +59,10 @@ def load(shape: tuple[int, ...]) -> Digits:
     """Return the digits in random order, pixels of about mean 0 and variance 1."""
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
-    x, y = ((x[order] - 5) / 6).astype("float32").reshape(-1, *shape), y[order]
+    x, y = ((x[order] - 5) / 6).astype("float32"), y[order]
+    if shape == (4, 4, 4):  # squares of 2x2 pixels
+        x = x.reshape(-1, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4)
+    x = x.reshape(-1, *shape)
     return Digits(x[:1400], y[:1400], x[1400:], y[1400:])
 
 
@@ -71,10 +74,12 @@ def build_mlp(depth: int, width: int = 64, activation: str = "tanh") -> keras.Mo
 
 def build_cnn(depth: int) -> keras.Model:
     """Build convolutions in a row, on maps of 4x4."""
-    first = layers.Conv2D(16, 3, strides=2, padding="same", activation="tanh")
-    rest = [layers.Conv2D(16, 3, padding="same", activation="tanh") for _ in range(depth - 2)]
-    head = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
-    return keras.Sequential([keras.Input((8, 8, 1)), first, *rest, *head])
+    convolutions = [
+        layers.Conv2D(16, 3, padding="same", activation="tanh") for _ in range(depth - 1)
+    ]
+    return keras.Sequential(
+        [keras.Input((4, 4, 4)), *convolutions, layers.Flatten(), layers.Dense(10)]
+    )
 
 
 def build_resnet(depth: int) -> keras.Model:
@@ -105,7 +110,7 @@ def build_transformer(depth: int) -> keras.Model:
 EXPERIMENTS = {
     "mlp": Experiment(build_mlp, 1000, (64,), lambda: keras.optimizers.Adam(5e-5), 200),
     "cnn": Experiment(
-        build_cnn, 500, (8, 8, 1), lambda: keras.optimizers.Adam(3e-4), 98, "delta-orthogonal"
+        build_cnn, 500, (4, 4, 4), lambda: keras.optimizers.Adam(5e-5), 98, "delta-orthogonal"
     ),
     "resnet": Experiment(build_resnet, 101, (8, 8, 1), lambda: keras.optimizers.Adam(1e-3), 200),
     "transformer": Experiment(
@@ -188,7 +193,7 @@ def follow(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(squares), np.array(norms[::-1])
 
 
-def run_variance(seeds: int, only: list[str]) -> None:
+def run_variance(seeds: int, only: list[str], width: int) -> None:
     """Print how far signal and gradient change over 100 layers: the worst of all seeds."""
     digits = load((64,))
     for activation in ("gelu", "silu", "mish", "selu", "leaky_relu"):
@@ -198,7 +203,7 @@ def run_variance(seeds: int, only: list[str]) -> None:
             lowest, highest, ratios = np.inf, 0.0, []
             for seed in range(seeds):
                 keras.utils.set_random_seed(seed)
-                model = build_mlp(101, 256, activation)
+                model = build_mlp(101, width, activation)
                 start(model, digits.x, seed)
                 squares, norms = follow(model, digits.x_test)
                 relative = squares / squares[0]
@@ -219,12 +224,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of starts")
     parser.add_argument("--depth", type=int, help="layers, instead of the experiment's")
+    parser.add_argument("--width", type=int, default=128, help="units, of the variance")
     parser.add_argument("--steps", type=int, help="updates, 14 an epoch")
     arguments = parser.parse_args()
     sys.setrecursionlimit(50_000)  # Keras walks from layer to layer
     for name in arguments.experiments:
         if name == "variance":
-            run_variance(arguments.seeds, arguments.only)
+            run_variance(arguments.seeds, arguments.only, arguments.width)
         else:
             given = {"depth": arguments.depth, "steps": arguments.steps}
             chosen = {key: value for key, value in given.items() if value}

@@ -83,6 +83,23 @@ def test_deepnorm_has_its_factor_if_the_model_has_its_own():
         initialize(encoder(normalized=True), scheme="deepnorm")
 
 
+def test_a_decoder_has_factors_of_its_own():
+    memory = source = keras.Input((6, 64))
+    for i in range(2):
+        y = layers.MultiHeadAttention(2, 32, name=f"encoder{i}")(memory, memory)
+        memory = layers.Add()([memory, y])
+    x = target = keras.Input((5, 64))
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 32, name="itself")(x, x)])
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 32, name="cross")(x, memory)])
+    x = layers.Add()([x, layers.Dense(64, name="out")(layers.Dense(64, "relu")(x))])
+    model = keras.Model([source, target], layers.Dense(5)(x))
+    initialize(model, scheme="t-fixup", seed=0)
+    xavier, found = np.sqrt(2 / 128), values(model)
+    for path, factor in [("encoder1/value", 0.67 * 2**-0.25), ("cross/value", 9**-0.25)]:
+        assert found[f"{path}/kernel"].std() == pytest.approx(factor * xavier, rel=0.1)
+    assert found["out/kernel"].std() == pytest.approx(9**-0.25 * xavier, rel=0.1)
+
+
 def test_delta_orthogonal_keeps_norms_and_leaves_other_taps_zero():
     hidden = [layers.Conv2D(16, 3, padding="same", activation="tanh") for _ in range(6)]
     model = keras.Sequential([keras.Input((6, 6, 3)), *hidden, layers.Flatten(), layers.Dense(3)])
