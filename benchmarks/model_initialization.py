@@ -82,7 +82,7 @@ def draw_by_lsuv(model: keras.Model, x: np.ndarray, seed: int) -> None:
     linear = [torch.nn.Linear(*layer.kernel.shape) for layer in dense]
     hidden = [module for one in linear[:-1] for module in (one, torch.nn.GELU())]
     twin = torch.nn.Sequential(torch.nn.Flatten(), *hidden, linear[-1])
-    importlib.import_module("lsuv").LSUVinit(twin, torch.tensor(x[:32]), verbose=False)
+    importlib.import_module("lsuv").lsuv_with_singlebatch(twin, torch.tensor(x[:32]), verbose=False)
     for layer, module in zip(dense, linear, strict=True):
         layer.kernel.assign(module.weight.detach().numpy().T)
         layer.bias.assign(module.bias.detach().numpy())
@@ -102,7 +102,7 @@ def measure_start(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[flo
     holders = [layer for layer in model.layers if layer.weights][:-1]
     outputs = []
     # Pre-activations: each layer's kernel on what reaches it.
-    reached = keras.Model(model.inputs, [layer.input for layer in holders])(x)
+    reached = keras.Model(model.inputs[0], [layer.input for layer in holders])(x)
     for layer, taken in zip(holders, reached, strict=True):
         function, layer.activation = layer.activation, keras.activations.linear
         outputs.append(float((keras.ops.convert_to_numpy(layer(taken)) ** 2).mean()))
