@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats
 from tensorboard_plugin_initkit.diagnosis.wiring import (
@@ -156,11 +156,16 @@ def judge_start(
     name = {"relu": "HeNormal", "selu": "LecunNormal"}.get(activation, "GlorotUniform")
     if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
         name = "HeNormal"
-    paths, repairs, also = [link.layer.path for link in chain], {}, ""
+    paths = [link.layer.path for link in chain]
     if name == (text or "GlorotUniform"):  # it is the activation
-        name, also, repairs = "HeNormal", '`activation="relu"` with ', activate(paths, "relu")
-    repairs["reinitialize"] = {"layers": paths, "initializer": name}
-    fix = Fix(f"Use {also}`kernel_initializer={name}()` in all {depth} layers.", repairs)
+        fix = Fix(
+            f"Start all {depth} layers together: `keras_initkit.initialize(model, x)`; or use "
+            '`activation="relu"` with `kernel_initializer=HeNormal()`.',
+            {"initialize": {"layers": paths}},
+        )
+    else:
+        repairs = {"reinitialize": {"layers": paths, "initializer": name}}
+        fix = Fix(f"Use `kernel_initializer={name}()` in all {depth} layers.", repairs)
     seen = (
         f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
         f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "

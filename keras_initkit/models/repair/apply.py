@@ -9,6 +9,7 @@ from keras_initkit.models.repair.layers import (
     change_regularizers,
     draw_anew,
     restart,
+    start_together,
     train_layers,
 )
 from keras_initkit.models.repair.rebuild import normalize, rebuild
@@ -18,6 +19,7 @@ from tensorboard_plugin_initkit.diagnosis.fix import Fix
 REPAIRS: dict[str, Callable[..., Any]] = {
     "activation": change_activations,
     "clip": change_clipping,
+    "initialize": start_together,
     "learning_rate": change_rate,
     "loss": change_loss,
     "normalize": normalize,

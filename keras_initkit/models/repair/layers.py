@@ -9,6 +9,7 @@ import numpy as np
 from keras_initkit import initializers
 from keras_initkit.anatomy.layers_inside import layers_inside, own_weights
 from keras_initkit.anatomy.places import layers_by_path
+from keras_initkit.models.initialize.initialize import initialize
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.models.repair.compilation import Data, copy_optimizer, recompile, retrace
 from keras_initkit.models.repair.rebuild import rebuild
@@ -45,6 +46,20 @@ def draw_anew(model: Any, data: Data, layers: Sequence[str], initializer: str) -
         if hasattr(layer, "kernel_initializer"):
             layer.kernel_initializer = getattr(initializers, initializer)()
     _draw(model, chosen)
+    return model
+
+
+def start_together(model: Any, data: Data, layers: Sequence[str]) -> Any:
+    """Start layers where signal and gradient pass all of them, and restart the optimizer."""
+    chosen = find_layers(model, layers)
+    initialize(
+        model,
+        data[0],
+        seed=_SEED,
+        only=lambda layer: any(layer is other for other in chosen),
+    )
+    if getattr(model, "optimizer", None) is not None:
+        recompile(model, optimizer=copy_optimizer(model.optimizer))
     return model
 
 

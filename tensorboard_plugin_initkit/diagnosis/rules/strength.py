@@ -58,8 +58,9 @@ def _fix_slope(facts: Facts, kind: str) -> Fix:
         paths = [item.path for item in hidden]
         repairs["reinitialize"] = {"layers": paths, "initializer": "HeNormal"}
     return Fix(
-        'Use `activation="relu"` with `kernel_initializer=HeNormal()` in the hidden layers; in '
-        "very deep networks also `LayerNormalization()`, or sums `x + layer(x)`.",
+        'Use `activation="relu"` with `kernel_initializer=HeNormal()` in the hidden layers, or '
+        "start the layers together, as they are: `keras_initkit.initialize(model, x)`; in very "
+        "deep networks also `LayerNormalization()`, or sums `x + layer(x)`.",
         repairs,
     )
 

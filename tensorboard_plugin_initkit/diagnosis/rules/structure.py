@@ -123,7 +123,8 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         "more.",
         Fix(
             f"Use `{fix}` in the hidden layers, with `kernel_initializer=HeNormal()`; keep the "
-            "sigmoid of an output.",
+            "sigmoid of an output. Or start the layers together, as they are: "
+            "`keras_initkit.initialize(model, x)`.",
             activate(paths, "relu")
             | {"reinitialize": {"layers": paths, "initializer": "HeNormal"}},
         ),

@@ -335,7 +335,7 @@ def test_the_fixes_are_fixes():
         (12, "tanh", "glorot_uniform", "", ""),
         (30, "relu", "he_normal", "", ""),
         (30, "relu", "glorot_uniform", "the gradient by 0.7", "HeNormal()` in all 30 layers."),
-        (5, "sigmoid", "glorot_uniform", "the gradient by 0.2", 'Use `activation="relu"`'),
+        (5, "sigmoid", "glorot_uniform", "the gradient by 0.2", "initialize(model, x)"),
         (4, "relu", keras.initializers.RandomNormal(0, 2.0), "the signal by", "HeNormal()` in all"),
     ],
 )
