@@ -172,22 +172,18 @@ class GradientMonitor(GuardedCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle, without the training watched."""
-        self._read_waiting()
+        _ = self.history  # what waits on the device is read, and copied as well
         return super().__getstate__() | dict.fromkeys(("_capture", "_watched", "_optimizer"))
 
     @property
     def history(self) -> GradientHistory:
         """The `GradientHistory` up to now; for another thread, up to some seconds ago."""
-        self._read_waiting()
-        return self._sink.history
-
-    def _read_waiting(self) -> None:
-        """Read the records that wait on the device, if this thread may."""
         fit = self._fit
         if fit is None or fit.is_around():
             self._attempt(self._deliver)
         elif fit.can_be_ended():
             self.end_training(fit)
+        return self._sink.history
 
     def is_busy(self) -> bool:
         """Check for a method, or a recorded step, that this thread has not finished."""

@@ -297,15 +297,15 @@ def _draw(
     room: int,
 ) -> tuple[Any, dict[str, Any]]:
     """Draw the figure; return it, and its parts by what changes with the step."""
-    theme, limits = theme_of(theme_name), _limits(records, scale)
+    theme, legend_height = theme_of(theme_name), 19 * len(curves)
     deepest = max((len(record.layers) for record in records), default=1)
     many = deepest > 100  # of which the dots are fainter
     figure = new_figure(
         theme,
         title=title,
-        height=max(320 + 19 * len(curves), room or 440 + 19 * len(curves)),
+        height=max(320 + legend_height, room or 440 + legend_height),
         x_range=(-0.5, max(deepest - 0.5, 0.5)),
-        y_range=limits,
+        y_range=_limits(records, scale),
         y_axis_type="log" if scale.log else "linear",
         x_axis_label="layer, from the input (0) to the output",
         y_axis_label=scale.title,
@@ -333,11 +333,10 @@ def _draw(
             xs="depth", ys="value", line_dash="dashed", line_color=own, line_width=1.5
         )
         nothing = Scatter(x="depth", y="value", size=9, line_color=colour, marker="y", line_width=2)
-        dot, line = figure.add_glyph(points, marker), figure.add_glyph(fit, dashes)
-        none = figure.add_glyph(zeros, nothing)
-        item = LegendItem(label=literal(curve.label), renderers=[dot, line])
-        dots.append(dot)
-        at_bottom.append(none)
+        dots.append(figure.add_glyph(points, marker))
+        line = figure.add_glyph(fit, dashes)
+        at_bottom.append(figure.add_glyph(zeros, nothing))
+        item = LegendItem(label=literal(curve.label), renderers=[dots[-1], line])
         for name, model in zip(drawn, (points, zeros, fit, item), strict=True):
             drawn[name].append(model)
     legend = Legend(items=drawn["items"], click_policy="hide", location="top_left")
