@@ -55,7 +55,7 @@ def test_trained_networks(name, rng):
     x = rng.normal(size=(640, 16)).astype("float32")
     y = x[:, :4].argmax(axis=1)
     model = build()
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, y, batch_size=64, epochs=4, verbose=0, callbacks=[monitor])
     found = [finding for finding in judge(monitor.history) if finding.severity != "note"]
@@ -129,8 +129,7 @@ def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(
     several = len(model.outputs) == 2
     targets = [y[:, 0], x[:, 1]] if several else y[:, 0]
     weights = {"loss_weights": [1.0, float(by_samples)]} if several else {}
-
-    model.compile("adam", ["mse"] * len(model.outputs), run_eagerly=True, **weights)
+    model.compile("adam", ["mse"] * len(model.outputs), **weights)
     sample_weight = [np.ones(320), np.zeros(320)] if by_samples else None
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)
