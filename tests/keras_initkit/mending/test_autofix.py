@@ -70,7 +70,7 @@ def test_a_healthy_model_learns_as_it_is_from_a_stream_of_batches():
     assert (mending.fixes, len(mending.trials)) == ((), 1)
 
 
-@pytest.mark.backends("torch", "jax")  # many trials, each traced
+@pytest.mark.backends("torch")  # many trials, each traced elsewhere
 def test_a_head_that_keras_refuses_gets_its_units_and_labels_are_left_to_people():
     model = make(layers.Dense(1, "sigmoid", name="head"), loss="sparse_categorical_crossentropy")
     mending = keras_initkit.autofix(model, X, CLASSES, steps=40)
