@@ -99,10 +99,13 @@ class Capture:
         # Several need not be in step, and one that was never used does not count.
         return min([count for count in counts if count] or [0])
 
-    @contextlib.contextmanager
-    def instrumenting(self, *args: Any) -> Iterator[None]:
-        """Prepare the training function made inside the context, to be called with `args`."""
+    def build(self, *args: Any) -> None:
+        """Build what the training function would build when it is called with `args`."""
         self._storage.build(*args)
+
+    @contextlib.contextmanager
+    def instrumenting(self) -> Iterator[None]:
+        """Prepare the training function made inside the context."""
         with self.listening(), self._storage.instrumenting():
             yield
 

@@ -96,9 +96,10 @@ class _RecordedStep:
         return functions[key]
 
     def _make(self, captures: list[Capture], args: Sequence[Any]) -> TrainFunction:
+        captures[0].build(*args)  # once, and unheard
         with contextlib.ExitStack() as stack:
             for capture in captures:
-                stack.enter_context(capture.instrumenting(*args))
+                stack.enter_context(capture.instrumenting())
             try:
                 self.model.make_train_function(force=True)
                 return self.model.train_function
