@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from monitor_overhead import BACKEND, BATCH, MODELS, MODES
+from monitor_overhead import BACKEND, BATCH, MODELS, MODES, encoder
 
 from keras_initkit.callbacks import GradientMonitor
 
@@ -40,22 +40,10 @@ def resnet50() -> keras.Model:
     return keras.Model(inputs, network(x))
 
 
-def encoder() -> keras.Model:
-    """12 encoder blocks of width 64 on sequences of 16 tokens."""
-    inputs = keras.Input((64,))
-    x = layers.Dense(64)(layers.Reshape((16, 4))(inputs))
-    for _ in range(12):
-        y = layers.LayerNormalization()(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(y, y)])
-        y = layers.Dense(256, "gelu")(layers.LayerNormalization()(x))
-        x = layers.Add()([x, layers.Dense(64)(y)])
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
-
-
 ALL_MODELS: dict[str, Callable[[], keras.Model]] = {
     **MODELS,
     "resnet50": resnet50,
-    "encoder": encoder,
+    "encoder": lambda: encoder(12, 16),  # 12 blocks on 16 tokens
 }
 
 

@@ -72,9 +72,14 @@ def cnn() -> keras.Model:
 
 def transformer() -> keras.Model:
     """Two encoder blocks of width 64 on sequences of 64 tokens."""
+    return encoder(2, 64)
+
+
+def encoder(blocks: int, tokens: int) -> keras.Model:
+    """Encoder blocks of width 64 on sequences of some tokens, 64 numbers together."""
     inputs = keras.Input((64,))
-    x = layers.Dense(64)(layers.Reshape((64, 1))(inputs))
-    for _ in range(2):
+    x = layers.Dense(64)(layers.Reshape((tokens, 64 // tokens))(inputs))
+    for _ in range(blocks):
         y = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(y, y)])
         y = layers.Dense(256, "gelu")(layers.LayerNormalization()(x))

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_initkit.anatomy.calls import OPEN_SIZE
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.tensors import find_takers
+from keras_initkit.anatomy.tracing import make_inputs
 from keras_initkit.models.check.sample import draw_sample
 
 _ROWS = 32
-# Of sizes that a model leaves open, as of sequences and images.
-_OPEN_SIZE = 32
 
 
 class Data(NamedTuple):
@@ -44,18 +44,11 @@ def make_noise(model: Any, graph: Graph, seed: int) -> Any:
             "it is trained on."
         )
     generator = np.random.default_rng(seed)
-    if inputs:
+    if not inputs:
+        structure = make_inputs(shapes, model.compute_dtype)
+    else:
         structure = inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return keras.tree.map_structure(lambda t: _draw(t, graph, generator), structure)
-    return _draw_shapes(shapes, model.compute_dtype, generator)
-
-
-def _draw_shapes(shapes: Any, dtype: str, generator: np.random.Generator) -> Any:
-    if isinstance(shapes, dict):
-        return {name: _draw_shapes(part, dtype, generator) for name, part in shapes.items()}
-    if any(isinstance(part, dict | list | tuple) for part in shapes):
-        return [_draw_shapes(part, dtype, generator) for part in shapes]
-    return _as_tensor(generator.standard_normal(_close(shapes)).astype("float32"))
+    return keras.tree.map_structure(lambda t: _draw(t, graph, generator), structure)
 
 
 def _draw(tensor: Any, graph: Graph, generator: np.random.Generator) -> Any:
@@ -71,7 +64,7 @@ def _draw(tensor: Any, graph: Graph, generator: np.random.Generator) -> Any:
 
 def _close(shape: Any) -> tuple[int, ...]:
     """Return a shape with a number of rows, and sizes where it leaves them open."""
-    sizes = [_OPEN_SIZE if size is None else int(size) for size in shape[1:]]
+    sizes = [OPEN_SIZE if size is None else int(size) for size in shape[1:]]
     return (_ROWS if math.prod(sizes) else 1, *sizes)
 
 
