@@ -1,31 +1,38 @@
 """Cost of GradientMonitor on a GPU, on JAX and PyTorch: three models, a table of ratios.
 
-    benchmarks/gpu.sh [--wheels FOLDER]     # all of it: eight minutes or so on an H200
+    benchmarks/gpu.sh [--wheels FOLDER]     # all of it
     python -m benchmarks.gpu --backends torch --models mlp
 
 On JAX each model has two processes. The first trains without the monitor, the second with it: both
 measure the time from `fit` to the end of step 40, compiling included, and the peak of the device's
-memory. On PyTorch, where nothing is compiled, there is only the second. That then trains on, in
-turns of 50 steps: without the monitor, and with it at every 50th step (as by default after the
-first 200), every 10th, and every step. A figure is the median time of a turn relative to the median
-without; behind ± is half the distance of the quartiles. Batches lie on the device, so that no copy
-from the host hides the monitor's cost.
+memory. On PyTorch, where nothing is compiled, one process does. It then trains on in turns of 50
+steps (of 20, where a step takes long): without the monitor, and with it at every 50th step (as by
+default after the first 200), every 10th, and every step. A figure is the median time of a step,
+reads included, relative to the median without; behind ± is half the distance of the quartiles.
+Batches lie on the device, so that no copy from the host hides the monitor's cost.
 
-Counted are the reads of the device that wait for it, in steps with a record and without. And the
-recorded norms of the dense layers are compared with gradients computed by the framework itself.
+Counted are the reads of the device in steps, which wait for it: the records of a turn are read
+after its last step. And the recorded norms of the dense layers are compared with gradients computed
+by the framework itself.
+
+What is not timed is kept short. A process imports what it needs while the one before it measures.
+The plain step that the first process on JAX has compiled is not compiled again by the second, whose
+own steps are: only whole programs that take a second are kept, and no tuning of their parts.
 """
 
 import argparse
-import itertools
+import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MODELS = ("mlp", "gpt", "resnet50")
 TITLES = {
@@ -35,7 +42,27 @@ TITLES = {
 }
 # Steps from one record to the next; 0 is without the monitor.
 EVERY = {"without": 0, "by default": 50, "every 10th step": 10, "every step": 1}
-TURN, FIRST = 50, 40
+TURN, SHORT_TURN, FIRST = 50, 20, 40
+# Seconds of a step from which on turns are short; the least and greatest number of turns of a kind.
+LONG_STEP, ROUNDS = 0.02, (3, 9)
+
+
+class Job(NamedTuple):
+    """What a process measures."""
+
+    backend: str
+    model: str
+    part: str  # "without" or "with" the monitor
+
+
+def import_all(backend: str) -> None:
+    """Import what a measurement needs; the device is not touched."""
+    import keras
+
+    import keras_initkit.callbacks
+
+    assert keras.backend.backend() == backend
+    assert keras_initkit.callbacks is not None
 
 
 def make_model(name: str, small: bool) -> tuple[Any, Any, Any]:
@@ -107,11 +134,13 @@ def wait() -> None:
             torch.cuda.synchronize()
 
 
-def read_peak() -> float:
-    """Return the peak of the device's memory in GB."""
+def read_peak(reset: bool = False) -> float:
+    """Return the peak of the device's memory in GB; on PyTorch it can be reset."""
     if os.environ["KERAS_BACKEND"] == "torch":
         import torch
 
+        if reset and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
     import jax
 
@@ -132,71 +161,115 @@ def name_card() -> str:
     return f"{jax.devices()[0].device_kind}, jax {jax.__version__}, keras {keras.__version__}"
 
 
-def repeat(x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield one batch for ever."""
-    while True:  # Keras takes a generator, not `itertools.repeat`
-        yield x, y
+@contextlib.contextmanager
+def counted_reads() -> Iterator[Callable[[], int]]:
+    """Count the reads of the device that wait for it, inside the context."""
+    if os.environ["KERAS_BACKEND"] == "torch":
+        import torch
 
-
-def make_turns(every: dict[str, int], monitor: Any, order: list[str]) -> Any:
-    """Make a callback that trains an epoch with the monitor on turn, and times it."""
-    import keras
-
-    class Turns(keras.callbacks.Callback):
-        """Passes the hooks on in epochs with the monitor; `seconds` has the times by name."""
-
-        async_safe = True
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.seconds: dict[str, list[float]] = {name: [] for name in order}
-            self.waits: dict[str, int] = dict.fromkeys(order, 0)
-            self.name = order[0]
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            monitor.set_params(self.params)
-            monitor.set_model(self._model)
-            monitor.on_train_begin(logs)
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.name = order[epoch]
-            every["n"] = EVERY[self.name]
-            wait()
-            self.caught = warnings.catch_warnings(record=True)
-            self.heard = self.caught.__enter__()
+        mode = torch.cuda.set_sync_debug_mode if torch.cuda.is_available() else str
+        with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            self.start = time.perf_counter()
-            monitor.on_epoch_begin(epoch, logs)
+            mode("warn")
+            yield lambda: sum("synchroni" in str(w.message) for w in heard)
+            mode("default")
+        return
+    from jax._src.array import ArrayImpl  # JAX has no public way to count
 
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            if every["n"]:
-                monitor.on_train_batch_begin(batch, logs)
+    read, reads = ArrayImpl._value, []
 
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            monitor.on_train_batch_end(batch, logs)
+    def value(array: Any) -> Any:
+        if array._npy_value is None:
+            reads.append(1)
+        return read.fget(array)
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            monitor.on_epoch_end(epoch, logs)
+    ArrayImpl._value = property(value)
+    try:
+        yield lambda: len(reads)
+    finally:
+        ArrayImpl._value = read
+
+
+class Training:
+    """A model that trains on one batch, with monitors in turn.
+
+    Attributes:
+        seconds: Times of a step in the turns, by name.
+        waits: Numbers of reads in steps, but for the read of all records, by name.
+        records: The same of recorded steps.
+    """
+
+    def __init__(self, name: str, small: bool, log_dir: Path) -> None:
+        from keras_initkit.callbacks import GradientMonitor
+
+        self.model, self.x, self.y = make_model(name, small)
+        self.every = 1
+        self.monitor = GradientMonitor(log_dir, every_n_steps=lambda step: step % self.every == 0)
+        self.seconds: dict[str, list[float]] = {kind: [] for kind in EVERY}
+        self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
+
+    def fit(self, steps: int, callbacks: Sequence[Any]) -> None:
+        """Train for some steps."""
+
+        def batches() -> Iterator[Any]:
+            while True:  # Keras takes a generator, not `itertools.repeat`
+                yield self.x, self.y
+
+        self.model.fit(batches(), steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
+
+    def prepare(self, kind: str) -> list[Any]:
+        """Return the callbacks of a kind of turn."""
+        self.every = EVERY[kind] or 1
+        return [self.monitor] if EVERY[kind] else []
+
+    def take_turn(self, kind: str, steps: int) -> float:
+        """Train for some steps, and keep how long each took; return it."""
+        import keras
+
+        callbacks, begun = self.prepare(kind), [0.0, 0.0]
+
+        def begin(epoch: int, logs: Any) -> None:
             wait()
-            self.seconds[self.name].append(time.perf_counter() - self.start)
-            self.caught.__exit__(None, None, None)
-            self.waits[self.name] += sum("synchroni" in str(w.message) for w in self.heard)
+            begun[:] = [time.perf_counter(), count()]
 
-        def on_train_end(self, logs: Any = None) -> None:
-            monitor.on_train_end(logs)
+        def end(epoch: int, logs: Any) -> None:
+            self.waits[kind] += count() - int(begun[1])
+            for monitor in callbacks:
+                assert monitor.history is not None  # all that waits on the device is read
+            wait()
+            self.seconds[kind].append((time.perf_counter() - begun[0]) / steps)
 
-    return Turns()
+        timer = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
+        before = [len(monitor.history) for monitor in callbacks]
+        with counted_reads() as count:
+            self.fit(steps, [timer, *callbacks])
+        after = [len(monitor.history) for monitor in callbacks]
+        self.records[kind] += sum(after) - sum(before)
+        return self.seconds[kind][-1]
+
+    def take_turns(self, seconds: float) -> None:
+        """Train in turns for about so many seconds."""
+        for kind in EVERY:  # what is not compiled yet is
+            self.fit(3, self.prepare(kind))
+        is_long = self.take_turn("without", SHORT_TURN) > LONG_STEP
+        steps = dict.fromkeys(EVERY, SHORT_TURN if is_long else TURN) | {"by default": TURN}
+        start, rounds = time.perf_counter(), 0
+        self.seconds["without"].clear()
+        while rounds < ROUNDS[0] or (
+            rounds < ROUNDS[1] and (time.perf_counter() - start) * (1 + 1 / rounds) < seconds
+        ):
+            for kind in EVERY:
+                self.take_turn(kind, steps[kind])
+            rounds += 1
 
 
-def compare_norms(model: Any, x: Any, y: Any) -> float:
+def compare_norms(training: Training) -> float:
     """Return the largest relative difference of recorded norms from the framework's own."""
     import numpy as np
 
-    from keras_initkit.callbacks import GradientMonitor
-
+    model, x, y = training.model, training.x, training.y
     weights = model.get_weights()
-    monitor = GradientMonitor(every_n_steps=1, per="variable", statistics=[])
-    model.fit(repeat(x, y), steps_per_epoch=1, verbose=0, callbacks=[monitor])
+    training.fit(1, training.prepare("every step"))
     model.set_weights(weights)
     if os.environ["KERAS_BACKEND"] == "torch":
         model.zero_grad()
@@ -214,93 +287,91 @@ def compare_norms(model: Any, x: Any, y: Any) -> float:
         others = [v.value for v in model.non_trainable_variables]
         gradients = jax.jit(jax.grad(loss))(trainable, others)
         own = [float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients]
-    history = monitor.history
+    history = training.monitor.history
     paths = [variable.path for variable in model.trainable_variables]
     assert all(path.endswith(name) for path, name in zip(paths, history.variables, strict=True))
     return float(np.max(np.abs(history.per_variable("norm")[-1] / np.array(own) - 1)))
 
 
-def measure(
-    name: str, with_monitor: bool, rounds: int, small: bool, chosen: list[str] | None
-) -> dict[str, Any]:
+def measure(job: Job, seconds: float, small: bool) -> dict[str, Any]:
     """Measure a model in this process; with the monitor all, without it what needs its own."""
-    from keras_initkit.callbacks import GradientMonitor
-
-    model, x, y = make_model(name, small)
-    log_dir = os.environ["INITKIT_LOG_DIR"]
-    callbacks = [GradientMonitor(Path(log_dir) / "first")] if with_monitor else []
-    start = time.perf_counter()
-    model.fit(repeat(x, y), steps_per_epoch=FIRST, verbose=0, callbacks=callbacks)
-    wait()
-    found: dict[str, Any] = {"seconds_to_step_40": time.perf_counter() - start, "card": name_card()}
-    found["peak"] = read_peak()
-    if not with_monitor:
-        return found
-    del callbacks
-    every = {"n": 1}
-    monitor = GradientMonitor(
-        Path(log_dir) / "turns",
-        every_n_steps=lambda step: every["n"] > 0 and step % every["n"] == 0,
-        statistics=chosen,
-    )
-    model.fit(repeat(x, y), steps_per_epoch=3, verbose=0, callbacks=[monitor])
-    model.fit(repeat(x, y), steps_per_epoch=3, verbose=0)  # its own function is compiled, too
-    order = [*EVERY] * rounds
-    turns = make_turns(every, monitor, order)
-    if os.environ["KERAS_BACKEND"] == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.set_sync_debug_mode("warn")
-    model.fit(repeat(x, y), steps_per_epoch=TURN, epochs=len(order), verbose=0, callbacks=[turns])
-    found["seconds"] = turns.seconds
-    found["waits"] = turns.waits
-    found["records"] = len(monitor.history.steps)
-    if name == "mlp":
-        found["norms"] = compare_norms(model, x, y)
+    training = Training(job.model, small, Path(os.environ["INITKIT_LOG_DIR"]))
+    found: dict[str, Any] = {"card": name_card()}
+    if job.backend == "jax":
+        callbacks = [training.monitor] if job.part == "with" else []
+        start = time.perf_counter()
+        training.fit(FIRST, callbacks)
+        wait()
+        found["seconds_to_step_40"] = time.perf_counter() - start
+        found["peaks"] = [read_peak()]
+    else:
+        for callbacks in ([], [], [training.monitor]):  # first the optimizer's state is made
+            read_peak(reset=True)
+            training.fit(5, callbacks)
+            found["peaks"] = [*found.get("peaks", []), read_peak()]
+    if job.part == "with":
+        training.take_turns(seconds)
+        found |= {key: getattr(training, key) for key in ("seconds", "waits", "records")}
+        if job.model == "mlp":
+            found["norms"] = compare_norms(training)
     return found
 
 
-def run_child(backend: str, name: str, part: str, options: list[str]) -> dict[str, Any]:
-    """Measure in a fresh process; return what it printed last."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as log_dir:
-        environment = os.environ | {
-            "KERAS_BACKEND": backend,
-            "INITKIT_LOG_DIR": log_dir,
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        command = [sys.executable, "-m", "benchmarks.gpu", "--measure", name, part, *options]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        print(result.stderr[-1500:], file=sys.stderr)
-        return {"error": (result.stderr.strip().splitlines() or ["?"])[-1]}
-    return json.loads(result.stdout.strip().splitlines()[-1])
-
-
-def tell(backend: str, name: str, without: dict[str, Any], found: dict[str, Any]) -> None:
-    """Print the row of a model."""
-    import statistics
-
-    print(f"## {TITLES[name]}: {backend}, {found['card']}")
-    middle = statistics.median(found["seconds"]["without"])
-    print(f"step without the monitor: {1000 * middle / TURN:.2f} ms")
-    for key, values in found["seconds"].items():
-        low, median, high = statistics.quantiles(values, n=4)
-        print(
-            f"  {key}: {median / middle:.3f} ± {(high - low) / 2 / middle:.3f}, "
-            f"{found['waits'][key]} waits in {TURN * len(values)} steps"
+def start(job: Job, options: list[str], folder: str) -> Any:
+    """Start a process that imports what it needs, and waits for a line to measure."""
+    environment = os.environ | {
+        "KERAS_BACKEND": job.backend,
+        "INITKIT_LOG_DIR": str(Path(folder, *job)),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_COMPILATION_CACHE_DIR": str(Path(folder, "compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+    }
+    command = [sys.executable, "-m", "benchmarks.gpu", "--measure", *job, *options]
+    with open(Path(folder, "-".join(job)), "w") as errors:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         )
-    if without:  # PyTorch compiles nothing here
-        first = [result["seconds_to_step_40"] for result in (without, found)]
-        ratio = first[1] / first[0]
-        print(f"  to step 40: {first[0]:.1f} s without, {first[1]:.1f} s with: {ratio:.2f}")
-        print(f"  peak of memory: {without['peak']:.2f} GB without, {found['peak']:.2f} GB with")
-    if "norms" in found:
-        print(f"  norms: at most {found['norms']:.1e} from the framework's own")
-    print(f"  {found['records']} records", flush=True)
+
+
+def run_jobs(jobs: Sequence[Job], options: list[str]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield what each job has found, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        following = start(jobs[0], options, folder)
+        for i, job in enumerate(jobs):
+            process = following
+            following = start(jobs[i + 1], options, folder) if i + 1 < len(jobs) else None
+            output, _ = process.communicate("\n")
+            if process.returncode:
+                lines = Path(folder, "-".join(job)).read_text().strip().splitlines()
+                print("\n".join(lines[-20:]), file=sys.stderr)
+                yield job, {"error": (lines or ["?"])[-1]}
+            else:
+                yield job, json.loads(output.strip().splitlines()[-1])
+
+
+def tell_row(job: Job, without: dict[str, Any], found: dict[str, Any]) -> None:
+    """Print the row of a model."""
+    middle = statistics.median(found["seconds"]["without"])
+    cells = [f"{TITLES[job.model]}, {job.backend}", f"{1000 * middle:.1f} ms"]
+    for kind, values in found["seconds"].items():
+        low, median, high = (value / middle for value in statistics.quantiles(values, n=4))
+        if EVERY[kind]:
+            cells.append(f"{median:.3f} ± {(high - low) / 2:.3f}")
+    first = [result.get("seconds_to_step_40") for result in (without, found)]
+    cells.append(f"{first[0]:.1f} → {first[1]:.1f} s" if without else "")
+    peaks = [*without.get("peaks", []), *found["peaks"]][-2:]
+    cells.append(f"{peaks[0]:.2f} → {peaks[1]:.2f} GB")
+    of_kinds = zip(found["waits"].values(), found["records"].values(), strict=True)
+    cells.append(", ".join(f"{waits} / {records}" for waits, records in of_kinds))
+    cells.append(f"{found['norms']:.0e}" if "norms" in found else "")
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -308,26 +379,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backends", nargs="+", choices=("jax", "torch"), default=["jax", "torch"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=12, help="of a model's turns, about")
     parser.add_argument("--small", action="store_true", help="small models, to try the script")
-    parser.add_argument("--statistics", nargs="*", help="of the monitor; all if it is not given")
-    parser.add_argument("--measure", nargs=2, metavar=("MODEL", "PART"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        name, part = arguments.measure
-        chosen = arguments.rounds, arguments.small, arguments.statistics
-        print(json.dumps(measure(name, part == "with", *chosen)))
+        job = Job(*arguments.measure)
+        import_all(job.backend)
+        sys.stdin.readline()
+        print(json.dumps(measure(job, arguments.seconds, arguments.small)))
         return
-    options = ["--rounds", str(arguments.rounds), *(["--small"] if arguments.small else [])]
-    if arguments.statistics is not None:
-        options += ["--statistics", *arguments.statistics]
-    for backend, name in itertools.product(arguments.backends, arguments.models):
-        without = run_child(backend, name, "without", options) if backend == "jax" else {}
-        found = run_child(backend, name, "with", options)
-        if "error" in without | found:
-            print(f"## {TITLES[name]}: {backend}: {without} {found}", flush=True)
+    options = ["--seconds", str(arguments.seconds), *(["--small"] if arguments.small else [])]
+    parts = {"jax": ("without", "with"), "torch": ("with",)}
+    jobs = [
+        Job(backend, model, part)
+        for backend in arguments.backends
+        for model in arguments.models
+        for part in parts[backend]
+    ]
+    begun, card = time.perf_counter(), ""
+    without: dict[str, Any] = {}
+    heading = ["model", "step", *(kind for kind in EVERY if EVERY[kind]), f"to step {FIRST}"]
+    heading += ["peak of memory", f"reads in steps / records: {', '.join(EVERY)}", "error of norms"]
+    print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|", flush=True)
+    for job, found in run_jobs(jobs, options):
+        if "error" in found:
+            print(f"| {TITLES[job.model]}, {job.backend}, {job.part} | {found['error']} |")
+            without = {}
+        elif job.part == "without":
+            without = found
         else:
-            tell(backend, name, without, found)
+            tell_row(job, without, found)
+            without = {}
+        if found.get("card", card) != card:
+            card = found["card"]
+            print(card, file=sys.stderr, flush=True)
+    print(f"{time.perf_counter() - begun:.0f} s in all", file=sys.stderr)
 
 
 if __name__ == "__main__":
