@@ -45,7 +45,9 @@ def plot(
             `limits`: ends of the colour scale of a map;
             `smoothing`: of lines, at least 0 and less than 1;
             `title`: shown above;
-            `height`: pixels that there are for the chart.
+            `height`: pixels that there are for the chart;
+            `beside`: histories whose values the axes of lines hold, too;
+            `places`: of the histories in a longer list, whose colours they have.
 
     Returns:
         A Bokeh figure or layout, for `bokeh.io.show`, `save` or `export_png`.

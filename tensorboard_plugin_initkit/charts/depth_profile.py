@@ -24,15 +24,15 @@ from bokeh.models import (
 from tensorboard_plugin_initkit.charts.names import groups_of
 from tensorboard_plugin_initkit.charts.scales import Scale, scale_of
 from tensorboard_plugin_initkit.charts.theme import (
-    choose_colours,
     control_style,
     hover,
+    mix,
     new_figure,
     style_legend,
     theme_of,
 )
 from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
-from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View
+from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, colour_of_run
 from tensorboard_plugin_initkit.diagnosis.depth import Slope, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.safe_text import display_name, display_names
@@ -82,10 +82,12 @@ class _Curve(NamedTuple):
 class _Record(NamedTuple):
     """A history as the profile needs it: some of its steps; NaN where a layer is not shown.
 
-    It is infinite where the gradient was not finite. Slopes are those of all layers, by step.
+    It is infinite where the gradient was not finite. Slopes are those of all layers, by step. The
+    place is that of the run's colour.
     """
 
     name: str
+    place: int
     steps: npt.NDArray[Any]
     values: npt.NDArray[Any]
     layers: list[str]
@@ -136,6 +138,8 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     figure, drawn = _draw(shown[-1] if shown else [], records, scale, heading, theme, room)
     last = len(steps) - 1
     slider = Slider(
+        name="step",
+        tags=steps,
         start=0,
         end=max(last, 1),
         value=max(last, 0),
@@ -185,14 +189,16 @@ def _records(
             f"layers={view.layers!r}, none of which is one of the {len(known)}."
         )
     records = []
-    for name, history in by_name.items():
+    places = view.places or range(len(by_name))
+    for (name, history), place in zip(by_name.items(), places, strict=False):
         rows = np.unique([_row(history.steps, step) for step in steps])
         part = history.select(rows)
         values, broken = values_of(part, view.statistic)
         values = np.where(broken, np.inf, values)
         values[:, [layer not in wanted for layer in history.layers]] = np.nan
         slopes = _slopes(history, view.statistic, judged)
-        records.append(_Record(name, part.steps, values, display_names(history.layers), slopes))
+        layers = display_names(history.layers)
+        records.append(_Record(name, place, part.steps, values, layers, slopes))
     return records
 
 
@@ -313,9 +319,12 @@ def _draw(
     _label_layers(figure, records)
     drawn: dict[str, Any] = {"points": [], "zeros": [], "fits": [], "items": []}
     dots, at_bottom = [], []
-    colours = choose_colours(len(curves))
-    for i, (curve, colour) in enumerate(zip(curves, colours, strict=True)):
-        record = records[i % len(records)]
+    for i, curve in enumerate(curves):
+        # The colour says the run, and the nearer to that of text, the later is the step.
+        step, place = divmod(i, len(records))
+        record = records[place]
+        later = 0.7 * step / max(1, len(curves) // len(records) - 1)
+        colour = mix(colour_of_run(record.place, theme_name), theme.text, later)
         points, zeros = (_source(part, record, curve.step) for part in (curve.points, curve.zeros))
         fit = ColumnDataSource(curve.fit)
         marker = Scatter(
@@ -326,7 +335,7 @@ def _draw(
             line_alpha=0.5 if many else 1,
             fill_color=colour,
             line_color=colour,
-            marker=_MARKERS[(i + i // 7) % 7],
+            marker=_MARKERS[(record.place + record.place // 7) % 7],
         )
         own = colour if len(curves) > 1 else theme.text
         dashes = MultiLine(

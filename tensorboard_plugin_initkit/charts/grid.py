@@ -141,7 +141,6 @@ def draw_grid(
         x_range=steps_range(grid.extent, grid.seen),
         y_range=Range1d(-0.5, count - 0.5 + room, bounds="auto"),
         x_axis_label="step",
-        active_scroll="wheel_zoom",
     )
     figure.grid.visible = False
     cells, columns = _sources(grid.bins, look.zeros)

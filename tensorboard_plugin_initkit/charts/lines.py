@@ -1,8 +1,10 @@
 """Layers over the steps of a training, above its loss and learning rate."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from bokeh.core.properties import value as literal
 from bokeh.layouts import gridplot
 from bokeh.models import (
@@ -22,7 +24,6 @@ from tensorboard_plugin_initkit.charts.smoothing import smooth
 from tensorboard_plugin_initkit.charts.theme import (
     NONFINITE,
     Theme,
-    choose_colours,
     colours_by_depth,
     head_of,
     hover,
@@ -39,7 +40,7 @@ from tensorboard_plugin_initkit.charts.values import (
     rows_seen,
     spread_evenly,
 )
-from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
+from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, colour_of_run, expect
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.safe_text import display_names
 
@@ -58,11 +59,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
         ValueError: If the history has no such layer, or an option is not as described.
     """
     (history,) = expect(1, histories)
-    layers, smoothing = view.layers, view.smoothing
-    if layers is None:
-        chosen = spread_evenly(len(history.layers), MOST_LINES)
-    else:
-        chosen = positions(history, layers)
+    smoothing, chosen = view.smoothing, _choose(history, view.layers)
     colours, scale = theme_of(theme), scale_of(view.statistic)
     bins = bin_statistic(history, view, chosen)
     own = bins.records > 0
@@ -94,15 +91,43 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     items.append(_mark_nonfinite(top, bins.last[own], bins.nonfinite[own].any(axis=1)))
     _add_legend(top, items, colours)
     top.add_tools(hover(drawn, _fields("layer", smoothing), mode="mouse", line_policy="nearest"))
+    _fit(top, "lines", [_extent(other, view) for other in view.beside])
     parts, rows = [top], rows_seen(history.steps, view.steps)
     for name, label in _TOTALS:
         if np.isfinite(history[name]).any():
             totals = bin_steps(history.steps[rows], history[name][rows], view.columns, view.how)
             weight = 0.0 if name == "learning_rate" else smoothing  # which is not noisy
-            parts.append(_total(history, name, label, top, totals, weight, theme))
+            others = [other[name] for other in view.beside]
+            parts.append(_total(history, name, label, top, totals, others, weight, theme))
     parts[-1].xaxis.axis_label = "step"
     charts = [[chart] for chart in parts]
     return gridplot(charts, sizing_mode="stretch_width", toolbar_options={"logo": None})
+
+
+def _choose(history: GradientHistory, layers: Sequence[str] | None) -> list[int]:
+    """Choose layers: those that are named, or some, evenly over the depth."""
+    if layers is None:
+        return spread_evenly(len(history.layers), MOST_LINES)
+    return positions(history, layers)
+
+
+def _extent(history: GradientHistory, view: View) -> npt.NDArray[Any]:
+    """Return the values of the layers of another history that its own chart draws."""
+    known = view.layers and [layer for layer in view.layers if layer in set(history.layers)]
+    if known == [] or view.statistic not in history:
+        return np.zeros(0)
+    return bin_statistic(history, view, _choose(history, known)).values
+
+
+def _fit(figure: Any, name: str, others: Sequence[npt.NDArray[Any]]) -> None:
+    """Have the axis hold the values of charts beside this one, too: by points that are not seen."""
+    values = np.concatenate([*(other[np.isfinite(other)] for other in others), np.zeros(0)])
+    if isinstance(figure.y_scale, LogScale):
+        values = values[values > 0]
+    ends = [values.min(), values.max()] if len(values) else []
+    data = {"step": [figure.x_range.start] * len(ends), "value": ends}
+    source = ColumnDataSource(data, name=f"data-beside-{name}")
+    figure.add_glyph(source, Scatter(x="step", y="value", fill_alpha=0, line_alpha=0))
 
 
 def _line(
@@ -164,13 +189,14 @@ def _total(
     label: str,
     above: Any,
     bins: Bins,
+    others: Sequence[npt.NDArray[Any]],
     smoothing: float,
     theme_name: ThemeName,
 ) -> Any:
-    """Draw a number of each optimizer over steps."""
+    """Draw a number of each optimizer over steps, on an axis that holds those of others."""
     own = bins.records > 0
-    values, known = bins.values[own], np.isfinite(history[name])
-    positive = bool((history[name][known] > 0).all())
+    values = bins.values[own]
+    positive = not any((each <= 0).any() for each in (history[name], *others))
     figure = new_figure(
         theme_of(theme_name),
         height=170,
@@ -181,13 +207,22 @@ def _total(
     optimizers = display_names(history.optimizers)
     names = [f"{label} of {optimizer}" if optimizer else label for optimizer in optimizers]
     drawn = [
-        _line(figure, f"data-{name}-{i}", bins.last[own], values[:, i], names[i], colour, smoothing)
-        for i, colour in enumerate(choose_colours(len(names)))
+        _line(
+            figure,
+            f"data-{name}-{i}",
+            bins.last[own],
+            values[:, i],
+            text,
+            colour_of_run(i, theme_name),
+            smoothing,
+        )
+        for i, text in enumerate(names)
     ]
     items = [
         LegendItem(label=literal(text), renderers=[line])
         for text, line in zip(names, drawn, strict=True)
     ]
+    _fit(figure, name, others)
     if len(items) > 1:
         _add_legend(figure, items, theme_of(theme_name))
     figure.add_tools(hover(drawn, _fields("of", smoothing), mode="vline"))

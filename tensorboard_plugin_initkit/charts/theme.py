@@ -17,7 +17,6 @@ from bokeh.models import (
 )
 from bokeh.palettes import Viridis256
 
-from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
 from tensorboard_plugin_initkit.safe_text import display_name
 
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
@@ -160,9 +159,10 @@ def hover(renderers: list[Any], tooltips: list[tuple[str, str]], **options: Any)
 _SEEN = {"light": (0, 153), "dark": (94, 255)}
 
 
-def choose_colours(count: int) -> list[str]:
-    """Choose a colour for each run; after seven they repeat, with other markers."""
-    return [RUN_COLOURS[i % len(RUN_COLOURS)] for i in range(count)]
+def mix(colour: str, other: str, share: float) -> str:
+    """Mix a share of another colour into one."""
+    pairs = ((int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in pairs)
 
 
 def colours_by_depth(count: int, theme_name: str) -> list[str]:

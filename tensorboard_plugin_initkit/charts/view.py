@@ -10,8 +10,16 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 Histories = Mapping[str, GradientHistory]
 ThemeName = Literal["light", "dark"]
 
-# As Okabe and Ito's, which stay apart for the colour-blind; at least 3:1 on both pages.
-RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3d9be0", "#8c8c8c")
+# TensorBoard's own for its runs; on a light page its cyan, yellow and green are darkened to 3:1.
+RUN_COLOURS: dict[ThemeName, tuple[str, ...]] = {
+    "light": ("#425066", "#10a3b7", "#e52592", "#c58700", "#9334e6", "#70a13b", "#e8710a"),
+    "dark": ("#8e98a3", "#12b5cb", "#e52592", "#f9ab00", "#9334e6", "#7cb342", "#e8710a"),
+}
+
+
+def colour_of_run(place: int, theme: ThemeName) -> str:
+    """Return the colour of a run by its place in the list; after seven they repeat."""
+    return RUN_COLOURS[theme][place % len(RUN_COLOURS[theme])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +41,9 @@ class View:
             are averaged where the axis is logarithmic.
         title: Shown above.
         height: Pixels that there are for the chart; by default, as the layers need them.
+        beside: Other histories, drawn in charts of their own beside this one of lines, on axes that
+            hold the values of all.
+        places: Of the histories in a longer list, whose colours they have; by default their order.
     """
 
     statistic: str = "signal"
@@ -45,6 +56,8 @@ class View:
     smoothing: float = 0.0
     title: str = ""
     height: int = 0
+    beside: Sequence[GradientHistory] = ()
+    places: Sequence[int] = ()
 
 
 def expect(count: int, histories: Histories) -> list[Any]:

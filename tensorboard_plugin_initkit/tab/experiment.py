@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Run(NamedTuple):
 
     Attributes:
         name: TensorBoard's name of it.
+        place: Among all runs of TensorBoard, in the order in which it gives them colours.
         title: Shown to people.
         state: Changes when the log does.
         statistics: Those of `RECORDED` in the log.
@@ -74,6 +76,7 @@ class Run(NamedTuple):
     """
 
     name: str
+    place: int
     title: str
     state: str
     statistics: tuple[str, ...]
@@ -118,8 +121,9 @@ class Experiment:
 
     def runs(self) -> list[Run]:
         """List the logs of a `GradientMonitor`, by name."""
-        listed = self._list(None)
-        runs = [_describe(name, tags) for name, tags in sorted(listed.items()) if tags]
+        listed, places = self._list(None), self._number_runs()
+        named = ((name, tags) for name, tags in sorted(listed.items()) if tags)
+        runs = [_describe(name, places.get(name, 0), tags) for name, tags in named]
         states = {(run.name, run.state) for run in runs}
         kept = self._indices.keep(lambda key: key in states)
         self._arrays.keep(lambda key: key[0] in kept)
@@ -128,11 +132,11 @@ class Experiment:
     def run(self, name: str) -> Run | None:
         """Find a run by its name."""
         tags = self._list([name]).get(name)
-        return _describe(name, tags) if tags else None
+        return _describe(name, self._number_runs().get(name, 0), tags) if tags else None
 
     def runs_of_all_plugins(self) -> int:
         """Count all runs in TensorBoard."""
-        return len(self._provider.list_runs(RequestContext(), experiment_id=""))
+        return len(self._number_runs())
 
     def history(self, run: Run) -> GradientHistory:
         """Return the history of a run; its statistics are read when they are needed.
@@ -182,6 +186,17 @@ class Experiment:
                 "it was killed, or the file is damaged there."
             )
         return notes
+
+    def _number_runs(self) -> dict[str, int]:
+        """Number all runs as TensorBoard does to give them colours: by their beginning."""
+        try:
+            runs = self._provider.list_runs(RequestContext(), experiment_id="")
+        except Exception as error:
+            raise LogError(f"TensorBoard cannot list its runs: {_one_line(error)}") from error
+        begins = (
+            (math.inf if run.start_time is None else run.start_time, run.run_name) for run in runs
+        )
+        return {name: place for place, (_, name) in enumerate(sorted(begins))}
 
     def _list(self, names: list[str] | None) -> Mapping[str, Mapping[str, Any]]:
         try:
@@ -300,7 +315,7 @@ class _Values(LazyArrays):
         return len(self._names)
 
 
-def _describe(name: str, tags: Mapping[str, Any]) -> Run:
+def _describe(name: str, place: int, tags: Mapping[str, Any]) -> Run:
     last = sorted((tag, series.max_step, series.max_wall_time) for tag, series in tags.items())
     state = hashlib.blake2b(repr(last).encode("utf-8", "replace"), digest_size=9).hexdigest()
     statistics = tuple(name for name in RECORDED if f"{PLUGIN_NAME}/{name}" in tags)
@@ -308,7 +323,7 @@ def _describe(name: str, tags: Mapping[str, Any]) -> Run:
     has_ended = bool(end and totals and end.max_wall_time >= totals.max_wall_time)
     title = RUN if name == "." else name.removesuffix(f"/{RUN}")
     extras = tuple(tag for tag in (PORTS_TAG, SETUP_TAG) if tag in tags)
-    return Run(name, title, state, statistics, extras, FINDINGS_TAG in tags, has_ended)
+    return Run(name, place, title, state, statistics, extras, FINDINGS_TAG in tags, has_ended)
 
 
 def _text(datum: Any) -> bytes | str:

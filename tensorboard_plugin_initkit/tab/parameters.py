@@ -55,6 +55,7 @@ class ChartParameters:
         step: Steps of a profile over depth without a slider.
         theme: `"light"` or `"dark"`.
         height: Pixels that there are for the chart, if that is known.
+        beside: TensorBoard's names of runs in charts of lines beside this one.
     """
 
     view: str
@@ -72,6 +73,7 @@ class ChartParameters:
     step: tuple[int, ...] = ()
     theme: ThemeName = "light"
     height: int = 0
+    beside: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -222,6 +224,7 @@ def _text(name: str, text: str) -> str:
 _READERS: dict[str, Reader] = {
     "view": _one_of(tuple(_RUNS)),
     "run": _text,
+    "beside": _text,
     "statistic": _one_of(tuple(SCALES)),
     "how": _one_of(("max", "min", "mean")),
     "columns": _integer(*_COLUMNS),

@@ -59,10 +59,11 @@ def overview(log: Log) -> dict[str, Any]:
 
 
 def judge(history: GradientHistory) -> dict[str, str]:
-    """Describe the verdict on a run: its level, its text, and what to change."""
+    """Describe the verdict on a run: its level, its text, its cause, and what to change."""
     verdict = tell_verdict(history, history.findings)
-    fix = str(verdict.finding.fix) if verdict.finding else ""
-    return {"level": verdict.level, "text": verdict.text, "fix": fix}
+    finding = verdict.finding
+    fix, cause = (str(finding.fix), finding.cause) if finding else ("", "")
+    return {"level": verdict.level, "text": verdict.text, "fix": fix, "cause": cause}
 
 
 def _statistics(history: GradientHistory) -> list[str]:
@@ -75,15 +76,22 @@ def _describe(finding: Finding) -> dict[str, Any]:
     return dataclasses.asdict(finding) | more
 
 
-def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str] = ()) -> bytes:
+def chart(
+    parameters: ChartParameters,
+    logs: Sequence[Log],
+    beside: Sequence[Log] = (),
+    notes: Sequence[str] = (),
+) -> bytes:
     """Draw a chart; return it as compressed JSON, with notes on what is missing in it.
+
+    Its axes hold the lines of the logs beside it, too.
 
     Raises:
         ValueError: If no layer passes the filter, or the runs cannot be compared.
     """
     # Bokeh takes half a second to import: TensorBoard's start does not wait for it.
     from bokeh.embed import json_item
-    from bokeh.models import ColumnDataSource, SaveTool
+    from bokeh.models import ColumnDataSource, SaveTool, WheelZoomTool
 
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
@@ -108,6 +116,8 @@ def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str]
         # In a saved picture, the page around it is lacking.
         logs[0].run.title if parameters.kind in ("map", "lines") else "",
         parameters.height,
+        [log.history for log in beside],
+        [log.run.place for log in logs],
     )
     # By their titles, or by the names of their runs if two titles are the same.
     titled = {log.run.title: log.history for log in logs}
@@ -115,10 +125,13 @@ def chart(parameters: ChartParameters, logs: Sequence[Log], notes: Sequence[str]
     figure = CHARTS[parameters.kind](by_name, view, parameters.theme)
     for tool in figure.select({"type": SaveTool}):
         tool.filename = _name_file(parameters.view, list(by_name))
+    if parameters.view in ("map", "difference"):  # the page decides when the wheel reaches it
+        figure.toolbar.active_scroll = figure.select_one({"type": WheelZoomTool})
     sources = list(figure.select({"type": ColumnDataSource}))
     changing = sorted(s.name for s in sources if (s.name or "").startswith("data-"))
     whole = dataclasses.replace(parameters, first=None, last=None, columns=1)
-    structure = repr((whole, [log.run.state for log in logs], layers, changing))
+    states = [(log.run.state, log.run.place) for log in (*logs, *beside)]
+    structure = repr((whole, states, layers, changing))
     item = json_item(figure)
     for source in sources:  # models refer to each other: they wait for the garbage collector
         source.data = {}

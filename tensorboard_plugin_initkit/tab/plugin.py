@@ -13,7 +13,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
 from tensorboard_plugin_initkit import PLUGIN_NAME
-from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS, colour_of_run
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
 from tensorboard_plugin_initkit.tab import payloads
 from tensorboard_plugin_initkit.tab.cache import Cache
@@ -53,7 +53,9 @@ class InitkitPlugin(TabPlugin):
         samples = getattr(context.flags, "samples_per_plugin", None)
         kept = samples.get(PLUGIN_NAME, 0) if isinstance(samples, dict) else 0
         self._experiment = Experiment(context.data_provider, kept)
-        self._drawn: Cache[tuple[ChartParameters, tuple[str, ...]], bytes] = Cache(_MOST_BYTES, len)
+        self._drawn: Cache[tuple[ChartParameters, tuple[tuple[str, int], ...]], bytes] = Cache(
+            _MOST_BYTES, len
+        )
         # All is read and drawn in one thread: each would keep memory of its own.
         self._worker = ThreadPoolExecutor(1, "initkit")
         # The first look need not wait for Bokeh's import of half a second, nor TensorBoard's start.
@@ -75,16 +77,21 @@ class InitkitPlugin(TabPlugin):
     def _runs(self, request: Request) -> Response:
         with _answering_errors():
             runs = self._experiment.runs()
-        states = {run.state for run in runs}
+        states = {(run.state, run.place) for run in runs}
         self._drawn.keep(lambda key: states.issuperset(key[1]))
         content: dict[str, Any] = {
             "version": f"{_version()}, schema {SCHEMA_VERSION}",
             "bokeh": importlib.metadata.version("bokeh"),
             "runs": [
-                {"name": r.name, "title": r.title, "state": r.state, "has_findings": r.has_findings}
-                for r in runs
+                {
+                    "name": run.name,
+                    "title": run.title,
+                    "state": run.state,
+                    "has_findings": run.has_findings,
+                    "colour": {theme: colour_of_run(run.place, theme) for theme in RUN_COLOURS},
+                }
+                for run in runs
             ],
-            "colours": RUN_COLOURS,
             "notes": [],
         }
         if not runs:
@@ -118,15 +125,19 @@ class InitkitPlugin(TabPlugin):
         with _answering_errors():
             parameters = chart_parameters(request.args)
             runs = [self._find(name) for name in parameters.run]
-            key = (parameters, tuple(run.state for run in runs))
+            beside = list(filter(None, map(self._experiment.run, parameters.beside)))
+            key = (parameters, tuple((run.state, run.place) for run in (*runs, *beside)))
             content = self._drawn.get(
-                key, lambda: self._worker.submit(self._draw, parameters, runs).result()
+                key, lambda: self._worker.submit(self._draw, parameters, runs, beside).result()
             )
         return respond_gzipped(request, content)
 
-    def _draw(self, parameters: ChartParameters, runs: list[Run]) -> bytes:
-        logs, errors = [], []
+    def _draw(self, parameters: ChartParameters, runs: list[Run], beside: list[Run]) -> bytes:
+        logs, errors, others = [], [], []
         try:
+            for run in beside:  # the chart of each says what is wrong with it
+                with contextlib.suppress(LogError):
+                    others.append(self._load(run))
             for run in runs:
                 try:
                     logs.append(self._load(run))
@@ -134,7 +145,7 @@ class InitkitPlugin(TabPlugin):
                     errors.append(error)
             if errors and (not logs or parameters.view == "difference"):
                 raise errors[0]
-            return payloads.chart(parameters, logs, [str(error) for error in errors])
+            return payloads.chart(parameters, logs, others, [str(error) for error in errors])
         finally:
             give_back_memory()
 

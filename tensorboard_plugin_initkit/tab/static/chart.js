@@ -1,6 +1,6 @@
 // A chart: asked from the server, drawn by Bokeh, given new data where only the data changed.
 
-import { element } from "./elements.js";
+import { element, later } from "./elements.js";
 import { ask } from "./server.js";
 
 const ZOOM_DELAY = 200;
@@ -31,12 +31,19 @@ export class Chart {
   #timer = 0;
   #silent = false;
   #drawn = 0;
+  #entered = false; // by a click: the wheel zooms until the mouse leaves
   #onZoom;
+  #onStep;
+  #step = null;
   notes = []; // what the server says of it
 
-  /** `onZoom([first, last])` is called when someone has zoomed the steps; with null: to all. */
-  constructor(id, onZoom) {
+  /**
+   * `onZoom([first, last])` is called when someone has zoomed the steps; with null: to all.
+   * `onStep(step)` is called when someone has moved a slider; with null: to its end.
+   */
+  constructor(id, onZoom, onStep) {
     this.#onZoom = onZoom;
+    this.#onStep = later(ZOOM_DELAY, onStep);
     this.head = element("div", { className: "chart-head" });
     this.about = element("div", { className: "about" });
     this.body = element("div", { className: "chart-body" });
@@ -44,6 +51,27 @@ export class Chart {
     const bar = element("div", { className: "chart-bar" }, this.head, this.busy);
     this.element = element("section", { className: "chart" }, bar, this.about, this.body);
     this.element.dataset.chart = id;
+    this.body.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && !this.#entered) event.stopPropagation(); // it scrolls the page
+    }, { capture: true, passive: true });
+    this.body.addEventListener("pointerdown", () => (this.#entered = true));
+    this.body.addEventListener("pointerleave", () => (this.#entered = false));
+  }
+
+  /** The step that a slider is to show; null for its last. */
+  set step(step) {
+    this.#step = step;
+    this.#slide();
+  }
+
+  #slide() {
+    const slider = this.#live?.slider;
+    if (!slider) return;
+    const steps = slider.tags;
+    const place = steps.findLastIndex((step) => step <= (this.#step ?? Infinity));
+    this.#silent = true;
+    slider.value = Math.max(0, place);
+    this.#silent = false;
   }
 
   /**
@@ -131,6 +159,19 @@ export class Chart {
       if (node.role === "slider") node.setAttribute("aria-label", "Step");
     }
     this.#watch();
+    this.#watchSlider();
+  }
+
+  #watchSlider() {
+    const slider = this.#live.doc.get_model_by_name("step");
+    if (!slider) return;
+    this.#live.slider = slider;
+    slider.properties.value.change.connect(() => {
+      if (this.#silent) return;
+      this.#step = slider.value === slider.end ? null : slider.tags[slider.value];
+      this.#onStep(this.#step);
+    });
+    this.#slide();
   }
 
   /** Report the zoom, and have Bokeh's reset button show everything. */

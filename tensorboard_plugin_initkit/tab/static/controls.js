@@ -32,9 +32,11 @@ export class Controls {
 
   #build() {
     const set = (changes) => this.#state.set(changes);
-    const all = button("all", () => set({ runs: this.#listed().map((run) => run.name) }));
+    const all = button("all", () => set({ runs: this.#state.listed.map((run) => run.name) }));
     const none = button("none", () => set({ runs: [] }));
-    const runFilter = search("filter runs", () => this.#syncRuns());
+    const runFilter = search("filter runs (regex)", later(200, () => {
+      set({ runFilter: runFilter.value });
+    }));
     const runs = box("list");
     const worst = element("p", { className: "hint" }, "Shown at first: the worst verdict.");
     const runBox = group(["Runs ", all, " ", none], runFilter, runs, worst);
@@ -161,7 +163,7 @@ export class Controls {
       tab.setAttribute("aria-selected", selected);
       tab.tabIndex = selected ? 0 : -1;
     }
-    const found = runs.reduce((sum, run) => sum + this.#state.foundIn(run).length, 0);
+    const found = runs.reduce((sum, run) => sum + this.#state.faultsIn(run).length, 0);
     parts.badge.textContent = found || "";
     parts.badge.title = found ? `${found} in the chosen runs` : "";
 
@@ -182,19 +184,17 @@ export class Controls {
     }
   }
 
-  /** The runs that the filter of the list leaves. */
-  #listed() {
-    const text = this.#parts.runFilter.value.toLowerCase();
-    return this.#state.server.runs.filter((run) => run.title.toLowerCase().includes(text));
-  }
-
   #syncRuns() {
     const selected = new Set(this.#state.chosen.map((run) => run.name));
-    this.#parts.runFilter.hidden = this.#state.server.runs.length <= MANY_RUNS;
-    const rows = this.#listed().map((run) => {
+    const { runFilter: input } = this.#parts;
+    const { runFilter, listed } = this.#state;
+    input.hidden = !runFilter && this.#state.server.runs.length <= MANY_RUNS;
+    if (document.activeElement !== input) input.value = runFilter;
+    input.setAttribute("aria-invalid", !listed.length);
+    const rows = listed.map((run) => {
       const row = checkRow(run.title, run.name, selected, (names) => this.#state.set({ runs: names }));
-      const colour = this.#state.colourOf(run);
-      if (colour && selected.size > 1) row.style.borderLeftColor = colour;
+      row.style.borderLeftColor = this.#state.colourOf(run);
+      row.ondblclick = () => this.#state.set({ runs: [run.name] }); // as in TensorBoard
       row.append(element("span", { className: "mark" }));
       return row;
     });
@@ -205,7 +205,7 @@ export class Controls {
 
   /** Put the signs of the verdicts into the list of runs. */
   markRuns() {
-    for (const [i, run] of this.#listed().entries()) {
+    for (const [i, run] of this.#state.listed.entries()) {
       const verdict = this.#state.verdictOf(run);
       if (!verdict) continue;
       const [sign, word] = SIGNS[verdict.level];

@@ -60,6 +60,11 @@ export function writeLink(fields, state) {
   }
 }
 
+/** TensorBoard's own filter of runs, a regular expression, as its address has it; "" for none. */
+export function hostRunFilter() {
+  return new URLSearchParams(outer().location.search).get("runFilter") ?? "";
+}
+
 /** Call back when TensorBoard has new data, and when someone changes the address. */
 export function listen(onReload, onLink) {
   outer().addEventListener("hashchange", () => {

@@ -88,7 +88,11 @@ export class Panels {
     }
     if (view === "lines") {
       const { layers: layer, smoothing } = choice;
-      return runs.map((run) => one(run, { ...stepwise, layer, smoothing: smoothing || null }));
+      const names = runs.map((run) => run.name);
+      return runs.map((run) => {
+        const beside = names.filter((name) => name !== run.name);
+        return one(run, { ...stepwise, layer, smoothing: smoothing || null, beside });
+      });
     }
     if (view === "depth" && runs.length) {
       return [{ id: "depth", runs, parameters: { ...common, step: overlaid } }];
@@ -129,12 +133,13 @@ export class Panels {
     library?.catch(() => {}); // each chart says it
     return plans.map(async ({ id, view, runs, parameters }) => {
       const known = this.#charts.get(id);
-      const chart = known ?? new Chart(id, (span) => this.#zoomed(span));
+      const chart = known ?? new Chart(id, (span) => this.#zoomed(span), this.#stepped);
       this.#charts.set(id, chart);
       this.#body.append(chart.element);
       this.#describe(chart, runs, view);
       const names = runs.map((run) => run.name);
       const url = address("chart", { view: view ?? choice.view, run: names, ...parameters });
+      chart.step = choice.step;
       const shown = chart.show(url, runs.map((run) => run.state), zoom, library);
       for (const more of [shown, loaded]) {
         await more;
@@ -142,6 +147,8 @@ export class Panels {
       }
     });
   }
+
+  #stepped = (step) => this.#state.set({ step });
 
   #zoomed(span) {
     const [first, last] = span ?? [null, null];
@@ -171,7 +178,9 @@ export class Panels {
     };
     const readable = runs.filter((run) => !this.#state.info(run).error);
     if (runs.length === 1) {
-      return [named("h2", runs[0].title), ...readable.map((run) => table(run, "CSV"))];
+      const heading = named("h2", runs[0].title);
+      heading.style.borderLeftColor = this.#state.colourOf(runs[0]);
+      return [heading, ...readable.map((run) => table(run, "CSV"))];
     }
     const tables = readable.map((run) => table(run, named("span", run.title)));
     return tables.length ? ["CSV:", ...tables] : [];
@@ -211,7 +220,7 @@ function extent(info) {
 }
 
 /** What has to be said besides the charts. */
-function notes({ server, choice, chosen }) {
+function notes({ server, choice, chosen, listed, runFilter }) {
   const { problem } = server;
   const error = problem && element("p", { className: "error", role: "alert" }, problem);
   if (!server.runs.length) return problem ? [error] : emptyState(server);
@@ -220,7 +229,8 @@ function notes({ server, choice, chosen }) {
   const texts = [
     ...(server.notes ?? []),
     gone.length && `Not in this log directory any more: ${gone.join(", ")}.`,
-    !chosen.length && "Choose a run in the list.",
+    !listed.length && `No run matches the regular expression ${short(runFilter)}.`,
+    listed.length && !chosen.length && "Choose a run in the list.",
   ];
   return [error, ...texts.filter(Boolean).map(say)].filter(Boolean);
 }

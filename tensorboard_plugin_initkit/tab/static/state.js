@@ -1,7 +1,7 @@
 // What is chosen, what the server knows, and what follows from both.
 
 import { short } from "./elements.js";
-import { readLink, writeLink } from "./host.js";
+import { hostRunFilter, readLink, themeNow, writeLink } from "./host.js";
 import { address, ask } from "./server.js";
 import { HOW, VIEWS } from "./texts.js";
 
@@ -13,21 +13,24 @@ const number = (text) => {
   if (!text.trim() || !Number.isFinite(Number(text))) throw new RangeError(text);
   return Number(text);
 };
+const whole = (text) => Math.round(number(text));
 const strings = (text) => [...JSON.parse(text)].map(String);
 const FIELDS = {
   view: { otherwise: "map", read: oneOf(VIEWS) },
   runs: { otherwise: null, read: strings, write: JSON.stringify },
+  runFilter: { otherwise: null, read: String },
   statistic: { otherwise: null, read: String },
   how: { otherwise: "max", read: oneOf(HOW) },
   difference: { otherwise: false, read: (text) => text === "true" },
   low: { otherwise: null, read: number },
   high: { otherwise: null, read: number },
-  first: { otherwise: null, read: (text) => Math.round(number(text)) },
-  last: { otherwise: null, read: (text) => Math.round(number(text)) },
+  first: { otherwise: null, read: whole },
+  last: { otherwise: null, read: whole },
   filter: { otherwise: "", read: String },
   layers: { otherwise: [], read: strings, write: JSON.stringify },
   smoothing: { otherwise: 0, read: (text) => Math.min(0.99, Math.max(0, number(text))) },
   steps: { otherwise: "", read: String },
+  step: { otherwise: null, read: whole },
 };
 // Milliseconds that the first chart waits for the verdicts.
 const PATIENCE = 3000;
@@ -129,16 +132,30 @@ export class State {
     return this.#place;
   }
 
-  /** The chosen runs, in the order of the server; by default the one with the worst verdict. */
+  /** The regular expression that filters runs; TensorBoard's own, as long as nobody sets another. */
+  get runFilter() {
+    return this.#choice.runFilter ?? hostRunFilter();
+  }
+
+  /** The runs that the filter leaves; none if it is no regular expression. */
+  get listed() {
+    try {
+      const wanted = new RegExp(this.runFilter, "i");
+      return this.#server.runs.filter((run) => wanted.test(run.name) || wanted.test(run.title));
+    } catch {
+      return [];
+    }
+  }
+
+  /** The chosen runs that are listed; by default the one with the worst verdict. */
   get chosen() {
-    const { runs } = this.#server;
+    const runs = this.listed;
     if (this.#choice.runs) return runs.filter((run) => this.#choice.runs.includes(run.name));
-    this.#worst = runs.find((run) => run.name === this.#worst?.name) ?? this.#findWorst();
+    this.#worst = runs.find((run) => run.name === this.#worst?.name) ?? this.#findWorst(runs);
     return this.#worst ? [this.#worst] : [];
   }
 
-  #findWorst() {
-    const { runs } = this.#server;
+  #findWorst(runs) {
     const rank = (run) => LEVELS.indexOf(this.verdictOf(run)?.level ?? "open");
     const candidates = runs.filter((run) => run.has_findings);
     return candidates.sort((a, b) => rank(a) - rank(b))[0] ?? runs[0];
@@ -149,11 +166,9 @@ export class State {
     return !this.#choice.runs && this.#server.runs.length > 1;
   }
 
-  /** The colour that a chosen run has where several are in one chart. */
+  /** The colour of a run, which is that in TensorBoard's own dashboards. */
   colourOf(run) {
-    const { colours = [] } = this.#server;
-    const place = this.chosen.findIndex((one) => one.name === run.name);
-    return place < 0 ? "" : colours[place % colours.length];
+    return run.colour[themeNow()];
   }
 
   get statistic() {
@@ -179,6 +194,11 @@ export class State {
   /** The findings of a run. */
   foundIn(run) {
     return this.info(run).findings ?? [];
+  }
+
+  /** The findings of a run that are more than notes. */
+  faultsIn(run) {
+    return this.foundIn(run).filter((finding) => finding.severity !== "note");
   }
 
   /** The layers of the chosen runs. */

@@ -18,10 +18,11 @@ from tensorboard_plugin_initkit.charts.theme import (
     THEMES,
     VANISHING,
     ZERO,
-    choose_colours,
     colours_by_depth,
+    mix,
     theme_of,
 )
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
@@ -317,7 +318,8 @@ def test_graphics_have_a_contrast_of_three_and_text_of_four_and_a_half(theme):
     """By WCAG 2.2, 1.4.3 and 1.4.11; the strip and the marks of a map have an edge for it."""
     colours = theme_of(theme)
     strip = plot(history_of(np.ones((40, 6))), theme=theme).select_one({"name": "strip"})
-    graphics = [*choose_colours(7), *colours_by_depth(10, theme), NONFINITE, strip.line_color]
+    runs = [mix(colour, colours.text, share) for colour in RUN_COLOURS[theme] for share in (0, 0.7)]
+    graphics = [*runs, *colours_by_depth(10, theme), NONFINITE, strip.line_color]
     for colour, least in [*((c, 3) for c in graphics), (colours.text, 4.5), (colours.faint, 4.5)]:
         low, high = sorted((luminance(colour), luminance(colours.page)))
         assert (high + 0.05) / (low + 0.05) >= least, colour

@@ -276,9 +276,9 @@ class Tab:
         )
         return "\n".join(self._wait(lambda: self.js(code)))
 
-    def wheel(self, left: float, top: float, delta: int) -> None:
-        """Turn the wheel of the mouse at some place."""
-        self._mouse("mouseWheel", left, top, deltaX=0, deltaY=delta)
+    def wheel(self, left: float, top: float, delta: int, modifiers: int = 0) -> None:
+        """Turn the wheel of the mouse at some place; with Ctrl, `modifiers` is 2."""
+        self._mouse("mouseWheel", left, top, deltaX=0, deltaY=delta, modifiers=modifiers)
 
     def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         event = {"type": kind, "x": x, "y": y, **more}

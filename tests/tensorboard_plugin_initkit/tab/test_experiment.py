@@ -266,6 +266,9 @@ class Watched:
         self.read: list[str] = []
         self.change: Callable[[str, list[Any]], list[Any]] = lambda tag, data: data
 
+    def list_runs(self, *args: Any, **options: Any) -> Any:
+        return self.provider.list_runs(*args, **options)
+
     def list_tensors(self, *args: Any, **options: Any) -> Any:
         return self.provider.list_tensors(*args, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import urllib.request
@@ -15,6 +16,7 @@ from bokeh.palettes import Viridis256
 
 from keras_initkit import read_log
 from tensorboard_plugin_initkit.charts.theme import NONFINITE, ZERO
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -155,6 +157,10 @@ def levels(pixels: np.ndarray) -> np.ndarray:
     return np.where(distance.min(axis=-1) <= 4, distance.argmin(axis=-1), -1)
 
 
+def check(condition: bool) -> None:
+    assert condition
+
+
 def share(pixels: np.ndarray, colour: str) -> float:
     """Part of the pixels that have a colour."""
     return float((np.abs(pixels.astype(int) - rgb(colour)).max(axis=-1) <= 4).mean())
@@ -255,6 +261,72 @@ def test_a_link_shows_the_same_again(tab, rust):
     assert shown[1:] == again[1:]
     box = tab.box(chart("vanishing"))
     assert (box.start, box.end) == (100, 150)
+
+
+def slid_to(tab: Tab) -> int:
+    """The step of the slider."""
+    return tab.js(
+        "const slider = documentOf('depth').get_model_by_name('step');"
+        "return slider.tags[slider.value]"
+    )
+
+
+def test_a_link_has_the_sliders_step_and_back_goes_back_a_view_in_tensorboard(tab, rust):
+    tab.open(rust, embedded=True, runs=[run("healthy")])
+    with tab.drawn():
+        tab.click("#tab-depth")
+    assert slid_to(tab) == STEPS - 1
+    with tab.drawn():
+        tab.js("documentOf('depth').get_model_by_name('step').value = 25")
+    step = slid_to(tab)
+    assert 90 < step < 110
+    with tab.outside():
+        address = tab.driver.current_url
+        assert f"p.initkit.step={step}" in address
+    tab.go(address, embedded=True)
+    assert slid_to(tab) == step
+    assert any(f"step {step}:" in entry for entry in tab.legend("depth"))
+    with tab.drawn():
+        tab.click("#tab-lines")
+    with tab.drawn(), tab.outside():
+        tab.driver.back()
+    (selected,) = tab.find("[role=tab][aria-selected=true]")
+    assert selected.get_attribute("id") == "tab-depth"
+
+
+def test_runs_are_filtered_by_a_regular_expression_as_tensorboard_has_it(tab, rust):
+    address = f"{rust}?runFilter=HEALTHY%7Cvan.*ing#initkit"
+    tab.go(address, embedded=True)
+    listed = [row.text.split()[0] for row in tab.find("fieldset .list label")]
+    assert listed == ["healthy", "vanishing"]
+    assert tab.charts() == [chart("vanishing")]  # the worst of these
+    (field,) = tab.find("input[type=search]")[:1]
+    with tab.drawn():
+        field.clear()
+        field.send_keys("(")
+    assert "No run matches the regular expression (." in tab.text()
+    assert field.get_attribute("aria-invalid") == "true"
+    with tab.drawn():
+        field.clear()
+        field.send_keys("^(dead|healthy)/")
+    with tab.outside():
+        again = tab.driver.current_url
+    tab.go(again, embedded=True)
+    assert len(tab.find("fieldset .list label")) == 2
+    # The colours are those of TensorBoard's own list, whose order is that of /data/runs.
+    names = json.loads(urllib.request.urlopen(f"{rust}data/runs").read())
+    for place, name in enumerate(("dead", "healthy")):
+        row = tab.find("fieldset .list label")[place]
+        colour = RUN_COLOURS["light"][names.index(run(name)) % 7]
+        assert row.value_of_css_property("border-left-color") == (
+            f"rgba({', '.join(map(str, rgb(colour)))}, 1)"
+        )
+    with tab.drawn():
+        tab.js(
+            "arguments[0].dispatchEvent(new MouseEvent('dblclick', {bubbles: true}))",
+            tab.find("fieldset .list label")[1],
+        )
+    assert tab.charts() == [chart("healthy")]
 
 
 def test_the_keyboard_moves_between_the_views(tab, rust):
@@ -397,8 +469,13 @@ def test_runs_move_together_side_by_side_with_their_difference(tab, rust, logs):
     np.testing.assert_allclose(tab.values("difference"), np.log10(b / a).T, atol=1e-4)
     assert tab.said("difference").split("\n")[0].startswith("vanishing")
     assert "log10(vanishing / healthy)" in tab.title("difference")
+    before = tab.box(chart("healthy"))
+    place = before.place(100, 15)
+    tab.wheel(*place, 300)  # the page scrolls
+    eventually(lambda: check(tab.box(chart("healthy")).top < before.top))
+    assert tab.box(chart("healthy")).start == before.start
     with tab.drawn():
-        tab.wheel(*tab.box(chart("healthy")).place(100, 15), -300)
+        tab.wheel(*tab.box(chart("healthy")).place(100, 15), -300, modifiers=2)  # Ctrl
     first, second = tab.box(chart("healthy")), tab.box(chart("vanishing"))
     assert 0 < first.start < 100 < first.end < 399
     assert second.start == pytest.approx(first.start, abs=1)
@@ -439,6 +516,22 @@ def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
     assert box.left < left < box.left + box.width
     assert 0 < top < 800  # it is in view
     assert "The gradient of dense_3 is dead since step 300." in tab.point(left, top)
+
+
+def test_lines_of_several_runs_are_on_the_same_axes(tab, rust):
+    names = ["vanishing", "healthy"]
+    tab.show(rust, view="lines", runs=[run(name) for name in names])
+    ends = [
+        tab.js(
+            "return modelsOf(arguments[0]).filter((m) => m.type === 'Figure')"
+            ".map((m) => [m.y_range.start, m.y_range.end, m.y_scale.type])",
+            chart(name, "lines"),
+        )
+        for name in names
+    ]
+    tab.picture("lines-of-two")
+    assert len(ends[0]) == 3  # with loss and learning rate
+    assert ends[0] == ends[1]
 
 
 def test_lines_of_chosen_layers_are_smoothed(tab, rust, logs):
