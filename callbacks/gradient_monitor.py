@@ -28,14 +28,19 @@ from keras_initkit.callbacks.settings import Settings
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.check.check import Start, look_at_start
 from keras_initkit.models.columns import check_selection, outside_weight
+from keras_initkit.models.propagate.propagate import predict_signals
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
 from tensorboard_plugin_initkit.record.history import GradientHistory, tell_extent
+from tensorboard_plugin_initkit.record.setup import Setup
 
 # Records are moved to the host after so many seconds: at the end of an epoch, and within one.
 _SECONDS_BETWEEN_EPOCHS, _SECONDS = 1.0, 5.0
+# Of larger models no signals are predicted, and in no more time.
+_MOST_WEIGHTS, _PREDICTION_SECONDS = 50_000_000, 2.0
 
 
 class GradientMonitor(GuardedCallback):
@@ -309,6 +314,10 @@ class GradientMonitor(GuardedCallback):
         """Keep how the model is built and compiled; the first record tells of its targets."""
         planned = self._clock.count_updates(self.params)
         setup = read_setup(self._watched, planned and self._clock.steps_before + planned)
+        if (known := self._sink.history.setup) is not None:
+            setup = dataclasses.replace(setup, prediction=known.prediction)
+        elif not (self._recorded or self._clock.steps_before + self._clock.offset):
+            setup = dataclasses.replace(setup, prediction=_predict(self._watched, setup))
         self._sink.describe(setup, self._clock.offset)
         self._judge.describe(setup)
 
@@ -407,6 +416,16 @@ def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any
         if 0 not in variable.shape and layers(weight.places):
             selected.append(variable)
     return selected
+
+
+def _predict(model: Any, setup: Setup) -> dict[str, tuple[float, float]]:
+    """Predict the signals of the first record, if the model is deep and it takes little time."""
+    depth = sum(layer.weights > 0 for layer in setup.layers)
+    if depth < THRESHOLDS["depth_layers"].value or model.count_params() > _MOST_WEIGHTS:
+        return {}
+    with contextlib.suppress(Exception):  # of layers of the user's on symbolic tensors
+        return predict_signals(model, _PREDICTION_SECONDS)
+    return {}
 
 
 def _look_at_refused(model: Any, call: FitCall) -> Start | None:

@@ -33,6 +33,8 @@ _KINK_SPACING = 40
 # In standard deviations: beyond it lies less than 1e-44 of the probability.
 _REACH = 14.0
 _NODES_PER_PANEL = 6
+# An activation is called with so many points, or a multiple.
+_CALLED = 2048
 # Below these standard deviations, the values within a panel of an activation with f(0) ≠ 0
 # differ too little for a derivative: it is extrapolated from there.
 _FLOAT64_STEP = 1e-5
@@ -372,8 +374,12 @@ def evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
 
 
 def _call(activation: Callable[[Any], Any], points: Array) -> npt.NDArray[Any]:
-    output = activation(keras.ops.convert_to_tensor(points, dtype="float64"))
-    return np.asarray(keras.ops.convert_to_numpy(output))
+    # Of few shapes: some backends compile a function for each.
+    padded = np.full(-(-len(points) // _CALLED) * _CALLED, points[len(points) // 2])
+    padded[: len(points)] = points
+    output = activation(keras.ops.convert_to_tensor(padded, dtype="float64"))
+    values = np.asarray(keras.ops.convert_to_numpy(output))
+    return values[: len(points)] if values.shape == padded.shape else values
 
 
 @contextlib.contextmanager
@@ -391,7 +397,7 @@ def _eager_float64() -> Iterator[None]:
         elif backend == "jax":
             stack.enter_context(importlib.import_module("jax").ensure_compile_time_eval())
             stack.enter_context(_jax_float64())
-        else:
+        if backend != "tensorflow":
             stack.enter_context(keras.device("cpu"))
         yield
 

@@ -15,6 +15,7 @@ from bokeh.models import (
     CustomJSTickFormatter,
     Legend,
     LegendItem,
+    Line,
     MultiLine,
     Scatter,
     Slider,
@@ -34,6 +35,7 @@ from tensorboard_plugin_initkit.charts.theme import (
 from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, colour_of_run
 from tensorboard_plugin_initkit.diagnosis.depth import Slope, depth_slopes, line_slopes
+from tensorboard_plugin_initkit.diagnosis.prediction import find_parting, predict_signals
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.safe_text import display_name, display_names
 
@@ -83,7 +85,8 @@ class _Record(NamedTuple):
     """A history as the profile needs it: some of its steps; NaN where a layer is not shown.
 
     It is infinite where the gradient was not finite. Slopes are those of all layers, by step. The
-    place is that of the run's colour.
+    place is that of the run's colour. The signals that were predicted for step 0 have a note on how
+    they differ from those measured.
     """
 
     name: str
@@ -92,6 +95,8 @@ class _Record(NamedTuple):
     values: npt.NDArray[Any]
     layers: list[str]
     slopes: Mapping[int, list[Slope]]
+    predicted: npt.NDArray[Any]
+    note: str
 
 
 def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> Any:
@@ -195,11 +200,25 @@ def _records(
         part = history.select(rows)
         values, broken = values_of(part, view.statistic)
         values = np.where(broken, np.inf, values)
-        values[:, [layer not in wanted for layer in history.layers]] = np.nan
+        hidden = [layer not in wanted for layer in history.layers]
+        values[:, hidden] = np.nan
         slopes = _slopes(history, view.statistic, judged)
+        predicted, note = _predict(history, view.statistic)
+        predicted[hidden] = np.nan
         layers = display_names(history.layers)
-        records.append(_Record(name, place, part.steps, values, layers, slopes))
+        records.append(_Record(name, place, part.steps, values, layers, slopes, predicted, note))
     return records
+
+
+def _predict(history: GradientHistory, statistic: str) -> tuple[npt.NDArray[Any], str]:
+    """Return the predicted signals at step 0, and words for the legend; "" if there are none."""
+    if statistic != "signal":
+        return np.full(len(history.layers), np.nan), ""
+    predicted = predict_signals(history)
+    if not np.isfinite(predicted).any():
+        return predicted, ""
+    parting = find_parting(history)
+    return predicted, f"predicted for step 0: {parting or 'as measured'}"
 
 
 def _slopes(
@@ -235,8 +254,9 @@ def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
     if not scale.log:
         margin = 0.03 * (scale.high - scale.low)
         return scale.low - margin, scale.high + margin
-    shown = [r.values[np.isfinite(r.values) & (r.values > 0)] for r in records]
-    values = np.concatenate([*shown, np.zeros(0)])
+    drawn = [array.ravel() for r in records for array in (r.values, r.predicted)]
+    values = np.concatenate([*drawn, np.zeros(0)])
+    values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         return scale.low, scale.high
     return max(float(values.min()) / 3, 5e-324), min(float(values.max()) * 3, 1e308)
@@ -294,6 +314,22 @@ def _label_layers(figure: Any, records: Sequence[_Record]) -> None:
         figure.xaxis.axis_label = "input → output"
 
 
+def _draw_predictions(figure: Any, records: Sequence[_Record], theme_name: ThemeName) -> list[Any]:
+    """Draw the signals predicted for step 0 as dotted lines; return entries of the legend."""
+    items = []
+    for record in records:
+        if not record.note:
+            continue
+        places = np.flatnonzero(np.isfinite(record.predicted))
+        source = ColumnDataSource({"depth": places, "value": record.predicted[places]})
+        several = len(records) > 1
+        own = colour_of_run(record.place, theme_name) if several else theme_of(theme_name).text
+        line = Line(x="depth", y="value", line_dash="dotted", line_color=own, line_width=2)
+        label = display_name(f"{record.name}, {record.note}" if record.name else record.note, 200)
+        items.append(LegendItem(label=literal(label), renderers=[figure.add_glyph(source, line)]))
+    return items
+
+
 def _draw(
     curves: Sequence[_Curve],
     records: Sequence[_Record],
@@ -303,7 +339,8 @@ def _draw(
     room: int,
 ) -> tuple[Any, dict[str, Any]]:
     """Draw the figure; return it, and its parts by what changes with the step."""
-    theme, legend_height = theme_of(theme_name), 19 * len(curves)
+    theme = theme_of(theme_name)
+    legend_height = 19 * (len(curves) + sum(bool(record.note) for record in records))
     deepest = max((len(record.layers) for record in records), default=1)
     many = deepest > 100  # of which the dots are fainter
     figure = new_figure(
@@ -348,7 +385,8 @@ def _draw(
         item = LegendItem(label=literal(curve.label), renderers=[dots[-1], line])
         for name, model in zip(drawn, (points, zeros, fit, item), strict=True):
             drawn[name].append(model)
-    legend = Legend(items=drawn["items"], click_policy="hide", location="top_left")
+    items = [*drawn["items"], *_draw_predictions(figure, records, theme_name)]
+    legend = Legend(items=items, click_policy="hide", location="top_left")
     style_legend(legend, theme)
     figure.add_layout(legend, "below")
     fields = [("run", "@run"), ("layer", "@layer"), ("step", "@step")]

@@ -55,6 +55,15 @@ THRESHOLDS: dict[str, Threshold] = {
         "Per layer, where the loss does not fall: sigmoids have 0.25 or less, ReLU with Xavier's "
         "weights 0.71. So few layers as five sigmoids are found.",
     ),
+    "prediction_factor": Threshold(
+        10,
+        "Between the signals of the first record and those predicted from the weights: batches, "
+        "and gradients that are alike at all positions, make up to 6 in models that are as they "
+        "should be.",
+    ),
+    "prediction_inputs": Threshold(
+        3, "The RMS of inputs, for which the prediction assumes 1: less moves no activation far."
+    ),
     "depth_mending": Threshold(
         10, "A slope that has become ten times less steep within its window is about to be gone."
     ),

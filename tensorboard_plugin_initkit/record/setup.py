@@ -14,7 +14,7 @@ from tensorboard_plugin_initkit.stored_json import (
     load_object,
 )
 
-SETUP_VERSION = 1
+SETUP_VERSION = 2
 
 # A size that is not fixed, such as that of the batch.
 ANY_SIZE = -1
@@ -87,6 +87,9 @@ class Setup:
         steps: Number of updates that the training is to make in all; 0 if it is not known.
         has_graph: Whether it is known what leads to what.
         backend: Name of the backend of Keras; "" if it is not known.
+        prediction: For the paths of layers, the mean square of their outputs and their signal at
+            the first step, as `keras_initkit.propagate` predicts them for normal inputs; signals
+            up to one factor for all. Empty if nothing was predicted.
     """
 
     layers: tuple[LayerSetup, ...] = ()
@@ -97,6 +100,7 @@ class Setup:
     steps: int = 0
     has_graph: bool = False
     backend: str = ""
+    prediction: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """Serialise."""
@@ -114,6 +118,7 @@ class Setup:
         del content["version"]
         layers = [check_fields(item, _LAYER, "layer of a setup") for item in content.pop("layers")]
         heads = [check_fields(item, _HEAD, "output of a setup") for item in content.pop("heads")]
+        content["prediction"] = _with_tuples(content["prediction"])
         return cls(
             tuple(LayerSetup(**_with_tuples(layer)) for layer in layers),
             tuple(HeadSetup(**_with_tuples(head)) for head in heads),
@@ -139,6 +144,17 @@ def _is_value(value: Any) -> bool:
 
 def _are_arguments(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_value, value.values()))
+
+
+def _is_prediction(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_positive, pair))
+        for pair in value.values()
+    )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value < math.inf
 
 
 _LAYER: Checks = {
@@ -170,4 +186,5 @@ _SETUP: Checks = {
     "steps": is_count,
     "backend": is_text,
     "has_graph": lambda value: isinstance(value, bool),
+    "prediction": _is_prediction,
 }

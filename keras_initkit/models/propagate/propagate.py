@@ -1,5 +1,6 @@
 """`propagate`: the signals and gradients of a model, predicted from its weights' statistics."""
 
+import math
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ from keras_initkit.anatomy.weights import check_built
 from keras_initkit.models.propagate.result import Propagation
 from keras_initkit.models.propagate.sampling import measure
 from keras_initkit.models.propagate.signal import Signal, gaussian
-from keras_initkit.models.propagate.walk import Walk
+from keras_initkit.models.propagate.walk import GaveUp, Walk
 
 
 def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Propagation:
@@ -45,18 +46,53 @@ def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Pr
         ValueError: If the model is not built, does not know the shape of its inputs, or
             `input_stats` does not fit.
     """
+    return Propagation(model.name, _walk(model, input_stats, Walk(model, training)).rows())
+
+
+def predict_signals(model: Any, seconds: float) -> dict[str, tuple[float, float]]:
+    """Predict what is measured at the first step of a training on normal inputs.
+
+    No layer is run: nothing is predicted of a model with one that has no rule.
+
+    Args:
+        model: A built `keras.Model`.
+        seconds: Time that it may take.
+
+    Returns:
+        For the path of each layer with a bias or kernel the second moment of its outputs, and the
+        RMS gradient of its bias or kernel, up to one factor for all layers. Empty if the time is
+        up.
+
+    Raises:
+        ValueError: As `propagate`.
+    """
+    try:
+        walk = _walk(model, None, Walk(model, True, seconds))
+    except GaveUp:
+        return {}
+    found: dict[int, tuple[str, float, float]] = {}
+    for step in walk.steps:
+        if (signal := step.signal()) is not None:
+            path, moment = step.path, step.outputs[0].signal.second_moment
+            # Of a layer that is called again, gradients add up.
+            path, moment, before = found.get(id(step.operation), (path, moment, 0.0))
+            found[id(step.operation)] = path, moment, math.hypot(before, signal)
+    return {path: (moment, signal) for path, moment, signal in found.values()}
+
+
+def _walk(model: Any, input_stats: Any, walk: Walk) -> Walk:
+    """Walk through a model and back."""
     if getattr(model, "weights", True) or not model.built:
         check_built(model)
     inputs = model_inputs(model)
     flat = keras.tree.flatten(inputs)
-    walk = Walk(model, training)
     stats = _match_stats(input_stats, inputs, len(flat))
     tensors = [
         walk.begin(tensor.name, _read_stats(stat, tuple(tensor.shape[1:])))
         for tensor, stat in zip(flat, stats, strict=True)
     ]
     walk.go_back(walk.go_in(model, (inputs,), {}, tensors))
-    return Propagation(model.name, walk.rows())
+    return walk
 
 
 def _match_stats(input_stats: Any, inputs: Any, count: int) -> list[Any]:

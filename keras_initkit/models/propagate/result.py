@@ -18,6 +18,9 @@ class TensorRow(NamedTuple):
         correlation: E h h' / E h² of the same unit for two examples: 1 where all look alike.
         gradient_second_moment: Mean square of the gradient, if that at each number of the model's
             outputs is 1; `None` where no gradient arrives.
+        signal: RMS of the gradient of the layer's bias for one example, or without a bias of its
+            kernel, for the same gradient at the outputs; `None` if it has neither. A
+            `GradientMonitor` measures the same of a batch, up to one factor for all layers.
         how: "rule" or, if the layer was run on random inputs, "sampled".
     """
 
@@ -28,6 +31,7 @@ class TensorRow(NamedTuple):
     second_moment: float
     correlation: float
     gradient_second_moment: float | None
+    signal: float | None
     how: str
 
 

@@ -1,5 +1,6 @@
 """Signals and gradients: the statistics of a tensor that pass from layer to layer."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -189,6 +190,25 @@ def add_gradients(gradients: Sequence[Gradient]) -> Gradient:
     return Gradient(
         np.asarray(power), np.asarray(pairs), float(aligned), gate if is_gated else None
     )
+
+
+def sum_over_positions(
+    gradient: Gradient, shape: Sequence[int], signal: Signal | None = None
+) -> float:
+    """Return the mean square of a gradient's sum over the positions of an example.
+
+    Args:
+        gradient: The gradient.
+        shape: Shape of its tensor without the batch.
+        signal: What the gradient is multiplied by at each position; `None` for ones.
+    """
+    positions = math.prod(shape[:-1])
+    if signal is not None and signal.pairs[0].shape != gradient.pairs.shape:
+        return positions * gradient.second_moment * signal.second_moment
+    pairs = gradient.pairs if signal is None else gradient.pairs * signal.pairs[0]
+    moment = 1.0 if signal is None else signal.second_moment
+    mean = float((pairs * pair_weights(shape)).sum() * np.sqrt(gradient.power).mean() ** 2)
+    return max(positions**2 * mean * moment, 0.0)
 
 
 def window(shape: Sequence[int]) -> tuple[int, ...]:

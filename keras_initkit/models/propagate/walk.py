@@ -1,6 +1,8 @@
 """The walk through a model: forth over its calls with signals, back with gradients."""
 
 import inspect
+import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,8 +20,16 @@ from keras_initkit.models.propagate.signal import (
     Gradient,
     Signal,
     add_gradients,
+    sum_over_positions,
     white_gradient,
 )
+
+# Weights with one element a unit, which is added to it.
+_BIASES = ("bias", "beta")
+
+
+class GaveUp(Exception):  # noqa: N818 (no error: the caller asked for it)
+    """The end of a walk that would take too long, or run layers."""
 
 
 class Tensor:
@@ -43,11 +53,25 @@ class Step(NamedTuple):
     """A call that was made on the walk."""
 
     path: str
-    kind: str
+    operation: Any
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
     effect: Effect | None
     how: str
+
+    def signal(self) -> float | None:
+        """Return the RMS gradient of the layer's bias, or without one of its kernel."""
+        weights = {weight.name: weight for weight in getattr(self.operation, "weights", ())}
+        arrived = self.outputs[0].gradient
+        if arrived is None or self.effect is None:
+            return None
+        units = self.effect.to_units(arrived) if self.effect.to_units else arrived
+        shape = self.outputs[0].signal.shape
+        if any(name in weights for name in _BIASES):
+            return math.sqrt(sum_over_positions(units, shape))
+        if any(name.endswith("kernel") for name in weights) and self.inputs:
+            return math.sqrt(sum_over_positions(units, shape, self.inputs[0].signal))
+        return None
 
 
 class Walk:
@@ -56,11 +80,13 @@ class Walk:
     Args:
         model: The model.
         is_training: Whether layers run in training mode.
+        seconds: Time that the way forth may take; then no layer is run, either. `None` for any.
     """
 
-    def __init__(self, model: Any, is_training: bool) -> None:
+    def __init__(self, model: Any, is_training: bool, seconds: float | None = None) -> None:
         self.steps: list[Step] = []
         self._is_training = is_training
+        self._end = None if seconds is None else time.monotonic() + seconds
         self._paths = {key: places[0].path for key, places in places_of(model).items()}
         self._counts: Counter[str] = Counter()
 
@@ -107,18 +133,20 @@ class Walk:
         found = []
         for step in self.steps:
             # Keras converts what a model is called with.
-            outputs = () if step.kind == "ConvertToTensor" else step.outputs
+            kind = type(step.operation).__name__ if step.operation else "InputLayer"
+            outputs = () if kind == "ConvertToTensor" else step.outputs
             for place, tensor in enumerate(outputs):
                 signal, gradient = tensor.signal, tensor.gradient
                 found.append(
                     TensorRow(
                         step.path if not place else f"{step.path}[{place}]",
-                        step.kind,
+                        kind,
                         signal.shape,
                         signal.mean,
                         signal.second_moment,
                         signal.correlation,
                         None if gradient is None else gradient.second_moment,
+                        None if place else step.signal(),
                         step.how,
                     )
                 )
@@ -128,12 +156,14 @@ class Walk:
         """Return the tensor of an input of the model."""
         tensor = Tensor(signal)
         path = number(name, self._counts)
-        self.steps.append(Step(path, "InputLayer", (), (tensor,), None, "rule"))
+        self.steps.append(Step(path, None, (), (tensor,), None, "rule"))
         return tensor
 
     def _make(self, made: LayerCall, inputs: Sequence[Tensor], path: str) -> list[Tensor]:
         """Make a call by its rule, by the calls inside it, or by sampling."""
         operation = made.operation
+        if self._end is not None and time.monotonic() > self._end:
+            raise GaveUp
         is_training = made.kwargs.get("training")
         call = Call(
             operation,
@@ -157,11 +187,13 @@ class Walk:
             effect, how = self._sample(call), "sampled"
         name = self._paths.get(id(operation)) or f"{path}/{operation.name}".lstrip("/")
         outputs = [Tensor(signal) for signal in effect.outputs]
-        kind = type(operation).__name__
-        self.steps.append(Step(number(name, self._counts), kind, inputs, outputs, effect, how))
+        path = number(name, self._counts)
+        self.steps.append(Step(path, operation, inputs, outputs, effect, how))
         return outputs
 
     def _sample(self, call: Call) -> Effect:
+        if self._end is not None:
+            raise GaveUp
         try:
             return sample(call)
         except Exception as error:

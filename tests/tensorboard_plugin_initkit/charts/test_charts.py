@@ -27,6 +27,7 @@ from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.record.setup import Setup
 from tensorboard_plugin_initkit.safe_text import as_html, display_name, display_names
 from tests.tensorboard_plugin_initkit.record.made import history_of
 
@@ -529,3 +530,18 @@ def test_a_name_is_one_short_line_of_its_own():
     assert display_name("a\nb\u202e\x00") == "a\\nb\\u202e\\x00"
     assert display_name("شبكة") == "\u2068شبكة\u2069"
     assert as_html("<a & 'b'>") == "&lt;a &amp; &#x27;b&#x27;&gt;"
+
+
+def test_a_predicted_signal_is_a_dotted_line_with_a_word_on_it():
+    history = history_of(0.5 ** np.arange(20)[::-1][None])
+    predicted = {layer: (1.0, 0.5**i) for i, layer in enumerate(history.layers[::-1]) if i != 4}
+    history.setup = Setup(prediction=predicted)
+    for name, label in (("", "predicted"), ("run", "run, predicted")):
+        chart = plot({name: history}, "depth")
+        (line,) = [
+            s for s in sources(chart) if list(s) == ["depth", "value"] and len(s["depth"]) > 9
+        ]
+        assert line["depth"].tolist() == [i for i in range(20) if i != 15]
+        np.testing.assert_allclose(line["value"], history["signal"][0, line["depth"]], rtol=1e-5)
+        assert chart.legend[0].items[-1].label.value == f"{label} for step 0: as measured"
+    assert len(plot(history, "depth", statistic="norm").legend[0].items) == 1

@@ -74,7 +74,14 @@ def with_activation(layer: Any, before: Effect) -> Effect:
     function = getattr(layer, "activation", None)
     if function is None or function is keras.activations.linear:
         return before
-    return chain(before, lambda signal: activate(signal, function))
+    after = activate(before.outputs[0], function)
+
+    def to_units(gradient: Gradient) -> Gradient:
+        (found,) = after.back([gradient])
+        assert found is not None
+        return found
+
+    return chain(before, lambda _: after)._replace(to_units=to_units)
 
 
 def _compose(outer: Function, inner: Function) -> Function:
@@ -87,8 +94,8 @@ def _squared_slope(function: Function) -> Callable[[Array], Array]:
     def squared(values: Array) -> Array:
         flat = values.ravel()
         step = 1e-4 * max(float(np.std(flat)), 1e-6)
-        change = evaluate(function, flat + step) - evaluate(function, flat - step)
-        return np.asarray((change / (2.0 * step)).reshape(values.shape) ** 2)
+        above, below = np.split(evaluate(function, np.concatenate([flat + step, flat - step])), 2)
+        return np.asarray(((above - below) / (2.0 * step)).reshape(values.shape) ** 2)
 
     return squared
 

@@ -59,10 +59,13 @@ class Effect(NamedTuple):
     Attributes:
         outputs: A signal for each output.
         back: Function of the gradients at all outputs.
+        to_units: Function from the gradient at the output to that in front of the layer's own
+            activation; `None` if it has none.
     """
 
     outputs: tuple[Signal, ...]
     back: Back
+    to_units: Callable[[Gradient], Gradient] | None = None
 
 
 # Returns `None` for a call that it does not cover.
