@@ -32,7 +32,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     style_legend,
     theme_of,
 )
-from tensorboard_plugin_initkit.charts.values import spread_evenly, values_of
+from tensorboard_plugin_initkit.charts.values import folded_in, spread_evenly, values_of
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, colour_of_run
 from tensorboard_plugin_initkit.diagnosis.depth import Slope, depth_slopes, line_slopes
 from tensorboard_plugin_initkit.diagnosis.prediction import find_parting, predict_signals
@@ -200,7 +200,9 @@ def _records(
         part = history.select(rows)
         values, broken = values_of(part, view.statistic)
         values = np.where(broken, np.inf, values)
-        hidden = [layer not in wanted for layer in history.layers]
+        folded = folded_in(history, view)
+        left_out = {*history.layers} - wanted | {*folded.blind, *folded.idle}
+        hidden = [layer in left_out for layer in history.layers]
         values[:, hidden] = np.nan
         slopes = _slopes(history, view.statistic, judged)
         predicted, note = _predict(history, view.statistic)

@@ -143,6 +143,7 @@ def draw_grid(
         x_axis_label="step",
     )
     figure.grid.visible = False
+    figure.outline_line_color = theme.faint  # black zeros end somewhere on a dark page, too
     cells, columns = _sources(grid.bins, look.zeros)
     place = {"x": "x", "y": -0.5, "dw": "dw", "dh": max(count, 1)}
     image = figure.add_glyph(cells, Image(image="image", color_mapper=look.mapper, **place))

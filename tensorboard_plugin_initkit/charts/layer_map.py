@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.charts.binning import bin_layers, extent
 from tensorboard_plugin_initkit.charts.grid import MOST_ROWS, Grid, Look, draw_grid
 from tensorboard_plugin_initkit.charts.scales import scale_of
 from tensorboard_plugin_initkit.charts.theme import head_of, hover, theme_of
-from tensorboard_plugin_initkit.charts.values import bin_statistic, positions
+from tensorboard_plugin_initkit.charts.values import bin_statistic, folded_in, positions
 from tensorboard_plugin_initkit.charts.view import Histories, ThemeName, View, expect
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.safe_text import display_name
@@ -29,7 +29,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
     """
     (history,) = expect(1, histories)
     colours, scale = theme_of(theme), scale_of(view.statistic, view.limits)
-    chosen = positions(history, view.layers)
+    chosen, folded = positions(history, view), folded_in(history, view)
     bins = bin_statistic(history, view, chosen)
     layers = [history.layers[i] for i in chosen]
     rows = bin_layers(bins, MOST_ROWS, view.how)
@@ -37,8 +37,8 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
     mapper = LogColorMapper if scale.log else LinearColorMapper
     look = Look(
         mapper(Viridis256, low=scale.low, high=scale.high, nan_color=colours.missing),
-        head_of(view.title, [scale.title, *grid.notes(view.how)]),
-        "no gradient, or no biases" if view.statistic == "signal" else "no gradient",
+        head_of(view.title, [scale.title, *grid.notes(view.how), *folded.notes()]),
+        "no gradient, or no bias" if view.statistic == "signal" else "no gradient",
         colours.missing,
         # Of a fraction or a count, zero is a value as any other.
         zeros=scale.log and view.statistic != "nonfinite",
@@ -75,7 +75,7 @@ def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: li
         y="layer",
         marker="triangle",
         size=14,
-        fill_color="white",  # in dark pages, too
+        fill_color="#ffffff",  # in dark pages, too
         line_color="#000000",
         line_width=1.5,
     )

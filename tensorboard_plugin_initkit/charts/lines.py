@@ -1,5 +1,6 @@
 """Layers over the steps of a training, above its loss and learning rate."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
         ValueError: If the history has no such layer, or an option is not as described.
     """
     (history,) = expect(1, histories)
-    smoothing, chosen = view.smoothing, _choose(history, view.layers)
+    smoothing, chosen = view.smoothing, _choose(history, view)
     colours, scale = theme_of(theme), scale_of(view.statistic)
     bins = bin_statistic(history, view, chosen)
     own = bins.records > 0
@@ -104,19 +105,22 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     return gridplot(charts, sizing_mode="stretch_width", toolbar_options={"logo": None})
 
 
-def _choose(history: GradientHistory, layers: Sequence[str] | None) -> list[int]:
+def _choose(history: GradientHistory, view: View) -> list[int]:
     """Choose layers: those that are named, or some, evenly over the depth."""
-    if layers is None:
-        return spread_evenly(len(history.layers), MOST_LINES)
-    return positions(history, layers)
+    known = positions(history, view)
+    if view.layers is not None:
+        return known
+    return [known[i] for i in spread_evenly(len(known), MOST_LINES)]
 
 
 def _extent(history: GradientHistory, view: View) -> npt.NDArray[Any]:
     """Return the values of the layers of another history that its own chart draws."""
-    known = view.layers and [layer for layer in view.layers if layer in set(history.layers)]
-    if known == [] or view.statistic not in history:
+    if view.layers is not None:
+        known = [layer for layer in view.layers if layer in history.layers]
+        view = dataclasses.replace(view, layers=known)
+    if view.layers == [] or view.statistic not in history:
         return np.zeros(0)
-    return bin_statistic(history, view, _choose(history, known)).values
+    return bin_statistic(history, view, _choose(history, view)).values
 
 
 def _fit(figure: Any, name: str, others: Sequence[npt.NDArray[Any]]) -> None:

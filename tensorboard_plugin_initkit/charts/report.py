@@ -172,7 +172,7 @@ def report_html(
         body.append(_difference_section(charts, recorded, statistic))
     body += [_empty_section(name) for name in histories if name not in recorded]
     if not histories:
-        body.append(f"<p>There is no record to show. These two lines make one:</p>{_HOW_TO_LOG}")
+        body.append(f"<p>Nothing recorded yet. These two lines make one:</p>{_HOW_TO_LOG}")
     text, script = charts.embed("\n".join(body))
     if script and theme == "auto":
         script += _FOLLOW.substitute(colours=json.dumps(dark_colours()))

@@ -13,21 +13,21 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-    "signal": Scale("RMS of the gradient at the units", 1e-9, 1e1),
+    "signal": Scale("signal reaching the units (RMS)", 1e-9, 1e1),
     "rms": Scale("RMS of the gradient", 1e-9, 1e1),
     "norm": Scale("norm of the gradient", 1e-8, 1e2),
-    "mean_abs": Scale("mean |g|", 1e-9, 1e1),
-    "max_abs": Scale("max |g|", 1e-8, 1e2),
+    "mean_abs": Scale("mean size of the elements |g|", 1e-9, 1e1),
+    "max_abs": Scale("largest element |g|", 1e-8, 1e2),
     "raw_norm": Scale("norm before clipping", 1e-8, 1e2),
-    "local_norm": Scale("norm of a replica's gradient", 1e-8, 1e2),
+    "local_norm": Scale("norm of one replica's gradient", 1e-8, 1e2),
     "weight_norm": Scale("norm of the weights", 1e-3, 1e3),
-    "update_ratio": Scale("update / weights", 1e-8, 1e0),
+    "update_ratio": Scale("update relative to the weights", 1e-8, 1e0),
     "snr": Scale("signal-to-noise ratio", 1e-3, 1e1),
-    "nonfinite": Scale("elements not finite", 1e0, 1e8),
-    "zeros": Scale("fraction of zeros", 0, 1, log=False),
-    "dead_units": Scale("fraction of dead units", 0, 1, log=False),
-    "clip_ratio": Scale("norm after / before clipping", 0, 1, log=False),
-    "cosine": Scale("cosine with the gradient before", -1, 1, log=False),
+    "nonfinite": Scale("NaN or Inf elements", 1e0, 1e8),
+    "zeros": Scale("share of exact zeros", 0, 1, log=False),
+    "dead_units": Scale("share of dead units", 0, 1, log=False),
+    "clip_ratio": Scale("what clipping leaves of the norm", 0, 1, log=False),
+    "cosine": Scale("cosine with the previous gradient", -1, 1, log=False),
 }
 
 

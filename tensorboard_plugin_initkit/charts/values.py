@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tensorboard_plugin_initkit.charts.binning import Bins, bin_blocks
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.view import View
+from tensorboard_plugin_initkit.diagnosis.depth import Folded, fold_layers
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # Lines of a chart whose layers nobody has chosen.
@@ -65,15 +66,19 @@ def rows_seen(steps: npt.NDArray[np.int64], seen: tuple[int, int] | None) -> sli
     return slice(max(0, min(start, len(steps) - 1)), int(np.searchsorted(steps, last, "right")) + 1)
 
 
-def positions(history: GradientHistory, layers: Sequence[str] | None) -> list[int]:
-    """Find the positions of layers in `history.layers`, in its order; by default all.
+def positions(history: GradientHistory, view: View) -> list[int]:
+    """Find the positions of a view's layers in `history.layers`, in its order.
+
+    By default these are all; of the signal, all in which it shows.
 
     Raises:
         ValueError: If the history has no such layer, or no layer is named.
     """
-    known = {layer: i for i, layer in enumerate(history.layers)}
+    known, layers = {layer: i for i, layer in enumerate(history.layers)}, view.layers
     if layers is None:
-        return list(known.values())
+        folded = folded_in(history, view)
+        hidden = {*folded.blind, *folded.idle}
+        return [i for layer, i in known.items() if layer not in hidden]
     unknown = [layer for layer in layers if layer not in known]
     if unknown:
         raise ValueError(
@@ -83,6 +88,13 @@ def positions(history: GradientHistory, layers: Sequence[str] | None) -> list[in
     if not layers:
         raise ValueError("`layers` must name at least one layer. Received: layers=[].")
     return sorted({known[layer] for layer in layers})
+
+
+def folded_in(history: GradientHistory, view: View) -> Folded:
+    """Find the layers that a view leaves out: of the signal, those in which none shows."""
+    if view.layers is not None or view.statistic != "signal" or not len(history):
+        return Folded([], [])
+    return fold_layers(history)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:

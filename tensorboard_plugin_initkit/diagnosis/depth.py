@@ -22,6 +22,10 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
+# Records by which layers are folded; and what is rounding, relative to its neighbours.
+_SAMPLE = 50
+_ROUNDING = 1e-4
+
 
 class Slope(NamedTuple):
     """The line through a profile at one record, and the word for it.
@@ -120,6 +124,36 @@ class Judgement(NamedTuple):
             return line
         word = "vanishing" if falls else "exploding" if grows else _name(self.trend.total[row])
         return line._replace(word=word)
+
+
+class Folded(NamedTuple):
+    """Layers whose units show no signal, by their paths.
+
+    Attributes:
+        blind: Those without a bias or kernel that would show it, as embeddings and depthwise
+            convolutions without a bias.
+        idle: Those whose biases change nothing, as attention's keys and what a normalization takes
+            back.
+    """
+
+    blind: list[str]
+    idle: list[str]
+
+    def notes(self) -> list[str]:
+        """Say for a title how many there are."""
+        count = len(self.blind) + len(self.idle)
+        return [f"{count_layers(count)} without a signal folded"] if count else []
+
+    def __str__(self) -> str:
+        def tell(layers: list[str], why: str) -> str:
+            names = f"{layers[0]}, …" if len(layers) > 1 else layers[0]
+            return f"{count_layers(len(layers))} {why} ({names})"
+
+        parts = [
+            *([tell(self.blind, "without a bias")] if self.blind else []),
+            *([tell(self.idle, "whose bias changes nothing")] if self.idle else []),
+        ]
+        return " and ".join(parts)
 
 
 class Bands(NamedTuple):
@@ -254,6 +288,34 @@ def depth_slopes(history: GradientHistory, rows: Ints) -> list[list[Slope]]:
                 judgement.line_at(row)._replace(layers=ends, optimizer=judgement.optimizer)
             )
     return slopes
+
+
+def fold_layers(history: GradientHistory) -> Folded:
+    """Find the layers of a history that the rule leaves out or fills, whatever happens in them.
+
+    A gap of one layer is folded if nothing but rounding is there at any record, while more passes
+    on both sides; exact zeros are those of a dead branch, but in an output, through which the rest
+    gets its gradient. A layer with a finding never is.
+    """
+    rows = np.unique(np.linspace(0, len(history) - 1, _SAMPLE).astype(np.int64))
+    signal = history.select(rows)["signal"]
+    optimizer_of = {variable.layer: variable.optimizer for variable in history.layout.variables}
+    found = {finding.layer for finding in history.findings}
+    hidden = np.isnan(signal).all(axis=0)
+    blind = [layer for layer, none in zip(history.layers, hidden, strict=True) if none]
+    idle = []
+    for optimizer in history.optimizers:
+        own = [i for i in np.flatnonzero(~hidden) if optimizer_of[history.layers[i]] == optimizer]
+        # The output has one neighbour, and the input counts as none.
+        for before, i, after in zip(own, own[1:], [*own[2:], *own[-2:-1]], strict=False):
+            passing = np.fmin(signal[:, before], signal[:, after])
+            is_gap = (passing > 0).any() and not (signal[:, i] > _ROUNDING * passing).any()
+            if is_gap and (i == own[-1] or (signal[:, i] > 0).any()):
+                idle.append(history.layers[i])
+    return Folded(
+        [] if hidden.all() else [layer for layer in blind if layer not in found],
+        [layer for layer in idle if layer not in found],
+    )
 
 
 def line_slopes(values: Floats) -> list[Slope]:

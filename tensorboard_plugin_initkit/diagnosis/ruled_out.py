@@ -55,7 +55,7 @@ def _reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
         yield f"inputs have a mean of {mean:.2g} and a standard deviation of {std:.2g}", numbers
     factors = [judgement.line_at(row).factor for judgement in judge_depth(facts)]
     if factors and np.isfinite(factors[0]):
-        text = f"the gradient changes by x{factors[0]:.2g} per layer towards the input"
+        text = f"the gradient changes by ×{factors[0]:.2g} per layer towards the input"
         yield text, {"factor": factors[0]}
     dead = facts.per_variable("dead_units")[row]
     if np.isfinite(dead).any():

@@ -114,8 +114,8 @@ def chart_parameters(query: Query) -> ChartParameters:
         low, high = parameters.limits
         if not low < high or (scale_of(parameters.statistic).log and low <= 0):
             raise ValueError(
-                "`low` must be less than `high`, and positive for a statistic on a logarithmic "
-                f"scale. Received: low={low!r}, high={high!r} of {parameters.statistic!r}."
+                "The colour range must begin below its end, and above 0 where it is logarithmic. "
+                f"Received: {low:g} to {high:g}. Write for example 1e-6 to 1."
             )
     return parameters
 

@@ -15,6 +15,7 @@ import numpy as np
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.charts.values import MOST_LINES, spread_evenly
 from tensorboard_plugin_initkit.charts.view import View
+from tensorboard_plugin_initkit.diagnosis.depth import fold_layers
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -59,11 +60,12 @@ def overview(log: Log) -> dict[str, Any]:
 
 
 def judge(history: GradientHistory) -> dict[str, str]:
-    """Describe the verdict on a run: its level, its text, its cause, and what to change."""
+    """Describe the verdict on a run: its level, its text, what to change, why, and more."""
     verdict = tell_verdict(history, history.findings)
     finding = verdict.finding
-    fix, cause = (str(finding.fix), finding.cause) if finding else ("", "")
-    return {"level": verdict.level, "text": verdict.text, "fix": fix, "cause": cause}
+    why = (str(finding.fix), finding.cause, finding.link) if finding else ("", "", "")
+    more = dict(zip(("fix", "cause", "link"), why, strict=True))
+    return {"level": verdict.level, "text": verdict.text} | more
 
 
 def _statistics(history: GradientHistory) -> list[str]:
@@ -71,9 +73,17 @@ def _statistics(history: GradientHistory) -> list[str]:
 
 
 def _describe(finding: Finding) -> dict[str, Any]:
-    evidence = {name: f"{value:.4g}" for name, value in finding.evidence.items()}
+    evidence = {
+        name.replace("_", " "): _write_number(value) for name, value in finding.evidence.items()
+    }
     more = {"evidence": evidence, "fix": str(finding.fix), "link": finding.link}
     return dataclasses.asdict(finding) | more
+
+
+def _write_number(value: float) -> str:
+    """Write a number for people: whole ones with groups of digits."""
+    is_count = abs(value) < 1e15 and value == round(value)
+    return f"{value:,.0f}" if is_count else f"{value:.4g}"
 
 
 def chart(
@@ -103,6 +113,12 @@ def chart(
         if parameters.statistic not in _statistics(log.history)
     ]
     layers = _choose_layers(parameters, logs, notes)
+    if layers is None and parameters.statistic == "signal":
+        notes += [
+            f"Folded, without a signal: {folded}."
+            for log in logs
+            if str(folded := fold_layers(log.history))
+        ]
     shown = max(len(layers or log.history.layers) for log in logs)
     view = View(
         parameters.statistic,
@@ -198,8 +214,8 @@ def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[s
     found = [path for path, text in texts.items() if all(word in text for word in wanted)]
     if not found:
         raise ValueError(
-            "`filter` must be words that are found in the path or type of a layer. "
-            f"Received: filter={words!r}, which no layer has."
+            f"No layer has all of these words in its name or type: {words!r}. "
+            "Write fewer, or others."
         )
     return found
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the wheel and use it from outside the checkout: in a fresh environment, first without a
-# backend, then with JAX alone; and in the environments of other backends.
+# backend, then with JAX alone; the same with each newer Python that is there; and in the
+# environments of other backends.
 #   tests/project/wheel.sh PYTHON [BACKEND=PYTHON ...]    the first has `build`
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -29,6 +30,18 @@ grep -q "No module named 'tensorflow'" error.txt || { cat error.txt; exit 1; }
 "$work/venv/bin/python" -m pip install --quiet --no-compile "$wheel[jax]"
 use jax "$work/venv/bin/python"
 "$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html
+
+for version in 3.12 3.13; do
+  newer=$(ls "$(pyenv root 2>/dev/null)/versions/$version"*/bin/python 2>/dev/null | tail -1 || command -v "python$version" || true)
+  if [ -z "$newer" ]; then
+    echo "Python $version is not on this machine: the wheel was not tried with it."
+    continue
+  fi
+  "$newer" -m venv "$work/venv-$version"
+  "$work/venv-$version/bin/python" -m pip install --quiet --no-compile "$wheel[jax]"
+  mkdir "$work/with-$version" && cd "$work/with-$version"
+  KERAS_BACKEND=jax "$work/venv-$version/bin/python" -W error::ResourceWarning ../smoke.py
+done
 
 export PYTHONPATH="$work/site-packages"
 for pair in "$@"; do

@@ -42,7 +42,7 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         first,
         step,
         f"{kind.capitalize()} gradients: by step {step} the RMS gradient {changes} on its way back "
-        f"from `{last}` to `{first}` by x{line.factor:.2g} per layer, by x{line.total:.2g} over "
+        f"from `{last}` to `{first}` by ×{line.factor:.2g} per layer, by ×{line.total:.2g} over "
         f"{between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
         fix=_fix_slope(facts, kind),

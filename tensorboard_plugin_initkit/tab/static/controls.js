@@ -57,7 +57,7 @@ export class Controls {
     const filter = search("name or type", later(300, () => set({ filter: filter.value })));
     const onsteps = (event) => this.#setSteps(event.target);
     const steps = element("input", { placeholder: "0, 100, 1000", onchange: onsteps });
-    const stepsHint = element("p", { className: "hint" }, "Empty: one step, with a slider.");
+    const stepsHint = element("p", { className: "hint" }, "Leave empty to use the slider.");
     const smoothing = element("input", {
       type: "range",
       min: 0,
@@ -82,11 +82,11 @@ export class Controls {
       [Object.keys(VIEWS), runBox],
       [["map", "lines"], zoom],
       [["map", "depth", "lines"], labelled("Statistic", statistic, statisticHint)],
-      [["map", "lines"], labelled("Several records in one column show", how, howHint)],
+      [["map", "lines"], labelled("When a column covers several steps, show", how, howHint)],
       [["map"], pair],
-      [["map"], group(["Range of the colours"], low, " to ", high, " ", reset)],
-      [["map", "depth", "lines"], labelled("Layers with", filter)],
-      [["depth"], labelled("Steps to lay over each other", steps, stepsHint)],
+      [["map"], group(["Colour range"], low, " to ", high, " ", reset)],
+      [["map", "depth", "lines"], labelled("Filter layers", filter)],
+      [["depth"], labelled("Overlay steps", steps, stepsHint)],
       [["lines"], labelled("Smoothing", smoothing, smoothingValue)],
       [["lines"], group(["Layers ", evenly], layers, layersHint)],
     ];

@@ -29,6 +29,19 @@ export function named(tag, text, most = 60) {
   return element(tag, { textContent: short(text, most), title, dir: "auto", className: "name" });
 }
 
+/** Text from a log as children of an element: what is between backticks is code. */
+export function prose(text, most) {
+  const parts = short(text, most).split("`");
+  return parts.map((part, i) => (i % 2 ? element("code", { textContent: part }) : part));
+}
+
+/** Elements behind a line that unfolds them. */
+export function folded(title, inside) {
+  const line = element("summary", { textContent: title });
+  line.onclick = (event) => event.stopPropagation();
+  return element("details", {}, line, ...inside);
+}
+
 /** A paragraph. */
 export const say = (text) => element("p", { textContent: text });
 

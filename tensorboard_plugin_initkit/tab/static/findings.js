@@ -1,6 +1,6 @@
 // The table of what was found wrong.
 
-import { element, named, say, short } from "./elements.js";
+import { element, folded, named, prose, say, short } from "./elements.js";
 
 /** Elements that show what was found in the chosen runs; a click on one shows its place. */
 export function findingsTable(state) {
@@ -25,23 +25,16 @@ export function findingsTable(state) {
   return [...errors, element("table", {}, head, element("tbody", {}, ...body))];
 }
 
-/** Elements behind a line that unfolds them. */
-function folded(title, inside) {
-  const line = element("summary", { textContent: title });
-  line.onclick = (event) => event.stopPropagation();
-  return element("details", {}, line, ...inside);
-}
-
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
-  const text = (content) => element("div", { textContent: short(content, 600), dir: "auto" });
-  const { kind, layer, step, message, cause, fix, consequences, link } = finding;
+  const text = (content) => element("div", { dir: "auto" }, ...prose(content, 600));
+  const { kind, severity, layer, step, message, cause, fix, consequences, link } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const row = element(
     "tr",
     { tabIndex: 0, title: "Show its place on the map" },
     cell(String(step ?? "")),
-    cell(short(kind.replaceAll("_", " "))),
+    cell(short(kind.replaceAll("_", " ")), severity === "note" ? " (note)" : ""),
     ...(several ? [cell(named("span", run.title, 40))] : []),
     cell(layer ? named("span", layer, 40) : "all"),
     cell(

@@ -9,7 +9,7 @@ import { VIEWS } from "./texts.js";
 import { verdicts } from "./verdict.js";
 
 // Pixels of the name and notes above a chart.
-const CHART_HEAD = 70;
+const CHART_HEAD = 90;
 // As many runs have charts that fit the window.
 const FEW = 2;
 
@@ -240,7 +240,7 @@ function emptyState(server) {
     "from keras_initkit.callbacks import GradientMonitor\n" +
     'model.fit(x, y, callbacks=[GradientMonitor("runs/first")])';
   return [
-    element("h2", { textContent: "There is no record to show" }),
+    element("h2", { textContent: "Nothing recorded yet" }),
     say(server.why ?? ""),
     say("These two lines log the gradients of a training:"),
     element("pre", { textContent: lines }),

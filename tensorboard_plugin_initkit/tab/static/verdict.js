@@ -1,22 +1,29 @@
 // What is said of a whole training, above its charts.
 
-import { element, named, short } from "./elements.js";
+import { element, folded, named, prose, short } from "./elements.js";
 
 /** Elements with the verdict on each chosen run, and what to change. */
 export function verdicts(state) {
   const runs = state.chosen.filter((run) => state.info(run).verdict);
   return runs.map((run) => {
-    const { level, text, fix } = state.info(run).verdict;
+    const { level, text, fix, cause, link } = state.info(run).verdict;
     const name = runs.length > 1 ? [named("b", run.title), ": "] : [];
-    const line = element("p", { dir: "auto" }, ...name, short(text, 600));
-    return element("div", { className: `verdict ${level}` }, line, ...(fix ? [cure(fix)] : []));
+    const paragraph = (...inside) => element("p", { dir: "auto" }, ...inside);
+    const line = paragraph(...name, ...prose(text, 600));
+    const more = link && paragraph(`More: ${link}`);
+    const why = cause && folded("Why", [paragraph(...prose(cause, 2000)), more].filter(Boolean));
+    const parts = [line, fix && cure(fix), why].filter(Boolean);
+    return element("div", { className: `verdict ${level}` }, ...parts);
   });
 }
 
 /** What to change, to be copied. */
 function cure(fix) {
   const button = element("button", { type: "button", textContent: "Copy" });
-  const code = element("code", { textContent: short(fix, 2000), dir: "auto" });
+  const lines = fix.split("\n").map((line) => short(line, 2000));
+  const code = lines.length > 1
+    ? element("pre", { textContent: lines.join("\n") })
+    : element("span", { dir: "auto" }, ...prose(fix, 2000));
   button.onclick = async () => {
     try {
       await navigator.clipboard.writeText(fix);
@@ -26,5 +33,5 @@ function cure(fix) {
       button.textContent = "Press Ctrl+C";
     }
   };
-  return element("p", { className: "cure" }, "What to change: ", code, " ", button);
+  return element("div", { className: "cure" }, "What to change: ", code, " ", button);
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bokeh import plotting
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, Slider
+from bokeh.models import BoxAnnotation, ColumnDataSource, GlyphRenderer, HoverTool, Legend, Slider
 from bokeh.palettes import Viridis256
 
 from tensorboard_plugin_initkit.charts.names import groups_of
@@ -23,7 +23,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     theme_of,
 )
 from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
-from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
+from tensorboard_plugin_initkit.diagnosis.depth import depth_bands, fold_layers
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -111,7 +111,7 @@ def test_the_map_marks_zeros_non_finite_and_missing_cells(history):
     assert marks[1, 9] == 2
     assert (marks[4, 5:8] == 3).all()
     assert np.count_nonzero(marks) == 5
-    assert shown_entries(chart) == ["exactly zero", "not finite", "no gradient, or no biases"]
+    assert shown_entries(chart) == ["exactly zero", "not finite", "no gradient, or no bias"]
     assert shown_entries(plot(history, layers=["layer_0"])) == []
 
 
@@ -209,8 +209,9 @@ def test_only_what_is_seen_is_computed_and_lines_in_blocks():
     assert sum(history.asked) == 1502
     history = Watched(history_of(np.ones((3000, 10))))
     plot(history, "depth", at=[7, 8])
-    # The axis is that of a hundred steps; the slopes are judged with the windows of their steps.
-    assert history.asked == [102, 9]
+    # The axis is that of a hundred steps, layers are folded by fifty, slopes are judged with the
+    # windows of their steps.
+    assert history.asked == [102, 50, 9]
 
 
 def test_only_the_layers_that_are_named_are_shown_in_the_models_order(history):
@@ -253,6 +254,43 @@ def test_a_long_history_is_judged_exactly_where_it_is_shown():
         columns, (marks,) = data(chart, "columns"), data(chart, "bands")["marks"][0]
         exact = bands.vanishing[np.searchsorted(bands.steps, columns["last"])]
         np.testing.assert_array_equal(marks, exact)
+
+
+def test_layers_without_a_signal_are_folded_and_others_never():
+    norms = np.ones((60, 9))
+    norms[:, [0, 2]] = 1e-7  # a small input is one that vanishes
+    norms[:, 4] = np.nan  # no bias
+    norms[:, 6] = 0  # a dead branch
+    norms[:, 8] = 0  # an output whose bias changes nothing
+    history = history_of(norms)
+    shown = [f"layer_{i}" for i in (0, 1, 3, 5, 6, 7)]
+    chart = plot(history)
+    assert list(chart.yaxis[0].major_label_overrides.values()) == shown
+    assert chart.title.text.endswith("3 layers without a signal folded")
+    assert str(fold_layers(history)) == (
+        "1 layer without a bias (layer_4) and 2 layers whose bias changes nothing (layer_2, …)"
+    )
+    (dots,) = (s for s in sources(plot(history, "depth")) if "layer_1" in s.get("layer", []))
+    assert dots["layer"] == [f"layer_{i}" for i in (0, 1, 3, 5, 7)]  # one is zero
+    lines = plot(history, "lines").select_one({"type": Legend}).items
+    assert [item.label.value for item in lines[:-1]] == shown[::-1]
+    # They are there if they are asked for, and wherever something was found.
+    assert len(cells(plot(history, layers=history.layers))) == 9
+    assert len(cells(plot(history, statistic="norm"))) == 9
+    history.findings = [Finding("dead", "layer_2", 3, "")]
+    assert fold_layers(history).idle == ["layer_8"]
+
+
+def test_lines_beside_others_are_on_axes_that_hold_all(history):
+    totals = {"loss": -np.ones((20, 1)), "learning_rate": np.ones((20, 1))}
+    others = history_of(history["norm"] * 1e9, **totals)
+    for one, beside in ((history, others), (others, history)):
+        chart = plot(one, "lines", statistic="norm", beside=[beside])
+        ends = data(chart, "beside-lines")["value"]
+        values = beside["norm"][np.isfinite(beside["norm"]) & (beside["norm"] > 0)]
+        np.testing.assert_allclose(ends, [values.min(), values.max()])
+        scales = [type(f.y_scale).__name__ for f in chart.select({"type": plotting.figure})]
+        assert sorted(scales) == ["LinearScale", "LogScale", "LogScale"]  # a loss is negative
 
 
 def test_nested_models_are_grouped():
@@ -314,16 +352,34 @@ def luminance(colour):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_graphics_have_a_contrast_of_three_and_text_of_four_and_a_half(theme):
-    """By WCAG 2.2, 1.4.3 and 1.4.11; the strip and the marks of a map have an edge for it."""
+def test_graphics_have_a_contrast_of_three_and_text_of_four_and_a_half(theme, history):
+    """By WCAG 2.2, 1.4.3 and 1.4.11: of each graphic its area, or else its edge."""
     colours = theme_of(theme)
-    strip = plot(history_of(np.ones((40, 6))), theme=theme).select_one({"name": "strip"})
+    assert min(contrast(colours.text, colours.page), contrast(colours.faint, colours.page)) >= 4.5
     runs = [mix(colour, colours.text, share) for colour in RUN_COLOURS[theme] for share in (0, 0.7)]
-    graphics = [*runs, *colours_by_depth(10, theme), NONFINITE, strip.line_color]
-    for colour, least in [*((c, 3) for c in graphics), (colours.text, 4.5), (colours.faint, 4.5)]:
-        low, high = sorted((luminance(colour), luminance(colours.page)))
-        assert (high + 0.05) / (low + 0.05) >= least, colour
+    for colour in (*runs, *colours_by_depth(10, theme), NONFINITE):
+        assert contrast(colour, colours.page) >= 3, colour
+    for kind in ("map", "depth", "lines"):
+        chart = plot(history, kind, theme=theme)
+        graphics = [r.glyph for r in chart.select({"type": GlyphRenderer})]
+        graphics += chart.select({"type": BoxAnnotation})
+        seen = 0
+        for graphic in graphics:
+            looks = [getattr(graphic, f"{part}_color", None) for part in ("line", "fill")]
+            faint = {getattr(graphic, f"{part}_alpha", 1) for part in ("line", "fill")} == {0}
+            known = [look for look in looks if isinstance(look, str) and look.startswith("#")]
+            seen += bool(known)
+            assert faint or not known or max(contrast(c, colours.page) for c in known) >= 3, known
+        assert seen
+    # The map has an edge that is seen on the page and beside its black zeros.
+    edge = plot(history, theme=theme).outline_line_color
+    assert min(contrast(edge, colours.page), contrast(edge, ZERO)) >= 3
 
 
 def seen(colours, matrix):

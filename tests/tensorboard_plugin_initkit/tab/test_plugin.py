@@ -189,6 +189,8 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
         "level": "warning",  # the loss falls
         "text": f"Learns, but something is wrong. {zero['message']}",
         "fix": zero["fix"],
+        "cause": zero["cause"],
+        "link": zero["link"],
     }
     assert vanishing["link"] == "docs/explanations/kinds.md#vanishing"
     assert answer["notes"] == []
@@ -253,8 +255,7 @@ def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
         query = urllib.parse.urlencode({"view": view, "run": "first/gradients", "filter": "x y"})
         assert error(client, f"/chart?{query}") == (
             400,
-            "`filter` must be words that are found in the path or type of a layer. "
-            "Received: filter='x y', which no layer has.",
+            "No layer has all of these words in its name or type: 'x y'. Write fewer, or others.",
         )
 
 
@@ -284,7 +285,9 @@ def test_only_what_was_recorded_is_offered(client: Client) -> None:
     names = [item["name"] for item in answer["statistics"]]
     assert names == ["signal", "rms", "norm", "nonfinite"]
     answer = chart(client, "map", "norm_only", statistic="cosine")
-    assert answer["notes"] == ["'cosine with the gradient before' was not recorded in 'norm_only'."]
+    assert answer["notes"] == [
+        "'cosine with the previous gradient' was not recorded in 'norm_only'."
+    ]
 
 
 def test_columns_are_bounded_for_many_layers(
@@ -355,10 +358,10 @@ GARBAGE = [
     (f"/chart?{CHART}{'&step=1' * 21}", "`step` must be given at most 20 times. Received: 21."),
     (f"/chart?{CHART}&high=inf", "`high` must be a finite number. Received: high='inf'."),
     (f"/chart?{CHART}&high=x", "`high` must be a finite number. Received: high='x'."),
-    (f"/chart?{CHART}&low=0", "`low` must be less than `high`, and positive for a statistic on "
-     "a logarithmic scale. Received: low=0.0, high=10.0 of 'signal'."),
-    (f"/chart?{CHART}&high=1e-10", "`low` must be less than `high`, and positive for a statistic "
-     "on a logarithmic scale. Received: low=1e-09, high=1e-10 of 'signal'."),
+    (f"/chart?{CHART}&low=0", "The colour range must begin below its end, and above 0 where it is "
+     "logarithmic. Received: 0 to 10. Write for example 1e-6 to 1."),
+    (f"/chart?{CHART}&high=1e-10", "The colour range must begin below its end, and above 0 where "
+     "it is logarithmic. Received: 1e-09 to 1e-10. Write for example 1e-6 to 1."),
     (f"/chart?{CHART}&smoothing=1", "`smoothing` must be at least 0 and less than 1. "
      "Received: smoothing='1'."),
     (f"/chart?{CHART}&how=<b>", '`how` must be one of "max", "min", "mean". '
@@ -369,7 +372,7 @@ GARBAGE = [
      + ", ".join(f'"{name}"' for name in SCALES) + ". Received: statistic='loss'."),
     (f"/chart?{CHART}&path=/etc/passwd", "A parameter must be one of `view`, `run`, `statistic`, "
      "`how`, `columns`, `first`, `last`, `low`, `high`, `filter`, `layer`, `smoothing`, `step`, "
-     "`theme`, `height`. Received: 'path'."),
+     "`theme`, `height`, `beside`. Received: 'path'."),
 ]  # fmt: skip
 
 

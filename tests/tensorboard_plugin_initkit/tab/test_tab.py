@@ -247,7 +247,7 @@ def test_a_link_shows_the_same_again(tab, rust):
     with tab.drawn():
         tab.control("Statistic").find_element("css selector", "[value=max_abs]").click()
     with tab.drawn():
-        tab.control("Layers with").send_keys("dense_2")
+        tab.control("Filter layers").send_keys("dense_2")
     tab.zoom(chart("vanishing"), 100, 150)
     shown = [tab.values(chart("vanishing")), tab.title(chart("vanishing")), tab.charts()]
     with tab.outside():
@@ -578,7 +578,7 @@ def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
     assert re.match(r"exploding, step \d+: ×1\.4\d? per layer", after[0])
     assert re.match(r"vanishing, step \d+: ×0\.(59|6)\d* per layer", after[1])
     with tab.drawn():
-        tab.control("Steps to lay over each other").send_keys("0, 200\n")
+        tab.control("Overlay steps").send_keys("0, 200\n")
     tab.picture("depth-overlay")
     assert len(tab.legend("depth")) == 4
     assert tab.js(f"return {handle} ?? null") is None
@@ -604,7 +604,7 @@ def test_an_empty_directory_is_explained(tab, tmp_path):
     with served(tmp_path) as address:
         tab.open(address)
         tab.picture("empty")
-        assert "There is no record to show" in tab.text()
+        assert "Nothing recorded yet" in tab.text()
         assert "No run in this log directory has records of a GradientMonitor" in tab.text()
         assert tab.find("pre")[0].text == (
             "from keras_initkit.callbacks import GradientMonitor\n"
@@ -654,6 +654,29 @@ def test_damaged_and_foreign_logs_say_so_and_the_others_are_shown(tab, board):
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
     # The browser logs each answer that is an error.
     assert all("run=foreign" in message for message in tab.errors())
+
+
+# Readers of screens.
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_any_view(tab, rust, theme):
+    package = pytest.importorskip("axe_core_python", reason="It brings axe-core along.")
+    axe = (Path(package.__file__).parent / "axe.min.js").read_text()
+    tab.prefer(theme)
+    for view in ("map", "depth", "lines", "findings"):
+        tab.open(rust, runs=[run("vanishing"), run("healthy")], view=view)
+        tab.driver.execute_script(axe)
+        result = tab.driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then(done, (error) => done({error: `${error}`}))"
+        )
+        serious = [
+            (v["id"], v["impact"], [node["html"][:200] for node in v["nodes"]])
+            for v in result["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], view
+        assert len(result["passes"]) > 10
 
 
 # Pictures to be looked at; those of light ones are made above.
