@@ -105,20 +105,11 @@ def chart(
 
     from tensorboard_plugin_initkit.charts.draw import CHARTS
 
-    notes = [*notes, *(note for log in logs for note in log.notes)]
-    notes += [
-        f"{SCALES[parameters.statistic].title!r} was not recorded in "
-        f"{display_name(log.run.title)!r}."
-        for log in logs
-        if parameters.statistic not in _statistics(log.history)
-    ]
+    notes = [*notes, *_list_notes(parameters, logs)]
     layers = _choose_layers(parameters, logs, notes)
     if layers is None and parameters.statistic == "signal":
-        notes += [
-            f"Folded, without a signal: {folded}."
-            for log in logs
-            if str(folded := fold_layers(log.history))
-        ]
+        folds = (str(fold_layers(log.history)) for log in logs)
+        notes += [f"Folded, without a signal: {folded}." for folded in folds if folded]
     shown = max(len(layers or log.history.layers) for log in logs)
     view = View(
         parameters.statistic,
@@ -158,6 +149,16 @@ def chart(
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode("ascii"), 1, mtime=0)
+
+
+def _list_notes(parameters: ChartParameters, logs: Sequence[Log]) -> list[str]:
+    """List what is to be said of the logs: their gaps, and that a statistic is missing."""
+    return [note for log in logs for note in log.notes] + [
+        f"{SCALES[parameters.statistic].title!r} was not recorded in "
+        f"{display_name(log.run.title)!r}."
+        for log in logs
+        if parameters.statistic not in _statistics(log.history)
+    ]
 
 
 def _name_file(view: str, names: Sequence[str]) -> str:

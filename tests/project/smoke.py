@@ -70,6 +70,6 @@ backend = keras.backend.backend()
 assert backend == "tensorflow" or "tensorflow" not in sys.modules
 assert not (Path(keras_initkit.__file__).parents[1] / "callbacks").exists()
 print(
-    f"keras-initkit {keras_initkit.__version__} works, with keras {keras.__version__} on {backend}, "
-    f"Python {sys.version.split()[0]}."
+    f"keras-initkit {keras_initkit.__version__} works, with keras {keras.__version__} on {backend} "
+    f"and Python {sys.version.split()[0]}."
 )
