@@ -344,7 +344,6 @@ def _draw(
     theme = theme_of(theme_name)
     legend_height = 19 * (len(curves) + sum(bool(record.note) for record in records))
     deepest = max((len(record.layers) for record in records), default=1)
-    many = deepest > 100  # of which the dots are fainter
     figure = new_figure(
         theme,
         title=title,
@@ -369,9 +368,7 @@ def _draw(
         marker = Scatter(
             x="depth",
             y="value",
-            size=4 if many else 8,
-            fill_alpha=0.5 if many else 1,
-            line_alpha=0.5 if many else 1,
+            size=4 if deepest > 100 else 8,
             fill_color=colour,
             line_color=colour,
             marker=_MARKERS[(record.place + record.place // 7) % 7],
