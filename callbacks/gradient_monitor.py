@@ -289,6 +289,8 @@ class GradientMonitor(GuardedCallback):
         former = self._capture
         self._capture = _open_capture(self._watched, former, self._settings)
         if self._capture is None:
+            if self._watched.built and is_complete(self._watched):
+                self._describe()  # that nothing is trained is a fault
             return
         if self._capture is not former:
             self._judge.restart()

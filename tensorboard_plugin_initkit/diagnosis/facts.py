@@ -40,13 +40,11 @@ class Facts:
         loss: Course of the loss.
         setup: The model as it is built and compiled; empty if it is not known.
         ports: Inputs, targets, predictions and sample weights.
-        ended: If no more records will come.
     """
 
     def __init__(
         self, history: GradientHistory, rows: slice | Ints = slice(None), ended: bool = False
     ) -> None:
-        self.ended = ended
         self._part = history.select(rows)
         self.setup = history.setup or Setup()
         self.ports = history.ports
@@ -66,7 +64,7 @@ class Facts:
         self._receivers = [variable.receivers for variable in variables]
         self.units: Bools = shows_units(history.variables, self.per_variable("dead_units"))
         self.start, self.ready = self.find_windows("window_steps")
-        self.loss: Loss = read_loss(history, self.setup).at(rows)
+        self.loss: Loss = read_loss(history, self.setup, ended).at(rows)
 
     def find_windows(self, span: str) -> tuple[Ints, Bools]:
         """Find the windows of a threshold: the first record of each, and if it is long enough."""
@@ -115,12 +113,6 @@ class Facts:
             for path, activation in pairs:
                 receivers[layer].update(dict.fromkeys(inside.get(path, ()), activation))
         return receivers
-
-    @property
-    def is_over(self) -> bool:
-        """True if no more records will come, as far as it is known."""
-        gap = int(np.diff(self.steps).max(initial=1))
-        return self.ended or 0 < self.setup.steps <= int(self.steps[-1]) + gap
 
     @property
     def first_rows(self) -> slice:

@@ -26,6 +26,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_output,
     find_early_end,
     find_no_better_than_guessing,
+    find_oscillation,
     find_rising_loss,
 )
 from tensorboard_plugin_initkit.diagnosis.rules.silent import (
@@ -46,7 +47,6 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_unfit_updates,
 )
 from tensorboard_plugin_initkit.diagnosis.scope import Scope
-from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 Rule = Callable[[Facts], Iterable[Finding]]
@@ -63,7 +63,6 @@ class Tier(IntEnum):
     HINT = 5  # of an output that could be better
     SYMPTOM = 6
     VERDICT = 7
-    NOTE = 8
 
 
 # Told after faults of gradients, which make updates small, too.
@@ -86,11 +85,17 @@ FAULTS: tuple[Rule, ...] = (
 SYMPTOMS: tuple[Rule, ...] = (
     find_constant_output,
     find_rising_loss,
+    find_oscillation,
     find_constant_loss,
     find_no_better_than_guessing,
 )
 # These are told as consequences of others, or of the verdict.
 _BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
+
+# Of causes, those with which numbers can grow beyond all measure.
+_OVERFLOWS = ("bad_start", "learning_rate")
+# Faults that are told of a training that learns, too: nobody builds them on purpose.
+_NEVER_MEANT = ("output_dropout", "wrong_axis")
 
 # Courses of the loss with which causes are told, though no symptom is.
 _FLAT, _FAR, _STILL = "flat", "far", "still"
@@ -126,13 +131,15 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         found += _apply(Tier.VERDICT, (find_not_learning,), facts)
     scope = Scope(whole)
     found = [(tier, finding) for tier, finding in found if not scope.is_idle(finding.layer)]
+    # Data that are not finite follow from nothing else.
+    found += [(Tier.CONTRACT if "data" in x.evidence else Tier.FAULT, x) for x in lost]
     symptoms = [finding for tier, finding in found if tier != Tier.HINT]
-    found += _told_causes(whole, scope, [*symptoms, *lost])
-    if is_read and not lost and not found:
-        found += _apply(Tier.NOTE, (find_early_end,), facts)
+    found += _told_causes(whole, scope, symptoms)
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
-    return _fold_lost(roots, lost)
+    if is_read and not roots:
+        return list(find_early_end(facts))
+    return roots
 
 
 def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:
@@ -147,14 +154,7 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
     """
     doors = [finding for finding in symptoms if finding.step is not None]
     loss = facts.loss
-    far = loss.far.copy()
-    if len(far) and facts.is_over:
-        is_short = facts.steps[-1] - facts.steps[0] < THRESHOLDS["patience_at_end"].value
-        times = THRESHOLDS["guess_far"].value if is_short else 1
-        far[-1] |= loss.recent[-1] > times * loss.guess[-1]
-    for kind, mask in ((_FLAT, loss.flat), (_FAR, far), (_STILL, loss.still)):
-        if mask.any():
-            doors.append(Finding(kind, "", int(facts.steps[mask.argmax()]), ""))
+    courses = {_FLAT: loss.flat | loss.failed, _FAR: loss.far, _STILL: loss.still}
     if not len(facts.steps):
         return
     causes = [
@@ -167,60 +167,71 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
             yield Tier.CONTRACT, cause
             continue
         steps = [
-            door.rank
+            max(cause.rank, door.rank)
             for door in doors
-            if _opens(door, tier, cause) and scope.is_common(cause.layer, door.layer)
+            if _can_explain(tier, door) and scope.is_common(cause.layer, door.layer)
         ]
+        for course, mask in courses.items():
+            if _opens(course, tier, cause):
+                steps += facts.steps[mask & (facts.steps >= cause.rank)][:1].tolist()
         if steps:
-            yield tier, dataclasses.replace(cause, step=max(cause.rank, min(steps)))
+            yield tier, dataclasses.replace(cause, step=min(steps))
+        elif cause.kind in _NEVER_MEANT:
+            yield Tier.HINT, cause
 
 
 def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
     """Fold each finding into the first one that explains it, in order of steps."""
-    roots: list[tuple[Tier, Finding, list[str]]] = []
+    roots: list[_Root] = []
     for tier, finding in found:
         explained_by = None
         for root in roots:
-            if _explains(root[:2], (tier, finding)) and scope.is_common(
-                root[1].layer, finding.layer
-            ):
+            is_common = scope.is_common(root.finding.layer, finding.layer)
+            if is_common and _explains((root.tier, root.finding), (tier, finding)):
                 explained_by = root
                 break
         if explained_by is None:
             before = [
                 other.message
-                for known, other, _ in roots
+                for known, other in ((root.tier, root.finding) for root in roots)
                 if (tier == Tier.VERDICT or known > max(tier, Tier.STRUCTURE))
                 and known not in (Tier.HINT, Tier.VERDICT)
                 and (tier == Tier.VERDICT or _explains((tier, finding), (known, other)))
                 and scope.is_common(other.layer, finding.layer)
             ]
-            roots.append((tier, finding, before))
-        elif finding.key != explained_by[1].key and tier != Tier.VERDICT:
-            explained_by[2].append(finding.message)
-    return [
-        dataclasses.replace(root, consequences=(*root.consequences, *consequences))
-        for _, root, consequences in roots
-    ]
+            roots.append(_Root(tier, finding, before))
+        elif finding.key != explained_by.finding.key and tier != Tier.VERDICT:
+            explained_by.add(finding)
+    return [root.tell() for root in roots]
 
 
-def _fold_lost(roots: list[Finding], lost: list[Finding]) -> list[Finding]:
-    """Fold numbers that are not finite into indices without a row, which some backends make NaN."""
-    causes = [root for root in roots if root.kind == "embedding_indices"]
-    if not causes or not lost:
-        return [*roots, *lost]
-    consequences = (*causes[0].consequences, *(finding.message for finding in lost))
-    told = dataclasses.replace(causes[0], consequences=consequences)
-    return [told if root is causes[0] else root for root in roots]
+@dataclasses.dataclass
+class _Root:
+    """A finding that follows from no other one, and the messages of those that follow from it."""
+
+    tier: Tier
+    finding: Finding
+    consequences: list[str]
+
+    def add(self, other: Finding) -> None:
+        """Add what follows; if that is an error, the root is one."""
+        self.consequences.append(other.message)
+        if other.severity == "error":
+            self.finding = dataclasses.replace(self.finding, severity="error")
+
+    def tell(self) -> Finding:
+        """Return the finding with its consequences."""
+        texts = (*self.finding.consequences, *self.consequences)
+        return dataclasses.replace(self.finding, consequences=texts)
 
 
-def _opens(door: Finding, tier: Tier, cause: Finding) -> bool:
-    """Check for a symptom, or a course of the loss, with which a cause is told."""
-    if door.kind == _FAR:
+def _opens(course: str, tier: Tier, cause: Finding) -> bool:
+    """Check for a course of the loss with which a cause is told."""
+    if course == _FAR:
         return tier == Tier.DATA
-    if door.kind == _STILL:  # Much of the data's loss is left, and hardly any beside the penalty.
-        return cause.kind == "strong_penalty" and cause.confidence == "likely"
-    return _can_explain(tier, door)
+    # Of a loss that falls no more much is left of the data's, and hardly any beside the penalty.
+    is_heavy = cause.kind == "strong_penalty" and cause.confidence == "likely"
+    return course == _FLAT or is_heavy
 
 
 def _can_explain(tier: Tier, symptom: Finding) -> bool:
@@ -232,6 +243,8 @@ def _can_explain(tier: Tier, symptom: Finding) -> bool:
 def _explains(root: Ranked, other: Ranked) -> bool:
     """Check for a finding that follows from another one, if they have layers in common."""
     (tier, finding), (below, symptom) = root, other
+    if symptom.kind == "nonfinite" and tier != Tier.CONTRACT:
+        return below == Tier.FAULT and finding.kind in _OVERFLOWS and finding.confidence == "likely"
     if {tier, below} <= {Tier.DATA, Tier.STRUCTURE}:  # The first is told.
         return True
     if tier == below:
@@ -240,7 +253,7 @@ def _explains(root: Ranked, other: Ranked) -> bool:
         return True
     if below == Tier.VERDICT and finding.kind in _BARE_SYMPTOMS:
         return False
-    return tier < below < Tier.NOTE and _can_explain(tier, symptom)
+    return tier < below and _can_explain(tier, symptom)
 
 
 def news(known: Iterable[Finding], judged: Iterable[Finding]) -> list[Finding]:

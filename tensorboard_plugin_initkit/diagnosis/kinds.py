@@ -42,6 +42,7 @@ KINDS = {
     "small_updates": "updates too small for the weights' precision",
     "constant_output": "an output that is the same for all samples",
     "constant_loss": "a loss that does not move",
+    "oscillation": "a loss that swings up and down and does not fall",
     "rising_loss": "a loss that grows",
     "no_better_than_guessing": "a loss no better than that of the best constant",
     "not_learning": "a training that does not learn, for no cause that was found",

@@ -9,6 +9,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
     Floats,
     Ints,
+    find_thirds,
     find_windows,
     mean_of_known,
     quotient,
@@ -17,11 +18,11 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
 
-CROSSENTROPIES = (
+CROSSENTROPIES = {
     "binary_crossentropy",
     "categorical_crossentropy",
     "sparse_categorical_crossentropy",
-)
+}
 # The statistic of targets with the loss of the best constant, or its square.
 _BEST_CONSTANT = {
     "categorical_crossentropy": "entropy",
@@ -48,7 +49,10 @@ class Loss(NamedTuple):
         guessing: Mask of the records where it is flat and not better than the best constant.
         still: Mask of the records where it falls no more, and most of it is left.
         far: Mask of the records where it is far above the best constant's, and hardly comes nearer,
-            though training has gone on for long.
+            though training has gone on for long; in the end, where it is above it.
+        failed: Mask of the last record, if the training is over, was not short, and is not better
+            than the best constant.
+        over: Mask of the last record, if no more will come.
     """
 
     value: Floats
@@ -64,6 +68,8 @@ class Loss(NamedTuple):
     guessing: Bools
     still: Bools
     far: Bools
+    failed: Bools
+    over: Bools
 
     @property
     def good(self) -> Bools:
@@ -75,13 +81,19 @@ class Loss(NamedTuple):
         return type(self)(*(array[rows] for array in self))
 
 
-def read_loss(history: GradientHistory, setup: Setup) -> Loss:
+def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Loss:
     """Compare the loss with the first one, with what it was before, and with the best constant.
 
     Masks of windows are by the mean of each window, the first loss, and the window before; a good
     loss is one that has halved or falls, unless it is impossible or one that a constant has, too.
+
+    Args:
+        history: The records.
+        setup: The model, with the number of planned steps; empty if it is not known.
+        ended: If no more records will come.
     """
     steps, loss = history.steps, _data_loss(history, setup)
+    over = _find_end(steps, setup.steps, ended)
     guess, reach = _best_constant(history, setup)
     start, _ = find_windows(steps, THRESHOLDS["window_steps"].value, setup.steps)
     known = loss[np.isfinite(loss)]
@@ -90,8 +102,8 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
     # The window before; at the beginning there is none, and the first loss stands for it.
     previous = np.where(start > 0, now[np.maximum(start - 1, 0)], first)
     losses = {head.loss for head in setup.heads}
-    possible = (now >= 0) | (not losses or not losses.issubset(CROSSENTROPIES))
-    margin = THRESHOLDS["guess_margin"].value
+    possible = (now >= 0) | (not losses or not losses <= CROSSENTROPIES)
+    margin, guess_far = (THRESHOLDS[name].value for name in ("guess_margin", "guess_far"))
     with np.errstate(invalid="ignore"):
         at_guess = now >= guess - margin * reach
         halved = (now < first) & (first - now >= THRESHOLDS["loss_halved"].value * abs(first))
@@ -99,7 +111,8 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         risen = (now > first) & (now - first >= THRESHOLDS["loss_risen"].value * abs(first))
         gone = np.abs(now) <= THRESHOLDS["loss_gone"].value * abs(first)
         falling = (now < previous) & lost & possible
-    recent, fell, (error, doubt), ready = _compare_thirds(steps, loss, setup.steps)
+    recent, fell, (error, doubt), ready = _compare_thirds(steps, loss, over)
+    elapsed = steps - steps[:1]
     with np.errstate(divide="ignore", invalid="ignore"):
         # Of a noisy loss it is hard to say that it does not fall.
         sure = np.maximum(fell, 0) + 2 * doubt < THRESHOLDS["loss_falling"].value
@@ -107,25 +120,40 @@ def read_loss(history: GradientHistory, setup: Setup) -> Loss:
         behind = np.where(np.isnan(guess), recent >= 0.9 * first, recent >= guess - margin * reach)
         # Less than the margin counts if it is more than the noise of batches.
         least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
-        guessing = still & (recent >= guess - least * reach)
-        far = ready & (recent > THRESHOLDS["guess_far"].value * guess)
+        is_guess = recent >= guess - least * reach
+        guessing = still & is_guess
+        # A cross-entropy is above the constant's where classes are right, and a few are far off.
+        ends = over & ~((fell > THRESHOLDS["loss_falling"].value) & bool(losses & CROSSENTROPIES))
+        failed = ends & is_guess & (elapsed >= THRESHOLDS["patience_steps"].value)
+        times = np.where(elapsed < THRESHOLDS["patience_at_end"].value, guess_far, 1)
         thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))
-        far &= thirds > THRESHOLDS["guess_thirds"].value
+        planned = quotient(3 * (setup.steps - steps), elapsed)  # thirds that are still to come
+        far = ready & (recent > guess_far * guess)
+        far &= thirds > np.fmax(THRESHOLDS["guess_thirds"].value, planned)
+        far |= ends & (recent > times * guess)
         whole = np.where(np.isnan(guess), first, guess)
         most = still & (recent > THRESHOLDS["loss_halved"].value * whole)
     halved &= possible & ~at_guess
     return Loss(
         *(loss, guess, reach, recent, fell, halved, falling, gone, risen),
-        *(still & behind, guessing, most, far),
+        *(still & behind, guessing, most, far, failed, over),
     )
 
 
+def _find_end(steps: Ints, planned: int, ended: bool) -> Bools:
+    """Find the last record, if no more will come, as far as it is known; (n,)."""
+    over = np.zeros(len(steps), bool)
+    gap = int(np.diff(steps).max(initial=1))
+    over[-1:] = ended | ((planned > 0) & (planned <= steps[-1:] + gap))
+    return over
+
+
 def _compare_thirds(
-    steps: Ints, loss: Floats, planned: int
+    steps: Ints, loss: Floats, over: Bools
 ) -> tuple[Floats, Floats, tuple[Floats, Floats], Bools]:
     """Compare the last third of the training up to each record with the third before.
 
-    Where a number of steps is planned, the last record can be judged a little earlier.
+    When the training is over, its last record can be judged a little earlier.
 
     Returns:
         The geometric mean of the last third; what was lost since the third before, as a part;
@@ -139,9 +167,7 @@ def _compare_thirds(
     sums = [np.concatenate([[0.0], np.cumsum(array)]) for array in (there, level, np.square(level))]
     elapsed = steps - steps[:1]
     end = np.arange(len(steps)) + 1
-    middle, late = (
-        np.searchsorted(steps, steps[:1] + elapsed * part / 3, "right") for part in (1, 2)
-    )
+    middle, late = find_thirds(steps)
     with np.errstate(invalid="ignore"):
         (count, mean, error), (former, before, former_error) = (
             _mean_and_error(*(array[stop] - array[begin] for array in sums))
@@ -149,8 +175,7 @@ def _compare_thirds(
         )
     least = THRESHOLDS["window_records"].value
     patient = elapsed >= THRESHOLDS["patience_steps"].value
-    if 0 < planned <= int(steps[-1:].sum()) + int(np.diff(steps).max(initial=1)):  # it is over
-        patient[-1] |= elapsed[-1] >= THRESHOLDS["patience_at_end"].value
+    patient |= over & (elapsed >= THRESHOLDS["patience_at_end"].value)
     ready = patient & (former >= least) & (count >= least)
     return np.exp(mean), -np.expm1(mean - before), (error, np.hypot(error, former_error)), ready
 

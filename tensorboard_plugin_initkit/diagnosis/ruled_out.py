@@ -17,9 +17,10 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first
 
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
     """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
+    loss = facts.loss
     waited = facts.steps - facts.steps[0] >= THRESHOLDS["verdict_steps"].value
-    waited[-1] |= facts.is_over
-    row = find_first(facts.loss.guessing & waited)
+    stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
+    row = find_first(loss.guessing & (waited | loss.over) | stays)
     symptoms = [*find_constant_loss(facts), *([] if row is None else [tell_guessing(facts, row)])]
     if not symptoms:
         return

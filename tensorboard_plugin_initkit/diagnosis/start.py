@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import Floats
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     find_input_size,
+    is_normalization,
     is_passing,
     read_activation,
 )
@@ -81,7 +82,8 @@ def read_chain(
 ) -> list[Link]:
     """Read the hidden layers with kernels, in a row from the input to the last one before the head.
 
-    Empty where others are between: sums, normalizations, unknown classes.
+    Empty where others are between: sums, normalizations, unknown classes. A normalization of the
+    inputs may come first.
 
     Args:
         facts: The setup, and the shape of the inputs.
@@ -101,6 +103,8 @@ def read_chain(
             own = (read_variance(text, fan_in, fan_out) if fan_in else None, fan_in, fan_out)
             chain.append(Link(item, activation, *known.get(item.path, own)))
             activation = ""
+        elif is_normalization(item) and not chain:
+            continue
         elif not is_passing(item) and not _NEARLY_PASSING.fullmatch(item.type):
             return []
         if item.activation not in ("", "linear"):
@@ -197,8 +201,9 @@ def read_variance(text: str, fan_in: int, fan_out: int) -> float | None:
     scales = {"Glorot": 2 / (fan_in + fan_out), "Xavier": 2 / (fan_in + fan_out)}
     scales |= {"He": 2 / fan_in, "LeCun": 1 / fan_in, "Lecun": 1 / fan_in}
     stem = name.removesuffix("Uniform").removesuffix("Normal")
-    if stem in scales and not given:
-        return scales[stem]
+    if stem in scales and (not given or (given.keys() == {"gain"} and _is_number(given["gain"]))):
+        usual = 2 if stem == "He" else 1  # the square of the gain without the argument
+        return scales[stem] * (given["gain"] ** 2 / usual if given else 1)
     if name == "VarianceScaling" and given.keys() <= {"scale", "mode", "distribution"}:
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
         fan = fans.get(given.get("mode", "fan_in"))
@@ -213,6 +218,10 @@ def read_variance(text: str, fan_in: int, fan_out: int) -> float | None:
     if name.startswith("Orthogonal") and given.keys() <= {"gain"}:
         return float(given.get("gain", 1.0)) ** 2 / max(fan_in, fan_out)
     return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def is_constant(text: str) -> bool:

@@ -168,10 +168,32 @@ THRESHOLDS: dict[str, Threshold] = {
         1e3, "Between features: the best learning rates of their weights differ by a million."
     ),
     "target_size": Threshold(
-        30, "Adam at its usual 0.001 moves the output's bias by 30 in 30,000 steps."
+        10, "Adam at its usual 0.001 moves the output's bias by 10 in 10,000 steps."
+    ),
+    "target_pace": Threshold(
+        1e3,
+        "Learning rates: as far a step takes an output with an adaptive optimizer, at most. A "
+        "training that learned targets of 140 went 350 a step.",
     ),
     "label_entropy": Threshold(
         0.05, "In nats: one label in a hundred is of another class than all the others."
+    ),
+    "sorted_records": Threshold(
+        10, "Batches of one class each: by chance, ten of them hardly ever are, even of two."
+    ),
+    "swing": Threshold(
+        2, "Of the loss of the best constant: so far above it a swing goes, from below it."
+    ),
+    "swings": Threshold(
+        4, "In the last two thirds of the training: a bad batch now and then makes one or two."
+    ),
+    "swing_mean": Threshold(
+        1.5,
+        "Of the loss of the best constant, the mean of a loss that swings: the noise of batches "
+        "alone has the constant's loss on average, also where batches are small.",
+    ),
+    "swing_fall": Threshold(
+        0.2, "Of the mean loss, from the middle third of the training to the last: it is noisy."
     ),
     "sigmoid_layers": Threshold(
         2, "Two hidden sigmoids lose a factor of 16 or more; with one most networks learn."

@@ -32,6 +32,15 @@ def find_windows(
     return np.maximum(start, 0), ready
 
 
+def find_thirds(steps: Ints) -> tuple[Ints, Ints]:
+    """Return the first records of the middle and the last third of the training up to each."""
+    elapsed = steps - steps[:1]
+    middle, late = (
+        np.searchsorted(steps, steps[:1] + elapsed * part / 3, "right") for part in (1, 2)
+    )
+    return middle, late
+
+
 def rows_in_windows(steps: Ints, rows: Ints) -> Ints:
     """Return the rows of the longest windows ending with some rows, and the first row."""
     start, _ = find_windows(steps, THRESHOLDS["depth_window_steps"].value)

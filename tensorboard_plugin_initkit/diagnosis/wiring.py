@@ -20,6 +20,8 @@ from tensorboard_plugin_initkit.record.setup import (
 # Layers of one kernel each.
 DENSE = re.compile(r"Dense|Conv[123]D")
 RECURRENT = re.compile(r"LSTM|GRU|SimpleRNN|RNN|Bidirectional|ConvLSTM[123]D")
+# They divide gradients by their size: the learning rate is the size of a step.
+ADAPTIVE = ("Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lion")
 # Layers that hand on numbers as they are, or some of them.
 _PASSING = re.compile(
     r"InputLayer|Identity|Flatten|Reshape|Permute|Masking|(Spatial|Alpha|Gaussian)?Dropout(\dD)?"

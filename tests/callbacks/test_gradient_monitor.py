@@ -99,16 +99,19 @@ def test_phases_of_a_training_are_one_record_and_no_finding(tmp_path):
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-def test_a_model_with_nothing_to_train_is_no_failure():
+def test_a_model_with_nothing_to_train_is_told_and_no_failure():
     model = compiled(mlp)
     model.trainable = False
     model.compile("sgd", model.loss)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="GradientMonitor")
         warnings.filterwarnings("ignore", message="The model does not have any trainable weights")
+        warnings.filterwarnings("ignore", message="None of the 4 layers with weights is trained")
         monitor = GradientMonitor()
         fit(model, monitor)
     assert len(monitor.history) == 0
+    (finding,) = keras_initkit.diagnose(monitor)
+    assert (finding.kind, finding.severity) == ("frozen", "error")
 
 
 def test_a_variable_without_gradient_is_nan_and_a_frozen_one_is_not_listed():

@@ -93,9 +93,9 @@ def test_the_monitor_speaks_of_bad_starts_and_is_silent_on_good_ones(outcomes):
     assert {name: kind for name, kind in kinds.items() if kind} == {
         "raw inputs": {"input_scale"},
         "all-zero weights": {"equal_weights"},
-        "He x 0.7, ReLU": {"vanishing"},
-        "He x 1.4, ReLU": {"nonfinite"},
-        "Xavier, ReLU": {"vanishing"},
+        "He x 0.7, ReLU": {"bad_start"},
+        "He x 1.4, ReLU": {"bad_start"},
+        "Xavier, ReLU": {"bad_start"},
         "Xavier, sigmoid": {"deep_sigmoids"},
     }
 

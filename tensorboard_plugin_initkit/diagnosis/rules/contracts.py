@@ -12,8 +12,10 @@ from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_bad_indices,
     find_numbered_classes,
     find_single_class,
+    find_sorted_classes,
     find_zero_sample_weights,
 )
+from tensorboard_plugin_initkit.diagnosis.rules.structure import find_frozen_model
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CATEGORICAL,
@@ -526,8 +528,10 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_unreachable_targets,
     find_hidden_softmax_of_one,
     find_negative_loss,
+    find_frozen_model,
     find_zero_sample_weights,
     find_bad_indices,
     find_single_class,
+    find_sorted_classes,
     find_numbered_classes,
 )

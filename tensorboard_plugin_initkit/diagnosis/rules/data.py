@@ -19,8 +19,9 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
 )
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first
+from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first
 from tensorboard_plugin_initkit.diagnosis.wiring import (
+    ADAPTIVE,
     DENSE,
     RECURRENT,
     Head,
@@ -151,7 +152,12 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
 
 
 def find_target_scales(facts: Facts) -> Iterator[Finding]:
-    """Find large targets under a linear output and a loss of differences."""
+    """Find large targets under a linear output and a loss of differences.
+
+    An adaptive optimizer goes to them at its own pace, and faster as all layers grow: if it may
+    come there at all, it has half of the planned steps.
+    """
+    steps, planned = facts.steps, facts.setup.steps
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in _OF_DIFFERENCES or not len(facts.steps):
             continue
@@ -164,7 +170,15 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
                 _begin_head(head) | {"normalize": {"inputs": False, "targets": True}},
             )
             numbers = {"mean": mean, "std": std}
-            yield _tell(facts, "target_scale", seen, numbers, fix, head.path)
+            row: int | None = 0
+            way = float(facts.total("learning_rate")[0]) * planned
+            if facts.setup.optimizer in ADAPTIVE and (
+                max(abs(mean), std) < THRESHOLDS["target_pace"].value * way
+            ):
+                row = find_first((steps - steps[0] >= planned / 2) | facts.loss.over)
+            if row is None:
+                continue
+            yield _tell(facts, "target_scale", seen, numbers, fix, head.path, row)
 
 
 def _begin_head(head: Head) -> dict[str, dict[str, Any]]:
@@ -182,9 +196,34 @@ def find_single_class(facts: Facts) -> Iterator[Finding]:
     for finding in find_few_classes(facts):
         row = int(np.searchsorted(facts.steps, finding.rank))
         late = facts.loss.value[row:] < THRESHOLDS["label_entropy"].value
-        late[-1] |= facts.is_over and facts.steps[-1] >= THRESHOLDS["patience_at_end"].value
+        late |= (facts.loss.over & (facts.steps >= THRESHOLDS["patience_at_end"].value))[row:]
         if finding.kind == "one_class" and (begin := find_first(late)) is not None:
             yield dataclasses.replace(finding, step=int(facts.steps[row + begin]))
+
+
+def find_sorted_classes(facts: Facts) -> Iterator[Finding]:
+    """Find batches of one class each, of which several have come: the data are sorted by class."""
+    for head in list_heads(facts):
+        if head.y is None or head.setup.loss not in CROSSENTROPY:
+            continue
+        spread, (classes, _) = read(facts, head.y, "batch_std", np.fmax), _read_classes(facts, head)
+        several = (facts.per_port("batch_std")[:, facts.ports_of("x")] > 0).any(axis=1)
+        count, alike = np.cumsum(several), np.cumsum(several & (spread == 0))
+        row = find_first(
+            (count >= THRESHOLDS["sorted_records"].value)
+            & (alike >= THRESHOLDS["window_share"].value * count)
+            & (classes > 1)
+        )
+        if row is None:
+            continue
+        seen = f"In {alike[row]} of {count[row]} recorded batches all labels of the {head} are of "
+        seen += "one class, and of others in other batches: the data are sorted by class."
+        numbers = {"alike": float(alike[row]), "batches": float(count[row])}
+        cause = "Each batch teaches to answer one class always, and the next ones another."
+        fix = _REASONS["one_class"][1]
+        yield tell(
+            facts, "one_class", seen, cause, fix, head.path, numbers, row=row, severity="error"
+        )
 
 
 def find_few_classes(facts: Facts) -> Iterator[Finding]:
@@ -192,15 +231,7 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in CROSSENTROPY:
             continue
-        if head.units == 1:  # the classes 0 and 1
-            entropy, variance = (
-                read(facts, head.y, name, np.fmax) for name in ("binary_entropy", "variance")
-            )
-            classes = np.where(variance == 0, 1.0, 2.0)
-        else:
-            classes, entropy = (
-                read(facts, head.y, name, np.fmax) for name in ("classes", "entropy")
-            )
+        classes, entropy = _read_classes(facts, head)
         row = find_first((entropy < THRESHOLDS["label_entropy"].value) & facts.ready)
         if row is None:
             continue
@@ -213,6 +244,18 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
             seen = f"Up to step {step} nearly all labels of the {head} are of one class: their "
             seen += f"entropy is {entropy[row]:.2g} nats."
             yield _tell(facts, "rare_classes", seen, numbers, fix, head.path, row)
+
+
+def _read_classes(facts: Facts, head: Head) -> tuple[Floats, Floats]:
+    """Return the number of classes that have come at each record, and their entropy in nats."""
+    assert head.y is not None
+    if head.units == 1:  # the classes 0 and 1
+        entropy, variance = (
+            read(facts, head.y, name, np.fmax) for name in ("binary_entropy", "variance")
+        )
+        return np.where(variance == 0, 1.0, 2.0), entropy
+    classes, entropy = (read(facts, head.y, name, np.fmax) for name in ("classes", "entropy"))
+    return classes, entropy
 
 
 def find_other_losses(facts: Facts) -> Iterator[Finding]:

@@ -14,7 +14,13 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     update_ratios,
 )
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Bools,
+    find_first,
+    find_thirds,
+    persists,
+    quotient,
+)
 
 
 def find_constant_output(facts: Facts) -> Iterator[Finding]:
@@ -107,6 +113,55 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def find_oscillation(facts: Facts) -> Iterator[Finding]:
+    """Find losses that swing between below and far above that of the best constant.
+
+    In the last two thirds of the training so far they do so several times, and their mean neither
+    falls nor is as low as the best constant's: neither the noise of small batches nor a learning
+    rate that goes up and down does that.
+    """
+    steps, value, guess = facts.steps, facts.loss.value, facts.loss.guess
+    elapsed = steps - steps[:1]
+    high = value > THRESHOLDS["swing"].value * guess
+    side = np.where(high, 1, np.where(value < guess, -1, 0))
+    # The last side that each record before was on.
+    last = np.maximum.accumulate(np.where(side != 0, np.arange(len(side)), 0))
+    former = side[np.append(0, last[:-1])]
+    swings = np.cumsum(high & (former == -1))
+    middle, late = find_thirds(steps)
+    sums = [np.append(0.0, np.cumsum(x)) for x in (np.isfinite(value), np.nan_to_num(value))]
+    end = np.arange(len(steps)) + 1
+    before, now = (
+        quotient(sums[1][stop] - sums[1][begin], sums[0][stop] - sums[0][begin])
+        for begin, stop in ((middle, late), (late, end))
+    )
+    patient = elapsed >= THRESHOLDS["patience_steps"].value
+    patient |= facts.loss.over & (elapsed >= THRESHOLDS["patience_at_end"].value)
+    row = find_first(
+        patient
+        & (swings - swings[np.minimum(middle, end - 1)] >= THRESHOLDS["swings"].value)
+        & (np.minimum(before, now) > THRESHOLDS["swing_mean"].value * guess)
+        & (now > (1 - THRESHOLDS["swing_fall"].value) * before)
+    )
+    if row is None:
+        return
+    step, begin = int(steps[row]), int(middle[row])
+    count = int(swings[row] - swings[min(begin, row)])
+    low, top = np.nanmin(value[begin : row + 1]), np.nanmax(value[begin : row + 1])
+    yield Finding(
+        "oscillation",
+        "",
+        step,
+        f"Oscillation: from step {steps[begin]} to {step} the loss swings up {count} times, "
+        f"between {low:.3g} and {top:.3g}, and its mean, {now[row]:.3g}, does not fall; always "
+        f"predicting the same has {guess[row]:.3g}.",
+        {"swings": float(count), "low": float(low), "high": float(top), "mean": float(now[row])},
+        cause="Each update goes too far, past what is better: the learning rate is too large for "
+        "the curvature of the loss.",
+        fix=change_rate(facts, row, 0.1),
+    )
+
+
 def find_constant_loss(facts: Facts) -> Iterator[Finding]:
     """Find compiled losses, other than 0, that do not move at all though there are gradients."""
     if not any(head.loss for head in facts.setup.heads):
@@ -136,29 +191,38 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
 def find_early_end(facts: Facts) -> Iterator[Finding]:
     """Find trainings that end while a compiled loss still falls, and less than half is learned.
 
-    Of a training too short to judge, one that does not is found, if it is no better than guessing.
+    Half of the error: of squared errors that is a quarter. Of a training too short to judge, one
+    that is no better than guessing is found, too. It is a note, unless nothing was learned at all.
     """
     steps, loss = facts.steps, facts.loss
     last = len(steps) - 1
-    if not facts.is_over or not any(head.loss for head in facts.setup.heads):
+    losses = {head.loss for head in facts.setup.heads if head.loss}
+    if not loss.over[last] or not losses:
         return
     known = loss.value[np.isfinite(loss.value)]
-    half = THRESHOLDS["loss_halved"].value
-    limit = loss.guess[last] - half * loss.reach[last]
+    left = THRESHOLDS["loss_halved"].value
+    if losses == {"mean_squared_error"}:
+        left = left**2
+    limit = loss.guess[last] - (1 - left) * loss.reach[last]
     if np.isnan(limit):
-        limit = half * known[:1].max(initial=0)
-    fell = float(loss.fell[last])
+        limit = left * known[:1].max(initial=0)
+    fell, value = float(loss.fell[last]), float(loss.value[last])
     updates = facts.setup.steps or int(steps[last] + 1)
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
     is_short = at_guess and updates < THRESHOLDS["patience_steps"].value
     still = fell > THRESHOLDS["loss_fell"].value
-    if not (still or (is_short and fell > 0)) or not loss.recent[last] > limit:
+    if not (still or is_short) or not loss.recent[last] > limit:
         return
+    seen = f"Ended early: the training ends after {updates} updates while the loss, {value:.3g}, "
+    if still:
+        seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
+    else:
+        seen += f"is no better than {loss.guess[last]:.3g}, that of always predicting the same."
     fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
-    ratio = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
-    value = float(np.median(ratio)) if ratio.size else math.nan
-    factor = THRESHOLDS["update_usual"].value / value if value > 0 else 1.0
+    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
+    ratio = float(np.median(ratios)) if ratios.size else math.nan
+    factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
     if factor > 3:
         also = change_rate(facts, last, min(100, factor))
         fix = Fix(f"{fix} {also}", also.repairs)
@@ -166,12 +230,10 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         "ended_early",
         "",
         int(steps[last]),
-        f"Ended early: the training ends after {updates} updates while the loss, "
-        f"{loss.value[last]:.3g}, still falls: by {fell:.1%} from the middle third of the "
-        "training to the last.",
-        {"updates": float(updates), "fell": fell, "loss": float(loss.value[last])}
-        | ({"update_ratio": value} if value > 0 else {}),
-        severity="note",
+        seen,
+        {"updates": float(updates), "fell": fell, "loss": value}
+        | ({"update_ratio": ratio} if ratio > 0 else {}),
+        severity="warning" if loss.failed[last] else "note",
         cause="Too few updates of the weights were made.",
         fix=fix,
         confidence="possible",

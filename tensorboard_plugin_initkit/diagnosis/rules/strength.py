@@ -103,6 +103,8 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     bad = np.flatnonzero(facts.by_layer(np.logical_or, affected)[row])
     step, number = int(facts.steps[row]), float(np.nansum(facts.per_variable("nonfinite")[row]))
     origin, cause, fix = _tell_origin(facts, ports[row], row)
+    data = [i for role in _DATA for i in facts.ports_of(role)]
+    spoilt = float(np.nansum(facts.per_port("nonfinite")[row, data]))
     what = f"{number:.0f} elements of the gradient are" if number else "weights are"
     where = "the loss and the gradient follow"
     if len(bad):
@@ -117,7 +119,7 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
         facts.layers[bad[-1]] if len(bad) else facts.layer_of_head(0),
         step,
         f"Non-finite numbers: at step {step} {origin}{where}.",
-        {"elements": number, "layers": float(len(bad))},
+        {"elements": number, "layers": float(len(bad))} | ({"data": spoilt} if spoilt else {}),
         severity="error",
         confidence="certain",
         cause=cause,

@@ -24,8 +24,10 @@ from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
+    ADAPTIVE,
     DENSE,
     Head,
+    find_first_layers,
     find_input_size,
     find_takers,
     is_normalization,
@@ -41,8 +43,6 @@ from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
 
 _LINEAR = ("", "linear")
 _FLAT = ("sigmoid", "hard_sigmoid")
-# They divide gradients by their size: the learning rate is the size of a step.
-_ADAPTIVE = ("Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lion")
 
 
 def find_missing_activations(facts: Facts) -> Iterator[Finding]:
@@ -282,7 +282,9 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
     """Find initializers too small or too large for the depth of a chain."""
     inputs = list_tensors(facts, "x")
     variance = 1.0
-    if len(inputs) == 1 and len(facts.steps):
+    first = find_first_layers(facts.setup)
+    is_normal = bool(first) and is_normalization(first[0])
+    if len(inputs) == 1 and len(facts.steps) and not is_normal:
         mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
         variance = mean**2 + std**2 if mean**2 + std**2 > 0 else 1.0
     if told := judge_start(read_chain(facts), variance):
@@ -319,19 +321,26 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
         return
 
 
-def find_frozen(facts: Facts) -> Iterator[Finding]:
-    """Find a model without trained weights, or with an untrained last layer."""
+def find_frozen_model(facts: Facts) -> Iterator[Finding]:
+    """Find a model without any trained weights: that is certain."""
     weighted = [item for item in facts.setup.layers if item.weights]
-    if not weighted:
-        return
-    fix = Fix(
-        "Use `for layer in model.layers: layer.trainable = True`, and compile again.",
-        {"trainable": {"layers": []}},
-    )
-    if not any(item.trainable for item in weighted):
-        seen = f"None of the {len(weighted)} layers with weights is trained."
-        cause = "`trainable` is False in all of them: nothing can change."
-        yield tell(facts, "frozen", seen, cause, fix, confidence="certain")
+    if weighted and not any(item.trainable for item in weighted):
+        yield tell(
+            facts,
+            "frozen",
+            f"None of the {len(weighted)} layers with weights is trained.",
+            "`trainable` is False in all of them: nothing can change.",
+            Fix(
+                "Use `for layer in model.layers: layer.trainable = True`, and compile again.",
+                {"trainable": {"layers": []}},
+            ),
+            severity="error",
+        )
+
+
+def find_frozen_head(facts: Facts) -> Iterator[Finding]:
+    """Find an untrained last layer of a model that is trained."""
+    if not any(item.trainable for item in facts.setup.layers if item.weights):
         return
     for head in list_heads(facts):
         if head.kernel is not None and head.kernel.weights and not head.kernel.trainable:
@@ -406,7 +415,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
         return
     ended = facts.ready if len(facts.steps) > 1 else np.ones(len(rate), bool)
     zero = find_first(np.logical_and.accumulate(rate == 0) & ended)
-    large = find_first(rate >= high) if name in _ADAPTIVE else None
+    large = find_first(rate >= high) if name in ADAPTIVE else None
     if zero is not None:
         seen = "The learning rate is 0."
         cause, value = "No weight changes.", 0.0
@@ -430,7 +439,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
 # Told where the training fails to learn, the surest first.
 STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
-    find_frozen,
+    find_frozen_head,
     find_penalties,
     find_equal_weights,
     find_output_faults,

@@ -102,6 +102,40 @@ def test_a_symptom_that_was_told_alone_is_told_again_with_its_cause():
     assert [text.split(":")[0] for text in new.consequences] == ["No better than guessing"]
 
 
+LOST = both(GUESSES, put(8, "nonfinite", steps=slice(5, None)))
+
+
+@pytest.mark.parametrize(
+    ("cause", "data", "expected"),
+    [
+        (dataclasses.replace(STRUCTURE, kind="bad_start", confidence="likely"), 0, ["bad_start"]),
+        (STRUCTURE, 0, ["deep_sigmoids", "nonfinite"]),
+        (dataclasses.replace(STRUCTURE, kind="bad_start", confidence="likely"), 3, ["nonfinite"]),
+    ],
+)
+def test_numbers_that_are_not_finite_follow_from_weights_that_are_too_large(
+    cause, data, expected, monkeypatch
+):
+    with_rules(monkeypatch, None, None, cause)
+    record = made(EVERY_10)
+    both(LOST, port("x", nonfinite=data))(record)
+    found = judge(record.history())
+    assert [finding.kind for finding in found] == expected
+    assert (found[0].severity == "error") == ("deep_sigmoids" not in expected)
+    if not data and len(found) == 1:
+        assert found[0].consequences[-1].startswith("Non-finite numbers")
+
+
+def test_what_is_never_meant_is_told_of_a_training_that_learns(monkeypatch):
+    wrong = dataclasses.replace(STRUCTURE, kind="wrong_axis")
+    for change, consequences in ((GOOD, 0), (GUESSES, 1)):
+        with_rules(monkeypatch, None, None, wrong)
+        record = made(EVERY_10)
+        change(record)
+        (finding,) = judge(record.history())
+        assert (finding.kind, len(finding.consequences)) == ("wrong_axis", consequences)
+
+
 @pytest.mark.parametrize("follows", [False, True])
 def test_faults_of_other_outputs_are_told_by_themselves(follows, monkeypatch):
     with_rules(monkeypatch, CONTRACT, None, None)

@@ -225,6 +225,38 @@ def test_one_class_is_told_where_the_loss_is_gone():
     assert find(CONTRACT_RULES, CLASSES, BITS, steps=steps, loss=falling) == []
 
 
+def in_turn(spread, classes=2.0, x=1.0):
+    """Make facts of batches with a spread of labels that differs from one to the next."""
+    facts = facts_of(CLASSES, BITS, steps=range(20))
+    ports = facts._part._joined().ports
+    ports["batch_std"][:, 0], ports["batch_std"][:, 1] = x, np.resize(spread, 20)
+    ports["classes"][:, 1] = classes
+    return facts
+
+
+def test_batches_of_one_class_each_are_sorted():
+    facts = in_turn([0, 0, 0, 0, 0.3])
+    (finding,) = (finding for rule in CONTRACT_RULES for finding in rule(facts))
+    assert (finding.kind, finding.severity, finding.step) == ("one_class", "error", 9)
+    assert finding.message.startswith("In 8 of 10 recorded batches all labels of the output")
+    assert "permutation" in str(finding.fix)
+    for healthy in (in_turn(0.5), in_turn([0, 0, 0.3]), in_turn(0, x=0.0), in_turn(0, 1.0)):
+        assert [finding for rule in CONTRACT_RULES for finding in rule(healthy)] == []
+
+
+def test_an_adaptive_optimizer_has_half_of_the_training_for_large_targets():
+    steps = (0, 100, 500, 900)
+
+    def told(planned, y, rows=steps, optimizer="Adam"):
+        setup = dataclasses.replace(REGRESSION, steps=planned, optimizer=optimizer)
+        return [f.step for f in find(DATA_CAUSES, setup, y, steps=rows, learning_rate=1e-3)]
+
+    assert told(1000, Y + 100) == [500]
+    assert told(1000, Y + 100, steps[:2]) == []
+    assert told(101, Y + 90, steps[:2]) == [100]
+    assert told(1000, Y + 2000) == told(0, Y + 100) == told(1000, Y + 100, steps, "SGD") == [0]
+
+
 def test_negative_sample_weights_are_only_possible():
     (finding,) = find(DATA_CAUSES, REGRESSION, Y, sample_weight=X[:, 0])
     assert (finding.kind, finding.confidence) == ("negative_sample_weights", "possible")

@@ -12,6 +12,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_output,
     find_early_end,
     find_no_better_than_guessing,
+    find_oscillation,
     find_rising_loss,
 )
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
@@ -26,12 +27,13 @@ from tests.tensorboard_plugin_initkit.diagnosis.made import (
 
 pytestmark = pytest.mark.numpy_alone
 
-OUTPUT, GUESS, RISING, STILL, EARLY = (
+OUTPUT, GUESS, RISING, STILL, EARLY, SWING = (
     "constant_output",
     "no_better_than_guessing",
     "rising_loss",
     "constant_loss",
     "ended_early",
+    "oscillation",
 )
 RULES = {
     OUTPUT: find_constant_output,
@@ -39,6 +41,7 @@ RULES = {
     RISING: find_rising_loss,
     STILL: find_constant_loss,
     EARLY: find_early_end,
+    SWING: find_oscillation,
 }
 LONG = np.arange(0, 400, 10)
 
@@ -80,6 +83,15 @@ def under_a_penalty(record):
     """The penalty falls to nothing, and all that is left is a guess."""
     record.penalty = 40 * np.exp(-record.elapsed / 60)[:, None]
     record.loss += record.penalty[:, 0]
+
+
+def drawn(record):
+    """Squared errors of two samples a batch, for the best constant."""
+    record.loss = 0.25 * np.random.default_rng(0).chisquare(2, len(record.steps)) / 2
+
+
+def swinging(record):
+    record.loss = np.where(np.arange(len(record.steps)) % 3, 0.3, 4.0)
 
 
 CE, MSE, MAE = "sparse_categorical_crossentropy", "mean_squared_error", "mean_absolute_error"
@@ -128,6 +140,13 @@ FIRES = {
     "guesses under a penalty": (both(supervised(), under_a_penalty), EVERY_10, GUESS, 120),
     "rises": (both(supervised(), loss(lambda s: 0.7 * 1.05**s)), EVERY_10, RISING, 120),
     "rises beyond measure": (loss(lambda s: 10.0 ** (s / 10)), EVERY_10, RISING, 60),
+    "swings": (both(supervised(), swinging), EVERY_STEP, SWING, 100),
+    "swings in a short training": (
+        both(supervised(), swinging, planned(60)),
+        EVERY_STEP[:60],
+        SWING,
+        59,
+    ),
     "does not move": (both(supervised(), put(1.23, "loss")), EVERY_10, STILL, 30),
     "ends early": (
         both(supervised(), planned(130), loss(lambda s: 0.69 * 0.998**s)),
@@ -173,6 +192,23 @@ SILENT = {
     "a loss of zero": (put(0.0, "loss"), LONG, RISING),
     "a loss that stays zero": (put(0.0, "loss"), LONG, STILL),
     "nothing to learn": (put(np.nan, "loss"), LONG, STILL),
+    "small batches": (both(supervised(MSE, level=0.25), drawn), EVERY_STEP, SWING),
+    "a rate that goes up and down": (
+        both(supervised(), loss(lambda s: (0.3 + s % 30 / 10) * 0.99**s)),
+        LONG,
+        SWING,
+    ),
+    "adversaries in turn": (swinging, LONG, SWING),
+    "two bad batches": (
+        both(supervised(), loss(lambda s: np.where((s == 60) | (s == 90), 40.0, 0.5))),
+        LONG,
+        SWING,
+    ),
+    "swings at first": (
+        both(supervised(), loss(lambda s: np.where((s < 40) & (s % 20 == 0), 4, 0.5))),
+        LONG,
+        SWING,
+    ),
     "ends with a plateau": (both(supervised(), planned(130)), EVERY_10, EARLY),
     "ends soon, and has learned": (
         both(supervised(), planned(12), loss(lambda s: 0.6 * 0.999**s)),
@@ -222,6 +258,35 @@ def test_a_training_that_is_over_ends_early():
     (finding,) = judge(record.history(), ended=True)
     assert (finding.kind, finding.severity) == (EARLY, "note")
     assert "121 updates" in finding.message
+
+
+def under_noise(course):
+    """Make a change to a loss with a course, and as much noise that it is hard to see."""
+
+    def change(record):
+        noise = np.random.default_rng(1).normal(0, 0.2, len(record.steps))
+        record.loss = course(record.elapsed) * np.exp(noise - noise.mean())
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("course", "name", "kind"),
+    [
+        (lambda s: 0.75 * 0.9993**s, "binary_crossentropy", "ended_early"),
+        (lambda s: 0.75 + 0 * s, "binary_crossentropy", "not_learning"),
+        (lambda s: 9.0 * 0.994**s, MSE, "ended_early"),
+        (lambda s: 9.0 * 0.994**s, "binary_crossentropy", "note"),  # over-confident
+        (lambda s: 0.5 * 0.9995**s, "binary_crossentropy", "nothing"),
+    ],
+)
+def test_a_training_that_has_learned_nothing_in_the_end_is_told(course, name, kind):
+    record = made(EVERY_STEP)
+    numbers = {"integers": 0.0} if name == MSE else {}
+    both(supervised(name, **numbers), planned(130), under_noise(course))(record)
+    found = judge(record.history())
+    told = [f.kind if f.severity == "warning" else f.severity for f in found]
+    assert told == ([] if kind == "nothing" else [kind])
 
 
 @pytest.mark.parametrize(("ratio", "rate"), [(1e-5, "learning_rate=0.1"), (1e-3, "")])

@@ -5,7 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
+from tensorboard_plugin_initkit.diagnosis.rules.structure import (
+    STRUCTURE_CAUSES,
+    find_frozen_model,
+)
 from tensorboard_plugin_initkit.diagnosis.start import Link, follow_start, read_variance
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import chain, dense, facts_of, layer
 
@@ -18,7 +21,8 @@ WINDOW = (0, 10, 20)
 
 def find(setup, **fields):
     fields = {"steps": (), "x": None} | fields
-    return [finding for rule in STRUCTURE_CAUSES for finding in rule(facts_of(setup, **fields))]
+    rules = (*STRUCTURE_CAUSES, find_frozen_model)
+    return [finding for rule in rules for finding in rule(facts_of(setup, **fields))]
 
 
 def classes(*layers, **fields):
@@ -176,6 +180,17 @@ FAULTS = {
         "Constant(value=0.1)",
         "`kernel_initializer`",
     ),
+    "Xavier behind a Normalization": (
+        classes(
+            layer("Normalization", 64),
+            *[dense(64, "relu", kernel_initializer="XavierNormal(gain=1.0)")] * 30,
+            OUT,
+        ),
+        "bad_start",
+        "dense_2",
+        "multiplies the gradient by 0.71 per layer",
+        "HeNormal",
+    ),
     "nothing trained": (
         classes(dense(8, "relu", trainable=False), dense(10, "softmax", trainable=False)),
         "frozen",
@@ -327,6 +342,21 @@ def test_start_of_a_chain_is_that_of_theory():
     (start,) = follow_start([Link(item, "tanh", 1 / 64, 64, 64)], 1.0)
     assert start.forward == pytest.approx(0.3943, rel=1e-3)  # E tanh(z)²
     assert start.backward == pytest.approx(0.4644, rel=1e-3)  # E (1 - tanh(z)²)²
+
+
+@pytest.mark.parametrize(
+    ("text", "usual"),
+    [
+        ("HeNormal(gain=0.9)", 2.0),
+        ("XavierUniform(gain=2)", 1.0),
+        ("LeCunNormal(gain=1.5)", 1.0),
+    ],
+)
+def test_a_gain_is_the_factor_of_the_standard_deviation(text, usual):
+    plain = read_variance(text.partition("(")[0], 400, 200)
+    gain = float(text.partition("=")[2][:-1])
+    assert read_variance(text, 400, 200) == pytest.approx(gain**2 / usual * plain)
+    assert read_variance("XavierUniform(gain='relu')", 400, 200) is None
 
 
 @pytest.mark.parametrize(
