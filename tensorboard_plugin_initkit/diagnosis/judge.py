@@ -181,7 +181,7 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
 
 
 def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
-    """Fold each finding into the first one that explains it, in order of steps."""
+    """Fold each finding into the first explanation, in order of steps."""
     roots: list[_Root] = []
     for tier, finding in found:
         explained_by = None
@@ -207,14 +207,14 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
 
 @dataclasses.dataclass
 class _Root:
-    """A finding that follows from no other one, and the messages of those that follow from it."""
+    """A finding of its own, and the messages of its consequences."""
 
     tier: Tier
     finding: Finding
     consequences: list[str]
 
     def add(self, other: Finding) -> None:
-        """Add what follows; if that is an error, the root is one."""
+        """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
         if other.severity == "error":
             self.finding = dataclasses.replace(self.finding, severity="error")
@@ -226,7 +226,7 @@ class _Root:
 
 
 def _opens(course: str, tier: Tier, cause: Finding) -> bool:
-    """Check for a course of the loss with which a cause is told."""
+    """Check for a course of the loss as a reason to tell a cause."""
     if course == _FAR:
         return tier == Tier.DATA
     # Of a loss that falls no more much is left of the data's, and hardly any beside the penalty.
@@ -235,13 +235,13 @@ def _opens(course: str, tier: Tier, cause: Finding) -> bool:
 
 
 def _can_explain(tier: Tier, symptom: Finding) -> bool:
-    """Check for a symptom that causes of a tier can have: data make no slope over depth."""
+    """Check if causes of a tier can have a symptom: data make no slope over depth."""
     is_slope = symptom.kind in ("vanishing", "exploding") and bool(symptom.layer)
     return not (tier == Tier.DATA and is_slope)
 
 
 def _explains(root: Ranked, other: Ranked) -> bool:
-    """Check for a finding that follows from another one, if they have layers in common."""
+    """Check if a finding follows from another one with layers in common."""
     (tier, finding), (below, symptom) = root, other
     if symptom.kind == "nonfinite" and tier != Tier.CONTRACT:
         return below == Tier.FAULT and finding.kind in _OVERFLOWS and finding.confidence == "likely"

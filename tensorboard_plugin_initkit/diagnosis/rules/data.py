@@ -202,7 +202,7 @@ def find_single_class(facts: Facts) -> Iterator[Finding]:
 
 
 def find_sorted_classes(facts: Facts) -> Iterator[Finding]:
-    """Find batches of one class each, of which several have come: the data are sorted by class."""
+    """Find batches of one class each, though several have come: data sorted by class."""
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in CROSSENTROPY:
             continue
@@ -247,7 +247,7 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
 
 
 def _read_classes(facts: Facts, head: Head) -> tuple[Floats, Floats]:
-    """Return the number of classes that have come at each record, and their entropy in nats."""
+    """Return the number of classes up to each record, and their entropy in nats."""
     assert head.y is not None
     if head.units == 1:  # the classes 0 and 1
         entropy, variance = (

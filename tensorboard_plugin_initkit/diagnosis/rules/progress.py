@@ -64,7 +64,7 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
 
 
 def find_no_better_than_guessing(facts: Facts) -> Iterator[Finding]:
-    """Find trainings that are no better than the best constant prediction, and stay so."""
+    """Find trainings no better than the best constant prediction for good."""
     row = find_first(facts.loss.guessing)
     if row is not None:
         yield tell_guessing(facts, row)
@@ -114,11 +114,11 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
 
 
 def find_oscillation(facts: Facts) -> Iterator[Finding]:
-    """Find losses that swing between below and far above that of the best constant.
+    """Find losses on both sides of the best constant's in turn, far above it and below.
 
     In the last two thirds of the training so far they do so several times, and their mean neither
-    falls nor is as low as the best constant's: neither the noise of small batches nor a learning
-    rate that goes up and down does that.
+    falls nor is as low as the best constant's: neither the noise of small batches nor a cyclic
+    learning rate does so.
     """
     steps, value, guess = facts.steps, facts.loss.value, facts.loss.guess
     elapsed = steps - steps[:1]
@@ -191,8 +191,8 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
 def find_early_end(facts: Facts) -> Iterator[Finding]:
     """Find trainings that end while a compiled loss still falls, and less than half is learned.
 
-    Half of the error: of squared errors that is a quarter. Of a training too short to judge, one
-    that is no better than guessing is found, too. It is a note, unless nothing was learned at all.
+    Half of the error is a quarter of a squared one. Trainings too short to judge are found, too, if
+    they are no better than guessing. It is a note, unless nothing was learned at all.
     """
     steps, loss = facts.steps, facts.loss
     last = len(steps) - 1

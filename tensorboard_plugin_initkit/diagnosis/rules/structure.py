@@ -322,7 +322,7 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
 
 
 def find_frozen_model(facts: Facts) -> Iterator[Finding]:
-    """Find a model without any trained weights: that is certain."""
+    """Find a model without any trained weights, a certain fault."""
     weighted = [item for item in facts.setup.layers if item.weights]
     if weighted and not any(item.trainable for item in weighted):
         yield tell(
@@ -339,7 +339,7 @@ def find_frozen_model(facts: Facts) -> Iterator[Finding]:
 
 
 def find_frozen_head(facts: Facts) -> Iterator[Finding]:
-    """Find an untrained last layer of a model that is trained."""
+    """Find an untrained last layer behind trained ones."""
     if not any(item.trainable for item in facts.setup.layers if item.weights):
         return
     for head in list_heads(facts):
