@@ -9,6 +9,7 @@ the same data, optimizer and number of steps, and prints the accuracy on digits 
     cnn          500 convolutions of tanh, likewise
     resnet       101 convolutions in 50 residual blocks, no normalization
     transformer  50 layers of a post-norm encoder, without warm-up
+    deepest      10,000 convolutions of tanh, for `--seconds` on a GPU, from `initialize` alone
     variance     100 layers of several activations: no training, signal and gradient over depth
 
 PyTorch is the quickest here: TensorFlow and JAX take minutes to trace a thousand layers.
@@ -151,6 +152,69 @@ def train(experiment: Experiment, start: Start, seed: int) -> tuple[float, float
     return float(accuracy), seconds
 
 
+def train_deepest(depth: int, seconds: float, rate: float, seed: int) -> None:
+    """Train convolutions in a row for some seconds, and print their accuracy as it goes.
+
+    Steps are of PyTorch's own operations on the weights of the Keras model: Keras takes longer to
+    call a layer than a GPU to compute it. The last accuracy is that of the Keras model.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    digits, begin = load((4, 4, 4)), time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    model = build_cnn(depth)
+    print(f"{depth} layers on {device}, built in {time.perf_counter() - begin:.0f} s", flush=True)
+    begin = time.perf_counter()
+    keras_initkit.initialize(model, digits.x, "delta-orthogonal", seed)
+    print(f"initialized in {time.perf_counter() - begin:.0f} s", flush=True)
+
+    *convolutions, head = [layer for layer in model.layers if layer.weights]
+    tensors = [
+        layer.kernel.value.detach().permute(3, 2, 0, 1).contiguous() for layer in convolutions
+    ]
+    tensors += [layer.bias.value.detach().clone() for layer in convolutions]
+    tensors += [head.kernel.value.detach().clone(), head.bias.value.detach().clone()]
+    for tensor in tensors:
+        tensor.requires_grad_()
+
+    def call(x: Any) -> Any:
+        for kernel, bias in zip(tensors[: depth - 1], tensors[depth - 1 : -2], strict=True):
+            x = torch.tanh(torch.nn.functional.conv2d(x, kernel, bias, padding=1))
+        return x.permute(0, 2, 3, 1).flatten(1) @ tensors[-2] + tensors[-1]
+
+    x, x_test = (
+        torch.tensor(part, device=device).permute(0, 3, 1, 2) for part in (digits.x, digits.x_test)
+    )
+    y, y_test = (torch.tensor(part, device=device) for part in (digits.y, digits.y_test))
+    optimizer = torch.optim.Adam(tensors, rate, foreach=True)
+    step, begin, told = 0, time.perf_counter(), 0.0
+    while (passed := time.perf_counter() - begin) < seconds:
+        rows = torch.randint(len(x), (256,), device=device)
+        loss = torch.nn.functional.cross_entropy(call(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if passed - told > seconds / 20 or step == 1:
+            told = passed
+            with torch.no_grad():
+                accuracy = float((call(x_test).argmax(1) == y_test).float().mean())
+            print(
+                f"{passed:5.0f} s, {step} updates: loss {loss.item():.3f}, {accuracy:.1%}",
+                flush=True,
+            )
+    for layer, kernel in zip(convolutions, tensors[: depth - 1], strict=True):
+        layer.kernel.assign(kernel.detach().permute(2, 3, 1, 0))
+    for layer, bias in zip(convolutions, tensors[depth - 1 : -2], strict=True):
+        layer.bias.assign(bias.detach())
+    head.kernel.assign(tensors[-2].detach())
+    head.bias.assign(tensors[-1].detach())
+    right = keras.ops.convert_to_numpy(model(digits.x_test)).argmax(1) == digits.y_test
+    print(f"| deepest | {depth} | seed {seed} | {step} updates | {right.mean():.1%} |", flush=True)
+
+
 def run(name: str, experiment: Experiment, seeds: int, only: list[str]) -> None:
     """Train an experiment's network from each start and seed, and print a row for each start."""
     for title, start in starts(experiment.scheme).items():
@@ -220,17 +284,21 @@ def run_variance(seeds: int, only: list[str], width: int) -> None:
 def main() -> None:
     """Run the experiments that are named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("experiments", nargs="+", choices=[*EXPERIMENTS, "variance"])
+    parser.add_argument("experiments", nargs="+", choices=[*EXPERIMENTS, "variance", "deepest"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of starts")
     parser.add_argument("--depth", type=int, help="layers, instead of the experiment's")
     parser.add_argument("--width", type=int, default=128, help="units, of the variance")
     parser.add_argument("--steps", type=int, help="updates, 14 an epoch")
+    parser.add_argument("--seconds", type=float, default=150, help="to train, of the deepest")
     arguments = parser.parse_args()
-    sys.setrecursionlimit(50_000)  # Keras walks from layer to layer
+    sys.setrecursionlimit(500_000)  # Keras walks from layer to layer
     for name in arguments.experiments:
         if name == "variance":
             run_variance(arguments.seeds, arguments.only, arguments.width)
+        elif name == "deepest":
+            depth = arguments.depth or 10_000
+            train_deepest(depth, arguments.seconds, 2.5e-2 / depth, 0)
         else:
             given = {"depth": arguments.depth, "steps": arguments.steps}
             chosen = {key: value for key, value in given.items() if value}

@@ -105,7 +105,8 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     tensors = graph.made.get(id(caller), [])
     if _is_inside(layers):
         return Following(LINEAR)
-    reached = graph.reach(tensors)
+    # Up to the next kernels, and no further: models may have thousands.
+    reached = graph.reach(tensors, lambda operation: not _has_kernel(operation, has_rule))
     is_last = not graph.outputs.isdisjoint(reached) and not any(
         _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
     )

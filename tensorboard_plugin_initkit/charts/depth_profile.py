@@ -374,9 +374,7 @@ def _draw(
             marker=_MARKERS[(record.place + record.place // 7) % 7],
         )
         own = colour if len(curves) > 1 else theme.text
-        dashes = MultiLine(
-            xs="depth", ys="value", line_dash="dashed", line_color=own, line_width=1.5
-        )
+        dashes = MultiLine(xs="depth", ys="value", line_dash="dashed", line_color=own)
         nothing = Scatter(x="depth", y="value", size=9, line_color=colour, marker="y", line_width=2)
         dots.append(figure.add_glyph(points, marker))
         line = figure.add_glyph(fit, dashes)
