@@ -1,6 +1,7 @@
 """Networks far deeper than usual, trained from `keras_initkit.initialize` and from common starts.
 
     KERAS_BACKEND=torch python examples/deep.py mlp --seeds 3
+    KERAS_BACKEND=torch python examples/deep.py deepest --seconds 150
 
 Each experiment trains one network on scikit-learn's handwritten digits from several starts, with
 the same data, optimizer and number of steps, and prints the accuracy on digits it has not seen:
@@ -9,7 +10,7 @@ the same data, optimizer and number of steps, and prints the accuracy on digits 
     cnn          500 convolutions of tanh, likewise
     resnet       101 convolutions in 50 residual blocks, no normalization
     transformer  50 layers of a post-norm encoder, without warm-up
-    deepest      10,000 convolutions of tanh, for `--seconds` on a GPU, from `initialize` alone
+    deepest      10,000 convolutions of tanh, on a GPU
     variance     100 layers of several activations: no training, signal and gradient over depth
 
 PyTorch is the quickest here: TensorFlow and JAX take minutes to trace a thousand layers.
@@ -37,21 +38,23 @@ Start = Callable[[keras.Model, np.ndarray, int], Any]
 
 
 class Experiment(NamedTuple):
-    """A network, its inputs' shape, its optimizer, and how long it is trained."""
+    """A network, its inputs' shape, how long it is trained, and rates of Adam to choose from."""
 
     build: Callable[[int], keras.Model]
     depth: int
     shape: tuple[int, ...]
-    optimizer: Callable[[], keras.optimizers.Optimizer]
+    rates: tuple[float, ...]
     steps: int
     scheme: str = "auto"
 
 
 class Digits(NamedTuple):
-    """1,400 digits to train on and 397 to test."""
+    """1,100 digits to train on, 300 to choose a rate by, and 397 to test."""
 
     x: np.ndarray
     y: np.ndarray
+    x_chosen: np.ndarray
+    y_chosen: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
 
@@ -64,7 +67,7 @@ def load(shape: tuple[int, ...]) -> Digits:
     if shape == (4, 4, 4):  # squares of 2x2 pixels
         x = x.reshape(-1, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4)
     x = x.reshape(-1, *shape)
-    return Digits(x[:1400], y[:1400], x[1400:], y[1400:])
+    return Digits(x[:1100], y[:1100], x[1100:1400], y[1100:1400], x[1400:], y[1400:])
 
 
 def build_mlp(depth: int, width: int = 64, activation: str = "tanh") -> keras.Model:
@@ -109,14 +112,12 @@ def build_transformer(depth: int) -> keras.Model:
 
 
 EXPERIMENTS = {
-    "mlp": Experiment(build_mlp, 1000, (64,), lambda: keras.optimizers.Adam(5e-5), 200),
-    "cnn": Experiment(
-        build_cnn, 500, (4, 4, 4), lambda: keras.optimizers.Adam(5e-5), 98, "delta-orthogonal"
-    ),
-    "resnet": Experiment(build_resnet, 101, (8, 8, 1), lambda: keras.optimizers.Adam(1e-3), 200),
-    "transformer": Experiment(
-        build_transformer, 50, (8, 8), lambda: keras.optimizers.Adam(2e-4), 84
-    ),
+    "mlp": Experiment(build_mlp, 1000, (64,), (3e-5, 1e-4), 198),
+    "cnn": Experiment(build_cnn, 500, (4, 4, 4), (3e-5, 1e-4), 99, "delta-orthogonal"),
+    "resnet": Experiment(build_resnet, 101, (8, 8, 1), (3e-4, 1e-3), 198),
+    "transformer": Experiment(build_transformer, 50, (8, 8), (1e-4, 3e-4), 88),
+    # The change of a step adds up over the layers.
+    "deepest": Experiment(build_cnn, 10_000, (4, 4, 4), (2.5e-6,), 10_000, "delta-orthogonal"),
 }
 
 
@@ -135,99 +136,109 @@ def starts(scheme: str) -> dict[str, Start]:
     }
 
 
-def train(experiment: Experiment, start: Start, seed: int) -> tuple[float, float]:
-    """Train from a start, and return the test accuracy and the seconds of the start."""
+def train(
+    experiment: Experiment, start: Start, rate: float, seed: int, seconds: float
+) -> tuple[float, float, float]:
+    """Train from a start.
+
+    Returns:
+        The accuracies on digits to choose by and to test, and the seconds of the start.
+    """
     digits = load(experiment.shape)
     keras.utils.set_random_seed(seed)
     model = experiment.build(experiment.depth)
     begin = time.perf_counter()
     start(model, digits.x, seed)
-    seconds = time.perf_counter() - begin
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(experiment.optimizer(), loss, metrics=["accuracy"], jit_compile=False)
-    epochs = experiment.steps // 14
-    model.fit(digits.x, digits.y, 100, epochs, verbose=0)
-    accuracy = model.evaluate(digits.x_test, digits.y_test, 397, verbose=0)[1]
+    passed = time.perf_counter() - begin
+    if experiment.build in (build_mlp, build_cnn):
+        fit_plain(model, digits, rate, experiment.steps, seconds)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+        model.fit(digits.x, digits.y, 100, experiment.steps // 11, verbose=0)
+    chosen, tested = (
+        float((keras.ops.convert_to_numpy(model(x)).argmax(1) == y).mean())
+        for x, y in ((digits.x_chosen, digits.y_chosen), (digits.x_test, digits.y_test))
+    )
     keras.backend.clear_session()
-    return float(accuracy), seconds
+    return chosen, tested, passed
 
 
-def train_deepest(depth: int, seconds: float, rate: float, seed: int) -> None:
-    """Train convolutions in a row for some seconds, and print their accuracy as it goes.
+def fit_plain(model: Any, digits: Digits, rate: float, steps: int, seconds: float) -> None:
+    """Train layers in a row, for some steps of batches of 100 or seconds.
 
     Steps are of PyTorch's own operations on the weights of the Keras model: Keras takes longer to
-    call a layer than a GPU to compute it. The last accuracy is that of the Keras model.
+    call a small layer than the layer takes. Of long trainings the accuracy is printed as it goes.
     """
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    digits, begin = load((4, 4, 4)), time.perf_counter()
-    keras.utils.set_random_seed(seed)
-    model = build_cnn(depth)
-    print(f"{depth} layers on {device}, built in {time.perf_counter() - begin:.0f} s", flush=True)
-    begin = time.perf_counter()
-    keras_initkit.initialize(model, digits.x, "delta-orthogonal", seed)
-    print(f"initialized in {time.perf_counter() - begin:.0f} s", flush=True)
-
-    *convolutions, head = [layer for layer in model.layers if layer.weights]
-    tensors = [
-        layer.kernel.value.detach().permute(3, 2, 0, 1).contiguous() for layer in convolutions
+    holders = [layer for layer in model.layers if layer.weights]
+    is_dense = [isinstance(layer, layers.Dense) for layer in holders]
+    kernels = [layer.kernel.value.detach().clone() for layer in holders]
+    kernels = [
+        kernel if dense else kernel.permute(3, 2, 0, 1).contiguous()
+        for kernel, dense in zip(kernels, is_dense, strict=True)
     ]
-    tensors += [layer.bias.value.detach().clone() for layer in convolutions]
-    tensors += [head.kernel.value.detach().clone(), head.bias.value.detach().clone()]
-    for tensor in tensors:
+    biases = [layer.bias.value.detach().clone() for layer in holders]
+    for tensor in (*kernels, *biases):
         tensor.requires_grad_()
 
     def call(x: Any) -> Any:
-        for kernel, bias in zip(tensors[: depth - 1], tensors[depth - 1 : -2], strict=True):
-            x = torch.tanh(torch.nn.functional.conv2d(x, kernel, bias, padding=1))
-        return x.permute(0, 2, 3, 1).flatten(1) @ tensors[-2] + tensors[-1]
+        for place, (kernel, bias, dense) in enumerate(zip(kernels, biases, is_dense, strict=True)):
+            if dense:
+                x = x if x.ndim == 2 else x.permute(0, 2, 3, 1).flatten(1)
+                x = torch.addmm(bias, x, kernel)
+            else:
+                x = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
+            x = torch.tanh(x) if place < len(holders) - 1 else x
+        return x
 
-    x, x_test = (
-        torch.tensor(part, device=device).permute(0, 3, 1, 2) for part in (digits.x, digits.x_test)
-    )
-    y, y_test = (torch.tensor(part, device=device) for part in (digits.y, digits.y_test))
-    optimizer = torch.optim.Adam(tensors, rate, foreach=True)
-    step, begin, told = 0, time.perf_counter(), 0.0
-    while (passed := time.perf_counter() - begin) < seconds:
-        rows = torch.randint(len(x), (256,), device=device)
+    def put(x: np.ndarray) -> Any:
+        return torch.tensor(x if x.ndim < 4 else x.transpose(0, 3, 1, 2), device=device)
+
+    x, y, x_test, y_test = map(put, (digits.x, digits.y, digits.x_test, digits.y_test))
+    optimizer = torch.optim.Adam([*kernels, *biases], rate, foreach=True)
+    begin, told = time.perf_counter(), 0.0
+    for step in range(1, steps + 1):
+        rows = torch.randint(len(x), (100,), device=device)
         loss = torch.nn.functional.cross_entropy(call(x[rows]), y[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
-        if passed - told > seconds / 20 or step == 1:
+        if (passed := time.perf_counter() - begin) > seconds:
+            break
+        if passed > told + 10.0 and len(holders) > 2000:
             told = passed
             with torch.no_grad():
-                accuracy = float((call(x_test).argmax(1) == y_test).float().mean())
-            print(
-                f"{passed:5.0f} s, {step} updates: loss {loss.item():.3f}, {accuracy:.1%}",
-                flush=True,
-            )
-    for layer, kernel in zip(convolutions, tensors[: depth - 1], strict=True):
-        layer.kernel.assign(kernel.detach().permute(2, 3, 1, 0))
-    for layer, bias in zip(convolutions, tensors[depth - 1 : -2], strict=True):
+                right = (call(x_test).argmax(1) == y_test).float().mean().item()
+            print(f"{passed:.0f} s, {step} updates: {loss.item():.3f}, {right:.1%}", flush=True)
+    for layer, kernel, bias, dense in zip(holders, kernels, biases, is_dense, strict=True):
+        layer.kernel.assign(kernel.detach() if dense else kernel.detach().permute(2, 3, 1, 0))
         layer.bias.assign(bias.detach())
-    head.kernel.assign(tensors[-2].detach())
-    head.bias.assign(tensors[-1].detach())
-    right = keras.ops.convert_to_numpy(model(digits.x_test)).argmax(1) == digits.y_test
-    print(f"| deepest | {depth} | seed {seed} | {step} updates | {right.mean():.1%} |", flush=True)
 
 
-def run(name: str, experiment: Experiment, seeds: int, only: list[str]) -> None:
-    """Train an experiment's network from each start and seed, and print a row for each start."""
+def run(name: str, experiment: Experiment, seeds: int, only: list[str], seconds: float) -> None:
+    """Train an experiment's network from each start and seed, and print a row for each start.
+
+    Each start has the rate that is best, of one more seed, on digits that are not tested.
+    """
     for title, start in starts(experiment.scheme).items():
         if only and title not in only:
             continue
-        found, begin = [], time.perf_counter()
-        for seed in range(seeds):
-            found.append(train(experiment, start, seed))
-        accuracies = " ".join(f"{accuracy:.1%}" for accuracy, _ in found)
+        begin, rates = time.perf_counter(), experiment.rates
+        scores = {
+            rate: train(experiment, start, rate, 100, seconds)[0] if len(rates) > 1 else 0.0
+            for rate in rates
+        }
+        best = max(scores, key=lambda rate: scores[rate])
+        found = [train(experiment, start, best, seed, seconds) for seed in range(seeds)]
+        accuracies = " ".join(f"{tested:.1%}" for _, tested, _ in found)
         minutes = (time.perf_counter() - begin) / 60
         print(
-            f"| {name} | {experiment.depth} | {title} | {accuracies} | {found[0][1]:.0f} s | "
-            f"{minutes:.1f} min |",
+            f"| {name} | {experiment.depth} | {title} | {best:g} | {accuracies} | "
+            f"{found[0][2]:.0f} s | {minutes:.1f} min |",
             flush=True,
         )
 
@@ -284,25 +295,26 @@ def run_variance(seeds: int, only: list[str], width: int) -> None:
 def main() -> None:
     """Run the experiments that are named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("experiments", nargs="+", choices=[*EXPERIMENTS, "variance", "deepest"])
+    parser.add_argument("experiments", nargs="+", choices=[*EXPERIMENTS, "variance"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="names of starts")
     parser.add_argument("--depth", type=int, help="layers, instead of the experiment's")
     parser.add_argument("--width", type=int, default=128, help="units, of the variance")
-    parser.add_argument("--steps", type=int, help="updates, 14 an epoch")
-    parser.add_argument("--seconds", type=float, default=150, help="to train, of the deepest")
+    parser.add_argument("--steps", type=int, help="updates, 11 an epoch")
+    parser.add_argument("--seconds", type=float, default=150, help="to train the deepest")
     arguments = parser.parse_args()
     sys.setrecursionlimit(500_000)  # Keras walks from layer to layer
     for name in arguments.experiments:
         if name == "variance":
             run_variance(arguments.seeds, arguments.only, arguments.width)
-        elif name == "deepest":
-            depth = arguments.depth or 10_000
-            train_deepest(depth, arguments.seconds, 2.5e-2 / depth, 0)
         else:
             given = {"depth": arguments.depth, "steps": arguments.steps}
             chosen = {key: value for key, value in given.items() if value}
-            run(name, EXPERIMENTS[name]._replace(**chosen), arguments.seeds, arguments.only)
+            experiment = EXPERIMENTS[name]._replace(**chosen)
+            if name == "deepest":
+                run(name, experiment, 1, ["initialize"], arguments.seconds)
+            else:
+                run(name, experiment, arguments.seeds, arguments.only, 1e9)
 
 
 if __name__ == "__main__":
