@@ -1,6 +1,8 @@
 """`Sink`: where records and findings go."""
 
+import contextlib
 import functools
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 
 from keras_initkit.callbacks.background_log import BackgroundLog
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
+from tensorboard_plugin_initkit.log.paths import path_at
 from tensorboard_plugin_initkit.log.runs import RunPlace
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
@@ -90,4 +93,17 @@ def _open_writer(
     # TensorBoard's protocol buffers take 70 ms to import: off the training thread.
     from tensorboard_plugin_initkit.log.gradient_log import LogWriter
 
+    _follow(path_at(log_dir) / run)
     return LogWriter(log_dir, scalars, histograms, run)
+
+
+def _follow(directory: Any) -> None:
+    """Have a run of Weights & Biases with `sync_tensorboard=True` read the events in a directory.
+
+    By itself it reads those of the writers that it has patched, and ours is none of them. Nothing
+    happens without such a run, or with a version of the package that is made otherwise.
+    """
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    with contextlib.suppress(AttributeError, TypeError):
+        if run.settings.sync_tensorboard:
+            run._tensorboard_callback(str(directory))

@@ -65,9 +65,11 @@ class EventFileWriter:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         now = time.time()
-        # TensorBoard reads the files of a run in the order of their names.
+        # TensorBoard reads the files of a run in the order of their names. Others look for their
+        # own by second and host, such as Weights & Biases.
+        second, fraction = f"{now:.6f}".split(".")
         name = (
-            f"events.out.tfevents.{now:.6f}.{socket.gethostname()}"
+            f"events.out.tfevents.{second}.{socket.gethostname()}.{fraction}"
             f".{os.getpid()}.{next(_serial)}.initkit"
         )
         self.path = directory / name

@@ -24,13 +24,13 @@ os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "MLFLOW_DISABLE_
 STEPS = 20
 
 
-def train(on_record: Any) -> GradientMonitor:
+def train(on_record: Any, log_dir: Path | None = None) -> GradientMonitor:
     """Train weights of zeros: a finding is certain."""
     layers = [keras.layers.Dense(4, "relu", kernel_initializer="zeros") for _ in range(3)]
     model = keras.Sequential([keras.Input((4,)), *layers])
     model.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(10 * STEPS, 4))
-    monitor = GradientMonitor(on_record=on_record, on_finding=lambda finding: None)
+    monitor = GradientMonitor(log_dir, on_record=on_record, on_finding=lambda finding: None)
     model.fit(x, x, 10, verbose=0, callbacks=[monitor])
     assert monitor.findings
     return monitor
@@ -42,6 +42,25 @@ def try_wandb(folder: Path) -> None:
     with wandb.init(project="test", dir=folder) as run:
         monitor = train(trackers.to_wandb(run))
     wandb.teardown()  # until then the file is not whole
+    rows, alerts = read_wandb(folder)
+    assert [row["gradients/step"] for row in rows] == list(range(STEPS))
+    check([row["gradients/global_norm"] for row in rows], monitor)
+    assert len(alerts) == sum(finding.severity != "note" for finding in monitor.findings)
+
+
+def try_wandb_sync_tensorboard(folder: Path) -> None:
+    """Find the scalars of the log in a run that reads TensorBoard's events."""
+    wandb = importlib.import_module("wandb")
+    with wandb.init(project="test", dir=folder, sync_tensorboard=True):
+        monitor = train(None, folder / "log")
+    wandb.teardown()
+    rows, _ = read_wandb(folder)
+    name = "gradients/global_norm"
+    check([row[name] for row in rows if name in row], monitor)
+
+
+def read_wandb(folder: Path) -> tuple[list[dict[str, float]], list[str]]:
+    """Read the rows and the titles of the alerts of an offline run, as `wandb sync` does."""
     messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
     (file,) = folder.rglob("*.wandb")
     rows, alerts = [], []
@@ -52,9 +71,7 @@ def try_wandb(folder: Path) -> None:
             rows.append({i.key or "/".join(i.nested_key): float(i.value_json) for i in items})
         if record.WhichOneof("record_type") == "alert":
             alerts.append(record.alert.title)
-    assert [row["gradients/step"] for row in rows] == list(range(STEPS))
-    check([row["gradients/global_norm"] for row in rows], monitor)
-    assert len(alerts) == sum(finding.severity != "note" for finding in monitor.findings)
+    return rows, alerts
 
 
 def read_blocks(data: bytes) -> Iterator[bytes]:
@@ -133,19 +150,21 @@ def inside(folder: str) -> Iterator[None]:
 def main() -> int:
     """Try all; return 1 if none could be."""
     tried = 0
-    for name, attempt in {
-        "wandb": try_wandb,
-        "mlflow": try_mlflow,
-        "comet_ml": try_comet_ml,
-        "aim": try_aim,
-    }.items():
+    for name, attempt in (
+        ("wandb", try_wandb),
+        ("wandb", try_wandb_sync_tensorboard),
+        ("mlflow", try_mlflow),
+        ("comet_ml", try_comet_ml),
+        ("aim", try_aim),
+    ):
         if importlib.util.find_spec(name) is None:
             print(f"{name}: not installed, not tried", flush=True)
             continue
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, inside(scratch):
             attempt(Path(scratch))
         package = importlib.metadata.packages_distributions()[name][0]
-        print(f"{package} {importlib.metadata.version(package)}: works", flush=True)
+        version = importlib.metadata.version(package)
+        print(f"{attempt.__name__}, {package} {version}: works", flush=True)
         tried += 1
     return int(not tried)
 
