@@ -103,7 +103,7 @@ def _follow(directory: Any) -> None:
     By itself it reads those of the writers that it has patched, and ours is none of them. Nothing
     happens without such a run, or with a version of the package that is made otherwise.
     """
-    run = getattr(sys.modules.get("wandb"), "run", None)
+    run: Any = getattr(sys.modules.get("wandb"), "run", None)
     with contextlib.suppress(AttributeError, TypeError):
         if run.settings.sync_tensorboard:
             run._tensorboard_callback(str(directory))

@@ -1,5 +1,7 @@
 """What notebooks and data frames show of histories and diagnoses."""
 
+import html
+import re
 import sys
 from html.parser import HTMLParser
 
@@ -10,6 +12,7 @@ from tensorboard_plugin_initkit.diagnosis.diagnosis import Diagnosis
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.notebook import make_card
+from tensorboard_plugin_initkit.plotting import plot
 from tests.tensorboard_plugin_initkit.record.made import dense, history_of, random_chunk
 from tests.tensorboard_plugin_initkit.support.made_logs import HOSTILE
 
@@ -17,10 +20,10 @@ pytestmark = pytest.mark.numpy_alone
 
 
 class Card(HTMLParser):
-    def __init__(self, html):
+    def __init__(self, text):
         super().__init__()
         self.tags, self.text = [], ""
-        self.feed(html)
+        self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -41,6 +44,17 @@ def test_histories_and_diagnoses_show_their_findings_whatever_their_names(rng):
         assert card.tags.count("tr") == 1 + len(HOSTILE)
     assert "Does <b>not</b>" in card.text
     assert "3 recorded steps of 2 layers, steps 0 to 2" in history._repr_html_()
+
+
+@pytest.mark.parametrize("kind", ["map", "depth", "player", "lines"])
+def test_a_chart_shows_itself_and_needs_nothing_from_elsewhere(kind, rng):
+    frame = plot(history_of(rng.random((3, 8))), kind)._repr_html_()
+    (page,) = re.findall(r'^<iframe srcdoc="([^"]*)" style="[^"]*"></iframe>$', frame)
+    page = html.unescape(page)
+    assert "embed_items" in page
+    assert not re.findall(r"\n *<(?:script|link)[^>]* (?:src|href)=", page)
+    assert len(page) < 3e6
+    assert 300 < int(re.findall(r"height: (\d+)px", frame)[0]) < 1500
 
 
 def test_a_long_table_is_cut_and_it_is_said():
