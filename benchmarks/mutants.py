@@ -1,6 +1,6 @@
 """Plant one known fault at a time in healthy trainings, and see if the diagnosis finds it.
 
-    python -m benchmarks.mutants [--faults NAME ...] [--programs NAME ...] [--part 0/2] [--fix]
+    python -m benchmarks.mutants [--faults NAME ...] [--programs NAME ...] [--processes 2] [--fix]
 
 Each healthy program is trained for 120 steps as it is, and then with each fault that it can have.
 Printed are, for every fault, the share of programs in which something was found, in which the
@@ -15,8 +15,11 @@ variance. Fixes of the data and of one's own code, which are to be made by hand,
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -473,6 +476,9 @@ FAULTS = [
 ]
 
 
+FAULT_BY_NAME = {fault.name: fault for fault in FAULTS}
+
+
 def _clipped() -> Any:
     return keras.optimizers.SGD(0.01, clipnorm=1e-9)
 
@@ -526,76 +532,109 @@ def look(monitor: Any) -> list[Any]:
     return [f for f in keras_initkit.diagnose(monitor) if f.severity != "note"]
 
 
+@dataclasses.dataclass
+class Verdict:
+    """What became of one training: of a mutant, or of a healthy program."""
+
+    program: str
+    fault: str = ""
+    kind: str = ""  # of the first finding; none without one
+    layer: str = ""
+    told: Sequence[str] = ()
+    score: float = 0.0  # of a healthy program
+    after: str = ""  # the fix: "mended", "not mended" or "by hand"
+
+    @property
+    def is_right(self) -> bool:
+        """True where the first finding is of a kind that is expected of the fault."""
+        return self.kind in FAULT_BY_NAME[self.fault].kinds
+
+
+def judge_program(name: str, fault: str = "", best: float | None = None) -> Verdict:
+    """Train a program, healthy or with a fault, and judge it; with `best`, make the fix, too."""
+    program = next(p for p in programs() if p.name == name)
+    mutant = dataclasses.replace(program)
+    if fault:
+        FAULT_BY_NAME[fault].plant(mutant)
+    monitor, model = train(mutant)
+    found = look(monitor)
+    verdict = Verdict(name, fault, told=[finding.text for finding in found])
+    if found:
+        verdict.kind, verdict.layer = found[0].kind, found[0].layer
+    if best is not None:
+        if not fault:
+            verdict.score = score(model, program, program)
+        elif found:
+            verdict.after = mend(found[0], mutant, program, best)
+    return verdict
+
+
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faults", nargs="*", default=[])
     parser.add_argument("--programs", nargs="*", default=[])
-    parser.add_argument("--part", default="0/1", help="the i-th of n parts of the programs")
     parser.add_argument("--fix", action="store_true", help="make the fixes and train again")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    index, parts = map(int, options.part.split("/"))
     chosen = [p for p in programs() if not options.programs or p.name in options.programs]
-    chosen = chosen[index::parts]
     faults = [f for f in FAULTS if not options.faults or f.name in options.faults]
     pairs = [(fault, p) for fault in faults for p in chosen if fault.fits(p)]
     sys.stdout.write(f"{len(chosen)} programs, {len(faults)} faults, {len(pairs)} mutants\n")
-    best, alarms = {}, 0
-    for program in chosen if options.fix or not options.faults else []:
-        monitor, model = train(program)
-        best[program.name] = score(model, program, program) if options.fix else 0.0
-        alarms += bool(found := look(monitor))
-        for finding in found:
-            sys.stdout.write(f"FALSE ALARM on {program.name}: {finding.text}\n")
-    sys.stdout.write(f"false alarms: {alarms} of {len(chosen)}\n")
-    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    confusion: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for fault, program in pairs:
-        mutant = dataclasses.replace(program)
-        fault.plant(mutant)
-        found = look(train(mutant)[0])
-        first = found[0] if found else None
-        is_right = first is not None and first.kind in fault.kinds
-        counts[fault.name].update(all=1, found=int(bool(found)), kind=int(is_right))
-        counts[fault.name]["layer"] += is_right and fault.layer in (first.layer if first else "")
-        confusion[fault.name][first.kind if first else "nothing"] += 1
-        after = mend(first, mutant, program, best[program.name]) if first and options.fix else ""
-        counts[fault.name][after] += 1
-        if not is_right or after == "not mended":
-            told = first.text if first else "nothing"
-            sys.stdout.write(f"{fault.name} | {program.name} | {after}: {told}\n")
-        sys.stdout.flush()
-    report(faults, counts, confusion)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.processes, spawn) as pool:
+        best = dict.fromkeys((p.name for p in chosen), 0.0 if options.fix else None)
+        if options.fix or not options.faults:
+            healthy = list(pool.map(judge_program, best, itertools.repeat(""), best.values()))
+            for told in (verdict for verdict in healthy if verdict.told):
+                sys.stdout.write(f"FALSE ALARM on {told.program}: {told.told[0]}\n")
+            alarms = sum(bool(verdict.told) for verdict in healthy)
+            sys.stdout.write(f"false alarms: {alarms} of {len(chosen)}\n")
+            if options.fix:
+                best = {verdict.program: verdict.score for verdict in healthy}
+        names = [p.name for _, p in pairs]
+        planted = [fault.name for fault, _ in pairs]
+        verdicts = []
+        for verdict in pool.map(judge_program, names, planted, map(best.get, names)):
+            verdicts.append(verdict)
+            if not verdict.is_right or verdict.after == "not mended":
+                text = verdict.told[0] if verdict.told else "nothing"
+                sys.stdout.write(f"{verdict.fault} | {verdict.program} | {verdict.after}: {text}\n")
+                sys.stdout.flush()
+    report(verdicts)
     return 0
 
 
-def report(faults: Sequence[Fault], counts: Any, confusion: Any) -> None:
+def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table of faults, with the first findings of each."""
-    total: collections.Counter[str] = collections.Counter()
-    names = ("all", "found", "kind", "layer", "mended", "not mended", "by hand")
-    titles = (
-        "fault",
-        "programs",
-        "found",
-        "right kind",
-        "right layer",
-        *names[4:],
-        "first finding",
-    )
+    numbers = ("programs", "found", "right kind", "right layer", "mended", "not mended", "by hand")
+    titles = ("fault", *numbers, "first finding")
     sys.stdout.write(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n")
-    with_layer = sum(counts[fault.name]["all"] for fault in faults if fault.layer)
-    layer = sum(counts[fault.name]["layer"] for fault in faults if fault.layer)
-    for fault in faults:
-        count = counts[fault.name]
+    total: collections.Counter[str] = collections.Counter()
+    for fault in FAULTS:
+        own = [verdict for verdict in verdicts if verdict.fault == fault.name]
+        if not own:
+            continue
+        count = collections.Counter(verdict.after for verdict in own)
+        count |= {
+            "programs": len(own),
+            "found": sum(bool(verdict.kind) for verdict in own),
+            "right kind": sum(verdict.is_right for verdict in own),
+        }
+        if fault.layer:
+            count["right layer"] = sum(v.is_right and fault.layer in v.layer for v in own)
+            count["with layer"] = len(own)
         total.update(count)
-        kinds = ", ".join(f"{kind} {n}" for kind, n in confusion[fault.name].most_common())
-        numbers = [str(count[name]) if name != "layer" or fault.layer else "" for name in names]
-        sys.stdout.write(f"| {' | '.join([fault.name, *numbers, kinds])} |\n")
-    everything, made = max(1, total["all"]), max(1, total["mended"] + total["not mended"])
+        kinds = collections.Counter(verdict.kind or "nothing" for verdict in own).most_common()
+        cells = ["" if n == "right layer" and not fault.layer else str(count[n]) for n in numbers]
+        first = ", ".join(f"{kind} {n}" for kind, n in kinds)
+        sys.stdout.write(f"| {' | '.join([fault.name, *cells, first])} |\n")
+    everything, made = max(1, total["programs"]), max(1, total["mended"] + total["not mended"])
     sys.stdout.write(
-        f"of {total['all']} mutants found {total['found'] / everything:.2f}, right kind "
-        f"{total['kind'] / everything:.2f}, right layer {layer / max(1, with_layer):.2f}; of "
-        f"{made} fixes made, mended {total['mended'] / made:.2f}; by hand {total['by hand']}\n"
+        f"of {total['programs']} mutants found {total['found'] / everything:.2f}, right kind "
+        f"{total['right kind'] / everything:.2f}, right layer "
+        f"{total['right layer'] / max(1, total['with layer']):.2f}; of {made} fixes made, mended "
+        f"{total['mended'] / made:.2f}; by hand {total['by hand']}\n"
     )
 
 
