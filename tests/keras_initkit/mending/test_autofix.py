@@ -10,7 +10,7 @@ from keras import layers
 import keras_initkit
 from keras_initkit.models.repair.rebuild import copy_model
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("torch")  # many trainings, each traced elsewhere
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(256, 4)).astype("float32")
@@ -62,6 +62,7 @@ def test_two_faults_are_mended_and_the_model_is_left_alone():
     assert mending.model.evaluate(X, SIDES, verbose=0, return_dict=True)["accuracy"] > 0.85
 
 
+@pytest.mark.backends("tensorflow", "jax", "torch")
 def test_a_healthy_model_learns_as_it_is_from_a_stream_of_batches():
     model = make(layers.Dense(1, "sigmoid", name="head"))
     batches = ((X[i : i + 64], SIDES[i : i + 64]) for i in range(0, 256, 64))
@@ -70,7 +71,6 @@ def test_a_healthy_model_learns_as_it_is_from_a_stream_of_batches():
     assert (mending.fixes, len(mending.trials)) == ((), 1)
 
 
-@pytest.mark.backends("torch")  # many trials, each traced elsewhere
 def test_a_head_that_keras_refuses_gets_its_units_and_labels_are_left_to_people():
     model = make(layers.Dense(1, "sigmoid", name="head"), loss="sparse_categorical_crossentropy")
     mending = keras_initkit.autofix(model, X, CLASSES, steps=40)
@@ -93,6 +93,7 @@ class Net(keras.Model):
         return {"a": self.last(self.hidden(x["x"]))[:, :1], "b": self.last(x["z"])}
 
 
+@pytest.mark.backends("tensorflow", "jax", "torch")
 def test_a_model_of_a_class_is_copied_with_its_weights_and_names():
     data = {"x": X, "z": np.repeat(X, 2, axis=1)}
     model = Net()

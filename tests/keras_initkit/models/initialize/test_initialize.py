@@ -10,7 +10,7 @@ from keras_initkit.anatomy.following import Following
 from keras_initkit.models.initialize.point import find_point
 from keras_initkit.models.initialize.schemes import SCHEMES
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 layers, ops = keras.layers, keras.ops
 
@@ -87,6 +87,7 @@ def test_a_seed_gives_the_same_weights_in_whatever_order_layers_are_made(model):
     assert not any(same(first[:1], values(again)[:1]))
 
 
+@pytest.mark.backends("tensorflow", "jax", "torch")
 def test_the_scale_of_the_data_is_taken_by_the_first_kernel_alone(model):
     initialize(model, inputs(), seed=0)
     first = values(model)

@@ -10,7 +10,7 @@ from keras_initkit.models.normalize.ports import read_ports
 from keras_initkit.models.normalize.with_normalization import with_normalization
 from tests.keras_initkit.models.normalize.houses import columns, layers, regression
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 BACKEND = keras.backend.backend()
 

@@ -25,7 +25,7 @@ from tests.keras_initkit.models.normalize.houses import (
     two_outputs,
 )
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 
 def read(model, data, targets=None, **options):

@@ -7,7 +7,7 @@ import pytest
 from keras_initkit.models.normalize.ports import Ports, read_ports
 from tests.keras_initkit.models.normalize.houses import Subclassed, layers, stack
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 ERRORS = [
     (lambda: "model", r"^`model` must be a `keras.Model`. Received: model='model'.$"),

@@ -8,7 +8,7 @@ from keras_initkit.models.normalize.ports import read_ports
 from keras_initkit.models.normalize.targets import find_sources
 from tests.keras_initkit.models.normalize.houses import layers
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = pytest.mark.backends("tensorflow", "torch")
 
 
 def outputs_of(*names, keys=False, activation=None):
