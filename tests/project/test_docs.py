@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,19 @@ def code_of(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
+def pages_with_code() -> Iterator[Any]:
+    """Yield pages: on PyTorch, where a training begins soonest, but for those with TensorFlow."""
+    for page in PAGES:
+        if code := "".join(code_of(page)):
+            is_here = page.name == "README.md" or "tensorflow" in code
+            mark = pytest.mark.backends("tensorflow" if is_here else "torch")
+            yield pytest.param(page, marks=mark, id=name_of(page))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning")
 @pytest.mark.filterwarnings("ignore:.* features are constant:UserWarning")
-@pytest.mark.parametrize("page", [p for p in PAGES if code_of(p)], ids=name_of)
+@pytest.mark.parametrize("page", [*pages_with_code()])
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.utils.disable_interactive_logging()
