@@ -141,8 +141,10 @@ def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdi
     worst_first = sorted(findings, key=_weigh)
     faults = [finding for finding in worst_first if finding.severity != "note"]
     facts = Facts(history)
-    is_good = bool(facts.loss.good[-1:].any())
-    if faults and is_good and faults[0].severity != "error":
+    last = facts.loss.at(slice(-1, None))
+    # A window of small batches may fall by chance: then the loss is not far below the guess.
+    near = last.recent > (1 - 3 * THRESHOLDS["guess_margin"].value) * last.guess
+    if faults and (last.halved | (last.falling & ~near)).any() and faults[0].severity != "error":
         text = f"Learns, but something is wrong. {faults[0].message}"
         return Verdict("warning", text, faults[0])
     if faults:
@@ -162,7 +164,7 @@ def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdi
             f"always predicting the same has {guess:.3g}.",
         )
     course = f"the loss was {loss[0]:.3g} at first and {loss[-1]:.3g} after {steps} steps"
-    if is_good:
+    if last.good.any():
         return Verdict("healthy", f"Healthy: {course}.")
     return Verdict("open", f"Nothing wrong found: {course}.")
 

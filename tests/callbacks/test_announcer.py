@@ -10,6 +10,8 @@ from keras_initkit import Finding
 from keras_initkit.callbacks import FindingError, GradientMonitor, GradientWarning
 
 layers = keras.layers
+# Nothing here depends on the backend; on PyTorch it is quickest.
+pytestmark = pytest.mark.backends("torch")
 
 
 def train(monitor, epochs=1, of_fit=0):

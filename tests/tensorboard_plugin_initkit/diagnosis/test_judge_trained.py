@@ -7,8 +7,9 @@ import pytest
 from keras_initkit.callbacks import GradientMonitor
 from tensorboard_plugin_initkit.diagnosis.judge import judge
 
+# The rules see records, which are the same on every backend: on PyTorch they come soonest.
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.backends("torch"),
     pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning"),
 ]
 
@@ -120,6 +121,7 @@ CAUSES = {
 }
 
 
+@pytest.mark.backends("tensorflow")  # what is learned in sixteen steps depends on the weights drawn
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(cause, rng):
     build, expected = CAUSES[cause]
@@ -129,7 +131,7 @@ def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(
     several = len(model.outputs) == 2
     targets = [y[:, 0], x[:, 1]] if several else y[:, 0]
     weights = {"loss_weights": [1.0, float(by_samples)]} if several else {}
-    model.compile("adam", ["mse"] * len(model.outputs), **weights)
+    model.compile("adam", ["mse"] * len(model.outputs), **weights, run_eagerly=True)
     sample_weight = [np.ones(320), np.zeros(320)] if by_samples else None
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)
