@@ -75,7 +75,7 @@ def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: li
         y="layer",
         marker="triangle",
         size=14,
-        fill_color="#ffffff",  # in dark pages, too
+        fill_color="white",  # in dark pages, too, where a report changes #ffffff
         line_color="#000000",
         line_width=1.5,
     )

@@ -17,6 +17,7 @@ from bokeh.models import (
 )
 from bokeh.palettes import Viridis256
 
+from tensorboard_plugin_initkit.charts.view import RUN_COLOURS
 from tensorboard_plugin_initkit.safe_text import display_name
 
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
@@ -174,4 +175,5 @@ def dark_colours() -> dict[str, str]:
     """Return the colours of a dark page by those of a light one."""
     count = _SEEN["light"][1] + 1
     lines = zip(colours_by_depth(count, "light"), colours_by_depth(count, "dark"), strict=True)
-    return dict(lines) | dict(zip(THEMES["light"], THEMES["dark"], strict=True))
+    runs, pages = (dict(zip(t["light"], t["dark"], strict=True)) for t in (RUN_COLOURS, THEMES))
+    return dict(lines) | runs | pages
