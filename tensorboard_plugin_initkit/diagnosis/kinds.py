@@ -1,6 +1,9 @@
 """The kinds of findings, each with its meaning."""
 
+import functools
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 KINDS = {
     "single_unit_softmax": "a softmax or a loss of classes over one unit",
@@ -60,3 +63,19 @@ def check_kinds(kinds: Iterable[str]) -> frozenset[str]:
             f"{', '.join(map(repr, unknown))}. Write the name as in `finding.kind`."
         )
     return frozenset(names)
+
+
+def explain(kind: str) -> list[str]:
+    """Return the paragraphs of the documentation on a kind, without links; none if unknown."""
+    text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", _read_sections().get(kind, ""))
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip()]
+
+
+@functools.cache
+def _read_sections() -> dict[str, str]:
+    """Read the page on kinds, of the package or of a checkout, by its headings."""
+    package = Path(__file__).parents[1]
+    folders = (package / "explanations", package.parent / "docs" / "explanations")
+    page = next((path for f in folders if (path := f / "kinds.md").is_file()), None)
+    parts = page.read_text(encoding="utf-8").split("\n## ")[1:] if page else []
+    return {name: text for name, _, text in (part.partition("\n") for part in parts)}

@@ -18,6 +18,7 @@ from tensorboard_plugin_initkit.charts.view import View
 from tensorboard_plugin_initkit.diagnosis.depth import fold_layers
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.kinds import explain
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.safe_text import display_name
 from tensorboard_plugin_initkit.tab.experiment import Run
@@ -59,12 +60,17 @@ def overview(log: Log) -> dict[str, Any]:
     }
 
 
-def judge(history: GradientHistory) -> dict[str, str]:
+def judge(history: GradientHistory) -> dict[str, Any]:
     """Describe the verdict on a run: its level, its text, what to change, why, and more."""
     verdict = tell_verdict(history, history.findings)
     finding = verdict.finding
-    why = (str(finding.fix), finding.cause, finding.link) if finding else ("", "", "")
-    more = dict(zip(("fix", "cause", "link"), why, strict=True))
+    more: dict[str, Any] = {"fix": "", "cause": "", "explanation": []}
+    if finding:
+        more = {
+            "fix": str(finding.fix),
+            "cause": finding.cause,
+            "explanation": explain(finding.kind),
+        }
     return {"level": verdict.level, "text": verdict.text} | more
 
 
@@ -76,7 +82,7 @@ def _describe(finding: Finding) -> dict[str, Any]:
     evidence = {
         name.replace("_", " "): _write_number(value) for name, value in finding.evidence.items()
     }
-    more = {"evidence": evidence, "fix": str(finding.fix), "link": finding.link}
+    more = {"evidence": evidence, "fix": str(finding.fix), "explanation": explain(finding.kind)}
     return dataclasses.asdict(finding) | more
 
 

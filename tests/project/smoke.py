@@ -19,6 +19,7 @@ from tensorboard.default import get_dynamic_plugins
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
+from tensorboard_plugin_initkit.diagnosis.kinds import explain
 from tensorboard_plugin_initkit.tab.web import OWN_FILES
 
 assert "site-packages" in (keras_initkit.__file__ or ""), keras_initkit.__file__
@@ -29,6 +30,7 @@ for package in ("keras_initkit", "tensorboard_plugin_initkit"):
     assert (files(package) / "py.typed").is_file(), package
 for name in OWN_FILES:
     assert (files("tensorboard_plugin_initkit.tab") / "static" / name).is_file(), name
+assert explain("vanishing"), "the page on kinds of findings"
 (tab,) = (p for p in get_dynamic_plugins() if "initkit" in p.__module__)
 assert tab.__name__ == "InitkitLoader", tab
 

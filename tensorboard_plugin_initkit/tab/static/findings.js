@@ -27,8 +27,8 @@ export function findingsTable(state) {
 
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
-  const text = (content) => element("div", { dir: "auto" }, ...prose(content, 600));
-  const { kind, severity, layer, step, message, cause, fix, consequences, link } = finding;
+  const text = (content) => element("div", { dir: "auto" }, ...prose(content, 2000));
+  const { kind, severity, layer, step, message, cause, fix, consequences, explanation } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const row = element(
     "tr",
@@ -42,7 +42,7 @@ function findingRow(run, finding, several, goThere) {
       ...(cause ? [text(cause)] : []),
       ...(fix ? [text(`What to change: ${fix}`)] : []),
       ...(consequences.length ? [folded("What follows from it", consequences.map(text))] : []),
-      ...(link ? [text(`More: ${link}`)] : []),
+      ...(explanation.length ? [folded("More on it", explanation.map(text))] : []),
     ),
     cell(...evidence.map(text)),
   );

@@ -6,12 +6,12 @@ import { element, folded, named, prose, short } from "./elements.js";
 export function verdicts(state) {
   const runs = state.chosen.filter((run) => state.info(run).verdict);
   return runs.map((run) => {
-    const { level, text, fix, cause, link } = state.info(run).verdict;
+    const { level, text, fix, cause, explanation } = state.info(run).verdict;
     const name = runs.length > 1 ? [named("b", run.title), ": "] : [];
     const paragraph = (...inside) => element("p", { dir: "auto" }, ...inside);
     const line = paragraph(...name, ...prose(text, 600));
-    const more = link && paragraph(`More: ${link}`);
-    const why = cause && folded("Why", [paragraph(...prose(cause, 2000)), more].filter(Boolean));
+    const reasons = [cause, ...explanation].filter(Boolean);
+    const why = reasons.length && folded("Why", reasons.map((p) => paragraph(...prose(p, 2000))));
     const parts = [line, fix && cure(fix), why].filter(Boolean);
     return element("div", { className: `verdict ${level}` }, ...parts);
   });

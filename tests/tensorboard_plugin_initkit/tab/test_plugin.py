@@ -32,6 +32,7 @@ from werkzeug.test import Client
 from tensorboard_plugin_initkit.charts.scales import SCALES
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, to_json
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.kinds import explain
 from tensorboard_plugin_initkit.log import gradient_log as log
 from tensorboard_plugin_initkit.log.event_file import EventFileWriter
 from tensorboard_plugin_initkit.log.gradient_log import LogWriter
@@ -179,7 +180,8 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
     assert [item["name"] for item in answer["statistics"]] == list(SCALES)
     assert answer["statistics"][1] == {"name": "rms", **SCALES["rms"]._asdict()}
     vanishing, zero = (
-        dataclasses.asdict(f) | {"consequences": [], "fix": str(f.fix), "link": f.link}
+        dataclasses.asdict(f)
+        | {"consequences": [], "fix": str(f.fix), "explanation": explain(f.kind)}
         for f in FINDINGS
     )
     vanishing["evidence"] = {"ratio": "1.235e-09", "at": "inf"}
@@ -190,9 +192,9 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
         "text": f"Learns, but something is wrong. {zero['message']}",
         "fix": zero["fix"],
         "cause": zero["cause"],
-        "link": zero["link"],
+        "explanation": zero["explanation"],
     }
-    assert vanishing["link"] == "docs/explanations/kinds.md#vanishing"
+    assert vanishing["explanation"][0].startswith("Seen: ")
     assert answer["notes"] == []
 
 

@@ -501,6 +501,8 @@ def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
     verdict, other = tab.find(".verdict")  # above the charts, with what to change to be copied
     assert verdict.text.startswith("exploding: ")
     assert "draw the weights wider" in other.text
+    other.find_element("css selector", "summary").click()  # why, and the documentation on it
+    assert "Seen: " in other.text
     assert "since step 300" in cells[2][4]
     assert "factor = 0.5" in cells[2][5]
     assert "What to change: draw the weights wider" in cells[1][4]
