@@ -7,9 +7,10 @@ On JAX each model has two processes. The first trains without the monitor, the s
 measure the time from `fit` to the end of step 40, compiling included, and the peak of the device's
 memory. On PyTorch, where nothing is compiled, one process does. It then trains on in turns of 50
 steps (of 20, where a step takes long): without the monitor, and with it at every 50th step (as by
-default after the first 200), every 10th, and every step. A figure is the median time of a step,
-reads included, relative to the median without; behind ± is half the distance of the quartiles.
-Batches lie on the device, so that no copy from the host hides the monitor's cost.
+default after the first 200), every 10th, every step, and every 50th with `spikes=True`. A figure is
+the median time of a step, reads included, relative to the median without; behind ± is half the
+distance of the quartiles. Batches lie on the device, so that no copy from the host hides the
+monitor's cost.
 
 Counted are the reads of the device in steps, which wait for it: the records of a turn are read
 after its last step. And the recorded norms of the dense layers are compared with gradients computed
@@ -41,8 +42,8 @@ TITLES = {
     "resnet50": "ResNet50, batch 64, mixed_bfloat16",
 }
 # Steps from one record to the next; 0 is without the monitor.
-EVERY = {"without": 0, "by default": 50, "every 10th step": 10, "every step": 1}
-TURN, SHORT_TURN, FIRST = 50, 20, 40
+EVERY = {"without": 0, "by default": 50, "every 10th step": 10, "every step": 1, "spikes": 50}
+TURN, SHORT_TURN, UNTIMED, FIRST = 50, 20, 5, 40
 # Seconds of a step from which on turns are short; the least and greatest number of turns of a kind.
 LONG_STEP, ROUNDS = 0.02, (3, 9)
 
@@ -204,7 +205,12 @@ class Training:
 
         self.model, self.x, self.y = make_model(name, small)
         self.every = 1
-        self.monitor = GradientMonitor(log_dir, every_n_steps=lambda step: step % self.every == 0)
+
+        def is_due(step: int) -> bool:
+            return step % self.every == 0
+
+        self.monitor = GradientMonitor(log_dir / "usual", is_due)
+        self.spikes = GradientMonitor(log_dir / "spikes", is_due, spikes=True)
         self.seconds: dict[str, list[float]] = {kind: [] for kind in EVERY}
         self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
 
@@ -218,43 +224,47 @@ class Training:
         self.model.fit(batches(), steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
 
     def prepare(self, kind: str) -> list[Any]:
-        """Return the callbacks of a kind of turn."""
-        self.every = EVERY[kind] or 1
+        """Return the callbacks of a kind of turn, and have all steps recorded."""
+        self.every = 1
+        if kind == "spikes":
+            return [self.spikes]
         return [self.monitor] if EVERY[kind] else []
 
     def take_turn(self, kind: str, steps: int) -> float:
         """Train for some steps, and keep how long each took; return it."""
         import keras
 
-        callbacks, begun = self.prepare(kind), [0.0, 0.0]
+        callbacks, begun, before = self.prepare(kind), [0.0, 0.0], [0]
 
-        def begin(epoch: int, logs: Any) -> None:
-            wait()
-            begun[:] = [time.perf_counter(), count()]
+        def begin(batch: int, logs: Any) -> None:
+            if batch == UNTIMED:  # until then all are recorded, and the first is read
+                self.every = EVERY[kind] or 1
+                before[0] = sum(len(monitor.history) for monitor in callbacks)
+                wait()
+                begun[:] = [time.perf_counter(), count()]
 
         def end(epoch: int, logs: Any) -> None:
             self.waits[kind] += count() - int(begun[1])
-            for monitor in callbacks:
-                assert monitor.history is not None  # all that waits on the device is read
+            # All that waits on the device is read.
+            self.records[kind] += sum(len(monitor.history) for monitor in callbacks) - before[0]
             wait()
             self.seconds[kind].append((time.perf_counter() - begun[0]) / steps)
 
-        timer = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
-        before = [len(monitor.history) for monitor in callbacks]
+        timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_epoch_end=end)
+        timer.async_safe = True
         with counted_reads() as count:
-            self.fit(steps, [timer, *callbacks])
-        after = [len(monitor.history) for monitor in callbacks]
-        self.records[kind] += sum(after) - sum(before)
+            self.fit(UNTIMED + steps, [timer, *callbacks])
         return self.seconds[kind][-1]
 
     def take_turns(self, seconds: float) -> None:
         """Train in turns for about so many seconds."""
         for kind in EVERY:  # what is not compiled yet is
-            self.fit(3, self.prepare(kind))
+            self.take_turn(kind, 2)
         is_long = self.take_turn("without", SHORT_TURN) > LONG_STEP
         steps = dict.fromkeys(EVERY, SHORT_TURN if is_long else TURN) | {"by default": TURN}
         start, rounds = time.perf_counter(), 0
-        self.seconds["without"].clear()
+        self.seconds = {kind: [] for kind in EVERY}
+        self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
         while rounds < ROUNDS[0] or (
             rounds < ROUNDS[1] and (time.perf_counter() - start) * (1 + 1 / rounds) < seconds
         ):

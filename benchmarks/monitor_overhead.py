@@ -241,6 +241,7 @@ def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[s
         "without": Measured(None),
         "default": Measured(GradientMonitor(log_dir / "default"), 50),
         "every 10th step": Measured(GradientMonitor(log_dir / "tenth", every_n_steps=10), 10),
+        "spikes": Measured(GradientMonitor(log_dir / "spikes", spikes=True), 50),
         "every step, gradients only": Measured(every_step, 1),
         "every step, all": Measured(GradientMonitor(log_dir / "all", every_n_steps=1), 1),
     }

@@ -29,6 +29,7 @@ class StepClock:
         self._batches_before_epoch = 0
         self._batches_in_epoch = 0
         self._expected = 0
+        self._is_due = False
         self._run = 0
 
     def begin_training(self, iterations: int, iterations_per_update: int = 1) -> None:
@@ -90,15 +91,15 @@ class StepClock:
         first, last = iterations.start // per_update, (iterations.stop - 1) // per_update
         return Call(first, last, max(0, skipped))
 
-    def expect(self, block: range) -> None:
-        """Count the updates of a block as recorded by the next call."""
-        self._expected = len(self.iterations(block))
+    def expect(self, block: range, is_due: bool = True) -> None:
+        """Count the updates of a block as recorded by the next call, which may be due or not."""
+        self._expected, self._is_due = len(self.iterations(block)), is_due
 
     def settle(self) -> bool:
-        """Count the expected call as run; return whether there was one."""
+        """Count the expected call as run; return whether there was one that was due."""
         expected, self._expected = self._expected, 0
         self._run += expected
-        return expected > 0
+        return expected > 0 and self._is_due
 
     def count_updates(self, params: dict[str, Any] | None) -> int:
         """Return the number of updates of a training by Keras's `params`; 0 if it is not known."""

@@ -110,6 +110,11 @@ class GradientMonitor(GuardedCallback):
         logs: True to add the totals of the last record to Keras's `logs` at the end of each epoch,
             as `gradients/global_norm`: for `CSVLogger` and others that are behind the monitor in
             the list of callbacks, and for the `History` that `fit` returns.
+        spikes: True to measure the norms of all steps, also of those that are not to be recorded.
+            Of these, spikes are kept: steps where the norm of a layer, or of all, is ten times
+            its running median or more, or not finite. They are a record each, with `"spike"`,
+            `"norm"` and `"nonfinite"` alone, and the first one is a finding. No step then runs the
+            model's own training function.
 
     Attributes:
         history: `GradientHistory` of the training up to now.
@@ -140,6 +145,7 @@ class GradientMonitor(GuardedCallback):
         verbose: bool | None = None,
         on_record: OnRecord | None = None,
         logs: bool = False,
+        spikes: bool = False,
     ) -> None:
         super().__init__()
         if keras.backend.backend() not in BACKENDS:
@@ -162,6 +168,7 @@ class GradientMonitor(GuardedCallback):
             verbose,
             on_record,
             logs,
+            spikes,
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
@@ -192,9 +199,14 @@ class GradientMonitor(GuardedCallback):
 
     def is_busy(self) -> bool:
         """Check for a method, or a recorded step, that this thread has not finished."""
-        return super().is_busy() or (
-            self._capture is not None and self._capture.step_of == threading.get_ident()
-        )
+        thread = threading.get_ident()
+        return super().is_busy() or any(c.step_of == thread for c in self._captures)
+
+    @property
+    def _captures(self) -> list[Capture]:
+        """The capture, and the one that watches for spikes."""
+        capture = self._capture
+        return [] if capture is None else [capture, *(s.capture for s in [capture.spikes] if s)]
 
     @property
     def findings(self) -> list[Finding]:
@@ -208,8 +220,8 @@ class GradientMonitor(GuardedCallback):
         counts = self._capture if self._capture and not self._capture.several else None
         self._clock.begin_epoch(counts.batches_done() if counts else None)
         self._reporter.epoch = epoch
-        if self._capture:
-            self._capture.begin_epoch()
+        for capture in self._captures:
+            capture.begin_epoch()
 
     @never_breaks_training
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -225,19 +237,27 @@ class GradientMonitor(GuardedCallback):
         if not capture.steady and (was_due or clock.is_due(block, self._settings.schedule)):
             # The update before may have been skipped, or still be to come.
             clock.look(batch, capture.batches_done())
-        schedule = self._settings.schedule
-        if clock.is_due(block, schedule) and not capture.follows():
+        listener = self._find_listener(block)
+        if listener is not None and not listener.follows():
             self._deliver()  # the model was compiled again, or given another optimizer
             self._begin()
             if (capture := self._capture) is None:
                 return
             clock.begin_epoch(capture.batches_done())
             clock.look(batch, capture.batches_done())
-        if clock.is_due(block, schedule):
-            if clock.waiting + len(clock.iterations(block)) > capture.capacity:
+            listener = self._find_listener(block)
+        if listener is not None:
+            if clock.waiting + len(clock.iterations(block)) > listener.capacity:
                 self._deliver()
-            record_next_step(self._watched, capture, clock.call(block, capture.skips))
-            clock.expect(block)
+            record_next_step(self._watched, listener, clock.call(block, capture.skips))
+            clock.expect(block, is_due=listener is capture)
+
+    def _find_listener(self, block: range) -> Capture | None:
+        """Return what is to listen to a block of batches."""
+        captures = self._captures
+        if self._clock.is_due(block, self._settings.schedule):
+            return captures[0]
+        return captures[1] if len(captures) > 1 else None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch (called by Keras)."""
@@ -351,8 +371,9 @@ class GradientMonitor(GuardedCallback):
             self._sink.finish()
 
     def _check(self) -> None:
-        if self._capture is not None and self._capture.error is not None:
-            raise self._capture.error
+        for capture in self._captures:
+            if capture.error is not None:
+                raise capture.error
 
     def _close(self) -> None:
         try:
@@ -404,7 +425,7 @@ def _open_capture(model: Any, former: Capture | None, settings: Settings) -> Cap
         settings.per,
         settings.schedule,
     )
-    return open_capture(model, watch)
+    return open_capture(model, watch, settings.spikes)
 
 
 def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any]:

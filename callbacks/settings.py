@@ -45,6 +45,7 @@ class Settings:
     verbose: bool | None
     on_record: OnRecord | None
     logs: bool
+    spikes: bool
 
     @classmethod
     def from_arguments(
@@ -62,6 +63,7 @@ class Settings:
         verbose: bool | None,
         on_record: OnRecord | None,
         logs: bool,
+        spikes: bool,
     ) -> Self:
         """Check the arguments of a monitor; raise the errors that it describes."""
         settings = cls(
@@ -86,6 +88,7 @@ class Settings:
             verbose,
             on_record,
             bool(logs),
+            bool(spikes),
         )
         if settings.histograms and not settings.sample_size:
             raise ValueError(

@@ -13,16 +13,38 @@ import keras
 from keras_initkit.callbacks.capture.capture import Capture
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
+from keras_initkit.callbacks.capture.spikes import Spikes
 from keras_initkit.callbacks.capture.watch import Watch
 
 __all__ = ["BACKENDS", "Call", "Capture", "Watch", "open_capture", "record_next_step"]
 
 BACKENDS = {"tensorflow": "TensorFlowStorage", "jax": "JaxStorage", "torch": "TorchStorage"}
+# What a spike needs.
+_OF_SPIKES = frozenset(("norm", "nonfinite"))
 
 
-def open_capture(model: Any, watch: Watch) -> Capture:
-    """Make the capture for a compiled model on the current backend."""
+def open_capture(model: Any, watch: Watch, spikes: bool = False) -> Capture:
+    """Make the capture for a compiled model on the current backend.
+
+    With `spikes`, also spikes are kept of steps that are not due: of these, norms are measured.
+    """
+    if not spikes:
+        return _open(model, watch)
+    capture = _open(model, watch._replace(is_due=_is_any))
+    light = Watch(watch.select, _OF_SPIKES, per=watch.per, hears_batch=False)
+    capture.spikes = Spikes(_open(model, light), watch.is_due)
+    return capture
+
+
+def _open(model: Any, watch: Watch) -> Capture:
     target = Target.of_model(model)
     name = keras.backend.backend()
     backend = importlib.import_module(f"{__name__}.{name}")  # it imports its framework
-    return Capture(target, watch, getattr(backend, BACKENDS[name])(target))
+    storage = getattr(backend, BACKENDS[name])(target)
+    if not watch.hears_batch:
+        storage.hears_batches = storage.has_loss = False
+    return Capture(target, watch, storage)
+
+
+def _is_any(step: int) -> bool:
+    return True

@@ -51,6 +51,8 @@ class Capture:
         self._recorder = UpdateRecorder(target, watch, storage)
         self._attempt_untraced = storage.untraced(self._attempt)
         self._losses = Losses(target.loss_sums)
+        # What watches the steps in between for spikes, or `None`.
+        self.spikes: Any = None  # `spikes.Spikes`, which imports this file
         self._batches = BatchListener(target.model, storage.store_batch)
         self._directions = DirectionTracker()
         self._calls: list[tuple[int, Call]] = []
@@ -129,15 +131,16 @@ class Capture:
         self.calls_made += 1
         self._attempt(self._end_call, call, result)
 
-    def read(self) -> tuple[Chunk, list[np.ndarray]]:
+    def read(self) -> tuple[Chunk, Sequence[np.ndarray]]:
         """Move the updates heard since the last read from the device; keep those due.
 
         Returns:
-            The record; and for each variable, elements of its gradient: float32 arrays
-            (n, elements), with 0 elements if none are kept.
+            The record, with the spikes of other steps; and for each variable, elements of its
+            gradient: float32 arrays (n, elements), with 0 elements if none are kept.
         """
         with self.lock:
-            return self._read()
+            found = self._read()
+        return found if self.spikes is None else self.spikes.merge(*found)
 
     def _read(self) -> tuple[Chunk, list[np.ndarray]]:
         steps, tables, batches = self._storage.take()
@@ -208,7 +211,7 @@ class Capture:
 
     def _end_call(self, call: Call, result: Any) -> None:
         logs = self._storage.end_call(result)
-        if not self._storage.has_loss:
+        if self._watch.hears_batch and not self._storage.has_loss:
             self._losses.hear(call, logs, self._storage.metric)
         self._calls.append((self._losses.epoch, call))
 

@@ -127,7 +127,7 @@ class JaxStorage(Storage):
         optimizer = self._target.model.optimizer
         lists = [getattr(optimizer, "inner_optimizer", optimizer)._variables]
         lists[0].extend(self._variables)
-        if self._tracker is not None:
+        if self._tracker is not None and self.hears_batches:
             lists.append(self._tracker._variables)
             lists[1].append(self._batch)
         try:

@@ -22,6 +22,7 @@ class Watch(NamedTuple):
     sample_size: int = 0  # number of elements of each gradient to keep
     per: str = "layer"  # or "variable", to count every variable as a layer
     is_due: Callable[[int], bool] = lambda step: True  # tells whether to record a step
+    hears_batch: bool = True  # whether to measure the batch and its loss, too
 
 
 class Watched(NamedTuple):

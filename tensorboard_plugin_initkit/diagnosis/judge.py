@@ -38,6 +38,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.strength import (
     find_growth,
     find_nonfinite,
     find_slopes,
+    find_spikes,
 )
 from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
@@ -114,6 +115,11 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         history: The records, with the model's setup where it is known.
         ended: If the training has ended.
     """
+    # Of spikes hardly anything is known, and they are no part of the course of a training.
+    is_ordinary = np.isnan(history["spike"]).all(axis=1)
+    spikes = [] if is_ordinary.all() else list(find_spikes(Facts(history)))
+    if spikes:
+        history = history.select(is_ordinary)
     whole = Facts(history, ended=ended)
     is_read = bool(len(history) and history.variables)
     lost = list(find_nonfinite(whole)) if is_read else []
@@ -138,8 +144,8 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        return list(find_early_end(facts))
-    return roots
+        roots = list(find_early_end(facts))
+    return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
 
 
 def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:

@@ -49,6 +49,7 @@ KINDS = {
     "rising_loss": "a loss that grows",
     "no_better_than_guessing": "a loss no better than that of the best constant",
     "not_learning": "a training that does not learn, for no cause that was found",
+    "spike": "gradients of one step that are far above those of the steps before",
     "ended_early": "a training that ended while its loss still fell",
 }
 

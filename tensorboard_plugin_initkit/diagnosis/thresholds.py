@@ -207,6 +207,12 @@ THRESHOLDS: dict[str, Threshold] = {
         0.9, "Ten times the data's loss: of an update hardly anything is the data's."
     ),
     "penalty_share": Threshold(0.5, "Of the loss: then the penalties are more than the data's."),
+    "spike_factor": Threshold(
+        10,
+        "Times the running median. Noise of batches makes a norm two or three times as large; ten "
+        "times, Adam's squares take hundreds of steps to forget.",
+    ),
+    "spike_window": Threshold(64, "Steps of the median: within so many a training hardly changes."),
     "adaptive_rate": Threshold(
         0.1, "A step of 0.1 changes most weights by all that they began with; 0.001 is usual."
     ),

@@ -24,7 +24,7 @@ MEASURED = (
 SAMPLED = ("cosine", "snr")
 RECORDED = MEASURED + SAMPLED
 # One number an optimizer.
-TOTALS = ("loss", "learning_rate", "loss_scale", "skipped", "batch_loss", "penalty")
+TOTALS = ("loss", "learning_rate", "loss_scale", "skipped", "batch_loss", "penalty", "spike")
 # One number a port, of the batch of a step.
 PORT_STATISTICS = (
     "mean",

@@ -62,6 +62,9 @@ class GradientHistory:
     - `"batch_loss"`: the loss of the batch of the step alone; and `"penalty"`, the part of it that
       is of weights and activities, by regularizers and `add_loss`. Neither is known where a
       `train_step` does not call `compute_loss`;
+    - `"spike"`: at spikes that a monitor with `spikes=True` has found, the largest ratio of a
+      layer's norm, or that of all, to its running median; infinity at the first of some steps
+      that are not finite; NaN at all other steps;
     - `"global_norm"`, `"global_raw_norm"`: L2 norm of all the optimizer's gradients together,
       applied and before clipping;
     - `"noise_scale"`: gradient noise scale (McCandlish et al. 2018) in units of the global batch,

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "verbose": None,
     "on_record": None,
     "logs": False,
+    "spikes": False,
 }
 
 

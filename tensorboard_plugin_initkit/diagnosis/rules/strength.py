@@ -127,6 +127,44 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def find_spikes(facts: Facts) -> Iterator[Finding]:
+    """Find the first of the spikes that were kept of steps that are not recorded in full."""
+    factors = facts.total("spike")
+    row = find_first(~np.isnan(factors))
+    if row is None:
+        return
+    step, factor = int(facts.steps[row]), float(factors[row])
+    norms = facts.norm_of_layers(facts.per_variable("norm"))
+    lost = facts.by_layer(np.logical_or, facts.per_variable("nonfinite") > 0)[row]
+    before = norms[:row][-int(THRESHOLDS["spike_window"].value) :]
+    middle = np.median(before, axis=0) if row else np.zeros(len(facts.layers))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(middle > 0, norms[row] / middle, 0.0)
+    if np.isinf(factor):
+        layers, what = np.flatnonzero(lost), "NaN or infinite"
+    else:
+        layers = np.flatnonzero(ratios >= THRESHOLDS["spike_factor"].value)
+        layers = layers[np.argsort(-ratios[layers], kind="stable")]
+        what = f"up to {factor:.2g} times what they were before"
+    count = int(np.sum(~np.isnan(factors)))
+    names = [f"`{facts.layers[layer]}`" for layer in layers[:3]]
+    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+    where = f" in {', '.join(names)}{more}" if names else ""
+    others = f"; {count - 1} more steps are like it" if count > 1 else ""
+    yield Finding(
+        "spike",
+        "",
+        step,
+        f"Gradient spike: at step {step} gradients are {what}{where}{others}.",
+        {"factor": factor, "layers": float(len(layers)), "spikes": float(count)},
+        severity="note",
+        cause="A batch unlike the others, or a learning rate at the edge of what is stable.",
+        fix=Fix(
+            "Look at the batch of this step; `clipnorm=1.0` in the optimizer bounds its update."
+        ),
+    )
+
+
 def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
     """Tell what came first at a record: words for it, the cause, and the fix."""
     weights = facts.per_variable("weight_norm")[[0, row]]

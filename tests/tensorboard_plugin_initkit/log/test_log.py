@@ -242,7 +242,7 @@ def test_a_statistic_has_scalars_where_it_was_recorded(tmp_path):
 )
 def test_totals_have_scalars_where_they_say_something(tmp_path, values, names):
     write(tmp_path, ones(dense("a", "b"), [0, 1], **values))
-    overview = {*OVERVIEW, "findings", "batch_loss"}
+    overview = {*OVERVIEW, "findings", "batch_loss", "spike"}
     assert names_of_scalars(tmp_path, "gradients/") - overview == names
 
 

@@ -1,0 +1,70 @@
+"""Spikes of steps that are not recorded: found, kept, and without a trace in the training."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_initkit
+from keras_initkit.callbacks import GradientMonitor
+from tests.callbacks.training import compiled, layers
+
+pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+
+STEPS, SPIKE, EVERY = 90, 77, 25
+
+
+def net():
+    dense = [layers.Dense(6, "tanh", name="first"), layers.Dense(4, name="second")]
+    return keras.Sequential([keras.Input((8,)), *dense])
+
+
+def batches(factor):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(STEPS, 4, 8)).astype("float32")
+    y = rng.integers(0, 4, (STEPS, 4)).astype("int32")
+    weight = np.ones((STEPS, 4), "float32")
+    weight[SPIKE] = factor
+    return (array.reshape(-1, *array.shape[2:]) for array in (x, y, weight))
+
+
+def train(monitors, factor=1000.0, **compile_args):
+    model = compiled(net, keras.optimizers.SGD(1e-3), **compile_args)
+    x, y, weight = batches(factor)
+    fit = {"batch_size": 4, "shuffle": False, "verbose": 0, "callbacks": monitors}
+    losses = model.fit(x, y, sample_weight=weight, **fit).history["loss"]
+    return model.get_weights(), losses
+
+
+def ways():
+    if keras.backend.backend() == "tensorflow":
+        return {"graph": {}, "xla": {"jit_compile": True}, "eager": {"run_eagerly": True}} | {
+            "blocks": {"steps_per_execution": 10}
+        }
+    return {"usual": {}}
+
+
+@pytest.mark.parametrize("way", ["graph", "xla", "eager", "blocks", "usual"])
+def test_a_spike_between_records_is_found_with_its_step_and_layers(way, tmp_path):
+    if way not in ways():
+        pytest.skip("of another backend")
+    plain = train([], **ways()[way])
+    monitor = GradientMonitor(tmp_path, EVERY, spikes=True)
+    beside = GradientMonitor(every_n_steps=1)
+    watched = train([monitor], **ways()[way])
+    for got, want in zip(watched[0], plain[0], strict=True):
+        assert (got == want).all()
+    assert watched[1] == plain[1]
+    history, steps = monitor.history, monitor.history.steps.tolist()
+    assert steps == [*range(0, SPIKE, EVERY), SPIKE]
+    train([beside], **ways()[way])
+    np.testing.assert_allclose(history["norm"], beside.history["norm"][steps], rtol=1e-6)
+    assert history["spike"][-1] > 100
+    assert np.isnan(history["spike"][:-1]).all()
+    if way != "blocks":  # where a block with a step that is due is recorded as a whole
+        assert np.isnan(history["loss"]).ravel().tolist() == [False, False, False, False, True]
+    (finding,) = (f for f in monitor.findings if f.kind == "spike")
+    assert (finding.step, finding.severity) == (SPIKE, "note")
+    assert "in `first`, `second`." in finding.message or "in `second`, `first`." in finding.message
+    again = keras_initkit.read_log(tmp_path)
+    np.testing.assert_array_equal(again["spike"], history["spike"])
+    assert again.findings == monitor.findings
