@@ -237,7 +237,8 @@ class GradientMonitor(GuardedCallback):
         if not capture.steady and (was_due or clock.is_due(block, self._settings.schedule)):
             # The update before may have been skipped, or still be to come.
             clock.look(batch, capture.batches_done())
-        listener = self._find_listener(block)
+        schedule = self._settings.schedule
+        listener = _choose(self._captures, clock.is_due(block, schedule))
         if listener is not None and not listener.follows():
             self._deliver()  # the model was compiled again, or given another optimizer
             self._begin()
@@ -245,19 +246,12 @@ class GradientMonitor(GuardedCallback):
                 return
             clock.begin_epoch(capture.batches_done())
             clock.look(batch, capture.batches_done())
-            listener = self._find_listener(block)
+            listener = _choose(self._captures, clock.is_due(block, schedule))
         if listener is not None:
             if clock.waiting + len(clock.iterations(block)) > listener.capacity:
                 self._deliver()
             record_next_step(self._watched, listener, clock.call(block, capture.skips))
             clock.expect(block, is_due=listener is capture)
-
-    def _find_listener(self, block: range) -> Capture | None:
-        """Return what is to listen to a block of batches."""
-        captures = self._captures
-        if self._clock.is_due(block, self._settings.schedule):
-            return captures[0]
-        return captures[1] if len(captures) > 1 else None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch (called by Keras)."""
@@ -426,6 +420,11 @@ def _open_capture(model: Any, former: Capture | None, settings: Settings) -> Cap
         settings.schedule,
     )
     return open_capture(model, watch, settings.spikes)
+
+
+def _choose(captures: Sequence[Capture], is_due: bool) -> Capture | None:
+    """Return what is to listen to steps that are due or not: all, the watch for spikes, or None."""
+    return captures[0] if is_due else next(iter(captures[1:]), None)
 
 
 def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any]:
