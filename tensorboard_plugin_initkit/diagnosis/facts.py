@@ -39,17 +39,18 @@ class Facts:
         ready: For each record, if this window is long enough to judge by, (n,).
         loss: Course of the loss.
         setup: The model as it is built and compiled; empty if it is not known.
+        records: The records themselves.
         ports: Inputs, targets, predictions and sample weights.
     """
 
     def __init__(
         self, history: GradientHistory, rows: slice | Ints = slice(None), ended: bool = False
     ) -> None:
-        self._part = history.select(rows)
+        self.records = history.select(rows)
         self.setup = history.setup or Setup()
         self.ports = history.ports
         self._cache: dict[str, Floats] = {}
-        self.steps: Ints = self._part.steps
+        self.steps: Ints = self.records.steps
         variables = history.layout.variables
         paths = [variable.path.rpartition("/")[0] or variable.path for variable in variables]
         self.layers = list(dict.fromkeys(paths))
@@ -75,12 +76,12 @@ class Facts:
     def per_variable(self, statistic: str) -> Floats:
         """Return a statistic of every variable, (n, variables)."""
         if statistic not in self._cache:
-            self._cache[statistic] = self._part.per_variable(statistic)
+            self._cache[statistic] = self.records.per_variable(statistic)
         return self._cache[statistic]
 
     def per_port(self, statistic: str) -> Floats:
         """Return a statistic of every port, (n, ports)."""
-        return self._part.per_port(statistic)
+        return self.records.per_port(statistic)
 
     def ports_of(self, role: str) -> list[int]:
         """Return the positions of the ports of a role, in the order of inputs or outputs."""
@@ -88,7 +89,7 @@ class Facts:
 
     def total(self, statistic: str) -> Floats:
         """Return a statistic of optimizers: the mean of the known ones, (n,)."""
-        return mean_of_known(self._part[statistic])
+        return mean_of_known(self.records[statistic])
 
     def by_layer(self, combine: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Combine the columns of each layer's variables: (n, variables) to (n, layers)."""

@@ -81,6 +81,25 @@ def find_parting(history: GradientHistory) -> Parting | None:
     return Parting(history.layers[places[row]], float(np.exp(off[row])), cause, reason)
 
 
+def explain_slope(history: GradientHistory, total: float) -> str:
+    """Tell if a change over depth was predicted from the first weights; "" if nothing was.
+
+    Args:
+        history: The records, with the first.
+        total: The change, from the last layer in front of the output to the first.
+    """
+    predicted = predict_signals(history)[:-1]
+    known = predicted[np.isfinite(predicted)]
+    if len(known) < THRESHOLDS["depth_layers"].value - 1:
+        return ""
+    if parting := find_parting(history):
+        return f"Step 0 is not as the weights predict: {parting}."
+    before = float(known[0] / known[-1])
+    if abs(np.log(before)) > 0.5 * abs(np.log(total)):
+        return f"The first weights make it: ×{before:.2g} was predicted for step 0, and measured."
+    return f"Training makes it: ×{before:.2g} was predicted for step 0, and measured."
+
+
 def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:
     """Tell why a layer's signal at the first record is not as predicted."""
     rms = _find_inputs(first)

@@ -161,15 +161,17 @@ def judge_start(
     if activation in ("leaky_relu", "gelu", "silu", "elu", "softplus"):
         name = "HeNormal"
     paths = [link.layer.path for link in chain]
+    cure = tell_cure(chain, float(np.sqrt(backward)))
     if name == (text or "GlorotUniform"):  # it is the activation
         fix = Fix(
-            f"Start all {depth} layers together: `keras_initkit.initialize(model, x)`; or use "
+            f"Start all {depth} layers together: {cure}; or use "
             '`activation="relu"` with `kernel_initializer=HeNormal()`.',
             {"initialize": {"layers": paths}},
         )
     else:
         repairs = {"reinitialize": {"layers": paths, "initializer": name}}
-        fix = Fix(f"Use `kernel_initializer={name}()` in all {depth} layers.", repairs)
+        text_of_fix = f"Use `kernel_initializer={name}()` in all {depth} layers, or {cure}."
+        fix = Fix(text_of_fix, repairs)
     seen = (
         f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
         f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "
@@ -181,6 +183,26 @@ def judge_start(
     )
     numbers = {"forward": forward, "backward": backward, "layers": float(depth)}
     return seen, cause, fix, layer.path, numbers
+
+
+def tell_cure(chain: list[Link], received: float) -> str:
+    """Name `initialize` as the cure for layers in a row, with its effect if there are any.
+
+    At the critical point, to which it brings weights, a layer multiplies the norm of gradients by
+    sqrt(fan_out/fan_in) (`keras_initkit.theory.critical`).
+
+    Args:
+        chain: The layers.
+        received: The share of the last layer's gradient that the first one receives now.
+    """
+    cure = "`keras_initkit.initialize(model, x)`"
+    if len(chain) < 2:
+        return cure
+    after = float(np.sqrt(np.prod([link.fan_out / link.fan_in for link in chain[1:]])))
+    return (
+        f"{cure}: the first of them would receive {after:.2g} of the gradient at the last, "
+        f"not {received:.1g}"
+    )
 
 
 def read_initializer(text: str) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,8 @@ from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.prediction import explain_slope
+from tensorboard_plugin_initkit.diagnosis.start import read_chain, tell_cure
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
 from tensorboard_plugin_initkit.diagnosis.wiring import list_hidden, read_activation
@@ -45,11 +47,12 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         f"from `{last}` to `{first}` by ×{line.factor:.2g} per layer, by ×{line.total:.2g} over "
         f"{between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
-        fix=_fix_slope(facts, kind),
+        cause=explain_slope(facts.records, line.total),
+        fix=_fix_slope(facts, line.total),
     )
 
 
-def _fix_slope(facts: Facts, kind: str) -> Fix:
+def _fix_slope(facts: Facts, total: float) -> Fix:
     """Return the fix for a slope: other weights at the start, and no flat activations."""
     hidden = list_hidden(facts)
     flat = [item.path for item in hidden if read_activation(item.activation) in _FLAT]
@@ -59,7 +62,7 @@ def _fix_slope(facts: Facts, kind: str) -> Fix:
         repairs["reinitialize"] = {"layers": paths, "initializer": "HeNormal"}
     return Fix(
         'Use `activation="relu"` with `kernel_initializer=HeNormal()` in the hidden layers, or '
-        "start the layers together, as they are: `keras_initkit.initialize(model, x)`; in very "
+        f"start the layers together, as they are: {tell_cure(read_chain(facts), total)}; in very "
         "deep networks also `LayerNormalization()`, or sums `x + layer(x)`.",
         repairs,
     )

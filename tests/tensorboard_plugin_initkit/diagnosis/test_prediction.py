@@ -5,7 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.diagnosis.prediction import find_parting, predict_signals
+from tensorboard_plugin_initkit.diagnosis.prediction import (
+    explain_slope,
+    find_parting,
+    predict_signals,
+)
 from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
 from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, made
 
@@ -85,3 +89,20 @@ def test_the_first_layer_that_is_off_and_why(factors, keywords, cause):
     assert (found.layer, found.cause) == (PATHS[place], cause)
     assert found.factor == pytest.approx(factors[place], rel=1e-3)
     assert str(found).startswith(f"from `{PATHS[place]}` on ×{found.factor:.2g} of the prediction")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "factors", "total", "words"),
+    [
+        (FALLING, np.ones(DEPTH), 0.001, "The first weights make it: ×0.00098 was predicted"),
+        (np.ones(DEPTH), np.ones(DEPTH), 0.001, "Training makes it: ×1 was predicted"),
+        (FALLING, AFTER_5, 1e-8, "Step 0 is not as the weights predict: from `net/dense_5` on"),
+        (np.zeros(DEPTH), np.ones(DEPTH), 0.001, ""),
+    ],
+)
+def test_a_slope_is_of_the_first_weights_of_training_or_of_what_they_do_not_tell(
+    predicted, factors, total, words
+):
+    told = explain_slope(history(np.maximum(predicted, 1e-9) * factors, predicted), total)
+    assert told.startswith(words)
+    assert bool(told) == bool(words)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initkit import audit, initializers, reinitialize
+from keras_initkit import audit, initialize, initializers, propagate, reinitialize
 from keras_initkit.anatomy.following import Following
 from keras_initkit.initializers import HeNormal, LecunNormal
 from keras_initkit.models.audit.parts import intended_variance
@@ -334,7 +334,7 @@ def test_the_fixes_are_fixes():
         (5, "relu", "glorot_uniform", "", ""),
         (12, "tanh", "glorot_uniform", "", ""),
         (30, "relu", "he_normal", "", ""),
-        (30, "relu", "glorot_uniform", "the gradient by 0.7", "HeNormal()` in all 30 layers."),
+        (30, "relu", "glorot_uniform", "the gradient by 0.7", "HeNormal()` in all 30 layers, or"),
         (5, "sigmoid", "glorot_uniform", "the gradient by 0.2", "initialize(model, x)"),
         (4, "relu", keras.initializers.RandomNormal(0, 2.0), "the signal by", "HeNormal()` in all"),
     ],
@@ -350,6 +350,27 @@ def test_a_warning_is_of_the_whole_depth(depth, activation, initializer, told, f
     assert all(told in found.message and fix in str(found.fix) for found in starts)
     if depth == 5:  # each by itself is off
         assert {row.kinds[-1] for row in rows.values() if row.kinds} == {"scale"}
+
+
+def test_the_cure_tells_what_initialize_makes_of_it():
+    sizes = (128, 128, 64, 64, 128, 128, 64, 64, 64)
+    stack = [layers.Dense(size, "tanh", name=f"layer_{i}") for i, size in enumerate(sizes)]
+    for layer in stack:
+        layer.kernel_initializer = keras.initializers.RandomNormal(0, 0.02, seed=0)
+    model = sequential(*stack, linear("head"), shape=(64,))
+    told = [found for row in rows_of(model).values() for found in row.findings]
+    found = next(found for found in told if found.kind == "bad_start")
+    pattern = r"the first of them would receive (\S+) of the gradient at the last, not (\S+?)[.;]"
+    ((after, before),) = re.findall(pattern, str(found.fix))
+
+    def receive():
+        prediction = propagate(model)
+        signals = [prediction[layer.name].signal or 0.0 for layer in stack]
+        return signals[0] / signals[-1]
+
+    assert float(before) == pytest.approx(receive(), rel=0.5)
+    initialize(model, seed=0)
+    assert float(after) == pytest.approx(receive(), rel=0.3)
 
 
 def test_a_normalization_that_does_not_normalize(rng):

@@ -284,7 +284,7 @@ def test_each_of_several_outputs_is_judged_by_its_own_targets():
 def test_it_is_told_when_it_is_first_seen():
     setup = head("softmax", 9, SPARSE)
     facts = facts_of(setup, DIGITS, steps=(0, 10, 20))
-    ports = facts._part._joined().ports
+    ports = facts.records._joined().ports
     ports["max"][:2, 1] = 8
     (finding,) = CONTRACT_RULES[0](facts)
     assert finding.step == 20

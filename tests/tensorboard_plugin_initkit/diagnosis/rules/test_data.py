@@ -188,7 +188,7 @@ def test_data_that_is_right(name):
 def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
     assert find(DATA_CAUSES, CLASSES, BITS * 0, steps=(0,)) == []
     facts = facts_of(CLASSES, BITS, steps=WINDOW)
-    facts._part._joined().ports["entropy"][:] = 0.03
+    facts.records._joined().ports["entropy"][:] = 0.03
     (finding,) = DATA_CAUSES[0](facts)
     assert finding.kind == "rare_classes"
     assert "class_weight" in str(finding.fix)
@@ -228,7 +228,7 @@ def test_one_class_is_told_where_the_loss_is_gone():
 def in_turn(spread, classes=2.0, x=1.0):
     """Make facts of batches with a spread of labels that differs from one to the next."""
     facts = facts_of(CLASSES, BITS, steps=range(20))
-    ports = facts._part._joined().ports
+    ports = facts.records._joined().ports
     ports["batch_std"][:, 0], ports["batch_std"][:, 1] = x, np.resize(spread, 20)
     ports["classes"][:, 1] = classes
     return facts
