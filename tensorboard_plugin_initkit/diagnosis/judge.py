@@ -235,9 +235,9 @@ def _opens(course: str, tier: Tier, cause: Finding) -> bool:
     """Check for a course of the loss as a reason to tell a cause."""
     if course == _FAR:
         return tier == Tier.DATA
-    # Of a loss that falls no more much is left of the data's, and hardly any beside the penalty.
+    # Much is left of a loss that falls no more: beside a penalty, or with a linear model.
     is_heavy = cause.kind == "strong_penalty" and cause.confidence == "likely"
-    return course == _FLAT or is_heavy
+    return course == _FLAT or is_heavy or cause.kind == "no_activation"
 
 
 def _can_explain(tier: Tier, symptom: Finding) -> bool:

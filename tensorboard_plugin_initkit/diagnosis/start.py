@@ -105,11 +105,16 @@ def read_chain(
             activation = ""
         elif is_normalization(item) and not chain:
             continue
-        elif not is_passing(item) and not _NEARLY_PASSING.fullmatch(item.type):
+        elif not is_nearly_passing(item):
             return []
         if item.activation not in ("", "linear"):
             activation = read_activation(item.activation) or "unknown"
     return chain[:-1] if all(link.fan_in for link in chain) else []
+
+
+def is_nearly_passing(layer: LayerSetup) -> bool:
+    """Check for a layer that leaves the size of a signal nearly as it is."""
+    return is_passing(layer) or _NEARLY_PASSING.fullmatch(layer.type) is not None
 
 
 def follow_start(chain: list[Link], variance: float) -> list[Start]:

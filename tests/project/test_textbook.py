@@ -123,7 +123,7 @@ def test_tables_show_every_run_and_every_rule(outcomes):
             cells += [f"{outcome.factor:.3f}", f"{outcome.expected_factor:.3f}"]
         assert re.search(" +".join(map(re.escape, cells)), text)
     assert "…" not in text + said
-    for words in ("begin with the same value", "Vanishing gradients", "have a sigmoid", "NaN"):
+    for words in ("begin with the same value", "per layer at the start", "have a sigmoid"):
         assert words in said
     assert text.count("does not hold") == len(NOT_BORNE_OUT)
     assert text.count("holds") == len(textbook.RULES) - len(NOT_BORNE_OUT)

@@ -8,6 +8,7 @@ from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.overflow import tell_overflow
 from tensorboard_plugin_initkit.diagnosis.prediction import explain_slope
 from tensorboard_plugin_initkit.diagnosis.start import read_chain, tell_cure
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -187,6 +188,7 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
             origin = "the weights are lost before the step; "
         else:
             origin = "the output is NaN or infinite, of inputs and weights that are not; "
+            origin += tell_overflow(facts, row)[1]
         return origin, *_tell_scales(facts, _OVERFLOW)
     if facts.ports_of("y_pred"):
         cause = "Loss or gradient overflow: behind the output."

@@ -1,5 +1,7 @@
 """Where numbers stopped being finite, in histories that are made up."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,47 @@ def test_what_came_first_is_told(name):
     assert words in finding.message
     assert finding.cause
     assert finding.fix
+
+
+def in_a_row(place, **fields):
+    """Make a change to a model of layers in a row; that at one place has other fields."""
+
+    def change(record):
+        layers = [
+            item._replace(type="Dense", activation="relu", takes=(i - 1,), shape=(-1, 8))
+            for i, item in enumerate(record.setup.layers)
+        ]
+        layers[place] = layers[place]._replace(**fields)
+        record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # The inputs have a mean square of 1/2, and every kernel a norm of 1.
+        (
+            in_a_row(1, type="Lambda"),
+            "the first layer that can have made them is `net/dense_1`, of",
+        ),
+        (in_a_row(3, activation="exponential"), "have made them is `net/dense_3`, of an input"),
+        (
+            in_a_row(0, activation="mine"),
+            "the first layer that can have made them is `net/dense_0`;",
+        ),
+        (
+            both(in_a_row(5, type="Lambda"), put(3e38, "weight", steps=LATE, layers=slice(1, 3))),
+            "the weights of `net/dense_1` are 3e+38 times as large as at first;",
+        ),
+        (in_a_row(5), "weights that are not; 192"),  # nothing is known of it
+    ],
+)
+def test_the_layer_is_told_that_can_have_made_them(change, words):
+    record = made()
+    both(supervised(), port("y_pred", nonfinite=AT), GRADIENTS, LOSS, change)(record)
+    (finding,) = judge(record.history())
+    assert words in finding.message
 
 
 def test_an_output_that_is_not_finite_is_told_without_a_gradient():

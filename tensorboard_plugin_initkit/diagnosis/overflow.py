@@ -1,0 +1,76 @@
+"""How large a signal can be behind each layer at a record, by the norms of its weights."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, is_nearly_passing
+from tensorboard_plugin_initkit.diagnosis.windows import quotient
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    DENSE,
+    RECURRENT,
+    find_input_size,
+    is_normalization,
+    read_activation,
+)
+
+_BOUNDED = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "softmax")
+_LARGE = 10.0  # times what weights began with
+
+
+def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
+    """Tell of the layers with an output that may not be finite, of inputs and weights that are.
+
+    Nothing of a forward pass is left but norms. Where these are so small that no sum can be beyond
+    float32, an operation without a value is to blame, such as a logarithm; else the weights that
+    have grown most.
+
+    Returns:
+        The path of a layer, and words for it; two empty strings if nothing is known.
+    """
+    is_half = facts.setup.dtype_policy.endswith("_float16")
+    limit = float(np.finfo(np.float16 if is_half else np.float32).max)
+    sizes = list(_bound_sizes(facts, row))
+    unknown = [i for i, (_, size) in enumerate(sizes) if np.isnan(size)]
+    if unknown and max((size for _, size in sizes[: unknown[0]]), default=0.0) < limit:
+        place = unknown[0]
+        path, before = sizes[place][0], sizes[place - 1][1] if place else 0.0
+        words = f"the first layer that can have made them is `{path}`"
+        words += f", of an input of the size of {before:.2g} at most" if before else ""
+        return path, f"{words}; "
+    norms = facts.norm_of_layers(facts.per_variable("weight_norm")[[0, row]])
+    growth = np.nan_to_num(quotient(norms[1], norms[0]), posinf=0.0)
+    if not growth.size or growth.max() < _LARGE:
+        return "", ""
+    path = facts.layers[int(growth.argmax())]
+    return path, f"the weights of `{path}` are {growth.max():.2g} times as large as at first; "
+
+
+def _bound_sizes(facts: Facts, row: int) -> Iterator[tuple[str, float]]:
+    """Yield the layers of a model in a row, and the largest RMS that their output can have.
+
+    |W x| is at most the norm of W times |x|. NaN from the first layer on that is not known.
+    """
+    layers, x = facts.setup.layers, facts.ports_of("x")
+    if len(x) != 1 or any(item.takes != (i - 1,) for i, item in enumerate(layers) if i):
+        return
+    mean, std = (float(facts.per_port(name)[row, x[0]]) for name in ("mean", "std"))
+    size = float(np.hypot(mean, std))
+    norms = facts.norm_of_layers(facts.per_variable("weight_norm")[row : row + 1])[0].tolist()
+    for position, item in enumerate(layers):
+        norm = norms[facts.layers.index(item.path)] if item.path in facts.layers else 0.0
+        if DENSE.fullmatch(item.type) and item.shape and norm:
+            field = int(np.prod(item.arguments.get("kernel_size", 1)))
+            fan_in = max(1, find_input_size(facts, position)) * field
+            size = norm * float(np.hypot(np.sqrt(fan_in) * size, 1) / np.sqrt(item.shape[-1]))
+        elif is_normalization(item) or item.type == "Embedding":
+            size = max(1.0, norm)
+        elif not is_nearly_passing(item) and not RECURRENT.fullmatch(item.type):
+            size = np.nan
+        activation = read_activation(item.activation)
+        if activation in _BOUNDED:
+            size = 1.0
+        elif activation not in ACTIVATIONS or RECURRENT.fullmatch(item.type):
+            size = np.nan
+        yield item.path, size
