@@ -213,10 +213,12 @@ const pairTitle = ([a, b]) => [named("h2", b.title), "relative to", named("h2", 
 
 function extent(info) {
   if (!info.layers) return "";
-  const layers = `${info.layers.length} ${info.layers.length === 1 ? "layer" : "layers"}`;
+  const count = (number) => number.toLocaleString("en");
+  const layers = `${count(info.layers.length)} ${info.layers.length === 1 ? "layer" : "layers"}`;
   if (info.records === 1) return `${layers}, one recorded step: ${info.first}`;
   const thinned = info.thinned ? ", of a longer record that was thinned" : "";
-  return `${layers}, ${info.records} recorded steps from ${info.first} to ${info.last}${thinned}`;
+  const [records, first, last] = [info.records, info.first, info.last].map(count);
+  return `${layers}, ${records} recorded steps from ${first} to ${last}${thinned}`;
 }
 
 /** What has to be said besides the charts. */

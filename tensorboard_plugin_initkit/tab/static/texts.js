@@ -3,10 +3,11 @@
 export const VIEWS = {
   map: [
     "Map",
-    "Each row is a layer, the input at the bottom and the output at the top; each column is a " +
-      "training step, and the colour is the size of the gradient. The gradient comes from the " +
-      "output: rows that get darker downwards say that it dies on its way, rows that get brighter " +
-      "that it blows up. A triangle marks a finding, the strip above where the rule over depth holds.",
+    "Each row is a layer, from the input at the bottom to the output at the top; each column is a " +
+      "training step, and the colour is the size of the gradient. Gradients come from the output: " +
+      "rows that get darker downwards mean that the gradient dies on its way, brighter ones that it " +
+      "explodes. The strip on top is coloured while the monitor calls it vanishing or exploding, and " +
+      "a triangle marks a finding.",
   ],
   depth: [
     "Depth",

@@ -407,7 +407,7 @@ def test_maps_show_and_tell_the_values_of_the_logs(tab, rust, logs):
 def test_no_layer_of_a_thousand_is_invisible(tab, rust):
     tab.show(rust, runs=[run("wide")])
     tab.picture("map-wide")
-    assert "1000 layers, 100 recorded steps" in tab.said(chart("wide"))
+    assert "1,000 layers, 100 recorded steps" in tab.said(chart("wide"))
     rows = tab.js(
         "return documentOf(arguments[0]).get_model_by_name('data-cells').data.image[0].shape[0]",
         chart("wide"),
