@@ -243,7 +243,7 @@ def as_predicted(outcome: Outcome) -> bool:
 def factors(*names: str) -> Callable[[Mapping[str, Outcome]], str]:
     """Say the measured and the predicted factor per layer of some runs."""
     return lambda outcomes: "; ".join(
-        f"x{o.factor:.3f} per layer, predicted x{o.expected_factor:.3f}; accuracy {o.accuracy:.0%}"
+        f"×{o.factor:.3f} per layer, predicted ×{o.expected_factor:.3f}; accuracy {o.accuracy:.0%}"
         for o in map(outcomes.__getitem__, names)
     )
 
