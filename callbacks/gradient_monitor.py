@@ -443,10 +443,12 @@ def _select(model: Any, layers: Selection, variables: Sequence[Any]) -> list[Any
 def _predict(model: Any, setup: Setup) -> dict[str, tuple[float, float]]:
     """Predict the signals of the first record, if the model is deep and it takes little time."""
     depth = sum(layer.weights > 0 for layer in setup.layers)
-    if depth < THRESHOLDS["depth_layers"].value or model.count_params() > _MOST_WEIGHTS:
+    if depth < THRESHOLDS["depth_layers"].value:
         return {}
-    with contextlib.suppress(Exception):  # of layers of the user's on symbolic tensors
-        return predict_signals(model, _PREDICTION_SECONDS)
+    # Of layers of the user's on symbolic tensors, and of a model that never is built as a whole.
+    with contextlib.suppress(Exception):
+        if model.count_params() <= _MOST_WEIGHTS:
+            return predict_signals(model, _PREDICTION_SECONDS)
     return {}
 
 

@@ -105,3 +105,26 @@ def test_random_numbers_and_weights_stay_as_they_are():
         states.append([*model.get_weights(), *seeds, *drawn])
     for one, other in zip(*states, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.backends("tensorflow")
+def test_a_model_that_is_never_built_as_a_whole_is_recorded():
+    tf = pytest.importorskip("tensorflow")
+
+    class InTurn(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def train_step(self, data):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self.inner(data[0]) ** 2)
+            weights = self.inner.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+    model, monitor = InTurn(), GradientMonitor(every_n_steps=1)
+    model.compile("sgd", **QUICK)
+    x = np.ones((8, 64), "float32")
+    model.fit(x, x, 4, verbose=0, callbacks=[monitor])
+    assert len(monitor.history) == 2
