@@ -8,9 +8,11 @@ from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import Setup
 
-# The largest share of the time to spend on judging, and the number of records to judge.
+# The largest share of the time to spend on judging.
 _TIME_SHARE = 0.002
-_MAX_STEPS = 512
+# The greatest number of records to judge, fewer where they have many columns: together these are a
+# second and 200 MB. The least number of records; and the seconds that a column of a record takes.
+_MAX_STEPS, _MAX_NUMBERS, _MIN_STEPS, _SECONDS = 512, 2**21, 64, 4e-7
 
 
 class Judge:
@@ -22,7 +24,8 @@ class Judge:
 
     def __init__(self, ignore: frozenset[str] = frozenset()) -> None:
         self._ignore = ignore
-        self._next = 0.0
+        # Of the last judgement: when it ended, the seconds that it took, and the numbers judged.
+        self._last, self._took, self._judged = float("-inf"), 0.0, 0
         self.restart()
 
     def restart(self) -> None:
@@ -42,13 +45,20 @@ class Judge:
 
     def add(self, chunk: Chunk) -> list[Finding]:
         """Take records; return new faults, or none if it is too early to judge again."""
-        if len(self._history) and self._history.frozen != list(chunk.layout.frozen):
-            setup = self._history.setup
+        width, former = len(chunk.layout.variables), self._history
+        if len(former) and former.frozen != list(chunk.layout.frozen):
             self.restart()
-            self._history.setup = setup
+        if not len(self._history):
+            steps = max(_MIN_STEPS, min(_MAX_STEPS, _MAX_NUMBERS // max(1, width)))
+            self._history = GradientHistory(steps)
+            self._history.setup = former.setup
         self._history.append(chunk)
         self._is_behind = True
-        return self._find(ended=False) if time.monotonic() >= self._next else []
+        # More records take longer than they did.
+        grown = max(0, len(self._history) * width - self._judged) if self._judged else 0
+        expected = self._took + _SECONDS * grown
+        is_due = time.monotonic() - self._last >= expected / _TIME_SHARE
+        return self._find(ended=False) if is_due else []
 
     def finish(self) -> list[Finding]:
         """Return the new faults, now that the training has ended."""
@@ -62,6 +72,7 @@ class Judge:
         found = news(self._reported, judge(self._history, ended))
         self._reported += found
         found = [finding for finding in found if finding.kind not in self._ignore]
-        now = time.monotonic()
-        self._next = now + (now - start) / _TIME_SHARE
+        self._last = time.monotonic()
+        self._took = self._last - start
+        self._judged = len(self._history) * len(self._history.variables)
         return found

@@ -1,5 +1,7 @@
 """What is new, and how often is looked."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,13 @@ from tensorboard_plugin_initkit.record.layout import Layout, Variable
 pytestmark = pytest.mark.numpy_alone
 
 LAYOUT = Layout((Variable("first/kernel", "first", (3, 2)), Variable("last/kernel", "last", (2,))))
+
+
+def wide_chunk(step, columns):
+    """A record of many layers."""
+    variables = tuple(Variable(f"{i}/kernel", str(i), (2,)) for i in range(columns))
+    values = dict.fromkeys(("norm", "nonfinite"), np.zeros((1, columns), np.float32))
+    return Chunk(Layout(variables), np.array([step]), values)
 
 
 def chunk(*steps, infinite=()):
@@ -28,6 +37,7 @@ class Time:
 
     def __init__(self, judging=0.0):
         self.now, self.judging, self.judged = 100.0, judging, 0
+        self.number, self.largest = 0.0, 0  # seconds of a column of a record; and most of these
 
     def monotonic(self):
         return self.now
@@ -38,9 +48,11 @@ def clock(monkeypatch):
     clock, real = Time(judging=0.01), diagnose
 
     def judge(history, ended=False):
-        clock.now += clock.judging
+        numbers = len(history) * len(history.variables)
+        clock.largest = max(clock.largest, numbers)
+        clock.now += clock.judging + clock.number * numbers
         clock.judged += 1
-        return real(history)
+        return real(history) if numbers < 1e5 else []
 
     monkeypatch.setattr(judge_module, "judge", judge)
     monkeypatch.setattr(judge_module, "time", clock)
@@ -62,6 +74,18 @@ def test_judging_takes_its_share_of_the_time(clock):
     took = 0.01 * 3000 + clock.judging * clock.judged
     assert clock.judged > 3
     assert clock.judging * (clock.judged - 1) <= 0.002 * took
+
+
+def test_of_many_columns_few_records_are_judged_and_never_for_long(clock):
+    judge, columns, step_time = Judge(), 10_000, 20.0
+    record, clock.number = wide_chunk(0, columns), 4e-7
+    for step in range(300):
+        judge.add(dataclasses.replace(record, steps=np.array([step])))
+        spent = clock.now - 100 - step * step_time
+        assert spent <= 0.03 + 0.003 * (clock.now - 100)  # the first record is judged at once
+        clock.now += step_time
+    assert clock.judged > 5
+    assert clock.largest <= 2**21 * 1.25 + columns  # a history is thinned when a fifth more came
 
 
 def test_what_was_not_judged_in_time_is_judged_at_the_end(clock):
