@@ -88,7 +88,8 @@ class JaxStorage(Storage):
         """Prepare for a call of the instrumented training function."""
         self._next_step = call.first_step
         # Here a failure does not reach the step.
-        metrics = [id(v) for v in self._target.model.metrics_variables]
+        model = self._target.model
+        metrics = [id(v) for v in model.metrics_variables] if self.hears_batches else []
         scales = {
             id(leaf.optimizer): self._place(leaf.loss_scale.dynamic_scale)
             for leaf in self._target.leaves

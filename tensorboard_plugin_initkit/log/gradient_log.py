@@ -63,6 +63,8 @@ PORTS_TAG = f"{PLUGIN_NAME}/ports"
 SETUP_TAG = f"{PLUGIN_NAME}/setup"
 FINDINGS_TAG = f"{PLUGIN_NAME}/findings"
 END_TAG = f"{PLUGIN_NAME}/end"
+# That a reader keeps, as those that come again are not taken apart again.
+_MOST_LAYOUTS = 16
 
 
 class LogWriter:
@@ -169,6 +171,7 @@ class _FileReader:
     def __init__(self) -> None:
         self._layout: Layout | None = None
         self._content = b""  # of the records of this layout
+        self._layouts: dict[bytes | str, Layout] = {}  # the last ones: columns may come and go
         self._tables: dict[str, np.ndarray] = {}  # of the chunk that is to end
 
     def read(self, data: bytes) -> list[Chunk | Setup | list[Finding]]:
@@ -179,7 +182,11 @@ class _FileReader:
             if value.tag == LAYOUT_TAG:
                 self._layout = None  # unknown, if this one is damaged
                 text = read_text(value.tensor.string_val)
-                self._layout, self._content = Layout.from_json(text), _name_layout(text)
+                if text not in self._layouts:
+                    while len(self._layouts) >= _MOST_LAYOUTS:
+                        del self._layouts[next(iter(self._layouts))]
+                    self._layouts[text] = Layout.from_json(text)
+                self._layout, self._content = self._layouts[text], _name_layout(text)
             elif value.tag == FINDINGS_TAG:
                 items.append(from_json(read_text(value.tensor.string_val)))
             elif value.tag == SETUP_TAG:

@@ -22,7 +22,7 @@ from tensorboard_plugin_initkit.log.event_file import EventFileWriter, event_fil
 from tensorboard_plugin_initkit.log.gradient_log import RUN, LogWriter
 from tensorboard_plugin_initkit.log.read_log import read_log
 from tensorboard_plugin_initkit.record.chunk import RECORDED, TOTALS, Chunk
-from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
 from tensorboard_plugin_initkit.record.statistics import (
     STATISTICS,
     TOTAL_STATISTICS,
@@ -117,6 +117,14 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
     layouts = [None, *(chunk.layout for chunk in chunks)]
     changes = sum(layout != before for before, layout in itertools.pairwise(layouts))
     assert tags.count("initkit/layout") == changes
+
+
+def test_columns_that_come_again_are_taken_apart_once(tmp_path, monkeypatch):
+    layouts, parsed, real = [dense("a"), dense("a", "b")], [], Layout.from_json
+    write(tmp_path, *(ones(layouts[step % 2], [step]) for step in range(40)), scalars=None)
+    monkeypatch.setattr(Layout, "from_json", lambda text: parsed.append(text) or real(text))
+    assert [chunk.layout for chunk in read_chunks(tmp_path)] == 20 * layouts
+    assert len(parsed) == 2
 
 
 def test_tensors_carry_what_tensorboard_needs_to_keep_them(tmp_path):
