@@ -122,7 +122,12 @@ def test_chunks_are_read_as_they_were_written(tmp_path_factory, contents, scalar
 def test_columns_that_come_again_are_taken_apart_once(tmp_path, monkeypatch):
     layouts, parsed, real = [dense("a"), dense("a", "b")], [], Layout.from_json
     write(tmp_path, *(ones(layouts[step % 2], [step]) for step in range(40)), scalars=None)
-    monkeypatch.setattr(Layout, "from_json", lambda text: parsed.append(text) or real(text))
+
+    def parse(text):
+        parsed.append(text)
+        return real(text)
+
+    monkeypatch.setattr(Layout, "from_json", parse)
     assert [chunk.layout for chunk in read_chunks(tmp_path)] == 20 * layouts
     assert len(parsed) == 2
 
