@@ -336,9 +336,11 @@ def judge(name: str, fault: str) -> dict[str, tuple[bool, bool]]:
         for rule, function in RULES.items():
             words = set(function(watch.looks, program.x, program.y)) if watch.looks else set()
             told[rule] = bool(words), any(MEANS[word] & kinds for word in words)
-        watch.autopsy.detach()
-        report = watch.autopsy.get_report()
-        found = [f for f in report.findings if f.severity.name != "INFO"]
+        found = []
+        if watch.looks:
+            watch.autopsy.detach()
+            report = watch.autopsy.get_report()
+            found = [f for f in report.findings if f.severity.name != "INFO"]
         words = {word for f in found for word in CATEGORIES.get(f.category, ())}
         told["torchmortem"] = bool(found), any(MEANS[word] & kinds for word in words)
     return told

@@ -519,7 +519,7 @@ def mend(first: Any, mutant: Program, healthy: Program, best: float) -> str:
     """Make a fix and train again; return "mended", "not mended" or "by hand"."""
     try:
         _, model = train(mutant, first.fix)
-    except ValueError:
+    except (ValueError, NotImplementedError):  # or a layer that Keras cannot copy
         return "by hand"
     try:
         return "mended" if score(model, mutant, healthy) >= 0.95 * best else "not mended"
