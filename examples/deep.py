@@ -112,9 +112,9 @@ def build_transformer(depth: int) -> keras.Model:
 
 
 EXPERIMENTS = {
-    "mlp": Experiment(build_mlp, 1000, (64,), (3e-5, 1e-4), 198),
-    "cnn": Experiment(build_cnn, 500, (4, 4, 4), (3e-5, 1e-4), 99, "delta-orthogonal"),
-    "resnet": Experiment(build_resnet, 101, (8, 8, 1), (3e-4, 1e-3), 198),
+    "mlp": Experiment(build_mlp, 1000, (64,), (3e-5, 1e-4), 99),
+    "cnn": Experiment(build_cnn, 500, (4, 4, 4), (3e-5, 1e-4), 44, "delta-orthogonal"),
+    "resnet": Experiment(build_resnet, 101, (8, 8, 1), (3e-4, 1e-3), 99),
     "transformer": Experiment(build_transformer, 50, (8, 8), (1e-4, 3e-4), 88),
     # The change of a step adds up over the layers.
     "deepest": Experiment(build_cnn, 10_000, (4, 4, 4), (2.5e-6,), 10_000, "delta-orthogonal"),
