@@ -96,7 +96,7 @@ def chunk_of(
     }
     one = np.ones((len(steps), 1))
     totals = dict(
-        zip(TOTALS, [2.3 * one, 0.01 * one, one, 0 * one, 2.3 * one, 0 * one], strict=True)
+        zip(TOTALS, [2.3 * one, 0.01 * one, one, 0 * one, 2.3 * one, 0 * one, 0 * one], strict=True)
     )
     return Chunk(
         layout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -579,6 +580,15 @@ def test_the_depth_profile_has_a_slider_or_lies_over_itself(tab, rust):
     tab.picture("depth-slider")
     assert re.match(r"exploding, step \d+: ×1\.4\d? per layer", after[0])
     assert re.match(r"vanishing, step \d+: ×0\.(59|6)\d* per layer", after[1])
+    # It plays, and pauses.
+    tab.js("documentOf('depth').get_model_by_name('step').value = 0")
+    play = "[...everything(document)].find((e) => e.matches('button') && e.innerText === {!r})"
+    tab.js(f"{play.format('Play')}.click()")
+    eventually(lambda: check(slid_to(tab) > 0))
+    tab.js(f"{play.format('Pause')}.click()")
+    paused = slid_to(tab)
+    time.sleep(0.3)
+    assert slid_to(tab) == paused < STEPS - 1
     with tab.drawn():
         tab.control("Overlay steps").send_keys("0, 200\n")
     tab.picture("depth-overlay")
