@@ -383,6 +383,32 @@ CASES = [Case(*row) for row in [
     ("sorted classes", ("one_class",), "[Ss]huffle",
      lambda: compiled(keras.Sequential([D(8, "relu"), D(1, "sigmoid")]),
      *by_class(noisy_classes()), BCE, shuffle=False)),
+    ("sorted classes", ("one_class",), "[Ss]huffle",
+     lambda: run(by_class(iris()), SCE, D(16, "relu"), D(3, "softmax"), shuffle=False,
+     batch_size=10, epochs=20)),
+    ("too few epochs", SHORT, "epochs|rate",
+     lambda: run((np.array([[-40.0], [-10], [0], [8], [15], [22], [38]]),
+     np.array([-40.0, 14, 32, 46, 59, 72, 100])), "mse", D(1), opt=Adam(0.1), epochs=50, acc=())),
+    ("too few epochs", SHORT, "epochs|rate",
+     lambda: run(scaled(houses(1e-5)), "mse", D(1), opt=Adam(1e-3), epochs=6, acc=())),
+    ("nothing trained", ("frozen",), "trainable", lambda: frozen()),
+    ("no gradient", ("no_gradient",), "", lambda: run(both(noisy_classes(), column),
+     lambda y, p: ops.mean(ops.square(y - ops.round(p))), D(16, "relu"), D(1, "sigmoid"))),
+    ("dropout between the last weights and softmax", ("output_dropout",), "Dropout",
+     lambda: run(scaled(iris()), SCE, D(16, "relu"), D(3), L.Dropout(0.5), L.Softmax())),
+    ("a normalization over rows", ("wrong_axis",), "BatchNormalization",
+     lambda: run(digits(), SCE, L.Conv2D(8, 3, activation="relu"), L.BatchNormalization(axis=1),
+     L.Flatten(), D(10, "softmax"))),
+    ("targets that do not follow", ("not_learning", "ended_early"), "by heart|epochs",
+     lambda: run(both(noisy_classes(), np.random.default_rng(9).permutation), BCE, D(8, "relu"),
+     D(1, "sigmoid"), opt="sgd", epochs=15)),
+    ("NaN in the targets", ("nonfinite",), "isfinite",
+     lambda: run(holes(houses(1e-5)[::-1], 0)[::-1], "mse", D(16, "relu"), D(1), acc=())),
+    ("a logarithm of zeros", ("nonfinite",), "",
+     lambda: run(scaled(iris()), SCE, D(16, "relu"), L.Lambda(lambda t: ops.log(t)), D(3,
+     "softmax"))),
+    ("classes that swing", RATE, "rate",
+     lambda: run(scaled(cancer()), BCE, D(16, "tanh"), D(1, "sigmoid"), opt=SGD(30.0), epochs=8)),
     ("NaN in the inputs", ("nonfinite",), "isfinite",
      lambda: run(holes(scaled(cancer())), BCE, D(16, "relu"), D(1, "sigmoid"))),
 ]]
@@ -418,11 +444,18 @@ def by_class(data: Data) -> Data:
     return data[0][order], data[1][order]
 
 
-def holes(data: Data) -> Data:
+def holes(data: Data, feature: int = 4) -> Data:
     """Put some NaN into the inputs."""
-    x = data[0].copy()
-    x[3::50, 4] = np.nan
+    x = data[0].astype("float32")
+    x.reshape(len(x), -1)[3::50, feature] = np.nan
     return x, data[1]
+
+
+def frozen() -> Run:
+    """Make a model of which no layer is trained."""
+    program = run(digits(), SCE, *convolutions(D(10, "softmax")))
+    program.model.trainable = False
+    return compiled(program.model, program.x, program.y, SCE)
 
 
 def two_outputs() -> Run:

@@ -158,7 +158,8 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
     A loss that falls no more opens the door to causes, too, and one far above that of the best
     constant, or above it in the end, to causes in the data. What is certain needs neither.
     """
-    doors = [finding for finding in symptoms if finding.step is not None]
+    # Guessing is a flat loss, which may fall by the time that a cause has waited for.
+    doors = [x for x in symptoms if x.step is not None and x.kind != "no_better_than_guessing"]
     loss = facts.loss
     courses = {_FLAT: loss.flat | loss.failed, _FAR: loss.far, _STILL: loss.still}
     if not len(facts.steps):

@@ -123,7 +123,8 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
         is_guess = recent >= guess - least * reach
         guessing = still & is_guess
         # A cross-entropy is above the constant's where classes are right, and a few are far off.
-        ends = over & ~((fell > THRESHOLDS["loss_falling"].value) & bool(losses & CROSSENTROPIES))
+        fast = THRESHOLDS["loss_falling" if losses & CROSSENTROPIES else "loss_halved"].value
+        ends = over & at_guess & ~(fell > fast)
         failed = ends & is_guess & (elapsed >= THRESHOLDS["patience_steps"].value)
         times = np.where(elapsed < THRESHOLDS["patience_at_end"].value, guess_far, 1)
         thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))

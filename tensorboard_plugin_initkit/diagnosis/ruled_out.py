@@ -1,6 +1,8 @@
 """The verdict "nothing wrong found, but it does not learn", with what was ruled out."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,17 +27,13 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     if not symptoms:
         return
     symptom = min(symptoms, key=lambda finding: finding.rank)
-    row = int(np.searchsorted(facts.steps, symptom.rank))
-    reasons, evidence = [], symptom.evidence
-    for reason, numbers in _reasons(facts, row):
-        reasons.append(reason)
-        evidence = evidence | numbers
+    reasons = dict(_list_reasons(facts, int(np.searchsorted(facts.steps, symptom.rank))))
     message = symptom.message.partition(": ")[2]
     yield dataclasses.replace(
         symptom,
         kind="not_learning",
         message=f"It does not learn, and nothing wrong was found: {message}",
-        evidence=evidence,
+        evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
         fix=Fix(
             "Let the model learn one batch by heart: if it can, look at inputs and targets (do "
@@ -46,7 +44,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
+def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each kind of fault that was looked for in vain, and the numbers of it."""
     if any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
         yield "output, loss and targets fit each other", {}

@@ -277,6 +277,7 @@ def under_noise(course):
         (lambda s: 0.75 + 0 * s, "binary_crossentropy", "not_learning"),
         (lambda s: 9.0 * 0.994**s, MSE, "ended_early"),
         (lambda s: 9.0 * 0.994**s, "binary_crossentropy", "note"),  # over-confident
+        (lambda s: 9.0 * 0.974**s, MSE, "note"),  # on its way
         (lambda s: 0.5 * 0.9995**s, "binary_crossentropy", "nothing"),
     ],
 )
