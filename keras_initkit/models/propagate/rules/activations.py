@@ -131,6 +131,11 @@ def _function(call: Call) -> Effect | None:
     return activate(call.signal, call.operation.call)
 
 
+@rule(layers.Softmax)
+def _softmax(call: Call) -> Effect | None:
+    return sample_function(call.signal, call.operation.call) if len(call.signals) == 1 else None
+
+
 @rule(layers.Rescaling)
 def _rescaling(call: Call) -> Effect | None:
     layer = call.operation

@@ -8,6 +8,7 @@ over drawn scores. The output of values v with the correlation ρ between positi
     E v² (Σ a² + (1 - Σ a²) ρ)
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -120,6 +121,42 @@ def _heads(call: Call) -> Effect | None:
         return [_sum(parts.get(place)) for place in range(len(call.signals))]
 
     return Effect((output,), back)
+
+
+@rule(layers.Attention)
+def _plain(call: Call) -> Effect | None:
+    layer, bound = call.operation, call.bound()
+    tensors = [bound["inputs"][place] for place in (0, -1, 1)]  # query, key, value
+    is_known = type(layer) is layers.Attention and layer.score_mode == "dot"  # others add
+    is_known = is_known and bound.get("mask") is None
+    is_known = is_known and not bound.get("return_attention_scores")
+    # Where a query is its own key, its score is not one of many.
+    if not is_known or tensors[0] is tensors[1] or len(call.signal.shape) != 2:
+        return None
+    places = [call.place(tensor) for tensor in tensors]
+    query, key, value = (call.signals[place] for place in places)
+    factor = math.sqrt(query.shape[-1])  # scores are not divided by it here
+    if layer.scale is not None:
+        factor *= float(to_array(layer.scale))
+    attended = _Attention(
+        query.scale(factor),
+        key,
+        value,
+        groups=1.0,
+        is_causal=bool(bound.get("use_causal_mask")),
+        dropout=float(layer.dropout) * call.is_training,
+    )
+
+    def back(gradients: Sequence[Gradient]) -> list[Gradient | None]:
+        at_query, at_key, at_value = attended.back(gradients[0])
+        parts: dict[int, list[Gradient]] = {}
+        for place, gradient in zip(
+            places, (at_query.scale(factor**2), at_key, at_value), strict=True
+        ):
+            parts.setdefault(place, []).append(gradient)
+        return [_sum(parts.get(place)) for place in range(len(call.signals))]
+
+    return Effect((attended.output._replace(shape=call.shape),), back)
 
 
 class _Attention:

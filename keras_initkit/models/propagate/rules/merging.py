@@ -1,5 +1,6 @@
 """Sums, products and concatenations of several tensors."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,6 +76,43 @@ def multiply(call: Call) -> Effect | None:
         return found
 
     return Effect((output,), back)
+
+
+def choose_largest(call: Call, sign: float) -> Effect | None:
+    """Return the larger of two tensors, with the sign -1 the smaller one.
+
+    For independent Gaussian x and y, with d = x - y and the rest r of x + y that does not depend
+    on d, max(x, y) = r/2 + g(d), where g(d) = (βd + |d|)/2. Others are not covered.
+    """
+    choose = keras.ops.maximum if sign > 0 else keras.ops.minimum
+    same = _of_one_base(call, lambda values: choose(*values))
+    signals = call.signals
+    if same is not None:
+        return same
+    if len(signals) != 2 or any(x.base or x.shape != call.shape for x in signals):
+        return None
+    first, second = signals
+    total = max(first.variance + second.variance, 1e-300)
+    slope = (first.variance - second.variance) / total
+    difference = add(call, (1.0, -1.0))
+    assert difference is not None
+    d = difference.outputs[0]._replace(base=None)
+    chosen = activate(d, lambda x: 0.5 * (slope * x + sign * keras.ops.abs(x)))
+    # The rest: its variance, and its products of pairs.
+    mean = 0.5 * (first.mean + second.mean - slope * d.mean)
+    products = 0.25 * (first.variance + second.variance) * (1.0 - slope**2) * d.centred + mean**2
+    moment = float(products[(0, *centre(products.shape[1:]))])
+    rest = Signal(
+        call.shape, mean, d.power / d.second_moment * moment, products / max(moment, 1e-300)
+    )
+    output = add(call._replace(signals=(chosen.outputs[0]._replace(base=None), rest)), (1.0, 1.0))
+    assert output is not None
+    share = 0.5 + 0.5 * math.erf(sign * d.mean / math.sqrt(2.0 * total))
+
+    def back(gradients: Sequence[Gradient]) -> Gradients:
+        return [gradients[0].scale(share), gradients[0].scale(1.0 - share)]
+
+    return Effect((output.outputs[0]._replace(base=None),), back)
 
 
 def concatenate(call: Call, axis: int) -> Effect | None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_initkit.models.propagate.rules.activations import activate
-from keras_initkit.models.propagate.rules.merging import add, concatenate, multiply
+from keras_initkit.models.propagate.rules.merging import add, choose_largest, concatenate, multiply
 from keras_initkit.models.propagate.rules.pooling import average_positions
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal, white_gradient
@@ -36,7 +36,17 @@ def _multiply(call: Call) -> Effect | None:
     return multiply(call) if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule("Divide", "TrueDivide", "Power", "Maximum", "Minimum")
+@rule(layers.Maximum, "Maximum")
+def _maximum(call: Call) -> Effect | None:
+    return choose_largest(call, 1.0) if len(call.signals) > 1 else _with_constant(call)
+
+
+@rule(layers.Minimum, "Minimum")
+def _minimum(call: Call) -> Effect | None:
+    return choose_largest(call, -1.0) if len(call.signals) > 1 else _with_constant(call)
+
+
+@rule("Divide", "TrueDivide", "Power")
 def _binary(call: Call) -> Effect | None:
     return None if len(call.signals) > 1 else _with_constant(call)
 

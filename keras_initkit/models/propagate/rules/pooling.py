@@ -30,6 +30,25 @@ def _average(call: Call) -> Effect | None:
     return effect(output, lambda gradient: move_gradient(every, gradient))
 
 
+def _adaptive_average(call: Call) -> Effect | None:
+    if not can_convolve(call):
+        return None
+    maps: list[AxisMap | None] = []
+    for size, outputs in zip(call.signal.shape[:-1], call.shape[:-1], strict=True):
+        ends = np.arange(outputs + 1) * size / outputs
+        first, last = np.floor(ends[:-1]), np.ceil(ends[1:])
+        places = np.arange(size)
+        inside = (places >= first[:, np.newaxis]) & (places < last[:, np.newaxis])
+        maps.append(axis_map((inside / inside.sum(axis=1, keepdims=True))[np.newaxis]))
+    output = move_signal(maps, call.signal, call.shape)
+    return effect(output, lambda gradient: move_gradient(maps, gradient))
+
+
+for _name in ("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D"):
+    if hasattr(layers, _name):  # from Keras 3.13 on
+        rule(getattr(layers, _name))(_adaptive_average)
+
+
 @rule(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
 def _global_average(call: Call) -> Effect | None:
     if not can_convolve(call):
