@@ -42,10 +42,14 @@ lint: .venv/ready
 measure:
 	$(PYTHON) -m benchmarks.measure
 
-bench: .venv/ready
+# All tables of docs/measurements.md but for the GPU's, as Markdown; hours on a quiet machine.
+bench: .venv/ready .venv-jax/ready .venv-torch/ready
 	.venv/bin/python benchmarks/import_time.py
 	.venv/bin/python benchmarks/monitor_overhead.py --peers
+	KERAS_BACKEND=jax .venv-jax/bin/python benchmarks/monitor_overhead.py
+	KERAS_BACKEND=torch .venv-torch/bin/python benchmarks/monitor_overhead.py
 	.venv/bin/python benchmarks/first_steps.py
+	KERAS_BACKEND=jax .venv-jax/bin/python benchmarks/first_steps.py
 	.venv/bin/python benchmarks/log_writing.py
 	.venv/bin/python benchmarks/normalization.py
 	.venv/bin/python benchmarks/initialization.py

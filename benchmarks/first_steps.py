@@ -3,10 +3,12 @@
     python benchmarks/first_steps.py                       # every model, graph and XLA
     python benchmarks/first_steps.py --models mlp --modes graph
     KERAS_BACKEND=jax python benchmarks/first_steps.py     # or torch
+    python benchmarks/first_steps.py --rounds 5 --seconds 600   # of a row, at most about so many
 
 What a user feels first is tracing and compiling. Each figure is of fresh processes, with and
 without in turn: the ratio of the medians, of seconds and of CPU seconds. Every training has the
-metric that classifiers have. The first hundred steps are recorded each by default.
+metric of classifiers. The first hundred steps are recorded each by default. Behind ± is half the
+distance of the extremes.
 """
 
 import argparse
@@ -67,20 +69,32 @@ def train(name: str, mode: str, callback: str) -> tuple[float, float]:
     return end[0] - start[0], end[1] - start[1]
 
 
-def measure(name: str, mode: str, rounds: int) -> list[str]:
-    """Run processes in turn; return a cell for each way to monitor, and the seconds without."""
-    ways = ("without", "default", "every step")
+def measure(name: str, mode: str, rounds: int, most: float) -> list[str]:
+    """Run processes in turn; return a cell for each way to monitor, and the seconds without.
+
+    No round begins after `most` seconds, and a process is stopped that takes as long.
+    """
+    ways, begun = ("without", "default", "every step"), time.monotonic()
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
+        if found["without"] and time.monotonic() - begun > most:
+            break
         for way in ways:
             command = [sys.executable, __file__, "--one", name, mode, way]
-            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            found[way].append(json.loads(output.splitlines()[-1]))
+            try:
+                result = subprocess.run(
+                    command, capture_output=True, text=True, check=True, timeout=most
+                )
+            except subprocess.TimeoutExpired:
+                return [f"{way}: more than {most:.0f} s", "", ""]
+            found[way].append(json.loads(result.stdout.splitlines()[-1]))
     medians = {way: [statistics.median(c) for c in zip(*found[way], strict=True)] for way in ways}
     seconds, cpu = medians["without"]
     cells = [f"{seconds:.1f} s, {cpu:.1f} s"]
     for way in ways[1:]:
-        cells.append(f"{medians[way][0] / seconds:.2f}, {medians[way][1] / cpu:.2f}")
+        spread = [max(c) - min(c) for c in zip(*found[way], strict=True)]
+        triples = zip(medians[way], (seconds, cpu), spread, strict=True)
+        cells.append(", ".join(f"{x / plain:.2f} ± {s / 2 / plain:.2f}" for x, plain, s in triples))
     return cells
 
 
@@ -90,6 +104,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=ALL_MODELS, default=list(ALL_MODELS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=600, help="of a row, at most")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -99,7 +114,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in arguments.models:
         for mode in arguments.modes:
-            cells = " | ".join(measure(name, mode, arguments.rounds))
+            cells = " | ".join(measure(name, mode, arguments.rounds, arguments.seconds))
             print(f"| {name} | {mode} | {cells} |", flush=True)
 
 

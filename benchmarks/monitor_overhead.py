@@ -10,7 +10,9 @@ machine does falls on all alike. A figure is the time of a step relative to one 
 of steps that are recorded and that of the others, weighted as the settings say; and the mean of
 the time in the callback (which moves records to the host, judges and logs them). All that is on
 the training thread: what the log's own thread does is measured by `log_writing.py`. Behind ± is
-the standard error, from ten parts of the run.
+the standard error, from ten parts of the run. Beside them is the step itself, and the limit: one
+pass over the gradients, of which every norm is made, at the speed of a plain sum over an array that
+no cache holds (NumPy, one core).
 
 Peers: `keras.callbacks.TensorBoard(histogram_freq=1)`; a callback that computes gradients of a
 sample batch anew with a `GradientTape`, at every 10th step; and Weights & Biases'
@@ -233,6 +235,16 @@ class TakingTurns(keras.callbacks.Callback):
         return share * statistics.median(recorded) + (1 - share) * statistics.median(others)
 
 
+def read_speed() -> float:
+    """Measure how fast memory is read, in bytes a second: the best of five sums."""
+    array, seconds = np.ones(2**26, np.float32), []
+    for _ in range(5):
+        start = time.perf_counter()
+        array.sum()
+        seconds.append(time.perf_counter() - start)
+    return array.nbytes / min(seconds)
+
+
 def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[str, Measured]:
     """Return the measured variants by the heading of their column."""
     free = ["max_abs", "zeros", "dead_units"]
@@ -261,8 +273,13 @@ def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[s
 
 def figures(
     make: Callable[[], keras.Model], mode: str, rounds: int, peers: bool
-) -> dict[str, tuple[float, float]]:
-    """Time of a step with each callback relative to one without, and its standard error."""
+) -> tuple[float, float, dict[str, tuple[float, float]]]:
+    """Measure a model.
+
+    Returns:
+        Seconds of a step; the limit relative to it; and by callback the time of a step relative to
+        one without, and its standard error.
+    """
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH * STEPS, 64)).astype("float32")
@@ -279,7 +296,9 @@ def figures(
         turns = TakingTurns(measured, rounds)
         epochs = len(turns.order) // STEPS
         model.fit(x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=[turns])
-    return turns.figures()
+    step = turns.seconds("without", range(PARTS))
+    size = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    return step, 1 + 4 * size / read_speed() / step, turns.figures()
 
 
 def main() -> None:
@@ -293,13 +312,13 @@ def main() -> None:
     heading = True
     for name in arguments.models:
         for mode in arguments.modes:
-            measured = figures(MODELS[name], mode, arguments.rounds, arguments.peers)
+            step, limit, measured = figures(MODELS[name], mode, arguments.rounds, arguments.peers)
             if heading:
-                print(f"| model | {BACKEND} | {' | '.join(measured)} |")
-                print("|---" * (len(measured) + 2) + "|")
+                print(f"| model | {BACKEND} | step | one pass | {' | '.join(measured)} |")
+                print("|---" * (len(measured) + 4) + "|")
             heading = False
             cells = " | ".join(f"{ratio:.3f} ± {error:.3f}" for ratio, error in measured.values())
-            print(f"| {name} | {mode} | {cells} |", flush=True)
+            print(f"| {name} | {mode} | {1e3 * step:.2f} ms | {limit:.3f} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
