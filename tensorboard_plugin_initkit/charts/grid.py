@@ -156,7 +156,7 @@ def draw_grid(
     bar = ColorBar(color_mapper=look.mapper, width=14, padding=6, title=None)
     # Beyond the ends, colours are theirs.
     ends = ((look.mapper.low, "≤"), (look.mapper.high, "≥"))
-    bar.major_label_overrides = {end: f"{sign} {end:.0e}" for end, sign in ends if look.zeros}
+    bar.major_label_overrides = {end: f"{sign} {end:g}" for end, sign in ends if look.zeros}
     bar.background_fill_color = theme.page
     bar.major_label_text_color, bar.major_tick_line_color = theme.text, theme.page
     bar.major_label_text_font_size = "12px"

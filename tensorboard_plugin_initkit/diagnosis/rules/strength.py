@@ -109,7 +109,7 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     origin, cause, fix = _tell_origin(facts, ports[row], row)
     data = [i for role in _DATA for i in facts.ports_of(role)]
     spoilt = float(np.nansum(facts.per_port("nonfinite")[row, data]))
-    what = f"{number:.0f} elements of the gradient are" if number else "weights are"
+    what = f"{number:,.0f} elements of the gradient are" if number else "weights are"
     where = "the loss and the gradient follow"
     if len(bad):
         is_end = bad[-1] == len(facts.layers) - 1

@@ -27,7 +27,7 @@ export function findingsTable(state) {
 
 function findingRow(run, finding, several, goThere) {
   const cell = (...children) => element("td", {}, ...children);
-  const text = (content) => element("div", { dir: "auto" }, ...prose(content, 2000));
+  const text = (content, most = 600) => element("div", { dir: "auto" }, ...prose(content, most));
   const { kind, severity, layer, step, message, cause, fix, consequences, explanation } = finding;
   const evidence = Object.entries(finding.evidence).map(([name, value]) => `${name} = ${value}`);
   const row = element(
@@ -41,10 +41,10 @@ function findingRow(run, finding, several, goThere) {
       text(message),
       ...(cause ? [text(cause)] : []),
       ...(fix ? [text(`What to change: ${fix}`)] : []),
-      ...(consequences.length ? [folded("What follows from it", consequences.map(text))] : []),
-      ...(explanation.length ? [folded("More on it", explanation.map(text))] : []),
+      ...(consequences.length ? [folded("What follows from it", consequences.map((one) => text(one)))] : []),
+      ...(explanation.length ? [folded("More on it", explanation.map((part) => text(part, 2000)))] : []),
     ),
-    cell(...evidence.map(text)),
+    cell(...evidence.map((one) => text(one))),
   );
   row.onclick = () => getSelection().isCollapsed && goThere();
   row.onkeydown = (event) => event.key === "Enter" && goThere();

@@ -21,7 +21,9 @@ export class Panels {
   #ready = 0;
   drawn = Promise.resolve(); // kept when the last drawing is done
   #seen = null; // the place of a finding that the page was scrolled to
-  #sentence = element("p", { className: "sentence" });
+  #sentence = element("p");
+  #help = element("details", { className: "help" },
+    element("summary", { textContent: "What am I looking at?" }), this.#sentence);
   #verdicts = element("div", { className: "verdicts" });
   #notes = element("div", { className: "notes", role: "status" });
   #body = element("div", { className: "charts" });
@@ -29,7 +31,7 @@ export class Panels {
 
   constructor(state) {
     this.#state = state;
-    const parts = [this.#verdicts, this.#sentence, this.#notes, this.#body, this.#table];
+    const parts = [this.#verdicts, this.#help, this.#notes, this.#body, this.#table];
     this.element = element("div", { role: "tabpanel", id: "panel" }, ...parts);
   }
 
@@ -43,7 +45,8 @@ export class Panels {
     const { view } = this.#state.choice;
     const usable = this.#state.server.runs.length > 0;
     this.element.setAttribute("aria-labelledby", `tab-${view}`);
-    this.#sentence.textContent = usable ? VIEWS[view][1] : "";
+    this.#sentence.textContent = VIEWS[view][1];
+    this.#help.hidden = !usable;
     this.#verdicts.replaceChildren(...(usable ? verdicts(this.#state) : []));
     this.#notes.replaceChildren(...notes(this.#state));
     const table = view === "findings" && usable ? findingsTable(this.#state) : [];
