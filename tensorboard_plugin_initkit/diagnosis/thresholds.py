@@ -182,7 +182,7 @@ THRESHOLDS: dict[str, Threshold] = {
         10, "Batches of one class each: by chance, ten of them hardly ever are, even of two."
     ),
     "swing": Threshold(
-        2, "Of the loss of the best constant: so far above it a swing goes, from below it."
+        3, "Of the loss of the best constant: so far above it a swing goes, from below it."
     ),
     "swings": Threshold(
         4, "In the last two thirds of the training: a bad batch now and then makes one or two."
@@ -191,6 +191,10 @@ THRESHOLDS: dict[str, Threshold] = {
         1.5,
         "Of the loss of the best constant, the mean of a loss that swings: the noise of batches "
         "alone has the constant's loss on average, also where batches are small.",
+    ),
+    "swing_update": Threshold(
+        0.01,
+        "Of the weights, ten times what is usual: with less, batches differ and not the model.",
     ),
     "swing_fall": Threshold(
         0.2, "Of the mean loss, from the middle third of the training to the last: it is noisy."

@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     find_thirds,
     persists,
     quotient,
+    window_mean,
 )
 
 
@@ -117,8 +118,8 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
     """Find losses on both sides of the best constant's in turn, far above it and below.
 
     In the last two thirds of the training so far they do so several times, and their mean neither
-    falls nor is as low as the best constant's: neither the noise of small batches nor a cyclic
-    learning rate does so.
+    falls nor is as low as the best constant's: a cyclic learning rate does not do so. Updates
+    must be large: what small ones cannot do is the noise of small batches.
     """
     steps, value, guess = facts.steps, facts.loss.value, facts.loss.guess
     elapsed = steps - steps[:1]
@@ -137,8 +138,11 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
     )
     patient = elapsed >= THRESHOLDS["patience_steps"].value
     patient |= facts.loss.over & (elapsed >= THRESHOLDS["patience_at_end"].value)
+    ratio = lower_median(update_ratios(facts, slice(None)))
+    large = window_mean(ratio, facts.start) if ratio.size else np.zeros(len(steps))
     row = find_first(
         patient
+        & (large > THRESHOLDS["swing_update"].value)
         & (swings - swings[np.minimum(middle, end - 1)] >= THRESHOLDS["swings"].value)
         & (np.minimum(before, now) > THRESHOLDS["swing_mean"].value * guess)
         & (now > (1 - THRESHOLDS["swing_fall"].value) * before)

@@ -92,6 +92,7 @@ def drawn(record):
 
 def swinging(record):
     record.loss = np.where(np.arange(len(record.steps)) % 3, 0.3, 4.0)
+    record.update[:] = 0.03
 
 
 CE, MSE, MAE = "sparse_categorical_crossentropy", "mean_squared_error", "mean_absolute_error"
@@ -192,20 +193,33 @@ SILENT = {
     "a loss of zero": (put(0.0, "loss"), LONG, RISING),
     "a loss that stays zero": (put(0.0, "loss"), LONG, STILL),
     "nothing to learn": (put(np.nan, "loss"), LONG, STILL),
-    "small batches": (both(supervised(MSE, level=0.25), drawn), EVERY_STEP, SWING),
+    "small batches": (both(supervised(MSE), drawn, put(0.03, "update")), EVERY_STEP, SWING),
+    "single samples, too far off": (
+        both(supervised(MSE, variance=0.1), drawn),
+        EVERY_STEP,
+        SWING,
+    ),
     "a rate that goes up and down": (
-        both(supervised(), loss(lambda s: (0.3 + s % 30 / 10) * 0.99**s)),
+        both(supervised(), put(0.03, "update"), loss(lambda s: (0.3 + s % 30 / 10) * 0.99**s)),
         LONG,
         SWING,
     ),
     "adversaries in turn": (swinging, LONG, SWING),
     "two bad batches": (
-        both(supervised(), loss(lambda s: np.where((s == 60) | (s == 90), 40.0, 0.5))),
+        both(
+            supervised(),
+            put(0.03, "update"),
+            loss(lambda s: np.where((s == 60) | (s == 90), 40.0, 0.5)),
+        ),
         LONG,
         SWING,
     ),
     "swings at first": (
-        both(supervised(), loss(lambda s: np.where((s < 40) & (s % 20 == 0), 4, 0.5))),
+        both(
+            supervised(),
+            put(0.03, "update"),
+            loss(lambda s: np.where((s < 40) & (s % 20 == 0), 4, 0.5)),
+        ),
         LONG,
         SWING,
     ),
