@@ -20,11 +20,11 @@ _LARGE = 10.0  # times what weights began with
 
 
 def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
-    """Tell of the layers with an output that may not be finite, of inputs and weights that are.
+    """Find the layer with an output that may be infinite, of finite inputs and weights.
 
-    Nothing of a forward pass is left but norms. Where these are so small that no sum can be beyond
-    float32, an operation without a value is to blame, such as a logarithm; else the weights that
-    have grown most.
+    Nothing of a forward pass is left but norms. Where these are too small for any sum beyond
+    float32, an operation without a value is to blame, such as a logarithm; else the weights with
+    most growth.
 
     Returns:
         The path of a layer, and words for it; two empty strings if nothing is known.
@@ -48,9 +48,9 @@ def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
 
 
 def _bound_sizes(facts: Facts, row: int) -> Iterator[tuple[str, float]]:
-    """Yield the layers of a model in a row, and the largest RMS that their output can have.
+    """Yield the layers of a model in a row, and the largest possible RMS of their outputs.
 
-    |W x| is at most the norm of W times |x|. NaN from the first layer on that is not known.
+    |W x| is at most the norm of W times |x|. NaN from the first unknown layer on.
     """
     layers, x = facts.setup.layers, facts.ports_of("x")
     if len(x) != 1 or any(item.takes != (i - 1,) for i, item in enumerate(layers) if i):

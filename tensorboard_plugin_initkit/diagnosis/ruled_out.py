@@ -45,7 +45,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
 
 
 def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each kind of fault that was looked for in vain, and the numbers of it."""
+    """Yield each kind of fault looked for in vain, and its numbers."""
     if any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
         yield "output, loss and targets fit each other", {}
     if inputs := facts.ports_of("x"):

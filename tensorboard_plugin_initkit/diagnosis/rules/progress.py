@@ -86,7 +86,7 @@ def tell_guessing(facts: Facts, row: int) -> Finding:
 
 
 def find_rising_loss(facts: Facts) -> Iterator[Finding]:
-    """Find losses that grow: far above the first ones, or for long at twice them.
+    """Find growing losses: far above the first ones, or for long at twice them.
 
     Twice is asked of losses with a known best constant only, and above it: in adversarial and
     reinforcement learning a loss may rise for good.
@@ -119,7 +119,7 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
 
     In the last two thirds of the training so far they do so several times, and their mean neither
     falls nor is as low as the best constant's: a cyclic learning rate does not do so. Updates
-    must be large: what small ones cannot do is the noise of small batches.
+    must be large, as batches differ, too.
     """
     steps, value, guess = facts.steps, facts.loss.value, facts.loss.guess
     elapsed = steps - steps[:1]

@@ -14,7 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, per
 
 
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
-    """Find weights that have grown many times, in half of the layers with weights at first or more.
+    """Find weights of many times their size, in half of the layers with weights at first or more.
 
     Those of an output rightly grow: they may begin at zero, or near it by chance. So do those of
     an embedding, which begin small.
