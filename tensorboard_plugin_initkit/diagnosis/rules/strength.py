@@ -161,7 +161,7 @@ def find_spikes(facts: Facts) -> Iterator[Finding]:
         step,
         f"Gradient spike: at step {step} gradients are {what}{where}{others}.",
         {"factor": factor, "layers": float(len(layers)), "spikes": float(count)},
-        severity="note",
+        severity="warning" if np.isinf(factor) else "note",
         cause="A batch unlike the others, or a learning rate at the edge of what is stable.",
         fix=Fix(
             "Look at the batch of this step; `clipnorm=1.0` in the optimizer bounds its update."

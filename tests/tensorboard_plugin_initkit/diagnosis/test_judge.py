@@ -31,6 +31,7 @@ from tests.tensorboard_plugin_initkit.diagnosis.made import (
     supervised,
     times,
 )
+from tests.tensorboard_plugin_initkit.record.made import history_of
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -301,3 +302,16 @@ def test_every_threshold_has_a_reason_and_is_in_the_documentation():
         assert threshold.value > 0
         assert threshold.reason.endswith(".")
         assert f"`{name}`" in text
+
+
+def test_a_spike_is_told_with_its_layers_and_is_no_part_of_the_training():
+    norms, spike = np.ones((40, 6)), np.full((40, 1), np.nan)
+    norms[30, 2], spike[30] = 50, 50
+    (finding,) = judge(history_of(norms, spike=spike))
+    assert (finding.kind, finding.step, finding.severity) == ("spike", 30, "note")
+    assert "up to 50 times what they were before in `layer_2`." in finding.message
+    norms[20], spike[20] = np.nan, np.inf
+    lost = np.where(np.arange(40)[:, None] == 20, 3.0, np.zeros((40, 6)))
+    (finding,) = judge(history_of(norms, nonfinite=lost, spike=spike))
+    assert (finding.step, finding.severity, finding.evidence["spikes"]) == (20, "warning", 2)
+    assert "NaN or infinite in `layer_0`, `layer_1`, `layer_2` and 3 more" in finding.message
