@@ -52,8 +52,9 @@ def draw_sample(
 ) -> Sample:
     """Take a sample of data as `fit` takes them.
 
-    Of arrays, rows are taken evenly over all of them: they may be sorted. Of a stream the first
-    batches are taken, and a generator has lost them.
+    Of arrays, rows are taken evenly over all of them: they may be sorted. Where rows with NaN or
+    infinite numbers are among those measured, the batch has one. Of a stream the first batches are
+    taken, and a generator has lost them.
 
     Raises:
         ValueError: If there are no data, or both a stream and targets.
@@ -75,9 +76,11 @@ def draw_sample(
             "made them."
         )
     count = sizes.pop()
-    batch = map_arrays(lambda array: _take_rows(array, min(count, batch_size)), whole)
-    rows = map_arrays(lambda array: _take_rows(array, _count_rows(array)), whole)
-    return Sample(batch, rows)
+    rows = map_arrays(lambda array: _take_rows(array, _place_rows(array, count)), whole)
+    places = _spread(count, batch_size)
+    if (spoilt := _find_spoilt(whole, count)) is not None:
+        places = np.unique([spoilt, *places[1:]])
+    return Sample(map_arrays(lambda array: _take_rows(array, places), whole), rows)
 
 
 def _is_stream(x: Any) -> bool:
@@ -125,21 +128,35 @@ def _leaves(structure: Any) -> list[Any]:
     return leaves
 
 
-def _count_rows(array: Any) -> int:
-    """Return the number of rows to measure."""
-    if array is None:
-        return 0
-    size = math.prod(shape_of(array)[1:]) if not is_ragged(array) else 1
-    return max(_LEAST_ROWS, _MOST_NUMBERS // max(1, size))
+def _place_rows(array: Any, count: int) -> np.ndarray:
+    """Return the places of the rows to measure, of an array with so many."""
+    size = 1 if array is None or is_ragged(array) else math.prod(shape_of(array)[1:])
+    return _spread(count, max(_LEAST_ROWS, _MOST_NUMBERS // max(1, size)))
 
 
-def _take_rows(array: Any, count: int) -> Any:
-    """Take rows of an array, evenly over all of them."""
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Return places of rows, evenly over all of them."""
+    return np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)
+
+
+def _find_spoilt(whole: Batch, count: int) -> int | None:
+    """Return the place of the first row, of those that are measured, with numbers not finite."""
+    for array in _leaves(whole):
+        places = _place_rows(array, count)
+        found = None if is_ragged(array) else _take_rows(array, places)
+        if found is not None and np.issubdtype(found.dtype, np.inexact):
+            bad = ~np.isfinite(found).reshape(len(found), -1).all(axis=1)
+            if bad.any():
+                return int(places[bad][0])
+    return None
+
+
+def _take_rows(array: Any, places: np.ndarray) -> Any:
+    """Take rows of an array."""
     if array is None:
         return None
-    size = int(shape_of(array)[0])
-    rows = slice(None) if count >= size else np.linspace(0, size - 1, count).astype(np.int64)
-    return _as_array(array[rows])
+    whole = len(places) == int(shape_of(array)[0])
+    return _as_array(array[slice(None) if whole else places])
 
 
 def _as_array(array: Any) -> Any:

@@ -67,6 +67,7 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
     if row is None:
         return
     step, value = int(facts.steps[row]), float(ratio[row])
+    cause, fix = _tell_small(facts, row, 1e-3 / max(value, 1e-6))
     yield Finding(
         "small_updates",
         "",
@@ -75,8 +76,8 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
         f"the weights of no layer by more than {value:.2g} of their norm, which float32 rounds "
         "away.",
         {"update_ratio": value},
-        cause="The learning rate is too small for these gradients.",
-        fix=change_rate(facts, row, 1e-3 / max(value, 1e-6)),
+        cause=cause,
+        fix=fix,
     )
 
 
@@ -100,6 +101,11 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     if not is_slow and not value > THRESHOLDS["update_wild"].value:
         return
     step = int(facts.steps[flat])
+    if is_slow:
+        cause, fix = _tell_small(facts, flat, 1e-3 / value)
+    else:
+        cause = "The learning rate is too large for these gradients."
+        fix = change_rate(facts, flat, 1e-3 / value)
     yield Finding(
         "small_updates" if is_slow else "large_updates",
         "",
@@ -108,8 +114,8 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         f"weights of half of the layers by {value:.2g} of their norm or "
         f"{'less' if is_slow else 'more'}, where 0.001 is usual.",
         {"update_ratio": value},
-        cause=f"The learning rate is too {'small' if is_slow else 'large'} for these gradients.",
-        fix=change_rate(facts, flat, 1e-3 / value),
+        cause=cause,
+        fix=fix,
         confidence="possible",
     )
 
@@ -122,15 +128,10 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
     flat = find_first(facts.loss.flat)
     if flat is None or facts.setup.optimizer not in ("SGD", ""):
         return
-    norms = [
-        np.sqrt(np.nansum(np.square(facts.per_variable(name)[: flat + 1]), axis=1))
-        for name in ("norm", "raw_norm")
-    ]
-    ratio = quotient(*norms)
-    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
+    clipped = _measure_clipping(facts, flat)
+    if clipped is None:
         return
-    step, value = int(facts.steps[flat]), float(np.nanmedian(ratio))
-    size = float(f"{norms[1].max():.1g}")
+    step, (value, fix) = int(facts.steps[flat]), clipped
     yield Finding(
         "tight_clipping",
         "",
@@ -139,9 +140,36 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         "nearly always.",
         {"clip_ratio": value},
         cause="With plain gradient descent, each step is as much shorter.",
-        fix=Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": size}}),
+        fix=fix,
         confidence="possible",
     )
+
+
+def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
+    """Return to which part of their norm gradients are clipped up to a record, and the fix.
+
+    `None` if fewer than nine of ten records are clipped tightly.
+    """
+    clipped, raw = (
+        np.sqrt(np.nansum(np.square(facts.per_variable(name)[: row + 1]), axis=1))
+        for name in ("norm", "raw_norm")
+    )
+    ratio = quotient(clipped, raw)
+    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
+        return None
+    size = float(f"{raw.max():.1g}")
+    fix = Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": size}})
+    return float(np.nanmedian(ratio)), fix
+
+
+def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
+    """Return why updates are too small, and the fix: gradients are clipped, or the rate is low."""
+    is_plain = facts.setup.optimizer in ("SGD", "")
+    if is_plain and (clipped := _measure_clipping(facts, row)) is not None:
+        return f"Gradients are clipped to {clipped[0]:.2g} of their norm, nearly always.", clipped[
+            1
+        ]
+    return "The learning rate is too small for these gradients.", change_rate(facts, row, factor)
 
 
 def update_ratios(facts: Facts, rows: slice) -> Floats:
