@@ -8,10 +8,11 @@ first finding was of the right kind, and in which it named the right layer; the 
 healthy programs; and the confusion matrix. What is expected of a fault is written beside it. A
 training that Keras refuses is judged by what the monitor tells of it.
 
-With `--fix` the fix of the first finding is made in the model as it was, which is trained four times
-as long: a network is mended if it comes within 5 % of a healthy twin's accuracy, or of its share of
-the variance. The twin is the healthy program, as deep and with the same optimizer if these are not
-the fault. Fixes of the data and of one's own code, which are to be made by hand, count apart.
+With `--fix` the fix of the first finding is made in the model as it was, which is trained four
+times as long: a network is mended if it comes within 5 % of a healthy twin's accuracy, or of its
+share of the variance. The twin is the healthy program, as deep and with the same optimizer if these
+are not the fault. Fixes of the data and of one's own code, which are to be made by hand, count
+apart.
 """
 
 import argparse
