@@ -1,6 +1,7 @@
 """Gradients too weak, too strong, or not finite."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -209,7 +210,10 @@ def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
         return cause, _LOWER
     words = " and ".join(f"{_DATA[role]} are of the size of {large[role]:.3g}" for role in large)
     arguments = "model, x, y" if "y" in large else "model, x"
-    text = f"Normalize them: `keras_initkit.with_normalization({arguments})`. {_LOWER}"
-    repairs = dict(_LOWER.repairs)
+    text = (
+        f"Normalize them: `keras_initkit.with_normalization({arguments})`. If that is not enough, "
+        "lower the learning rate, or set `clipnorm=1.0` in the optimizer."
+    )
+    repairs: dict[str, Any] = {"restart": {}}
     repairs["normalize"] = {"inputs": "x" in large, "targets": "y" in large}
     return f"{cause} The {words}.", Fix(text, repairs)
