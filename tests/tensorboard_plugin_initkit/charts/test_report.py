@@ -159,10 +159,11 @@ def test_all_runs_below_the_directory_are_named_by_their_paths(tmp_path, capsys)
 
 
 def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
-    unknown = dict.fromkeys(("loss", "batch_loss", "penalty"))
+    unknown = dict.fromkeys(("loss", "batch_loss", "penalty", "spike"))
     write(tmp_path / "short", ones(dense("a"), range(12), nonfinite=0, dead_units=0, **unknown))
     write(
-        tmp_path / "dead", ones(dense("a", "b"), range(30), nonfinite=0, norm=0, zeros=1, penalty=0)
+        tmp_path / "dead",
+        ones(dense("a", "b"), range(30), nonfinite=0, norm=0, zeros=1, penalty=0, spike=None),
     )
     assert main(["findings", str(tmp_path)]) == 1
     dead, short = capsys.readouterr().out.strip().split("\n\nshort: ")
@@ -176,7 +177,7 @@ def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
 
 
 def test_the_worst_verdict_comes_first_below_what_and_when(tmp_path, capsys):
-    unknown = dict.fromkeys(("loss", "batch_loss", "penalty"))
+    unknown = dict.fromkeys(("loss", "batch_loss", "penalty", "spike"))
     write(tmp_path / "a", ones(dense("a"), range(12), nonfinite=0, dead_units=0, **unknown))
     fault = [Finding("no_gradient", "a", 3, "It is zero.")]
     write(tmp_path / "b", CHUNK, findings=fault)

@@ -95,9 +95,8 @@ def chunk_of(
         "update_norm": lambda: 1e-2 * scale * np.sqrt(size),
     }
     one = np.ones((len(steps), 1))
-    totals = dict(
-        zip(TOTALS, [2.3 * one, 0.01 * one, one, 0 * one, 2.3 * one, 0 * one, 0 * one], strict=True)
-    )
+    numbers = [2.3 * one, 0.01 * one, one, 0 * one, 2.3 * one, 0 * one, np.nan * one]
+    totals = dict(zip(TOTALS, numbers, strict=True))
     return Chunk(
         layout,
         steps,
