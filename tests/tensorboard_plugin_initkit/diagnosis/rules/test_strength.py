@@ -118,4 +118,4 @@ def test_the_scale_of_data_is_told_where_numbers_overflow(role, size):
     assert told.get(role, "") in finding.cause
     assert ("size of" in finding.cause) == bool(role)
     assert ("with_normalization" in str(finding.fix)) == bool(role)
-    assert "Lower the learning rate" in str(finding.fix)
+    assert "ower the learning rate" in str(finding.fix)
