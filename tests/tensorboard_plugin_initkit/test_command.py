@@ -34,7 +34,7 @@ def test_a_table_has_the_numbers_of_all_runs(tmp_path, capsys):
 
 
 def test_findings_as_json_and_as_an_exit_status(tmp_path, capsys):
-    write(tmp_path / "a", random_chunk(dense("x", "y"), range(4)))
+    write(tmp_path / "a", random_chunk(dense("x", "y"), range(4), spike=np.nan))
     assert main(["findings", str(tmp_path), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["a"]["findings"][0]["kind"] == "nonfinite"
     assert main(["findings", str(tmp_path), "--ignore", "nonfinite"]) == 0
