@@ -205,8 +205,8 @@ def tell_cure(chain: list[Link], received: float) -> str:
         return cure
     after = float(np.sqrt(np.prod([link.fan_out / link.fan_in for link in chain[1:]])))
     return (
-        f"{cure}: the first of them would receive {after:.2g} of the gradient at the last, "
-        f"not {received:.1g}"
+        f"{cure}: the first of them would receive {after:.2g} times the gradient of the last, "
+        f"not {received:.1g} times"
     )
 
 
