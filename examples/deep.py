@@ -303,7 +303,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="updates, 11 an epoch")
     parser.add_argument("--seconds", type=float, default=150, help="to train the deepest")
     arguments = parser.parse_args()
-    sys.setrecursionlimit(500_000)  # Keras walks from layer to layer
     for name in arguments.experiments:
         if name == "variance":
             run_variance(arguments.seeds, arguments.only, arguments.width)
@@ -311,6 +310,8 @@ def main() -> None:
             given = {"depth": arguments.depth, "steps": arguments.steps}
             chosen = {key: value for key, value in given.items() if value}
             experiment = EXPERIMENTS[name]._replace(**chosen)
+            # Keras walks from layer to layer.
+            sys.setrecursionlimit(max(sys.getrecursionlimit(), 50 * experiment.depth))
             if name == "deepest":
                 run(name, experiment, 1, ["initialize"], arguments.seconds)
             else:
