@@ -360,7 +360,7 @@ def test_the_cure_tells_what_initialize_makes_of_it():
     model = sequential(*stack, linear("head"), shape=(64,))
     told = [found for row in rows_of(model).values() for found in row.findings]
     found = next(found for found in told if found.kind == "bad_start")
-    pattern = r"the first of them would receive (\S+) times the gradient of the last, not (\S+) times"
+    pattern = r"would receive (\S+) times the gradient of the last, not (\S+) times"
     ((after, before),) = re.findall(pattern, str(found.fix))
 
     def receive():
