@@ -52,7 +52,8 @@ def test_custom_initializers(tmp_path, run_example):
 def test_deep(tmp_path, run_example):
     arguments = ("--depth", "9", "--steps", "33", "--seeds", "1", "--only", "initialize")
     output = run_example("deep.py", tmp_path, "resnet", *arguments)
-    (accuracy,) = re.findall(r"^\| resnet \| 9 \| initialize \| ([\d.]+)%", output, re.MULTILINE)
+    row = r"^\| resnet \| 9 \| initialize \| [\d.e-]+ \| ([\d.]+)%"
+    (accuracy,) = re.findall(row, output, re.MULTILINE)
     assert float(accuracy) > 30
 
 
