@@ -128,9 +128,9 @@ def test_scalars_are_names_or_all_or_none():
             "`scalars` must be a list of names out of 'norm', 'rms', 'signal', 'mean_abs', "
             "'max_abs', 'zeros', 'nonfinite', 'dead_units', 'raw_norm', 'clip_ratio', "
             "'local_norm', 'weight_norm', 'update_ratio', 'cosine', 'snr', 'loss', "
-            "'learning_rate', 'loss_scale', 'skipped', 'batch_loss', 'penalty', 'global_norm', "
-            "'global_raw_norm', 'noise_scale'; or True for all, or False for no scalars. "
-            "Received: scalars={!r}. Write `scalars=[]` for a few totals.",
+            "'learning_rate', 'loss_scale', 'skipped', 'batch_loss', 'penalty', 'spike', "
+            "'global_norm', 'global_raw_norm', 'noise_scale'; or True for all, or False for no "
+            "scalars. Received: scalars={!r}. Write `scalars=[]` for a few totals.",
         ),
         (
             "histograms",
