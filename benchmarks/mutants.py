@@ -544,7 +544,9 @@ def mend(first: Any, mutant: Program, healthy: Program) -> str:
 
 def look(monitor: Any) -> list[Any]:
     """Return the findings of a training, the worst first, without mere notes."""
-    return [f for f in keras_initkit.diagnose(monitor) if f.severity != "note"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [f for f in keras_initkit.diagnose(monitor) if f.severity != "note"]
 
 
 @dataclasses.dataclass
