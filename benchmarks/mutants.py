@@ -483,7 +483,7 @@ FAULT_BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
 def _clipped() -> Any:
-    return keras.optimizers.SGD(0.01, clipnorm=1e-9)
+    return keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=1e-9)
 
 
 def train(program: Program, fix: Any = None, steps: int = STEPS) -> tuple[GradientMonitor, Any]:
