@@ -4,9 +4,10 @@
     KERAS_BACKEND=torch python benchmarks/diagnosis_peers.py [--processes 2] [--faults NAME ...]
 
 Each healthy program and each mutant is trained once, and looked at by all: by `torchmortem`, whose
-hooks get what Keras layers take and give; and by rules that are stated here again from their
-papers, with their numbers: AutoTrainer (Zhang et al., ICSE 2021), Amazon SageMaker Debugger's
-built-in rules, DeepDiagnosis (Wardat et al., ICSE 2022), TheDeepChecker (Braiek and Khomh, 2023).
+hooks get what Keras layers take and give; and by rules that are stated here again in short, with
+their thresholds: AutoTrainer (Zhang et al., ICSE 2021), Amazon SageMaker Debugger's built-in rules,
+DeepDiagnosis (Wardat et al., ICSE 2022), TheDeepChecker (Braiek and Khomh, 2023). They are not the
+tools themselves, which need other versions of Keras or another service.
 
 Printed is, for each, in how many mutants it says anything, in how many something of the right kind,
 in how many healthy programs it says anything. The right kind is judged generously: one of its
