@@ -42,7 +42,7 @@ lint: .venv/ready
 measure:
 	$(PYTHON) -m benchmarks.measure
 
-# All tables of docs/measurements.md but for the GPU's, as Markdown; hours on a quiet machine.
+# The tables of docs/measurements.md but for the GPU's and the demo's; hours on a quiet machine.
 bench: .venv/ready .venv-jax/ready .venv-torch/ready
 	.venv/bin/python benchmarks/import_time.py
 	.venv/bin/python benchmarks/monitor_overhead.py --peers

@@ -30,9 +30,7 @@ from typing import Any
 import keras
 import numpy as np
 import torch
-from mutants import BATCH, FAULT_BY_NAME, FAULTS, STEPS, look, programs
-
-from keras_initkit.callbacks import GradientMonitor
+from mutants import FAULT_BY_NAME, FAULTS, look, make_mutant, programs, train
 
 Array = np.ndarray
 EVERY = 10  # steps between two looks
@@ -316,22 +314,13 @@ CATEGORIES = {
 
 def judge(name: str, fault: str) -> dict[str, tuple[bool, bool]]:
     """Train a program; return for each judge if it says anything, and anything right."""
-    program = dataclasses.replace(next(p for p in programs() if p.name == name))
+    _, program = make_mutant(name, fault)
     kinds = set(FAULT_BY_NAME[fault].kinds) if fault else set()
-    if fault:
-        FAULT_BY_NAME[fault].plant(program)
-    keras.utils.set_random_seed(0)
-    keras.backend.clear_session()
-    monitor, model = GradientMonitor(), program.build()
     watch = Watch(program.x, program.y)
-    epochs = -(-STEPS * BATCH // len(program.x))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            callbacks = [monitor, watch]
-            model.fit(program.x, program.y, BATCH, epochs, verbose=0, callbacks=callbacks)
-        except Exception:  # Keras itself refuses it: no rule of others sees anything
-            watch.looks = watch.looks or []
+        # Where Keras itself refuses to train, no rule of others sees anything.
+        monitor, _ = train(program, others=[watch])
         ours = look(monitor)
         told = {"keras_initkit": (bool(ours), any(finding.kind in kinds for finding in ours))}
         for rule, function in RULES.items():

@@ -486,8 +486,21 @@ def _clipped() -> Any:
     return keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=1e-9)
 
 
-def train(program: Program, fix: Any = None, steps: int = STEPS) -> tuple[GradientMonitor, Any]:
+def make_mutant(name: str, fault: str) -> tuple[Program, Program]:
+    """Return a healthy program, and the same with a fault; without one a copy."""
+    program = next(p for p in programs() if p.name == name)
+    mutant = dataclasses.replace(program)
+    if fault:
+        FAULT_BY_NAME[fault].plant(mutant)
+    return program, mutant
+
+
+def train(
+    program: Program, fix: Any = None, steps: int = STEPS, others: Sequence[Any] = ()
+) -> tuple[GradientMonitor, Any]:
     """Train a program, with a fix made before; return its monitor and model.
+
+    Other callbacks come after the monitor.
 
     Raises:
         ValueError: If the fix is to be made by hand.
@@ -501,7 +514,8 @@ def train(program: Program, fix: Any = None, steps: int = STEPS) -> tuple[Gradie
         if fix is not None:
             model = fix.apply(model, program.x, program.y)
         with contextlib.suppress(Exception):  # Keras itself refuses it
-            model.fit(program.x, program.y, BATCH, epochs=epochs, verbose=0, callbacks=[monitor])
+            callbacks = [monitor, *others]
+            model.fit(program.x, program.y, BATCH, epochs, verbose=0, callbacks=callbacks)
     return monitor, model
 
 
@@ -568,10 +582,7 @@ class Verdict:
 
 def judge_program(name: str, fault: str = "", fix: bool = False) -> Verdict:
     """Train a program, healthy or with a fault, and judge it; with `fix`, make the fix, too."""
-    program = next(p for p in programs() if p.name == name)
-    mutant = dataclasses.replace(program)
-    if fault:
-        FAULT_BY_NAME[fault].plant(mutant)
+    program, mutant = make_mutant(name, fault)
     found = look(train(mutant)[0])
     verdict = Verdict(name, fault, told=[finding.text for finding in found])
     if found:

@@ -78,7 +78,7 @@ def draw_sample(
     count = sizes.pop()
     rows = map_arrays(lambda array: _take_rows(array, _place_rows(array, count)), whole)
     places = _spread(count, batch_size)
-    if (spoilt := _find_spoilt(whole, count)) is not None:
+    if (spoilt := _find_spoilt(rows, count)) is not None:
         places = np.unique([spoilt, *places[1:]])
     return Sample(map_arrays(lambda array: _take_rows(array, places), whole), rows)
 
@@ -139,15 +139,13 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)
 
 
-def _find_spoilt(whole: Batch, count: int) -> int | None:
-    """Return the place of the first row, of those that are measured, with numbers not finite."""
-    for array in _leaves(whole):
-        places = _place_rows(array, count)
-        found = None if is_ragged(array) else _take_rows(array, places)
-        if found is not None and np.issubdtype(found.dtype, np.inexact):
-            bad = ~np.isfinite(found).reshape(len(found), -1).all(axis=1)
+def _find_spoilt(rows: Batch, count: int) -> int | None:
+    """Return the place of the first of the rows taken out of so many with numbers not finite."""
+    for array in _leaves(rows):
+        if not is_ragged(array) and np.issubdtype(array.dtype, np.inexact):
+            bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
             if bad.any():
-                return int(places[bad][0])
+                return int(_spread(count, len(array))[bad][0])
     return None
 
 

@@ -121,12 +121,9 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
 
 
 def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
-    """Find gradients that are clipped to a tenth or less, at nearly all records: a cause.
-
-    Adaptive optimizers divide the size of gradients out: clipping is no matter there.
-    """
+    """Find gradients that are clipped to a tenth or less, at nearly all records: a cause."""
     flat = find_first(facts.loss.flat)
-    if flat is None or facts.setup.optimizer not in ("SGD", ""):
+    if flat is None:
         return
     clipped = _measure_clipping(facts, flat)
     if clipped is None:
@@ -148,8 +145,11 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
 def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
     """Return to which part of their norm gradients are clipped up to a record, and the fix.
 
-    `None` if fewer than nine of ten records are clipped tightly.
+    `None` if fewer than nine of ten records are clipped tightly. Adaptive optimizers divide the
+    size of gradients out: clipping is no matter there.
     """
+    if facts.setup.optimizer not in ("SGD", ""):
+        return None
     clipped, raw = (
         np.sqrt(np.nansum(np.square(facts.per_variable(name)[: row + 1]), axis=1))
         for name in ("norm", "raw_norm")
@@ -164,8 +164,7 @@ def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
 
 def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
     """Return why updates are too small, and the fix: gradients are clipped, or the rate is low."""
-    is_plain = facts.setup.optimizer in ("SGD", "")
-    if is_plain and (clipped := _measure_clipping(facts, row)) is not None:
+    if (clipped := _measure_clipping(facts, row)) is not None:
         return f"Gradients are clipped to {clipped[0]:.2g} of their norm, nearly always.", clipped[
             1
         ]
