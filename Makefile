@@ -50,7 +50,8 @@ bench: .venv/ready .venv-jax/ready .venv-torch/ready
 	KERAS_BACKEND=torch .venv-torch/bin/python benchmarks/monitor_overhead.py
 	.venv/bin/python benchmarks/first_steps.py
 	KERAS_BACKEND=jax .venv-jax/bin/python benchmarks/first_steps.py
-	.venv/bin/python benchmarks/log_writing.py
+	.venv/bin/python benchmarks/log.py
+	.venv/bin/python -m benchmarks.judging
 	.venv/bin/python benchmarks/normalization.py
 	.venv/bin/python benchmarks/initialization.py
 	.venv/bin/python benchmarks/orthogonal.py

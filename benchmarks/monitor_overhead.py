@@ -9,7 +9,7 @@ its turn, in random order: no callback, the monitor with some settings, a peer; 
 machine does falls on all alike. A figure is the time of a step relative to one without: the median
 of steps that are recorded and that of the others, weighted as the settings say; and the mean of
 the time in the callback (which moves records to the host, judges and logs them). All that is on
-the training thread: what the log's own thread does is measured by `log_writing.py`. Behind ± is
+the training thread: what the log's own thread does is measured by `log.py`. Behind ± is
 the standard error, from ten parts of the run. Beside them is the step itself, and the limit: one
 pass over the gradients, of which every norm is made, at the speed of a plain sum over an array that
 no cache holds (NumPy, one core).

@@ -149,8 +149,8 @@ def append_chunk(chunks: list[Chunk], chunk: Chunk) -> int:
     return replaced
 
 
-def join(chunks: Sequence[Chunk]) -> Chunk:
-    """Return one chunk of all the steps, on the union of the columns."""
+def join(chunks: Sequence[Chunk], names: Sequence[str] = RECORDED) -> Chunk:
+    """Return one chunk of all the steps, on the union of the columns; of values those named."""
     layout = chunks[0].layout
     for chunk in chunks[1:]:
         if chunk.layout != layout:
@@ -161,7 +161,7 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
         np.concatenate([chunk.steps for chunk in spread]),
         {
             name: np.concatenate([chunk.values_of(name) for chunk in spread])
-            for name in RECORDED
+            for name in names
             if any(name in chunk.values for chunk in spread)
         },
         {

@@ -26,7 +26,7 @@ from tensorboard_plugin_initkit.record.statistics import (
     recorded_statistics,
     recorded_totals,
 )
-from tensorboard_plugin_initkit.record.thinning import rows_to_keep
+from tensorboard_plugin_initkit.record.thinning import thin
 
 
 class GradientHistory:
@@ -132,11 +132,10 @@ class GradientHistory:
                     self._chunks = []
                 self._length += len(chunk.steps) - append_chunk(self._chunks, chunk)
             if self._max_steps is not None and self._length > self._limit:
-                whole = self._joined()
-                kept = whole.select(rows_to_keep(whole, self._max_steps))
+                before, kept = self._length, thin(self._chunks, self._max_steps)
                 self._chunks, self._length = [kept], len(kept.steps)
                 self._limit = max(self._max_steps, self._length + self._length // 4)
-                self.thinned = self.thinned or self._length < len(whole.steps)
+                self.thinned = self.thinned or self._length < before
 
     def _joined(self) -> Chunk:
         with self._lock:

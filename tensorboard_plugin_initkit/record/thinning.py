@@ -1,9 +1,20 @@
 """The recorded steps to keep of a `GradientHistory` that has grown too long."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from tensorboard_plugin_initkit.record.chunk import Chunk
+from tensorboard_plugin_initkit.record.chunk import Chunk, join
 from tensorboard_plugin_initkit.record.statistics import per_layer
+
+
+def thin(chunks: Sequence[Chunk], max_steps: int) -> Chunk:
+    """Return one chunk of about `max_steps` rows of the chunks, on the union of their columns."""
+    # Only what chooses the rows is joined whole: most of the rest is dropped.
+    keep = rows_to_keep(join(chunks, ("norm", "nonfinite")), max_steps)
+    ends = np.cumsum([len(chunk.steps) for chunk in chunks])
+    rows_of = zip(chunks, np.split(keep, ends[:-1]), strict=True)
+    return join([chunk.select(rows) for chunk, rows in rows_of])
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:

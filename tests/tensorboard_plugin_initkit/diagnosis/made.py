@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, TOTALS
+from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, RECORDED, TOTALS, Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Port, Variable
 from tensorboard_plugin_initkit.record.setup import HeadSetup, LayerSetup, Setup
@@ -44,6 +44,14 @@ class Made:
         return self.steps - self.steps[0]
 
     def history(self, rows: Any = slice(None), max_steps: int | None = None) -> GradientHistory:
+        chunk = self.chunk().select(rows)
+        history = GradientHistory(max_steps=max_steps)
+        history.setup = self.setup
+        for begin in range(0, len(chunk.steps), 64):
+            history.append(chunk.select(slice(begin, begin + 64)))
+        return history
+
+    def chunk(self) -> Chunk:
         variables, columns = [], []
         for i in range(self.bias.shape[1]):
             layer = f"net/dense_{i}"
@@ -75,12 +83,7 @@ class Made:
             + np.stack(np.broadcast_arrays(*(port[name] for port in self.ports.values())), -1)
             for name in (PORT_STATISTICS if self.ports else ())
         }
-        chunk = dataclasses.replace(chunk, ports=ports).select(rows)
-        history = GradientHistory(max_steps=max_steps)
-        history.setup = self.setup
-        for begin in range(0, len(chunk.steps), 64):
-            history.append(chunk.select(slice(begin, begin + 64)))
-        return history
+        return dataclasses.replace(chunk, ports=ports)
 
     def _column(self, i: int, rms: Any, size: int, shows_units: bool) -> dict[str, NDArray[Any]]:
         norm = np.where(self.nonfinite[:, i] > 0, np.nan, rms * np.sqrt(size))

@@ -435,7 +435,7 @@ def test_a_long_log_is_thinned_on_demand_only(tmp_path, monkeypatch):
         judged.append(len(chunk.steps))
         return rows_to_keep(chunk, most)
 
-    monkeypatch.setattr("tensorboard_plugin_initkit.record.history.rows_to_keep", noted)
+    monkeypatch.setattr("tensorboard_plugin_initkit.record.thinning.rows_to_keep", noted)
     history = read_log(tmp_path, max_steps=200)
     assert sum(judged) < 1.2 * 5_000  # thinning costs as much as reading: it is done seldom
     assert history.thinned
