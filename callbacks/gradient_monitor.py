@@ -282,7 +282,9 @@ class GradientMonitor(GuardedCallback):
                 "override `update_step` instead."
             )
         says = self._settings.verbose
-        if self._recorded and (bool(self.params.get("verbose")) if says is None else says):
+        if says is None:  # a loop of one's own may have given no parameters
+            says = bool((self.params or {}).get("verbose"))
+        if self._recorded and says:
             sum_up(self._sink.history, self._settings.log_dir, self._sink.run)
 
     def _repr_html_(self) -> str:
