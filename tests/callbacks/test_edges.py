@@ -39,6 +39,7 @@ def losses_before(x, y):
     return BeforeEachBatch(loss)
 
 
+@pytest.mark.newest
 def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1), **QUICK), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
@@ -108,6 +109,7 @@ class Twice(CustomStep):
         return super().train_step(*args)
 
 
+@pytest.mark.newest
 def test_two_updates_of_every_batch():
     plain, epochs = small(), 7  # more updates than the buffer holds
     model = compiled(lambda: Twice(plain.inputs, plain.outputs), **QUICK)
@@ -119,6 +121,7 @@ def test_two_updates_of_every_batch():
     np.testing.assert_array_equal(tenth.history.steps, range(0, made, 10))
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 def test_one_monitor_and_its_copies_for_two_models():
     model, monitor = compiled(small, **QUICK), GradientMonitor(every_n_steps=1)
@@ -132,6 +135,7 @@ def test_one_monitor_and_its_copies_for_two_models():
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
+@pytest.mark.newest
 def test_a_monitor_of_its_own_for_every_fit():
     monitors = [GradientMonitor(every_n_steps=1) for _ in range(2)]
     model = compiled(mlp, **QUICK)
@@ -146,6 +150,7 @@ def test_a_monitor_of_its_own_for_every_fit():
         np.testing.assert_allclose(monitor.history["norm"], one.history["norm"][part], rtol=1e-5)
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
     class Fail(keras.callbacks.Callback):
@@ -166,6 +171,7 @@ def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
     assert [len(callback.history) for callback in callbacks[:2]] == [0, 0]
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 def test_a_compiled_teacher_is_not_listened_to():
     class Student(CustomStep):

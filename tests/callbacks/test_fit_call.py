@@ -141,6 +141,7 @@ def test_a_training_that_raises_is_ended_soon_and_can_go_on(tmp_path):
     np.testing.assert_array_equal(keras_initkit.read_log(tmp_path).steps, np.arange(4 + STEPS))
 
 
+@pytest.mark.newest
 def test_records_are_written_while_a_callback_takes_long(tmp_path, monkeypatch):
     monkeypatch.setattr(fit_call, "_SECONDS", 0.05)
     monkeypatch.setattr(gradient_monitor, "_SECONDS", 0.1)
@@ -152,6 +153,7 @@ def test_records_are_written_while_a_callback_takes_long(tmp_path, monkeypatch):
     fit(compiled(mlp), GradientMonitor(tmp_path, 1), Hook("on_epoch_end", wait))
 
 
+@pytest.mark.newest
 def test_other_threads_read_the_history_and_no_record_is_lost():
     monitor, done, lengths = GradientMonitor(every_n_steps=1), threading.Event(), set()
 
@@ -213,6 +215,7 @@ def test_a_training_that_is_killed_and_resumed_has_a_record_without_a_gap():
     assert result.stdout.endswith("1 rounds, missing: 0\n")
 
 
+@pytest.mark.newest
 def test_one_callback_twice_in_a_list_or_in_two_trainings_at_once():
     model, x = compiled(mlp, **QUICK), data()[0]
     monitor, probe = GradientMonitor(every_n_steps=1), ActivationProbe(x)
@@ -237,6 +240,7 @@ def test_one_callback_twice_in_a_list_or_in_two_trainings_at_once():
     np.testing.assert_array_equal(probe.history.epochs, [0, 1, 2, 0, 1, 0, 1])
 
 
+@pytest.mark.newest
 def test_without_threads_all_is_recorded(tmp_path, monkeypatch):
     model = compiled(mlp)
     fit(model)

@@ -70,6 +70,7 @@ def test_every_kind_of_model_is_recorded_rightly_under_a_moving_average_too(make
     assert_same_record(monitor.history, beside.seen)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("steps_per_execution", [4, 100])
 def test_a_schedule_goes_on_from_epoch_to_epoch_and_fit_to_fit(steps_per_execution):
     eager = QUICK if steps_per_execution > STEPS else {}
@@ -81,6 +82,7 @@ def test_a_schedule_goes_on_from_epoch_to_epoch_and_fit_to_fit(steps_per_executi
     np.testing.assert_array_equal(monitor.history.steps, [1, 2, 9, 20, 27])
 
 
+@pytest.mark.newest
 def test_phases_of_a_training_are_one_record_and_no_finding(tmp_path):
     model = compiled(mlp, **QUICK)
     monitor = GradientMonitor(tmp_path, every_n_steps=1)
@@ -161,6 +163,7 @@ def test_the_monitor_costs_one_trace_and_a_second_fit_none():
         assert len(traces) == len(plain) + 1
 
 
+@pytest.mark.newest
 def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tmp_path):
     model, (x, y) = compiled(mlp), data()
     monitor = GradientMonitor(tmp_path, every_n_steps=1)
@@ -175,6 +178,7 @@ def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tm
         np.testing.assert_array_equal(history.steps, np.arange(STEPS + 2))
 
 
+@pytest.mark.newest
 def test_every_training_in_one_directory_has_its_run_and_a_resumed_one_goes_on(tmp_path):
     def train(model, callback, *more):
         fit(model, callback, ActivationProbe(x, tmp_path), *more)
@@ -225,6 +229,7 @@ def plain_losses():
     return fit(compiled(small), epochs=2).history
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("method", ["begin", "measure", "read"])
 def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
     method, monkeypatch, plain_losses
@@ -254,6 +259,7 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
         recorded(mlp, Own())
 
 
+@pytest.mark.newest
 def test_what_fails_inside_is_a_warning_at_the_line_of_fit_and_what_was_recorded_is_kept(tmp_path):
     (tmp_path / "file").write_text("")
     model, (x, y) = compiled(small, **QUICK), data()

@@ -8,7 +8,7 @@ from keras import layers
 from keras_initkit.callbacks import GradientMonitor
 from tests.callbacks.training import BATCH, STEPS, data
 
-pytestmark = pytest.mark.backends("tensorflow", "jax")
+pytestmark = [pytest.mark.backends("tensorflow", "jax"), pytest.mark.newest]
 
 
 def test_each_training_records_what_it_trains():

@@ -13,7 +13,7 @@ from tests.callbacks.training import QUICK
 
 layers = keras.layers
 
-pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+pytestmark = [pytest.mark.backends("tensorflow", "jax", "torch"), pytest.mark.newest]
 
 
 @pytest.fixture(autouse=True)

@@ -130,6 +130,7 @@ def test_several_outputs_and_losses():
     np.testing.assert_allclose(monitor.history.per_variable("norm"), want, rtol=1e-4)
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 def test_a_training_resumed_from_a_file_goes_on_in_the_log(tmp_path):
     monitors = [GradientMonitor(log, every_n_steps=4) for log in (None, tmp_path, tmp_path)]
@@ -159,6 +160,7 @@ def test_a_model_can_be_cloned_and_pickled_while_it_is_recorded():
     np.testing.assert_array_equal(copies[1].predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+@pytest.mark.newest
 def test_the_device_is_read_once_a_chunk(monkeypatch):
     from keras_initkit.callbacks import gradient_monitor
     from keras_initkit.callbacks.capture import Capture

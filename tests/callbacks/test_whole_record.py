@@ -202,6 +202,7 @@ def test_what_is_no_gradient_is_not_recorded():
     assert np.isfinite(monitor.history.per_variable("norm")).all()
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow", "torch")
 @pytest.mark.parametrize("make", OWN_STEP, ids=label)
 def test_what_a_step_of_ones_own_trains_is_recorded(make):
@@ -293,6 +294,7 @@ def test_what_is_built_before_the_first_recorded_step_is_no_change():
         fit(model, GradientMonitor(every_n_steps=1))
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)

@@ -107,6 +107,7 @@ def scaled():
     return every, fifth, np.array([*state.seen, scale_and_iterations(model)])
 
 
+@pytest.mark.newest
 def test_the_loss_scale_is_that_of_each_step_and_skipped_steps_are_counted():
     monitor, fifth, states = scaled()
     scales, iterations = states.T
@@ -121,6 +122,7 @@ def test_the_loss_scale_is_that_of_each_step_and_skipped_steps_are_counted():
     np.testing.assert_array_equal(monitor.history["skipped"][:, 0], skipped_before[updates])
 
 
+@pytest.mark.newest
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution on torch")
 def test_the_loss_scale_of_steps_in_blocks_is_that_of_each_step():
     single, blocks = scaled()[0], GradientMonitor(every_n_steps=1)

@@ -116,6 +116,7 @@ def partly_dead(use_bias):
     return make
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
@@ -128,6 +129,7 @@ def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
     np.testing.assert_allclose(history["dead_units"][0, :2], [5 / 16, 4 / 8])
 
 
+@pytest.mark.newest
 def test_directions_of_successive_gradients():
     beside = Beside()
     whole, part = (GradientMonitor(every_n_steps=1, sample_size=size) for size in (10**6, 64))
@@ -143,6 +145,7 @@ def test_directions_of_successive_gradients():
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
 
 
+@pytest.mark.newest
 def test_every_monitor_records_what_it_would_alone_of_what_is_selected(tmp_path):
     want = everything()
     names = [path.rpartition("/")[2] for path in want.layers]
@@ -185,6 +188,7 @@ class Twins(keras.Model):
         return self.block(self.second(self.first(x)))
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow", "torch")
 def test_layers_are_selected_by_name_inside_a_block_together_or_by_number():
     selections = [
@@ -214,6 +218,7 @@ def towers():
     return keras.Model(inputs, layers.Dense(4, name="head")(layers.Concatenate()(outputs)))
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow", "torch")
 def test_layers_of_one_name_in_two_models_have_their_paths():
     selections = [None, "left", "right/fc", re.compile("^right")]
@@ -268,6 +273,7 @@ def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, r
     assert len(monitor.history) == STEPS
 
 
+@pytest.mark.newest
 def test_frozen_layers_are_listed_as_frozen():
     def frozen():
         model = mlp()

@@ -146,6 +146,7 @@ def test_replicas_clip_their_own_and_record_the_global_gradient_and_the_mean_of_
     np.testing.assert_array_equal(history["loss_scale"], np.full((STEPS, 1), scale))
 
 
+@pytest.mark.newest
 def test_two_replicas_record_what_one_device_does_with_the_global_batch_and_its_noise():
     alone, history = GradientMonitor(every_n_steps=1), recorded()
     fit(compiled(), alone)
@@ -165,6 +166,7 @@ def test_two_replicas_record_what_one_device_does_with_the_global_batch_and_its_
     np.testing.assert_allclose(history["noise_scale"][:, 0], expected, rtol=1e-4)
 
 
+@pytest.mark.newest
 def test_training_on_replicas_is_bit_identical_with_and_without_the_monitor():
     def trained(*callbacks):
         model = mirrored(

@@ -43,6 +43,8 @@ from tests.tensorboard_plugin_initkit.support.application import python_provider
 from tests.tensorboard_plugin_initkit.support.made_logs import write
 from tests.tensorboard_plugin_initkit.support.tensorboard import eventually
 
+pytestmark = pytest.mark.newest
+
 
 def chunk_of(layout: Layout, steps: Any, seed: int = 0, statistics: Any = RECORDED) -> Chunk:
     """Random values of some statistics, among them missing gradients and those not finite."""
