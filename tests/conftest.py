@@ -1,4 +1,6 @@
+import atexit
 import os
+import tempfile
 
 # Before a framework is imported anywhere.
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -13,6 +15,11 @@ os.environ["XLA_FLAGS"] = (
 )
 if BACKEND == "jax":  # two devices for the tests of data parallelism
     os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
+    # What a test has compiled, later ones of this process read: the same small models come again.
+    compiled = tempfile.TemporaryDirectory(prefix="initkit-jax-")
+    atexit.register(compiled.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import keras
 import numpy as np

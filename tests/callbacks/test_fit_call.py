@@ -27,7 +27,7 @@ from tests.callbacks.training import BATCH, QUICK, STEPS, compiled, data, fit, m
 tf = pytest.importorskip("tensorflow")
 
 SCRIPT = """
-    import json, os, signal, sys, threading, time
+    import gc, json, os, signal, sys, threading, time
     import keras, numpy as np
     from keras_initkit.callbacks import GradientMonitor
 
@@ -62,12 +62,13 @@ SCRIPT = """
         x[5 * 16 :] *= 1e30
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "relu"),
                                   keras.layers.Dense(1)])
-        model.compile("sgd", "mse", jit_compile=False)
+        model.compile("sgd", "mse", run_eagerly=True)
         callbacks = [GradientMonitor(f"{sys.argv[1]}/{name}", 1), End(endings[name])]
         if name == "nan":
             callbacks[1] = keras.callbacks.TerminateOnNaN(raise_error=True)
         model.fit(x, x[:, :1], 16, shuffle=False, verbose=0, callbacks=callbacks)
 
+    gc.freeze()  # a process that ends looks through less
     children = {}
     for name in endings:
         children[name] = os.fork()  # nothing has run yet: TensorFlow has no threads
