@@ -17,14 +17,22 @@ from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.anatomy.weights import is_complete, weights_of
 from keras_initkit.callbacks.announcer import Announcer, OnFinding, sum_up
+from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step
 from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.reporter import OnRecord, Reporter
-from keras_initkit.callbacks.schedule import Schedule
-from keras_initkit.callbacks.settings import Settings
+from keras_initkit.callbacks.schedule import Schedule, as_schedule
+from keras_initkit.callbacks.settings import (
+    Settings,
+    check_amount,
+    check_on_finding,
+    check_per,
+    check_scalars,
+    measure_for,
+)
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.check.check import Start, look_at_start
 from keras_initkit.models.columns import check_selection, outside_weight
@@ -32,6 +40,7 @@ from keras_initkit.models.propagate.propagate import predict_signals
 from keras_initkit.user_warnings import tell_user
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
 from tensorboard_plugin_initkit.record.history import GradientHistory, tell_extent
@@ -154,21 +163,25 @@ class GradientMonitor(GuardedCallback):
                 f'"{keras.backend.backend()}". Set KERAS_BACKEND to one of these before importing '
                 "keras."
             )
-        self._settings = settings = Settings.from_arguments(
-            log_dir,
-            every_n_steps,
-            layers,
-            per,
-            statistics,
-            sample_size,
-            scalars,
-            histograms,
-            on_finding,
-            ignore,
-            verbose,
-            on_record,
-            logs,
-            spikes,
+        self._settings = settings = Settings(
+            log_dir=check_log_dir(log_dir),
+            schedule=as_schedule(every_n_steps),
+            layers=Selection("layers", layers),
+            per=check_per(per),
+            statistics=measure_for(statistics),
+            sample_size=check_amount(
+                "sample_size", sample_size, "the number of elements of each gradient to keep"
+            ),
+            scalars=check_scalars(scalars),
+            histograms=check_amount(
+                "histograms", histograms, "the number of recorded steps from one to the next"
+            ),
+            on_finding=check_on_finding(on_finding),
+            ignore=check_kinds(ignore),
+            verbose=verbose,
+            on_record=on_record,
+            logs=bool(logs),
+            spikes=bool(spikes),
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()

@@ -1,19 +1,15 @@
 """`Settings`: the arguments of a `GradientMonitor`, checked."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from keras_initkit.anatomy.selectors import Selection, Selector
+from keras_initkit.anatomy.selectors import Selection
 from keras_initkit.callbacks.announcer import CHOICES, OnFinding
-from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.reporter import OnRecord
-from keras_initkit.callbacks.schedule import Schedule, as_schedule
-from keras_initkit.checks import check_choice
-from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
+from keras_initkit.callbacks.schedule import Schedule
+from keras_initkit.checks import check_choice, check_count
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
 
 # Statistics to choose from, and the measurements each of them takes.
@@ -47,70 +43,36 @@ class Settings:
     logs: bool
     spikes: bool
 
-    @classmethod
-    def from_arguments(
-        cls,
-        log_dir: str | os.PathLike[str] | None,
-        every_n_steps: int | Schedule | None,
-        layers: Selector | None,
-        per: str,
-        statistics: Iterable[str] | None,
-        sample_size: int,
-        scalars: Sequence[str] | bool,
-        histograms: int,
-        on_finding: OnFinding,
-        ignore: Sequence[str],
-        verbose: bool | None,
-        on_record: OnRecord | None,
-        logs: bool,
-        spikes: bool,
-    ) -> Self:
-        """Check the arguments of a monitor; raise the errors that it describes."""
-        settings = cls(
-            check_log_dir(log_dir),
-            as_schedule(every_n_steps),
-            Selection("layers", layers),
-            check_choice("per", per, ("layer", "variable"), _FIX_OF_PER),
-            _measure_for(statistics),
-            _check_count(
-                "sample_size", sample_size, "the number of elements of each gradient to keep"
-            ),
-            _check_scalars(scalars),
-            _check_count(
-                "histograms",
-                histograms,
-                "the number of recorded steps from one to the next that is written",
-            ),
-            on_finding
-            if callable(on_finding)
-            else check_choice("on_finding", on_finding, CHOICES, _FIX_OF_ON_FINDING),
-            check_kinds(ignore),
-            verbose,
-            on_record,
-            bool(logs),
-            bool(spikes),
-        )
-        if settings.histograms and not settings.sample_size:
+    def __post_init__(self) -> None:
+        if self.histograms and not self.sample_size:
             raise ValueError(
                 "`histograms` are taken of sampled elements: `sample_size` must be positive. "
-                f"Received: histograms={histograms!r}, sample_size={sample_size!r}. Write "
+                f"Received: histograms={self.histograms}, sample_size={self.sample_size}. Write "
                 "`sample_size=1024`."
             )
-        if on_record is not None and not callable(on_record):
+        if self.on_record is not None and not callable(self.on_record):
             raise ValueError(
                 "`on_record` must be a function of one argument, called with each `Record`."
-                f" Received: on_record={on_record!r}. Write `on_record=print` to try it."
+                f" Received: on_record={self.on_record!r}. Write `on_record=print` to try it."
             )
-        return settings
 
 
-_FIX_OF_PER = 'Write `per="variable"` to count every variable as a layer of its own.'
-_FIX_OF_ON_FINDING = (
-    "Or give a function of one argument, which is called with each `Finding`: `on_finding=print`."
-)
+def check_per(per: str) -> str:
+    """Return the argument `per`; raise a ValueError if it is none."""
+    fix = 'Write `per="variable"` to count every variable as a layer of its own.'
+    return check_choice("per", per, ("layer", "variable"), fix)
 
 
-def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
+def check_on_finding(on_finding: OnFinding) -> OnFinding:
+    """Return the argument `on_finding`; raise a ValueError if it is none."""
+    if callable(on_finding):
+        return on_finding
+    fix = "Or give a function of one argument, called with each `Finding`: `on_finding=print`."
+    return check_choice("on_finding", on_finding, CHOICES, fix)
+
+
+def measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
+    """Return the names of `MEASURED` for an argument `statistics`; raise ValueError for others."""
     names = OPTIONAL_STATISTICS if statistics is None else statistics
     is_names = isinstance(names, Iterable) and not isinstance(names, str)
     if not is_names or not all(name in OPTIONAL_STATISTICS for name in names):
@@ -123,7 +85,8 @@ def _measure_for(statistics: Iterable[str] | None) -> frozenset[str]:
     return frozenset(_ALWAYS).union(*(OPTIONAL_STATISTICS[name] for name in names))
 
 
-def _check_scalars(scalars: Sequence[str] | bool) -> tuple[str, ...] | None:
+def check_scalars(scalars: Sequence[str] | bool) -> tuple[str, ...] | None:
+    """Return the names in an argument `scalars`, `None` for no scalars; raise ValueError."""
     if isinstance(scalars, bool):
         return (*STATISTICS, *TOTAL_STATISTICS) if scalars else None
     is_names = isinstance(scalars, Iterable) and not isinstance(scalars, str)
@@ -136,10 +99,7 @@ def _check_scalars(scalars: Sequence[str] | bool) -> tuple[str, ...] | None:
     return tuple(scalars)
 
 
-def _check_count(name: str, value: Any, meaning: str) -> int:
-    if not isinstance(value, Integral) or value is True or value < 0:  # False is none
-        raise ValueError(
-            f"`{name}` must be {meaning}, an integer of 0 or more. Received: {name}={value!r}. "
-            f"Write `{name}=0` for none."
-        )
-    return int(value)
+def check_amount(argument: str, value: Any, meaning: str) -> int:
+    """Return an argument that counts, 0 or False for none; raise a ValueError for others."""
+    fix = f"Write `{argument}=0` for none."
+    return check_count(argument, 0 if value is False else value, meaning, least=0, fix=fix)

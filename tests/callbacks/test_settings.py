@@ -8,28 +8,10 @@ import numpy as np
 import pytest
 
 from keras_initkit.callbacks import GradientMonitor
-from keras_initkit.callbacks.settings import Settings
-
-ARGUMENTS = {
-    "log_dir": None,
-    "every_n_steps": None,
-    "layers": None,
-    "per": "layer",
-    "statistics": None,
-    "sample_size": 0,
-    "scalars": ("norm",),
-    "histograms": 0,
-    "on_finding": "warn",
-    "ignore": (),
-    "verbose": None,
-    "on_record": None,
-    "logs": False,
-    "spikes": False,
-}
 
 
 def settings(**arguments):
-    return Settings.from_arguments(**(ARGUMENTS | arguments))
+    return GradientMonitor(**arguments)._settings
 
 
 @pytest.mark.parametrize(
@@ -119,8 +101,8 @@ def test_scalars_are_names_or_all_or_none():
         (
             "sample_size",
             [-1, 2.5, "10", None, True],
-            "`sample_size` must be the number of elements of each gradient to keep, an integer of "
-            "0 or more. Received: sample_size={!r}. Write `sample_size=0` for none.",
+            "`sample_size` must be an integer of 0 or more, the number of elements of each "
+            "gradient to keep. Received: sample_size={!r}. Write `sample_size=0` for none.",
         ),
         (
             "scalars",
