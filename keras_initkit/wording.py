@@ -1,7 +1,5 @@
 """Wording of messages."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any

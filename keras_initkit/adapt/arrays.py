@@ -3,8 +3,6 @@
 No library is imported: data can be its only where it already is.
 """
 
-from __future__ import annotations
-
 import numbers
 import operator
 import sys

@@ -1,7 +1,5 @@
 """Moments by Apache Beam: a CombineFn, and an engine on any runner."""
 
-from __future__ import annotations
-
 import functools
 import tempfile
 import uuid

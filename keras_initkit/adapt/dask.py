@@ -1,7 +1,5 @@
 """An engine on Dask."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

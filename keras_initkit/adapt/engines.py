@@ -1,7 +1,5 @@
 """Engines: readers of shards on several workers. docs/how_to/several_machines.md shows more."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Tables read in parts: files and folders, Arrow datasets, lazy frames."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterable, Iterator

@@ -1,12 +1,10 @@
 """Collecting of batches: the `Moments` of the features of an array."""
 
-from __future__ import annotations
-
 import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +43,14 @@ class Result(NamedTuple):
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Result:
+    def from_bytes(cls, data: bytes) -> Self:
         """Read the output of `to_bytes`; raise ValueError for anything that could run code."""
         arrays = np.load(io.BytesIO(data), allow_pickle=False)
         shape, sizes, names = json.loads(str(arrays["rest"]))
         moments = Moments.from_state(arrays)
         return cls(tuple(shape), tuple(sizes), moments, None if names is None else tuple(names))
 
-    def merge(self, other: Result) -> Result:
+    def merge(self, other: Self) -> Self:
         """Merge the statistics of other data, with the same features, into these."""
         if len(self.shape) != len(other.shape) or self.names != other.names:
             raise ValueError(

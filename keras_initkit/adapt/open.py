@@ -1,7 +1,5 @@
 """Opening of data of any kind: given whole, or a stream of batches as `fit()` takes it."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -1,7 +1,5 @@
 """The reader: items of any source become batches of NumPy arrays."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

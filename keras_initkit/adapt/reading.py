@@ -1,7 +1,5 @@
 """One pass over data: batches go in, the statistics of features come out."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import reprlib

@@ -1,7 +1,5 @@
 """Tables of pandas, Polars, PyArrow and the like, all read through narwhals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

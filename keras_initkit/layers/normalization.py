@@ -1,7 +1,5 @@
 """A `keras.layers.Normalization` that adapts in one exact pass."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 import keras

@@ -1,7 +1,5 @@
 """Location and scale of features: from their statistics, and as a type of numbers holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Statistics of the rows of a table, and how two are merged: the numbers behind `Moments`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 

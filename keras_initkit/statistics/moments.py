@@ -1,7 +1,5 @@
 """Mean and variance in one pass: a mergeable accumulator in pure NumPy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -187,7 +185,7 @@ class Moments:
                 self._update_table(rows.reshape(-1, features))
         return self
 
-    def merge(self, other: Moments) -> Self:
+    def merge(self, other: "Moments") -> Self:
         """Take in all rows seen by another accumulator.
 
         Args:

@@ -1,7 +1,5 @@
 """The choice of inputs to normalize: by a rule, or by the user."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """The values of inputs and outputs in the data, whose statistics one pass takes."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """A model whose losses are computed on the scale of normalized targets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

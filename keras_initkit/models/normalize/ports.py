@@ -1,7 +1,5 @@
 """Ports: the inputs and outputs of a model, in the structure in which the model has them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Targets: where those of each output are to be found."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

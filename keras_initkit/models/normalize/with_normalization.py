@@ -1,7 +1,5 @@
 """Normalization around a model that exists: raw values in, and for regression raw values out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """A table in shards, and what workers run; they import this file, which is no test."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os
@@ -25,7 +23,7 @@ class Joined:
     def __init__(self, item: Any) -> None:
         self.items = [item]
 
-    def merge(self, other: Joined) -> Joined:
+    def merge(self, other: "Joined") -> "Joined":
         self.items += other.items
         return self
 

@@ -1,7 +1,5 @@
 """Statistics by Apache Beam, in an environment of its own (`make test-beam`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
