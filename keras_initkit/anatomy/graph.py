@@ -3,7 +3,8 @@
 Keras internals: `KerasTensor._keras_history` and `Operation._inbound_nodes`, for the call behind a
 tensor: `model.layers` and `model.operations` list the calls in no order, and a layer's public
 `input` and `output` know one call only. Of a call, a node, the attributes `input_tensors` and
-`output_tensors` are public. tests/keras_initkit/anatomy/test_graph.py fails where these change.
+`output_tensors` are public. The class names of operations, too: those behind `keras.ops` have no
+public class. tests/keras_initkit/anatomy/test_graph.py fails where these change.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside
+
+# Operations behind which the values are still those of the input.
+_MOVING = ("Cast", "ExpandDims", "Flatten", "GetItem", "Identity", "Reshape", "Squeeze")
 
 # Inputs and outputs.
 Ends = tuple[Sequence[Any], Sequence[Any]]
@@ -102,12 +106,29 @@ class Graph:
                 waiting += [(c, False) for c in reversed(before) if id(c) not in seen]
         return list(found.values())
 
+    def find_takers(self, tensor: Any) -> list[Any]:
+        """List the layers and operations that take a tensor's values, in inner models too.
+
+        Casts, reshapes and selections are looked through.
+        """
+        calls = self.calls_on(self.reach([id(tensor)], _moves))
+        return [call.operation for call in calls if not _moves(call.operation)]
+
     def is_gate(self, tensors: Iterable[int]) -> bool:
         """Check if tensors are multiplied by others, and nothing else is done with them."""
         calls = self.calls_on(tensors)
         return bool(calls) and all(
             type(call.operation).__name__ == "Multiply" and len(call.inputs) > 1 for call in calls
         )
+
+
+def find_maker(tensor: Any) -> Any:
+    """Return the layer or operation that makes a tensor; for an input, its `InputLayer`."""
+    return tensor._keras_history.operation
+
+
+def _moves(operation: Any) -> bool:
+    return operation is None or type(operation).__name__ in _MOVING
 
 
 def _ends(model: Any) -> Ends | None:

@@ -14,12 +14,11 @@ from keras_initkit.anatomy.following import (
     classify,
     own_activation,
 )
-from keras_initkit.anatomy.graph import Call, Graph
+from keras_initkit.anatomy.graph import Call, find_maker
 from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.places import places_of
-from keras_initkit.anatomy.tensors import find_maker
-from keras_initkit.anatomy.tracing import traced
+from keras_initkit.anatomy.tracing import graph_of
 from tensorboard_plugin_initkit.record.setup import (
     ANY_SIZE,
     MODEL_INPUT,
@@ -102,19 +101,12 @@ class _End(NamedTuple):
 
 def _read_graph(model: Any) -> tuple[list[Call], list[_End]]:
     """Return the calls of a model, input first, and its outputs; nothing if they are not known."""
-    if getattr(model, "outputs", None):
-        structure = model.outputs
-        with contextlib.suppress(Exception):  # of a `Sequential` that is called several times
-            structure = model.output if isinstance(model.output, dict) else structure
-        ends = _list_ends(structure)
-        return Graph(model).calls_before(end.tensor for end in ends), ends
-    if calls := _chain(model):
+    calls = [] if getattr(model, "outputs", None) else _chain(model)
+    if calls:
         return calls, [_End(calls[-1].outputs[0], ("",), ())]
-    with contextlib.suppress(Exception), traced(model) as (inputs, outputs):
-        graph = Graph(model, (keras.tree.flatten(inputs), keras.tree.flatten(outputs)))
-        ends = _list_ends(outputs)
+    with graph_of(model) as (graph, structure):
+        ends = _list_ends(structure) if graph.outputs else []
         return graph.calls_before(end.tensor for end in ends), ends
-    return [], []
 
 
 def _list_ends(structure: Any) -> list[_End]:

@@ -1,4 +1,4 @@
-"""The graph of a subclassed model: its `call` on symbolic tensors.
+"""The graph of any model; of a subclassed one that of its `call` on symbolic tensors.
 
 Keras internals: `Operation._inbound_nodes` and `_outbound_nodes`, in which layers note their
 calls; tests/keras_initkit/anatomy/test_tracing.py fails where these change.
@@ -11,8 +11,28 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.seeds import random_state_kept
+
+
+@contextlib.contextmanager
+def graph_of(model: Any) -> Iterator[tuple[Graph, Any]]:
+    """Return the graph of a model, and its outputs in their structure; `None` if unknown.
+
+    A subclassed model is called as by `traced`; if it refuses, each layer is seen by itself.
+    """
+    graph, structure = Graph(model), getattr(model, "outputs", None)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(Exception):  # a user's `call` may do anything
+            if graph.outputs:
+                # It fails for a `Sequential` that is called several times.
+                structure = model.output if isinstance(model.output, dict) else structure
+            elif isinstance(model, keras.Model):
+                inputs, structure = stack.enter_context(traced(model))
+                ends = keras.tree.flatten(inputs), keras.tree.flatten(structure)
+                graph = Graph(model, ends)
+        yield graph, structure
 
 
 @contextlib.contextmanager

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
 from keras_initkit.anatomy.compilation import read_compile_arguments, read_optimizer
 from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.checks import check_count
 from keras_initkit.mending.report import Mending
 from keras_initkit.mending.trial import Trial, try_fixes
+from keras_initkit.models.check.check import check_model
 from keras_initkit.models.check.sample import draw_training
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
@@ -67,7 +66,8 @@ def autofix(
         ValueError: If it is not compiled by `compile`, or cannot be copied; if an argument is not
             as described; and as `check` does for data.
     """
-    _check_model(model)
+    check_model(model)
+    _check_compiled(model)
     for name, value in (("batch_size", batch_size), ("steps", steps), ("rounds", rounds)):
         check_count(name, value)
     data, size = draw_training(x, y, sample_weight, batch_size, steps, seed)
@@ -91,12 +91,7 @@ def autofix(
     return _report(best, trials)
 
 
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r}. Load a saved model first: "
-            "`keras.models.load_model(path)`."
-        )
+def _check_compiled(model: Any) -> None:
     try:
         read_compile_arguments(model)
     except ValueError as error:

@@ -69,11 +69,7 @@ def check(
         ValueError: If data have no rows, or there is no such kind of finding. Exceptions of the
             model or its loss pass through, unless a finding explains them.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r}. Load a saved model first: "
-            "`keras.models.load_model(path)`."
-        )
+    check_model(model)
     check_count("batch_size", batch_size, "the number of samples of one step")
     start = look_at_start(model, (x, y, sample_weight), batch_size)
     history = GradientHistory(None)
@@ -85,6 +81,15 @@ def check(
     if start.error is not None and not is_explained:
         raise start.error
     return diagnosis
+
+
+def check_model(model: Any) -> None:
+    """Raise a TypeError unless an argument `model` is a `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r}. Load a saved model first: "
+            "`keras.models.load_model(path)`."
+        )
 
 
 class Start(NamedTuple):

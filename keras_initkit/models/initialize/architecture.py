@@ -10,7 +10,7 @@ from keras_initkit.anatomy.branches import Branch, Branches, find_branches
 from keras_initkit.anatomy.following import NORMALIZATIONS, classify, find_caller, makes_output_of
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
-from keras_initkit.anatomy.tracing import traced
+from keras_initkit.anatomy.tracing import graph_of
 from keras_initkit.connectivity.layer_fans import has_rule, is_known_call
 from keras_initkit.models.audit.parts import Part, parts_of
 
@@ -100,7 +100,7 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
         model: A built model or layer.
         selects: Tells if a weight may be changed.
     """
-    with _graph_of(model) as graph:
+    with graph_of(model) as (graph, _):
         residual = find_branches(graph, has_rule)
         inside = {id(layer): b for b in residual.branches for layer in b.inside}
         last = {id(layer) for b in residual.branches for layer in b.last if not b.is_normalized}
@@ -128,22 +128,6 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
         ]
         has_normalization = any(isinstance(x, NORMALIZATIONS) for x in layers_inside(model))
         yield Architecture(kernels, residual, graph, has_normalization, len(plain))
-
-
-@contextlib.contextmanager
-def _graph_of(model: Any) -> Iterator[Graph]:
-    """Return the graph of a model; of a subclassed one that of a symbolic call."""
-    graph = Graph(model)
-    if graph.outputs or not isinstance(model, keras.Model):
-        yield graph
-        return
-    with contextlib.ExitStack() as stack:
-        # A user's `call` may do anything; without a graph each layer is seen by itself.
-        with contextlib.suppress(Exception):
-            inputs, outputs = stack.enter_context(traced(model))
-            ends = keras.tree.flatten(inputs), keras.tree.flatten(outputs)
-            graph = Graph(model, ends)
-        yield graph
 
 
 def _find_first(graph: Graph) -> set[int]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_initkit.anatomy.calls import OPEN_SIZE
 from keras_initkit.anatomy.graph import Graph
-from keras_initkit.anatomy.tensors import find_takers
 from keras_initkit.anatomy.tracing import make_inputs
 from keras_initkit.models.check.sample import draw_sample
 
@@ -54,7 +53,7 @@ def make_noise(model: Any, graph: Graph, seed: int) -> Any:
 def _draw(tensor: Any, graph: Graph, generator: np.random.Generator) -> Any:
     shape = _close(tensor.shape)
     kind = str(keras.backend.standardize_dtype(tensor.dtype))
-    takers = find_takers(graph, tensor)
+    takers = graph.find_takers(tensor)
     sizes = [taker.input_dim for taker in takers if isinstance(taker, keras.layers.Embedding)]
     if sizes or "int" in kind or kind == "bool":
         least = min(sizes, default=256 if kind == "uint8" else 2)

@@ -7,7 +7,6 @@ import keras
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.selectors import check_selector, match
-from keras_initkit.anatomy.tensors import find_takers
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.wording import list_few
 
@@ -64,7 +63,7 @@ def _select(argument: str, selector: Any, inputs: Ports) -> list[Port]:
 
 def _find_reason(port: Port, graph: Graph) -> str | None:
     """Say why the rule leaves an input alone; `None` if it does not."""
-    for taker in find_takers(graph, port.tensor):
+    for taker in graph.find_takers(port.tensor):
         inner = taker.layer if isinstance(taker, keras.layers.Wrapper) else taker
         if isinstance(inner, _NOT_TO_NORMALIZE):
             return f"feeds the {type(inner).__name__} layer {inner.name!r}"
@@ -86,7 +85,7 @@ def _check_input(port: Port, graph: Graph) -> None:
             f"values. Received: {port.name!r}, which {unfit}. Declare it with "
             "`keras.Input(..., dtype='float32')`."
         )
-    for taker in find_takers(graph, port.tensor):
+    for taker in graph.find_takers(port.tensor):
         if isinstance(taker, keras.layers.Masking):
             raise ValueError(
                 f"`model` must not look for masked steps in normalized values. Received: input "

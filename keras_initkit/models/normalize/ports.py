@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initkit.anatomy.tensors import find_maker
+from keras_initkit.anatomy.graph import find_maker
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """Drawing the weights of a built model anew, in place."""
 
 import random
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from keras_initkit.checks import is_integer
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers.base import DrawsForLayers
+from keras_initkit.user_warnings import warn_user
 from keras_initkit.wording import list_few
 
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
@@ -161,17 +161,15 @@ def plan(
                 f"The weights are {_list_paths(weights)}."
             )
     if quantised:
-        warnings.warn(
+        warn_user(
             f"Quantised kernels stay as they are: {_list_paths(quantised)}. Draw the weights anew "
-            "before `quantize` is called.",
-            stacklevel=3,
+            "before `quantize` is called."
         )
     if unknown:
-        warnings.warn(
+        warn_user(
             "Weights whose layer does not say how it initializes them stay as they are: "
             f"{_list_paths(unknown)}. Give them a rule: "
-            f"`rules={{'{unknown[0].path}': 'zeros'}}`.",
-            stacklevel=3,
+            f"`rules={{'{unknown[0].path}': 'zeros'}}`."
         )
     return drawings
 
