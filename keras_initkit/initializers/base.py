@@ -1,19 +1,16 @@
-"""Base of the initializers: the arguments of a call, and drawing for a known layer."""
+"""Bases of the initializers: the arguments of a call, and drawing for a known layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import keras
+import numpy as np
 
+from keras_initkit.anatomy.seeds import SeedOfAnother
+from keras_initkit.checks import check_number
 from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
-
-
-@runtime_checkable
-class DrawsForLayers(Protocol):
-    """An initializer with a method for weights of a known layer."""
-
-    def draw(self, view: KernelView, dtype: Any = None) -> Any:
-        """Return a tensor of `view.shape`."""
+from keras_initkit.theory.gains import Gain
+from keras_initkit.theory.gains import gain as resolve_gain
 
 
 class KernelInitializer(keras.initializers.Initializer):
@@ -35,7 +32,7 @@ class KernelInitializer(keras.initializers.Initializer):
             **kwargs: `layout` is accepted and changes no value.
         """
         check_call(kwargs)
-        return self.draw(view_of_shape(shape), dtype)
+        return self.draw(self._view(shape), dtype)
 
     def draw(self, view: KernelView, dtype: Any = None) -> Any:
         """Return new weights of `view.shape`, with each map drawn for itself."""
@@ -43,9 +40,62 @@ class KernelInitializer(keras.initializers.Initializer):
         maps = keras.ops.convert_to_tensor(self._maps(view), dtype="float32")
         return keras.ops.cast(view.to_weight(maps), dtype)
 
+    def _view(self, shape: Sequence[int]) -> KernelView:
+        """Return what a shape alone is taken for."""
+        return view_of_shape(shape)
+
     def _maps(self, view: KernelView) -> Any:
         """Return a float32 array of `view.maps_shape` or `view.matrix_shape`."""
         raise NotImplementedError
+
+
+class GainedInitializer(SeedOfAnother, KernelInitializer):
+    """A `KernelInitializer` with the arguments `gain` and `seed`.
+
+    Args:
+        gain: As in `VarianceScaling`.
+        seed: As in `VarianceScaling`.
+    """
+
+    def __init__(self, gain: Gain = 1.0, seed: Any = None) -> None:
+        self._factor = resolve_gain(gain)
+        # A saved model loads where a function does not exist.
+        self.gain = gain if isinstance(gain, str) else self._factor
+        self.initializer = keras.initializers.RandomNormal(0.0, 1.0, seed)
+
+    def _normal(self, shape: Sequence[int]) -> np.ndarray:
+        """Draw standard normal numbers, float32, on the host."""
+        return np.array(keras.ops.convert_to_numpy(self.initializer(tuple(shape), "float32")))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, with a callable `gain` as a number."""
+        return {"gain": self.gain, "seed": self.initializer.get_config()["seed"]}
+
+
+class FixedInitializer(KernelInitializer):
+    """A `KernelInitializer` without random numbers.
+
+    Args:
+        gain: Number, the factor of all weights.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = check_number("gain", gain, "the factor of all weights")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return {"gain": self.gain}
+
+
+def at_centre_tap(view: KernelView, matrices: Any) -> Any:
+    """Put a matrix (inputs, outputs), or one for each map, at the centre tap of zero maps.
+
+    Of an even number of taps the centre is the last one before the middle.
+    """
+    values = np.zeros(view.maps_shape, np.float32)
+    centre: tuple[Any, ...] = tuple((taps - 1) // 2 for taps in view.maps_shape[1:-2])
+    values[(slice(None), *centre)] = matrices
+    return values
 
 
 def check_call(kwargs: Mapping[str, Any]) -> None:

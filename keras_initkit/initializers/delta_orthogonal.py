@@ -6,8 +6,7 @@ import keras
 import numpy as np
 
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.initializers.gained import GainedInitializer
-from keras_initkit.initializers.identity import at_centre_tap
+from keras_initkit.initializers.base import GainedInitializer, at_centre_tap
 from keras_initkit.initializers.orthonormal import orthonormal_columns
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.initializers.identity import FixedInitializer, at_centre_tap
+from keras_initkit.initializers.base import FixedInitializer, at_centre_tap
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

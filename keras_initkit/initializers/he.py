@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from keras_initkit.checks import check_choice
-from keras_initkit.initializers.variance_scaling import MODES, FixedScaling, Gain
+from keras_initkit.initializers.variance_scaling import MODES, FixedScaling
+from keras_initkit.theory.gains import Gain
 
 
 class _He(FixedScaling):

@@ -6,39 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.checks import check_count, check_number
+from keras_initkit.checks import check_count
 from keras_initkit.connectivity.kernel_view import (
     KernelView,
     view_of_maps_side_by_side,
     view_of_shape,
 )
-from keras_initkit.initializers.base import KernelInitializer, check_call
-
-
-def at_centre_tap(view: KernelView, matrices: Any) -> Any:
-    """Put a matrix (inputs, outputs), or one for each map, at the centre tap of zero maps.
-
-    Of an even number of taps the centre is the last one before the middle.
-    """
-    values = np.zeros(view.maps_shape, np.float32)
-    centre: tuple[Any, ...] = tuple((taps - 1) // 2 for taps in view.maps_shape[1:-2])
-    values[(slice(None), *centre)] = matrices
-    return values
-
-
-class FixedInitializer(KernelInitializer):
-    """A `KernelInitializer` without random numbers.
-
-    Args:
-        gain: Number, the factor of all weights.
-    """
-
-    def __init__(self, gain: float = 1.0) -> None:
-        self.gain = check_number("gain", gain, "the factor of all weights")
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"gain": self.gain}
+from keras_initkit.initializers.base import FixedInitializer, at_centre_tap
 
 
 class _IdentityMaps(FixedInitializer):
@@ -78,15 +52,13 @@ class Dirac(_IdentityMaps):
         super().__init__(gain)
         self.groups = check_count("groups", groups, "that of the convolution")
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
-        """Return a tensor of weights of a shape (*taps, inputs of a group, outputs)."""
-        check_call(kwargs)
+    def _view(self, shape: Sequence[int]) -> KernelView:
         if len(shape) < 2 or shape[-1] % self.groups:
             raise ValueError(
                 "`shape` must be (*taps, inputs of a group, outputs), with outputs a multiple of "
                 f"groups={self.groups}. Received: shape={tuple(shape)}"
             )
-        return self.draw(_side_by_side(shape, self.groups), dtype)
+        return view_of_maps_side_by_side(shape, self.groups, view_of_shape(shape).fans)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
@@ -124,20 +96,14 @@ class Identity(_IdentityMaps):
         super().__init__(gain)
         self.gates = check_count("gates", gates, "1 for a matrix, 3 for a GRU, 4 for an LSTM")
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
-        """Return a tensor of weights of a shape (inputs, gates · units)."""
-        check_call(kwargs)
+    def _view(self, shape: Sequence[int]) -> KernelView:
         if len(shape) != 2 or shape[-1] % self.gates:
             raise ValueError(
                 "`shape` must be that of a matrix (inputs, outputs), with outputs a multiple of "
                 f"gates={self.gates}. Received: shape={tuple(shape)}. For convolutions use Dirac."
             )
-        return self.draw(_side_by_side(shape, self.gates), dtype)
+        return view_of_maps_side_by_side(shape, self.gates, view_of_shape(shape).fans)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {**super().get_config(), "gates": self.gates}
-
-
-def _side_by_side(shape: Sequence[int], count: int) -> KernelView:
-    return view_of_maps_side_by_side(shape, count, view_of_shape(shape).fans)

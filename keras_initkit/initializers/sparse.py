@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_initkit.checks import check_number
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.initializers.gained import GainedInitializer
-from keras_initkit.initializers.variance_scaling import Gain
+from keras_initkit.initializers.base import GainedInitializer
+from keras_initkit.theory.gains import Gain
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_initkit.connectivity.kernel_view import KernelView
-from keras_initkit.initializers.gained import GainedInitializer
+from keras_initkit.initializers.base import GainedInitializer
 
 # A matrix whose smaller side is longer is left to Lanczos's method.
 _LARGEST_GRAM = 512

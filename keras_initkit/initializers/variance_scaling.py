@@ -9,10 +9,9 @@ import keras
 from keras_initkit.checks import check_choice, check_number
 from keras_initkit.connectivity.fan_formulas import Fans, check_axes, fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
-from keras_initkit.initializers.base import check_call, floating, wide_enough
+from keras_initkit.initializers.base import KernelInitializer, floating, wide_enough
+from keras_initkit.theory.gains import Gain
 from keras_initkit.theory.gains import gain as resolve_gain
-
-Gain = float | str | Callable[[Any], Any]
 
 # Standard deviation of a standard normal variable that is cut off at ±2.
 _TRUNCATED_STDDEV = 0.87962566103423978
@@ -27,7 +26,7 @@ _DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal", "normal")
 
 
 @keras.saving.register_keras_serializable(package="keras_initkit")
-class VarianceScaling(keras.initializers.VarianceScaling):
+class VarianceScaling(KernelInitializer, keras.initializers.VarianceScaling):
     """Draws weights of mean 0 and variance gain² · scale/fan.
 
     With the arguments of `keras.initializers.VarianceScaling` it is the same. `gain`,
@@ -111,17 +110,6 @@ class VarianceScaling(keras.initializers.VarianceScaling):
         self.mode = mode
         self.input_axes = None if input_axes is None else list(input_axes)
         self.output_axes = None if output_axes is None else list(output_axes)
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
-        """Return a tensor of new weights.
-
-        Args:
-            shape: Shape of the weight.
-            dtype: Floating dtype of the weight, or `None` for `keras.config.floatx()`.
-            **kwargs: `layout` is accepted and changes no value: the variable places the values.
-        """
-        check_call(kwargs)
-        return self.draw(self._view(shape), dtype)
 
     def draw(self, view: KernelView, dtype: Any = None) -> Any:
         """Return new weights for a view with its true fans. See `KernelInitializer`."""

@@ -26,6 +26,7 @@ from keras_initkit.checks import check_number, is_number
 
 Array = npt.NDArray[np.float64]
 Activation = str | Callable[[Any], Any]
+Gain = float | Activation
 
 # Of an activation's input, in its own unit: where kinks may lie, and how finely.
 _KINK_LIMIT = 16.0
@@ -58,10 +59,7 @@ class GaussianMoments(NamedTuple):
     derivative_second_moment: float
 
 
-def gaussian_moments(
-    activation: Activation,
-    variance: float = 1.0,
-) -> GaussianMoments:
+def gaussian_moments(activation: Activation, variance: float = 1.0) -> GaussianMoments:
     """Return the mean of f, f² and f'² over z ~ N(0, variance).
 
     Relative to the larger of 1 and the second moment, the error is below 1e-8 for smooth
@@ -160,10 +158,7 @@ def backward_gain(activation: Activation, variance: float = 1.0) -> float:
     return 1.0 / math.sqrt(slope)
 
 
-def gain(
-    activation: float | Activation,
-    negative_slope: float | None = None,
-) -> float:
+def gain(activation: Gain, negative_slope: float | None = None) -> float:
     """Return the gain for an initializer's `gain` and `negative_slope`.
 
     A number stands for itself and an activation for its `forward_gain`. With a

@@ -13,7 +13,7 @@ from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.anatomy.weights import check_built, weights_of
 from keras_initkit.checks import check_choice
 from keras_initkit.connectivity.layer_fans import has_rule
-from keras_initkit.initializers.base import DrawsForLayers
+from keras_initkit.initializers.base import KernelInitializer
 from keras_initkit.initializers.orthogonal import Orthogonal
 from keras_initkit.models.audit.audit import audit
 from keras_initkit.models.audit.parts import Part
@@ -185,7 +185,7 @@ def _draw(aims: Sequence[Aim], seeds: dict[str, int]) -> dict[int, Any]:
     for aim in aims:
         weight, view = aim.kernel.part.weight, aim.kernel.part.view
         initializer = with_seed(aim.initializer, seeds[weight.stream])
-        if isinstance(initializer, DrawsForLayers) and view is not None:
+        if isinstance(initializer, KernelInitializer) and view is not None:
             values[id(aim.variable)] = initializer.draw(view, "float32")
         else:
             values[id(aim.variable)] = initializer(tuple(aim.variable.shape), dtype="float32")

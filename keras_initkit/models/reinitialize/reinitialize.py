@@ -14,7 +14,7 @@ from keras_initkit.anatomy.weights import Weight, check_built, weights_of
 from keras_initkit.checks import is_integer
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
-from keras_initkit.initializers.base import DrawsForLayers
+from keras_initkit.initializers.base import KernelInitializer
 from keras_initkit.user_warnings import warn_user
 from keras_initkit.wording import list_few
 
@@ -30,7 +30,7 @@ class Drawing(NamedTuple):
     def draw(self) -> Any:
         """Return new values."""
         variable = self.weight.variable
-        if isinstance(self.initializer, DrawsForLayers) and (view := _view_of(self.weight)):
+        if isinstance(self.initializer, KernelInitializer) and (view := _view_of(self.weight)):
             return self.initializer.draw(view, variable.dtype)
         return self.initializer(tuple(variable.shape), dtype=variable.dtype)
 
