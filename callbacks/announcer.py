@@ -65,10 +65,6 @@ class Announcer:
         self._on_finding = on_finding
         self._unsaid: list[Finding] = []
 
-    def restart(self) -> None:
-        """Forget the findings that were not announced, of a training that is over."""
-        self._unsaid = []
-
     def take(self, findings: Sequence[Finding]) -> None:
         """Take findings, to announce them when the training thread is at hand."""
         self._unsaid += [finding for finding in findings if finding.severity != "note"]

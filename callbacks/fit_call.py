@@ -46,7 +46,7 @@ class FitCall:
     def __init__(self, callback: Participant) -> None:
         self.needs_its_thread = False
         self.cleanup = contextlib.ExitStack()  # of what is to last as long as the call
-        self._callback = callback
+        self.callback = callback
         self._place = find_user()
         self._thread = threading.get_ident()
         # Kept, so that no later call has the same one; until `close`, as it keeps the data.
@@ -97,11 +97,7 @@ class FitCall:
     def end(self) -> None:
         """Have the callback end the training, with warnings at the line of `fit`."""
         with warning_at(self._place):
-            self._callback.end_training(self)
-
-    def is_busy(self) -> bool:
-        """Check for a method of the callback that this thread has not finished."""
-        return self._callback.is_busy()
+            self.callback.end_training(self)
 
     def _watch(self) -> None:
         while not self._over.wait(_SECONDS):
@@ -109,7 +105,7 @@ class FitCall:
                 if self.can_be_ended():
                     return self.end()
                 with warning_at(self._place):
-                    self._callback.look_after()
+                    self.callback.look_after()
         return None
 
 
@@ -136,7 +132,7 @@ def _end_all() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM: end the trainings, then the process, as without a handler."""
-    if any(call.is_busy() for call in _running):
+    if any(call.callback.is_busy() for call in _running):
         again: Any = threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), number))
         return again.start()
     ending = threading.Thread(target=_end_all)  # a step may be being traced on this one

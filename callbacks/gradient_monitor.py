@@ -24,9 +24,10 @@ from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
 from keras_initkit.callbacks.judge import Judge
 from keras_initkit.callbacks.reporter import OnRecord, Reporter
-from keras_initkit.callbacks.schedule import Schedule, as_schedule
 from keras_initkit.callbacks.settings import (
+    Schedule,
     Settings,
+    as_schedule,
     check_amount,
     check_on_finding,
     check_per,

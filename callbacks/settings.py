@@ -1,16 +1,22 @@
 """`Settings`: the arguments of a `GradientMonitor`, checked."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_initkit.anatomy.selectors import Selection
 from keras_initkit.callbacks.announcer import CHOICES, OnFinding
 from keras_initkit.callbacks.reporter import OnRecord
-from keras_initkit.callbacks.schedule import Schedule
 from keras_initkit.checks import check_choice, check_count
 from tensorboard_plugin_initkit.record.statistics import STATISTICS, TOTAL_STATISTICS
+
+Schedule = Callable[[int], bool]
+
+# By default: each step of the first, so that a short training never needs a second function of a
+# step beside the recorded one; then every 10th; and every 50th.
+_EACH, _EVERY_10TH, _LATER = 100, 200, 50
 
 # Statistics to choose from, and the measurements each of them takes.
 OPTIONAL_STATISTICS = {
@@ -55,6 +61,33 @@ class Settings:
                 "`on_record` must be a function of one argument, called with each `Record`."
                 f" Received: on_record={self.on_record!r}. Write `on_record=print` to try it."
             )
+
+
+def as_schedule(every_n_steps: int | Schedule | None) -> Schedule:
+    """Make a schedule of an argument `every_n_steps`, a positive integer, a schedule or `None`.
+
+    None is each of the first 100 steps, where a bad start shows, every 10th of the next 100, and
+    every 50th later.
+    """
+    if every_n_steps is None:
+        return _is_multiple_by_age
+    if callable(every_n_steps):
+        return every_n_steps
+    n = check_count(
+        "every_n_steps",
+        every_n_steps,
+        "a function that says for a step (int) whether to record it, or None",
+        fix="Write `every_n_steps=1` to record every step.",
+    )
+    return functools.partial(_is_multiple, n)
+
+
+def _is_multiple(n: int, step: int) -> bool:
+    return step % n == 0
+
+
+def _is_multiple_by_age(step: int) -> bool:
+    return step < _EACH or step % (10 if step < _EVERY_10TH else _LATER) == 0
 
 
 def check_per(per: str) -> str:

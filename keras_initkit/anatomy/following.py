@@ -106,7 +106,7 @@ def follow(graph: Graph, layers: Sequence[Any], has_rule: HasRule) -> Following:
     if _is_inside(layers):
         return Following(LINEAR)
     # Up to the next kernels, and no further: models may have thousands.
-    reached = graph.reach(tensors, lambda operation: not _has_kernel(operation, has_rule))
+    reached = graph.reach(tensors, lambda call: not _has_kernel(call.operation, has_rule))
     is_last = not graph.outputs.isdisjoint(reached) and not any(
         _has_kernel(call.operation, has_rule) for call in graph.calls_on(reached)
     )

@@ -74,18 +74,16 @@ class Graph:
         """List the calls on any of some tensors."""
         return [call for tensor in tensors for call in self.takers.get(tensor, [])]
 
-    def reach(
-        self, tensors: Iterable[int], passes: Callable[[Any], bool] = lambda operation: True
-    ) -> list[int]:
+    def reach(self, tensors: Iterable[int], passes: Callable[[Call], bool]) -> list[int]:
         """List the `id`s of tensors and of those made from them, breadth first.
 
-        The way leads through the layers and operations, or `None`, for which `passes` is true.
+        The way leads through the calls for which `passes` is true.
         """
         reached = list(dict.fromkeys(tensors))
         seen = set(reached)
         for tensor in reached:  # which grows
             for call in self.takers.get(tensor, []):
-                if passes(call.operation):
+                if passes(call):
                     reached += [output for output in call.outputs if output not in seen]
                     seen.update(call.outputs)
         return reached
@@ -112,7 +110,7 @@ class Graph:
         Casts, reshapes and selections are looked through.
         """
         calls = self.calls_on(self.reach([id(tensor)], _moves))
-        return [call.operation for call in calls if not _moves(call.operation)]
+        return [call.operation for call in calls if not _moves(call)]
 
     def is_gate(self, tensors: Iterable[int]) -> bool:
         """Check if tensors are multiplied by others, and nothing else is done with them."""
@@ -127,8 +125,8 @@ def find_maker(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
-def _moves(operation: Any) -> bool:
-    return operation is None or type(operation).__name__ in _MOVING
+def _moves(call: Call) -> bool:
+    return call.operation is None or type(call.operation).__name__ in _MOVING
 
 
 def _ends(model: Any) -> Ends | None:

@@ -9,8 +9,7 @@ from keras_initkit.adapt.engines import Engine
 from keras_initkit.adapt.intake import Result, kept_axes
 from keras_initkit.adapt.reader import Reading
 from keras_initkit.adapt.reading import read_statistics
-from keras_initkit.anatomy.legacy_files import is_saved_to_legacy_file
-from keras_initkit.anatomy.tf_data import is_in_tf_data, read_value
+from keras_initkit.anatomy.callers import is_in_tf_data, is_saved_to_legacy_file, read_value
 from keras_initkit.checks import check_choice
 from keras_initkit.layers.scaling import METHODS, compute_scaling, describe_problems, find_rest
 from keras_initkit.user_warnings import warn_user

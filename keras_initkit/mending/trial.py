@@ -111,7 +111,7 @@ def _explain(model: Any, data: Batch) -> Diagnosis:
 
 def _train(model: Any, data: Batch, size: int, steps: int) -> tuple[GradientHistory, str]:
     """Train a model; return its record, and the exception at its end, if any."""
-    monitor = GradientMonitor(every_n_steps=1, on_finding=_ignore)
+    monitor = GradientMonitor(every_n_steps=1, on_finding=lambda finding: None)
     x, y, weight = data
     epochs = math.ceil(steps * size / len(keras.tree.flatten(x)[0]))
     arguments = {"epochs": epochs, "shuffle": False, "verbose": 0, "callbacks": [monitor]}
@@ -120,7 +120,3 @@ def _train(model: Any, data: Batch, size: int, steps: int) -> tuple[GradientHist
     except Exception as error:  # of a model that does not fit its data, which a finding explains
         return monitor.history, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return monitor.history, ""
-
-
-def _ignore(finding: Finding) -> None:
-    """Say nothing of a finding: it is in the report."""

@@ -1,6 +1,5 @@
 """The log never holds up training, nor ends it."""
 
-import copy
 import re
 import threading
 import time
@@ -144,30 +143,6 @@ def test_a_file_that_was_removed_is_begun_anew_and_what_cannot_be_written_is_lef
         train(log, [2, 3])
     assert re.match(AGAIN.format("no such thing", 17), str(caught[-1].message))
     assert [args for _, *args in writer.calls if args] == [[0], [1], [2], [3]]
-
-
-def test_a_copy_has_a_log_of_its_own():
-    writer = Writer()
-    log = log_to(writer)
-    log.write(1, 0)
-    log.finish()
-    other = copy.copy(log)
-    other.write(1, 1)
-    other.finish()
-    assert writer.opened == 2
-
-
-def test_without_threads_the_log_is_written_at_once(monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    writer = Writer()
-    log = log_to(writer)
-    log.write(1, 0)
-    assert writer.calls == [("write", 0)]
-    log.finish("end")
-    assert writer.calls == [("write", 0), ("end",)]
 
 
 def test_a_warning_is_never_an_error(caplog):

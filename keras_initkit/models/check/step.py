@@ -15,8 +15,7 @@ from keras import ops
 
 from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.anatomy.tracing import training_argument
-
-Batch = tuple[Any, Any, Any]
+from keras_initkit.models.check.sample import Batch
 
 
 class Outcome(NamedTuple):

@@ -8,7 +8,7 @@ import keras
 
 from keras_initkit.anatomy.branches import Branch, Branches, find_branches
 from keras_initkit.anatomy.following import NORMALIZATIONS, classify, find_caller, makes_output_of
-from keras_initkit.anatomy.graph import Graph
+from keras_initkit.anatomy.graph import Call, Graph
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.tracing import graph_of
 from keras_initkit.connectivity.layer_fans import has_rule, is_known_call
@@ -132,17 +132,13 @@ def architecture_of(model: Any, selects: Callable[[Part], bool]) -> Iterator[Arc
 
 def _find_first(graph: Graph) -> set[int]:
     """Return the `id`s of the layers with kernels that take the inputs of a model."""
-    found: set[int] = set()
-    waiting = [tensor for tensor in graph.takers if tensor not in graph.makers]
-    seen = set(waiting)
-    for tensor in waiting:  # which grows
-        for call in graph.takers.get(tensor, ()):
-            if classify(call, has_rule) == "kernel":
-                found.add(id(call.operation))
-            else:
-                waiting += [output for output in call.outputs if output not in seen]
-                seen.update(call.outputs)
-    return found
+
+    def is_kernel(call: Call) -> bool:
+        return classify(call, has_rule) == "kernel"
+
+    inputs = [tensor for tensor in graph.takers if tensor not in graph.makers]
+    calls = graph.calls_on(graph.reach(inputs, lambda call: not is_kernel(call)))
+    return {id(call.operation) for call in calls if is_kernel(call)}
 
 
 def _is_random_kernel(part: Part) -> bool:

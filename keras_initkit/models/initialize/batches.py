@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_initkit.anatomy.calls import OPEN_SIZE
 from keras_initkit.anatomy.graph import Graph
-from keras_initkit.anatomy.tracing import make_inputs
+from keras_initkit.anatomy.tracing import OPEN_SIZE, make_inputs
 from keras_initkit.models.check.sample import draw_sample
 
 _ROWS = 32

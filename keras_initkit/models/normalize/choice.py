@@ -6,7 +6,7 @@ import keras
 
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.places import Place
-from keras_initkit.anatomy.selectors import check_selector, match
+from keras_initkit.anatomy.selectors import Selection
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.wording import list_few
 
@@ -48,17 +48,14 @@ def choose_inputs(
 
 def _select(argument: str, selector: Any, inputs: Ports) -> list[Port]:
     """Select inputs. Each selector of a list must select one."""
-    check_selector(argument, selector)
-    selected: set[Port] = set()
-    for part in selector if isinstance(selector, list) else [selector]:
-        found = {port for port in inputs if match(part, [Place((port.operation,), port.name)])}
-        if not found:
-            raise ValueError(
-                f"`{argument}` must select inputs of the model. Received: {part!r}, which selects "
-                f"none. The inputs are {list_few(inputs.names)}."
-            )
-        selected |= found
-    return [port for port in inputs if port in selected]
+    selects = Selection(argument, selector)
+    places = {port: [Place((port.operation,), port.name)] for port in inputs}
+    if idle := selects.find_idle(places.values()):
+        raise ValueError(
+            f"`{argument}` must select inputs of the model. Received: {idle[0]!r}, which selects "
+            f"none. The inputs are {list_few(inputs.names)}."
+        )
+    return [port for port in inputs if selects(places[port])]
 
 
 def _find_reason(port: Port, graph: Graph) -> str | None:

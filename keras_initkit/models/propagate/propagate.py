@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initkit.anatomy.calls import model_inputs
+from keras_initkit.anatomy.tracing import model_inputs
 from keras_initkit.anatomy.weights import check_built
 from keras_initkit.models.propagate.result import Propagation
 from keras_initkit.models.propagate.sampling import measure

@@ -595,6 +595,14 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: X, {"mask_value": np.nan}, ValueError, r"`mask_value` must be.*`nan='ignore'`"),
     (lambda: X, {"verbose": "x"}, ValueError, r"`verbose` must be 0, 1 or \"auto\".*verbose='x'"),
     (lambda: X, {"steps": True}, ValueError, r"`steps` must be a positive.* steps=True"),
+    (lambda: X, {"steps": 0}, ValueError, r"positive integer, or None for all there is.* steps=0"),
+    (lambda: X, {"max_rows": 1.5}, ValueError, r"`max_rows` must be a positive.* max_rows=1.5"),
+    (
+        lambda: X,
+        {"nan": "drop"},
+        ValueError,
+        r'`nan` must be one of "error", "ignore", "propagate"',
+    ),
 ]
 
 

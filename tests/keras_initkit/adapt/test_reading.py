@@ -142,21 +142,6 @@ def test_steps_and_rows_limit_the_pass():
         assert layer.moments.rows == 333
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"nan": "drop"}, r'`nan` must be one of "error", "ignore", "propagate"\. Received: nan='),
-        ({"steps": 0}, r"`steps` must be a positive integer, or None.* Received: steps=0"),
-        ({"max_rows": 1.5}, r"`max_rows` must be a positive integer.* Received: max_rows=1.5"),
-    ],
-)
-def test_bad_options(options, message):
-    layer = Normalization()
-    with pytest.raises(ValueError, match=message):
-        layer.adapt(table(), **options)
-    assert not layer.built
-
-
 def test_progress_is_shown_on_request_and_when_it_takes_long(capsys, monkeypatch):
     batches = np.array_split(table(), 7)
     adapted(batches)

@@ -1,4 +1,4 @@
-"""The graph of a subclassed model, by a call that leaves nothing behind."""
+"""Calls on symbolic tensors: the graph of a subclassed model, and nothing left behind."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.setup import read_setup
-from keras_initkit.anatomy.tracing import traced
+from keras_initkit.anatomy.tracing import OPEN_SIZE, calls_inside, model_inputs, traced
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -103,3 +103,48 @@ def test_models_that_refuse_or_are_not_built():
         assert not setup.has_graph
         assert "noisy/drop" in [layer.path for layer in setup.layers]
         assert not any(layer._inbound_nodes for layer in (model.first, model.table))
+
+
+def test_calls_come_after_those_that_they_need_and_leave_no_notes():
+    x = keras.Input((None, 4))
+    y = layers.Dense(4, name="first")(x)
+    for i in range(300):
+        y = keras.ops.add(y, y) if i % 100 == 0 else layers.ReLU()(y)
+    model = keras.Model(x, layers.Add(name="last")([y, x]))
+    counts = [len(op._inbound_nodes) for op in model.operations]
+    (tensor,) = inputs = [model_inputs(model)]
+    assert tensor.shape == (None, OPEN_SIZE, 4)
+    found = calls_inside(model, inputs, {})
+    known = set(map(id, found.inputs))
+    for call in found.calls:
+        assert known >= set(map(id, call.inputs))
+        known |= set(map(id, call.outputs))
+    assert [call.operation.name for call in found.calls][-1] == "last"
+    assert [tuple(output.shape) for output in found.outputs] == [(None, OPEN_SIZE, 4)]
+    assert counts == [len(op._inbound_nodes) for op in model.operations]
+
+
+def test_arguments_are_as_in_the_call():
+    class Own(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.attention = layers.MultiHeadAttention(2, 4)
+
+        def call(self, x, other):
+            return self.attention(x, value=other, use_causal_mask=True)
+
+    layer = Own()
+    layer(np.zeros((1, 3, 8)), np.zeros((1, 3, 8)))
+    a, b = keras.KerasTensor((None, 3, 8)), keras.KerasTensor((None, 5, 8))
+    (call,) = calls_inside(layer, (a,), {"other": b}).calls
+    assert call.kwargs["use_causal_mask"] is True
+    assert [tensor.shape[1] for tensor in call.inputs] == [3, 5]
+
+
+def test_a_model_built_without_a_shape_does_not_know_its_inputs():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="must know the shape of its inputs"):
+        model_inputs(Own())

@@ -13,8 +13,8 @@ from keras_initkit.models.propagate.rules.convolutions import can_convolve
 from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
 from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre
+from keras_initkit.theory.combined import Largest, largest
 from keras_initkit.theory.gains import evaluate
-from keras_initkit.theory.largest import Largest, largest
 
 layers = keras.layers
 Array = npt.NDArray[Any]

@@ -17,9 +17,9 @@ from keras_initkit.models.propagate.signal import (
     pair_weights,
     window,
 )
+from keras_initkit.theory.combined import sum_as_function
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import activation_map
-from keras_initkit.theory.sums import sum_as_function
 
 
 def add(call: Call, factors: Sequence[float]) -> Effect | None:

@@ -1,4 +1,4 @@
-"""The largest of correlated Gaussian numbers, as max pooling takes it."""
+"""The largest of correlated Gaussian numbers, as max pooling takes it; sums with a Gaussian one."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,13 @@ from keras_initkit.theory.maps import ActivationMap, map_of_values
 
 Array = npt.NDArray[np.float64]
 
-# In standard deviations: the values of the largest number, and a table of the normal distribution.
-_POINTS = np.linspace(-8.0, 8.0, 320)
-_TABLE = 0.5 * (1.0 + np.vectorize(math.erf)(_POINTS / math.sqrt(2.0)))
+# In standard deviations: the values of the largest number, and those of a sum.
+_POINTS, _POINTS_OF_SUM = np.linspace(-8.0, 8.0, 320), np.linspace(-6.0, 6.0, 481)
+# The normal distribution there.
+_TABLE, _TABLE_OF_SUM = (
+    0.5 * (1.0 + np.vectorize(math.erf)(points / math.sqrt(2.0)))
+    for points in (_POINTS, _POINTS_OF_SUM)
+)
 
 
 class Largest(NamedTuple):
@@ -85,3 +89,27 @@ def largest(
         float(found @ slope(points)),
         np.asarray(shares / shares.sum()),
     )
+
+
+def sum_as_function(
+    values: Array, weights: Array, mean: float, stddev: float
+) -> Callable[[Array], Array]:
+    """Return the increasing function T for which T(u), u ~ N(0, 1), is distributed as the sum.
+
+    Examples:
+    >>> function = sum_as_function(np.zeros(1), np.ones(1), 1.0, 2.0)  # of 0 and N(1, 4)
+    >>> print(f"{function(np.array([0.5]))[0]:.3f}")
+    2.000
+
+    Args:
+        values: Values of the first number.
+        weights: Their probabilities.
+        mean: Mean of the Gaussian number.
+        stddev: Positive number, its standard deviation.
+    """
+    shifted = values + mean
+    sums = np.linspace(shifted.min() - 6.0 * stddev, shifted.max() + 6.0 * stddev, 801)
+    scaled = (sums[:, np.newaxis] - shifted) / stddev
+    below = np.interp(scaled, _POINTS_OF_SUM, _TABLE_OF_SUM) @ weights
+    table = np.interp(_TABLE_OF_SUM, below / below[-1], sums)
+    return lambda u: np.interp(u, _POINTS_OF_SUM, table)

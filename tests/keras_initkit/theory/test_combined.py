@@ -1,11 +1,11 @@
-"""The largest of normal numbers, against closed forms and draws."""
+"""The largest of normal numbers, and sums with one, against closed forms and draws."""
 
 import math
 
 import numpy as np
 import pytest
 
-from keras_initkit.theory.largest import largest
+from keras_initkit.theory.combined import largest, sum_as_function
 
 
 @pytest.mark.parametrize(("count", "mean"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (9, 1.48501)])
@@ -29,3 +29,14 @@ def test_numbers_of_several_scales(rng):
     assert found.slope == pytest.approx((relu > 0).mean(), rel=0.01)
     which = np.bincount(np.repeat([0, 1, 2], counts)[drawn.argmax(axis=1)]) / len(drawn)
     assert found.shares == pytest.approx(which, abs=0.01)
+
+
+def test_a_rectified_number_plus_a_gaussian_one(rng):
+    z = np.linspace(-6.0, 6.0, 2001)
+    weights = np.exp(-0.5 * z**2) / np.exp(-0.5 * z**2).sum()
+    function = sum_as_function(np.maximum(z, 0.0), weights, -0.3, 0.5)
+    found = np.sort(function(rng.normal(size=100_000)))
+    drawn = np.sort(
+        np.maximum(rng.normal(size=100_000), 0.0) - 0.3 + 0.5 * rng.normal(size=100_000)
+    )
+    assert found[1000:-1000:1000] == pytest.approx(drawn[1000:-1000:1000], abs=0.03)

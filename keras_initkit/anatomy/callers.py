@@ -1,11 +1,14 @@
-"""Traced functions: values of variables in them, and are they part of a `tf.data` pipeline?
+"""Who calls a layer: a function that is traced, a `tf.data` pipeline, the writing of a file.
 
 TensorFlow internals: the names of the functions of a pipeline, which begin with the transformation,
-"Dataset_map_<name>". Nothing public tells such a function from one of `tf.function`.
+"Dataset_map_<name>". Nothing public tells such a function from one of `tf.function`. Keras
+internals: the function that writes the weights of a legacy file, `.h5`; no method of a layer is
+called only to save it to one.
 """
 
 import contextlib
 import sys
+from types import FrameType
 from typing import Any
 
 import keras
@@ -40,3 +43,11 @@ def is_in_tf_data() -> bool:
             return True
         graph = getattr(graph, "outer_graph", None)
     return False
+
+
+def is_saved_to_legacy_file() -> bool:
+    """Check for a call from inside Keras's writing of a legacy file."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "save_weights_to_hdf5_group":
+        frame = frame.f_back
+    return frame is not None
