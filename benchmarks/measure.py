@@ -47,7 +47,6 @@ FLOORS = [
     "tensorboard_plugin_initkit.charts",
     "tensorboard_plugin_initkit.tab",
     "keras_initkit.user_warnings",
-    "keras_initkit.wording",
     "keras_initkit.checks",
     "keras_initkit.theory",
     "keras_initkit.statistics",

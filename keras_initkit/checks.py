@@ -1,8 +1,9 @@
 """Checks of arguments, with one form of error: the rule, the value received, and the fix."""
 
+import itertools
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NoReturn
 
 
@@ -97,6 +98,17 @@ def check_choice(argument: str, value: object, choices: Collection[str], fix: st
         names = ", ".join(f'"{choice}"' for choice in choices)
         _raise(argument, value, f"one of {names}", "", fix)
     return value
+
+
+def list_few(values: Iterable[Any], most: int = 5, write: Callable[[Any], str] = repr) -> str:
+    """List the first values, with an ellipsis if there are more.
+
+    Example:
+    >>> list_few("abc", most=2)
+    "'a', 'b', …"
+    """
+    shown = [write(value) for value in itertools.islice(values, most + 1)]
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def _raise(argument: str, value: object, kind: str, meaning: str, fix: str) -> NoReturn:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_initkit.checks import list_few
 from keras_initkit.statistics.moments import Moments
-from keras_initkit.wording import list_few
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]

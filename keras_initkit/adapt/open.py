@@ -36,7 +36,7 @@ from keras_initkit.adapt.reader import (
     split_batch,
 )
 from keras_initkit.adapt.tables import wrap_table
-from keras_initkit.wording import list_few
+from keras_initkit.checks import list_few
 
 
 def open_data(data: Any, reading: Reading, by_columns: bool = False) -> OpenData:

@@ -19,9 +19,8 @@ from keras_initkit.adapt.arrays import (
     to_numpy,
 )
 from keras_initkit.adapt.tables import is_table, read_columns, stack_columns
-from keras_initkit.checks import check_choice, check_count, is_number
+from keras_initkit.checks import check_choice, check_count, is_number, list_few
 from keras_initkit.statistics.moments import is_real
-from keras_initkit.wording import list_few
 
 # Numbers that are read at once: a call costs nothing beside them, and they are some megabytes.
 NUMBERS_AT_ONCE = 1 << 20

@@ -15,9 +15,9 @@ from keras_initkit.adapt.engines import Engine, find_engine
 from keras_initkit.adapt.intake import Intake, Result, Shape
 from keras_initkit.adapt.open import open_data
 from keras_initkit.adapt.reader import Batch, OpenData, Reading
+from keras_initkit.checks import list_few
 from keras_initkit.statistics.moments import Moments
 from keras_initkit.user_warnings import warn_user
-from keras_initkit.wording import list_few
 
 _SECONDS_WITHOUT_PROGRESS = 5.0
 

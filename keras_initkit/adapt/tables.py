@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_initkit.checks import list_few
 from keras_initkit.statistics.moments import is_real
-from keras_initkit.wording import list_few
 
 Array = NDArray[Any]
 

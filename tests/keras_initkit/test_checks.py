@@ -13,6 +13,7 @@ from keras_initkit.checks import (
     is_finite_number,
     is_integer,
     is_number,
+    list_few,
 )
 
 pytestmark = pytest.mark.numpy_alone
@@ -84,3 +85,17 @@ def test_what_passes_is_returned_as_a_number_of_python():
 def test_errors_say_the_rule_the_value_and_the_fix(check, message):
     with pytest.raises(ValueError, match=re.escape(message) + "$"):
         check()
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        ([], {}, ""),
+        ("ab", {}, "'a', 'b'"),
+        (range(5), {}, "0, 1, 2, 3, 4"),
+        (iter(range(6)), {}, "0, 1, 2, 3, 4, …"),
+        (["a", "b"], {"most": 1, "write": str}, "a, …"),
+    ],
+)
+def test_the_first_values_are_listed(values, options, expected):
+    assert list_few(values, **options) == expected

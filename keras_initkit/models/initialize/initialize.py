@@ -11,7 +11,7 @@ from keras_initkit.anatomy.layers_inside import set_value
 from keras_initkit.anatomy.seeds import derive_seed, random_state_kept, with_seed
 from keras_initkit.anatomy.selectors import Selection, Selector
 from keras_initkit.anatomy.weights import check_built, weights_of
-from keras_initkit.checks import check_choice
+from keras_initkit.checks import check_choice, list_few
 from keras_initkit.connectivity.layer_fans import has_rule
 from keras_initkit.initializers.base import KernelInitializer
 from keras_initkit.initializers.orthogonal import Orthogonal
@@ -25,7 +25,6 @@ from keras_initkit.models.initialize.measured import measure
 from keras_initkit.models.initialize.schemes import SCHEMES
 from keras_initkit.models.initialize.targets import Head, heads_of
 from keras_initkit.models.reinitialize.reinitialize import check_seed, derive_seeds
-from keras_initkit.wording import list_few
 
 
 def initialize(

@@ -7,8 +7,8 @@ import keras
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.selectors import Selection
+from keras_initkit.checks import list_few
 from keras_initkit.models.normalize.ports import Port, Ports
-from keras_initkit.wording import list_few
 
 # Layers for categories, or for inputs scaled already.
 _NOT_TO_NORMALIZE = (

@@ -12,10 +12,10 @@ from keras_initkit.adapt.intake import Intake, Result
 from keras_initkit.adapt.open import open_data
 from keras_initkit.adapt.reader import Batch, OpenData, Reading, count_rows
 from keras_initkit.adapt.reading import run
+from keras_initkit.checks import list_few
 from keras_initkit.models.normalize.ports import Port, Ports
 from keras_initkit.models.normalize.targets import Source
 from keras_initkit.statistics.moments import is_real
-from keras_initkit.wording import list_few
 
 Arrays = dict[Port, NDArray[Any]]
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_initkit.checks import list_few
 from keras_initkit.models.normalize.ports import Port, Ports
-from keras_initkit.wording import list_few
 
 # `True` for y of the data, the name of a column, or the values.
 Source = bool | str | NDArray[Any]

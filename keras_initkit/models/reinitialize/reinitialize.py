@@ -11,12 +11,11 @@ from keras_initkit.anatomy.layers_inside import set_value
 from keras_initkit.anatomy.seeds import derive_seed, with_seed
 from keras_initkit.anatomy.selectors import Match, Selection, Selector, check_selector, match
 from keras_initkit.anatomy.weights import Weight, check_built, weights_of
-from keras_initkit.checks import is_integer
+from keras_initkit.checks import is_integer, list_few
 from keras_initkit.connectivity.kernel_view import KernelView
 from keras_initkit.connectivity.layer_fans import has_rule, view_of_weight
 from keras_initkit.initializers.base import KernelInitializer
 from keras_initkit.user_warnings import warn_user
-from keras_initkit.wording import list_few
 
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
