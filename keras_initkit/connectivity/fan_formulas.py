@@ -119,11 +119,6 @@ def convolution_fans(
     )
 
 
-def transpose_fans(fans: Fans) -> Fans:
-    """Return the fans of the transposed map, from the outputs back to the inputs."""
-    return Fans(fans.fan_out, fans.fan_in)
-
-
 class Connections(NamedTuple):
     """How a window connects the positions along one axis of a map.
 

@@ -18,7 +18,6 @@ from keras_initkit.connectivity.fan_formulas import (
     connections_of_window,
     convolution_fans,
     einsum_fans,
-    transpose_fans,
 )
 from keras_initkit.connectivity.kernel_view import (
     KernelView,
@@ -334,7 +333,7 @@ def _transposed_convolution(layer: Any, weight: Any, input_size: Size) -> Kernel
         input_size = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
     connections = _connections(layer, window, input_size)
     back = convolution_fans(window, outputs, inputs, layer.strides, connections)
-    return view_of_transposed(weight.shape, layer.strides, transpose_fans(back))
+    return view_of_transposed(weight.shape, layer.strides, Fans(back.fan_out, back.fan_in))
 
 
 def _connections(

@@ -50,7 +50,8 @@ def _orthonormal_panel(panel: Array, earlier: Array) -> Array:
         wide = panel.astype(np.float64)
         gram = np.swapaxes(wide, 1, 2) @ wide
         try:
-            root = _inverse_root(gram)
+            # Upper triangular: makes the columns orthonormal.
+            root = np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)), 1, 2)
         except np.linalg.LinAlgError:
             once, panel = False, _q_of_qr(wide).astype(np.float32)
             continue
@@ -60,11 +61,6 @@ def _orthonormal_panel(panel: Array, earlier: Array) -> Array:
         if np.abs(gram - np.eye(width)).max(initial=0.0) < 0.1:
             break
     return panel
-
-
-def _inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return upper triangular matrices to make columns orthonormal, from the columns' products."""
-    return np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)), 1, 2)
 
 
 def _q_of_qr(matrices: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -46,15 +46,12 @@ class Spectral(GainedInitializer):
         _, weights, units = view.matrix_shape
         values = self._normal(view.matrix_shape)
         wanted = self._factor * math.sqrt(units / max(1.0, view.fans.fan_in))
-        is_one_hot = view.fans.fan_in <= 1 < weights
-        norms: NDArray[Any] = (
-            _longest_rows(values) if is_one_hot else largest_singular_values(values)
-        )
+        norms: NDArray[Any]
+        if view.fans.fan_in <= 1 < weights:  # one-hot inputs: the longest row
+            norms = np.sqrt(np.einsum("mio,mio->mi", values, values).max(axis=1))
+        else:
+            norms = largest_singular_values(values)
         return values * (wanted / norms).astype(np.float32)[:, None, None]
-
-
-def _longest_rows(matrices: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.sqrt(np.einsum("mio,mio->mi", matrices, matrices).max(axis=1))
 
 
 def largest_singular_values(matrices: NDArray[np.float32]) -> NDArray[np.float64]:
