@@ -12,20 +12,14 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
+from tensorboard_plugin_initkit.record.setup import HeadSetup
+
 # Arguments of losses that change nothing of what a loss expects.
 _HIDDEN = ("name", "fn", "dtype")
-
-
-class HeadCompilation(NamedTuple):
-    """Loss and metrics of an output, as `HeadSetup` has them."""
-
-    loss: str = ""
-    arguments: dict[str, Any] = {}  # noqa: RUF012 (never written)
-    metrics: tuple[str, ...] = ()
 
 
 def read_compile_arguments(model: Any) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def read_compile_arguments(model: Any) -> dict[str, Any]:
     return {**config, "optimizer": model.optimizer, "auto_scale_loss": is_scaled}
 
 
-def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str, HeadCompilation]:
+def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str, HeadSetup]:
     """Describe the losses and metrics of a model's outputs.
 
     Args:
@@ -51,7 +45,7 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
             known: then those with losses in `compile` are described.
 
     Returns:
-        Losses and metrics of each output, by its own name; "" for an only one.
+        Each output by its own name, "" for an only one, with its loss and metrics alone.
     """
     config = getattr(getattr(model, "_compile_config", None), "config", None) or {}
     loss = getattr(model, "loss", None)
@@ -71,7 +65,8 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
         name, arguments = _describe_loss(model, own)
         if name and weight is not None:
             arguments |= keep_plain({"loss_weight": weight})
-        heads[output[0] if count > 1 else ""] = HeadCompilation(name, arguments, tuple(shown))
+        own_name = output[0] if count > 1 else ""
+        heads[own_name] = HeadSetup(own_name, loss=name, arguments=arguments, metrics=tuple(shown))
     return heads
 
 

@@ -60,7 +60,8 @@ def read_setup(model: Any, steps: int = 0) -> Setup:
         steps: Number of updates that the training is to make in all; 0 if it is not known.
     """
     layers: list[LayerSetup] = []
-    heads = _heads_with_losses(model)
+    # Of an unknown graph: the outputs for which there are losses.
+    heads = [head for head in read_heads(model, None).values() if head.loss]
     has_graph = False
     with contextlib.suppress(Exception):  # here and below: of a user's class
         calls, ends = _read_graph(model)
@@ -229,21 +230,13 @@ def _read_heads(
         with contextlib.suppress(Exception):
             activation = _last_activation(end.tensor, makers)
         heads.append(
-            HeadSetup(
-                name=name,
+            compiled[name]._replace(
                 layer=source[0] if len(source) == 1 else MODEL_INPUT,
                 activation=activation,
                 shape=_as_shape(end.shape),
-                **compiled[name]._asdict(),
             )
         )
     return heads
-
-
-def _heads_with_losses(model: Any) -> list[HeadSetup]:
-    """Describe the outputs for which a model has losses, of an unknown graph."""
-    compiled = read_heads(model, None).items()
-    return [HeadSetup(name, **head._asdict()) for name, head in compiled if head.loss]
 
 
 def _last_activation(tensor: int, makers: _Makers) -> str:
