@@ -290,8 +290,9 @@ class GradientMonitor(GuardedCallback):
             check_selection(self._watched, self._settings.layers, ValueError)
             tell_user(
                 "GradientMonitor recorded no step of this training: nothing was updated through "
-                f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either a "
-                "loss scale skipped every step; or a train_step uses optimizers that are no "
+                f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either "
+                "train_step never calls `self.optimizer.apply(gradients, variables)`; or a loss "
+                "scale skipped every step; or a train_step uses optimizers that are no "
                 "attributes of the model: make them so; or the optimizer overrides `apply`: "
                 "override `update_step` instead."
             )
@@ -475,5 +476,5 @@ def _look_at_refused(model: Any, call: FitCall) -> Start | None:
     if x is not None and not hasattr(x, "__next__") and not was_stopped:
         with contextlib.suppress(Exception):  # of the user's model, which has been raised
             start = look_at_start(model, (x, y, sample_weight))
-            return start if start.error is not None else None
+            return start if start.error is not None or start.is_cut else None
     return None

@@ -85,13 +85,19 @@ class BatchListener:
                 ports.append(port)
                 numbers.append(measure_port(tensor))
         profiles = []
-        pairs = zip(tensors["y"], tensors["y_pred"], strict=False)
-        for position, ((_, target), (_, prediction)) in enumerate(pairs, len(tensors["x"])):
+        weights = tensors["sample_weight"] if len(tensors["y"]) == 1 else []
+        pairs = list(zip(tensors["y"], tensors["y_pred"], strict=False))
+        # Where samples have a weight, the targets of those that count are those of the weight.
+        of_weights = [(weight, pairs[0]) for _, weight in weights[:1] if len(weight.shape) == 1]
+        places = itertools.count(len(tensors["x"]))
+        rows = [(next(places), None, *pair) for pair in pairs]
+        rows += [(len(ports) - len(weights), weight, *pair) for weight, pair in of_weights]
+        for position, weight, (_, target), (_, prediction) in rows:
             profile = Profile.of(tuple(target.shape), tuple(prediction.shape))
             if profile is not None and profile.length <= room and position < len(ports):
                 room -= profile.length
                 profiles.append((position, profile))
-                numbers.append(profile.measure(target))
+                numbers.append(profile.measure(target, weight))
         numbers.append(ops.zeros((room,), "float32") * math.nan)
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))

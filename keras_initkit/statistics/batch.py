@@ -149,17 +149,25 @@ class Profile(NamedTuple):
         """Number of its numbers."""
         return self.size if self.are_classes else 2 * self.size + 1
 
-    def measure(self, target: Any) -> Any:
-        """Measure a batch of targets: float32 array (length,)."""
+    def measure(self, target: Any, weight: Any = None) -> Any:
+        """Measure a batch of targets, of all samples or of those with a weight: (length,)."""
         values = ops.cast(target, "float32")
+        width = 1 if self.are_classes else self.size
+        rows = ops.reshape(values, (-1, width))
+        counted = ops.ones_like(rows[:, :1])
+        if weight is not None:
+            counted = counted * ops.cast(ops.reshape(weight, (-1, 1)) != 0, "float32")
+
+        def average(numbers: Any) -> Any:
+            return ops.sum(numbers * counted, axis=0) / ops.sum(counted)
+
         if self.are_classes:
-            is_class = ops.reshape(values, (-1, 1)) == ops.arange(self.size, dtype="float32")
-            return ops.mean(ops.cast(is_class, "float32"), axis=0)
-        rows = ops.reshape(values, (-1, self.size))
-        is_one = ops.abs(ops.sum(rows, axis=1) - 1) < _SUM_TOLERANCE
-        are_shares = ops.logical_and(is_one, ops.min(rows, axis=1) >= 0)
-        share = ops.reshape(ops.mean(ops.cast(are_shares, "float32")), (1,))
-        return ops.concatenate([ops.mean(rows, axis=0), ops.var(rows, axis=0), share], axis=0)
+            return average(ops.cast(rows == ops.arange(self.size, dtype="float32"), "float32"))
+        is_one = ops.abs(ops.sum(rows, axis=1, keepdims=True) - 1) < _SUM_TOLERANCE
+        are_shares = ops.logical_and(is_one, ops.min(rows, axis=1, keepdims=True) >= 0)
+        mean = average(rows)
+        numbers = [mean, average(ops.square(rows - mean)), average(ops.cast(are_shares, "float32"))]
+        return ops.concatenate(numbers, axis=0)
 
     def read(self, numbers: np.ndarray) -> TargetBatch:
         """Return the numbers of a batch as `TargetStatistics` takes them."""

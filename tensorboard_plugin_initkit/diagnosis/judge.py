@@ -122,7 +122,9 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
         history = history.select(is_ordinary)
     whole = Facts(history, ended=ended)
     is_read = bool(len(history) and history.variables)
-    lost = list(find_nonfinite(whole)) if is_read else []
+    # Of a training that was refused there are data, and no gradients.
+    has_loss = any(head.loss for head in whole.setup.heads)
+    lost = list(find_nonfinite(whole)) if is_read or (len(history) and has_loss) else []
     facts = whole
     if lost:  # What comes after it follows from it.
         row = int(np.searchsorted(whole.steps, lost[0].rank))
@@ -242,9 +244,10 @@ def _opens(course: str, tier: Tier, cause: Finding) -> bool:
 
 
 def _can_explain(tier: Tier, symptom: Finding) -> bool:
-    """Check if causes of a tier can have a symptom: data make no slope over depth."""
+    """Check if causes of a tier can have a symptom: data do not cut the graph or slope depth."""
     is_slope = symptom.kind in ("vanishing", "exploding") and bool(symptom.layer)
-    return not (tier == Tier.DATA and is_slope)
+    is_cut = symptom.kind == "no_gradient" and symptom.confidence == "certain"
+    return not (tier == Tier.DATA and (is_slope or is_cut))
 
 
 def _explains(root: Ranked, other: Ranked) -> bool:

@@ -32,6 +32,8 @@ KINDS = {
     "frozen": "layers that are not trained",
     "wrong_axis": "a normalization over the wrong axis",
     "output_dropout": "dropout at the output",
+    "strong_dropout": "dropout that leaves hardly anything",
+    "single_samples": "a batch normalization of batches of one sample",
     "output_normalization": "a normalization at the output",
     "strong_penalty": "penalties that outweigh the loss of the data",
     "learning_rate": "a learning rate that is too large or too small",

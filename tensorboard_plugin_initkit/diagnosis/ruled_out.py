@@ -12,9 +12,9 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
-from tensorboard_plugin_initkit.diagnosis.rules.updates import update_ratios
+from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first
+from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, window_mean
 
 
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
@@ -22,7 +22,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     loss = facts.loss
     waited = facts.steps - facts.steps[0] >= THRESHOLDS["verdict_steps"].value
     stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
-    row = find_first(loss.guessing & (waited | loss.over) | stays)
+    row = find_first(loss.guessing & (waited | loss.over) | stays | _find_learnt_by_heart(facts))
     symptoms = [*find_constant_loss(facts), *([] if row is None else [tell_guessing(facts, row)])]
     if not symptoms:
         return
@@ -36,11 +36,31 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
         fix=Fix(
-            "Let the model learn one batch by heart: if it can, look at inputs and targets (do "
-            "they belong together, in the same order?); if it cannot, try learning rates ten times "
-            "larger and smaller, and a wider model."
+            "Let the model learn one batch by heart. If it can, look at inputs and targets: do "
+            "they belong together, in the same order, and do inputs tell anything of them? If it "
+            "cannot, try learning rates ten times larger and smaller, and a wider model."
         ),
         confidence="possible",
+    )
+
+
+def _find_learnt_by_heart(facts: Facts) -> Bools:
+    """Find the end of a training that is hardly better than guessing, with usual updates.
+
+    Its loss may still fall, slowly: samples are learned one by one, and nothing that is common to
+    them.
+    """
+    loss, margin = facts.loss, THRESHOLDS["guess_margin"].value
+    ratio = lower_median(update_ratios(facts, slice(None)))
+    usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
+    return (
+        loss.over
+        & (facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value)
+        & ~loss.failed
+        & (loss.guess > loss.recent)
+        & (loss.recent >= loss.guess - margin * loss.reach)
+        & (loss.fell < THRESHOLDS["loss_falling"].value)
+        & (usual > THRESHOLDS["update_usual"].value)
     )
 
 

@@ -156,7 +156,7 @@ THRESHOLDS: dict[str, Threshold] = {
         1e-6, "Relative to size and range of the output: rounding errors of float32."
     ),
     "loss_gone": Threshold(
-        1e-3, "Of the first loss: all is learned, and gradients may well be exactly zero."
+        0.05, "Of the first loss: all is learned, and gradients may well be exactly zero."
     ),
     "input_size": Threshold(
         10, "With inputs of 10 instead of 1, weights need a learning rate 100 times smaller."
@@ -176,10 +176,18 @@ THRESHOLDS: dict[str, Threshold] = {
         "training that learned targets of 140 went 350 a step.",
     ),
     "label_entropy": Threshold(
-        0.05, "In nats: one label in a hundred is of another class than all the others."
+        0.1, "In nats: one label in fifty is of another class than all the others."
     ),
     "sorted_records": Threshold(
         10, "Batches of one class each: by chance, ten of them hardly ever are, even of two."
+    ),
+    "broadcast_spread": Threshold(
+        0.3, "Of the targets' standard deviation: outputs explain less than a tenth of variance."
+    ),
+    "sorted_entropy": Threshold(
+        0.5,
+        "In nats: no class has more than 0.8 of the samples, so that even batches of two are of "
+        "one class less often than `window_share`. Where one class is rare, most batches lack it.",
     ),
     "swing": Threshold(
         3, "Of the loss of the best constant: so far above it a swing goes, from below it."
@@ -211,6 +219,10 @@ THRESHOLDS: dict[str, Threshold] = {
         0.9, "Ten times the data's loss: of an update hardly anything is the data's."
     ),
     "penalty_share": Threshold(0.5, "Of the loss: then the penalties are more than the data's."),
+    "decay_share": Threshold(
+        0.01, "Of the weights, in a step: without a gradient half of them is gone in 70 steps."
+    ),
+    "dropout_rate": Threshold(0.8, "Of five units one is left. Usual are 0.1 to 0.5."),
     "spike_factor": Threshold(
         10,
         "Times the running median. Noise of batches makes a norm two or three times as large; ten "

@@ -1,5 +1,6 @@
 """Queries on a model's setup: outputs and inputs with their numbers, and ways between layers."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -177,11 +178,26 @@ def find_first_layers(setup: Setup) -> list[LayerSetup]:
         return []
     for position, layer in enumerate(layers):
         if layer.type == "InputLayer" or reached.intersection(layer.takes):
-            if _PASSING.fullmatch(layer.type):
+            if _PASSING.fullmatch(layer.type) or layer.type == "Rescaling":
                 reached.add(position)
             else:
                 first.append(layer)
     return first
+
+
+def find_rescaling(setup: Setup) -> tuple[float, float, list[LayerSetup]]:
+    """Return scale and offset of the rescalings that all inputs pass first, and these layers."""
+    scale, offset, layers = 1.0, 0.0, list[LayerSetup]()
+    for layer in setup.layers if setup.has_graph else ():
+        if layer.type == "Rescaling":
+            factor, shift = (layer.arguments.get(name, math.nan) for name in ("scale", "offset"))
+            if not (isinstance(factor, int | float) and isinstance(shift, int | float)):
+                break
+            scale, offset = scale * factor, offset * factor + shift
+            layers.append(layer)
+        elif not is_passing(layer):
+            break
+    return scale, offset, layers
 
 
 def is_passing(layer: LayerSetup) -> bool:

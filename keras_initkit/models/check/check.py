@@ -100,12 +100,14 @@ class Start(NamedTuple):
         record: A record at step 0: the data, and the gradients of one batch.
         notes: Sentences on what could not be looked at.
         error: The exception raised where the loss was computed.
+        is_cut: Whether the loss depends on no weight.
     """
 
     setup: Setup
     record: Chunk
     notes: list[str]
     error: Exception | None
+    is_cut: bool
 
 
 def look_at_start(model: Any, data: tuple[Any, Any, Any], batch_size: int = 32) -> Start:
@@ -129,7 +131,8 @@ def look_at_start(model: Any, data: tuple[Any, Any, Any], batch_size: int = 32) 
         kind = type(outcome.error).__name__
         notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
     setup = read_setup(model)
-    return Start(setup, _record(model, setup, sample, outcome), notes, outcome.error)
+    is_cut = bool(outcome.gradients) and all(gradient is None for gradient in outcome.gradients)
+    return Start(setup, _record(model, setup, sample, outcome), notes, outcome.error, is_cut)
 
 
 def _record(model: Any, setup: Setup, sample: Sample, outcome: Outcome) -> Chunk:

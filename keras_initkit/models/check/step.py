@@ -138,6 +138,8 @@ def _with_torch(compute: Callable[..., Any], values: Sequence[Any]) -> tuple[Any
     torch = importlib.import_module("torch")
     tensors = [value.detach().clone().requires_grad_() for value in values]
     loss, rest = compute(tensors)
+    if not (tensors and loss.requires_grad):  # it depends on no weight
+        return loss, rest, [None] * len(tensors)
     return loss, rest, torch.autograd.grad(loss, tensors, allow_unused=True)
 
 

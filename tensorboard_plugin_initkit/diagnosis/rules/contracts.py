@@ -9,6 +9,7 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate, remove
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
+    count_classes,
     find_bad_indices,
     find_numbered_classes,
     find_single_class,
@@ -29,7 +30,8 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     suggest,
 )
 from tensorboard_plugin_initkit.diagnosis.tell import tell
-from tensorboard_plugin_initkit.diagnosis.windows import find_first
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_thirds
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
@@ -40,7 +42,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     read,
     write_layer,
 )
-from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup, Shape
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, HeadSetup, LayerSetup, Shape
 
 INFINITE = float("inf")
 # The least and the greatest value of an activation.
@@ -62,7 +64,11 @@ _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
 # Losses that cannot fall below zero.
 _POSITIVE = CROSSENTROPY | REGRESSION | {"hinge", "squared_hinge", "categorical_hinge"}
+# Others of Keras.
+_KERAS = {"poisson", "cosine_similarity", "circle", "ctc"}
 _TOLERANCE = 0.01
+# Times its first value: so far a loss falls below zero that has no least value.
+_RUNAWAY = 4
 # Times the range of an output: no loss of one's own compares it with targets so far outside.
 _FAR = 10
 
@@ -315,8 +321,7 @@ def _check_shape(case: Case) -> Finding | None:
             return None
     elif _are_alike(*squeeze(y, shape)):
         return None
-    seen = f"The {head} has the shape (batch, {_write(shape)}), its targets (batch, {_write(y)})."
-    seen = seen.replace(", )", ")")
+    seen = f"The {head} has the shape {_write_batch(shape)}, its targets {_write_batch(y)}."
     if loss in CROSSENTROPY:
         cause = f"`{loss}` expects targets of the output's shape, one number for each unit."
         if loss in SPARSE:
@@ -352,8 +357,9 @@ def _are_alike(some: Shape, other: Shape) -> bool:
     )
 
 
-def _write(shape: Shape) -> str:
-    return ", ".join("?" if size == ANY_SIZE else str(size) for size in shape)
+def _write_batch(shape: Shape) -> str:
+    sizes = ("?" if size == ANY_SIZE else str(size) for size in shape)
+    return f"({', '.join(('batch', *sizes))})"
 
 
 def _check_labels(case: Case) -> Finding | None:
@@ -448,9 +454,8 @@ _CHECKS: tuple[Callable[[Case], Finding | None], ...] = (
 def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
     """Find targets far out of the output's reach under an unknown loss: it may compare others."""
     for head in list_heads(facts):
-        known = PROBABILITIES | _POSITIVE | {"poisson", "cosine_similarity", "circle", "ctc"}
         low, high = RANGES.get(head.activation, (-INFINITE, INFINITE))
-        if not head.setup.loss or head.setup.loss in known or high - low == INFINITE:
+        if not is_own_loss(head.setup) or high - low == INFINITE:
             continue
         for row, target in follow_target(facts, head.y):
             if target is None or target.shape is None or head.shape is None:
@@ -522,12 +527,128 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
+    """Find a loss of one's own that begins below 0 and falls faster and faster: a wrong sign.
+
+    What has a least value comes down to it ever more slowly.
+    """
+    heads, steps, loss = facts.setup.heads, facts.steps, facts.loss.value
+    if len(heads) != 1 or not is_own_loss(heads[0]):
+        return
+    middle, late = (np.minimum(place, len(loss) - 1) for place in find_thirds(steps))
+    with np.errstate(invalid="ignore"):
+        falls = loss[late] - loss > loss[middle] - loss[late]
+        falls &= (loss[middle] > loss[late]) & (loss[:1] < 0) & (loss < _RUNAWAY * loss[:1])
+        falls &= steps - steps[:1] >= THRESHOLDS["patience_at_end"].value
+    row = find_first(falls)
+    if row is not None:
+        yield tell(
+            facts,
+            "negative_loss",
+            f"The loss `{heads[0].loss}` was {loss[0]:.3g} at first, is {loss[row]:.3g} at step "
+            f"{steps[row]}, and falls faster and faster.",
+            "It has no least value: what is made smaller is the opposite of what is meant.",
+            "Change the sign of the loss: a distance or an error is to be small, a likelihood or a "
+            "similarity is to be large, so write `return -likelihood`. Are labels the wrong way "
+            "round, 0 for 1?",
+            numbers={"loss": loss[row]},
+            row=row,
+        )
+
+
+def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
+    """Find a loss of one's own of targets (batch,) and outputs (batch, 1) that are alike.
+
+    Keras makes the shapes of the two alike for its own losses and for functions. A class of one's
+    own compares each output with all targets, if it does not do so: then their mean is best.
+    """
+    patient = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value
+    for head in list_heads(facts):
+        y, y_pred, loss = head.y, head.y_pred, head.setup.loss
+        own = is_own_loss(head.setup) and ("reduction" in head.setup.arguments or "." in loss)
+        if not own or y is None or y_pred is None or {y.shape, y_pred.shape} != {(), (1,)}:
+            continue
+        shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
+        spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
+        small = spread < THRESHOLDS["broadcast_spread"].value * wanted
+        row = find_first((patient | facts.loss.over) & small)
+        if row is not None:
+            yield tell(
+                facts,
+                "target_shape",
+                f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
+                f"`{loss}` is your own; outputs have an sd of {spread[row]:.2g}, targets of "
+                f"{wanted[row]:.2g}.",
+                "Their difference is a table of each output with the targets of all samples, "
+                "where the loss does not make the shapes alike: then the mean is the best answer.",
+                "Use `y = y.reshape(-1, 1)` for the targets, or in the loss "
+                "`y_pred = keras.ops.squeeze(y_pred, -1)`.",
+                head.path,
+                {"spread": spread[row], "wanted": wanted[row]},
+                row=row,
+                confidence="likely",
+            )
+
+
+def is_own_loss(head: HeadSetup) -> bool:
+    """Check for a loss that is not one of Keras's."""
+    return bool(head.loss) and head.loss not in PROBABILITIES | _POSITIVE | _KERAS
+
+
+def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
+    """Find classes of which all samples have a weight of 0, where samples have one weight each."""
+    weights, (head, *others) = list_tensors(facts, "sample_weight"), [*list_heads(facts), None]
+    if head is None or head.y is None or others != [None] or len(weights) != 1:
+        return
+    if head.setup.loss not in CROSSENTROPY or weights[0].shape:
+        return
+    counted, _ = count_classes(facts, head, weights[0])
+    classes, _ = count_classes(facts, head, head.y)
+    long = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_at_end"].value
+    low = np.fmin.accumulate(read(facts, weights[0], "min", np.fmin))
+    row = find_first((long | facts.loss.over) & (low == 0) & (counted < classes))
+    if row is not None:
+        missing = classes[row] - counted[row]
+        yield tell(
+            facts,
+            "rare_classes",
+            f"All samples of {missing:.0f} of the {classes[row]:.0f} classes have had a weight of "
+            f"0 up to step {facts.steps[row]}.",
+            "What does not count is not learned: these classes are never answered.",
+            "Leave out `class_weight`, or give each class a weight above 0: "
+            "`class_weight={0: 1.0, 1: 20.0}`.",
+            head.path,
+            {"classes": classes[row], "counted": counted[row]},
+            row=row,
+            confidence="likely",
+        )
+
+
+def find_idle_outputs(facts: Facts) -> Iterator[Finding]:
+    """Find outputs with metrics, and a loss weight of 0: a mere note, as it may be meant."""
+    for head in list_heads(facts):
+        if head.setup.arguments.get("loss_weight") == 0 and head.setup.metrics:
+            yield tell(
+                facts,
+                "no_gradient",
+                f"The {head} has a loss weight of 0.",
+                "Nothing is learned of its targets.",
+                "Use another weight in `compile(loss_weights=...)`, if it is to be learned.",
+                severity="note",
+                confidence="certain",
+            )
+
+
 # Told at once: errors, which are certain, and hints.
 CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_broken_heads,
     find_unreachable_targets,
     find_hidden_softmax_of_one,
     find_negative_loss,
+    find_runaway_loss,
+    find_broadcast_losses,
+    find_uncounted_classes,
+    find_idle_outputs,
     find_frozen_model,
     find_zero_sample_weights,
     find_bad_indices,

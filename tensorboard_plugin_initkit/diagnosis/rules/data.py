@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
-from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CROSSENTROPY,
@@ -25,7 +25,9 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
     Head,
+    Tensor,
     find_first_layers,
+    find_rescaling,
     list_heads,
     list_tensors,
     read,
@@ -111,6 +113,9 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
     if not layers or not kernels or not len(facts.steps):
         return
     records, inputs = int(THRESHOLDS["window_records"].value), list_tensors(facts, "x")
+    scale, offset, rescalings = find_rescaling(facts.setup)
+    if np.isnan([scale, offset]).any():
+        return
     for tensor in inputs:
         mean, std, low_std, high_std, whole, spread = (
             float(read(facts, tensor, name, np.fmax)[0])
@@ -123,9 +128,12 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         size, far, ratio = (
             THRESHOLDS[name].value for name in ("input_size", "input_offset", "input_scales")
         )
+        mean, std = mean * scale + offset, std * abs(scale)
         numbers = {"mean": mean, "std": std, "low_std": low_std, "high_std": high_std}
         named = f"inputs `{tensor.name}`" if tensor.name else "inputs"
         seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and sd {std:.3g}"
+        if rescalings:
+            seen += f" behind `{rescalings[-1].path}`"
         if low == high:
             finding = _tell(facts, "constant_input", f"The {named} are all {low:.4g}.", numbers)
             varied = [
@@ -139,7 +147,13 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
         ):
             fix = None
-            if low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1 and whole == 1:
+            if rescalings:
+                fix = Fix(
+                    f"Remove `{rescalings[-1].path}`, or choose its `scale` for inputs from "
+                    f"{low:.3g} to {high:.3g}: they are scaled elsewhere, too.",
+                    remove(rescalings[-1].path),
+                )
+            elif low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1 and whole == 1:
                 fix = Fix(
                     "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its "
                     "inputs: `keras_initkit.with_normalization(model, x)`.",
@@ -202,17 +216,18 @@ def find_single_class(facts: Facts) -> Iterator[Finding]:
 
 
 def find_sorted_classes(facts: Facts) -> Iterator[Finding]:
-    """Find batches of one class each, though several have come: data sorted by class."""
+    """Find batches of one class each, though several are frequent: data sorted by class."""
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in CROSSENTROPY:
             continue
-        spread, (classes, _) = read(facts, head.y, "batch_std", np.fmax), _read_classes(facts, head)
+        spread = read(facts, head.y, "batch_std", np.fmax)
+        _, entropy = count_classes(facts, head, head.y)
         several = (facts.per_port("batch_std")[:, facts.ports_of("x")] > 0).any(axis=1)
         count, alike = np.cumsum(several), np.cumsum(several & (spread == 0))
         row = find_first(
             (count >= THRESHOLDS["sorted_records"].value)
             & (alike >= THRESHOLDS["window_share"].value * count)
-            & (classes > 1)
+            & (entropy > THRESHOLDS["sorted_entropy"].value)
         )
         if row is None:
             continue
@@ -231,7 +246,7 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in CROSSENTROPY:
             continue
-        classes, entropy = _read_classes(facts, head)
+        classes, entropy = count_classes(facts, head, head.y)
         row = find_first((entropy < THRESHOLDS["label_entropy"].value) & facts.ready)
         if row is None:
             continue
@@ -246,15 +261,17 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
             yield _tell(facts, "rare_classes", seen, numbers, fix, head.path, row)
 
 
-def _read_classes(facts: Facts, head: Head) -> tuple[Floats, Floats]:
-    """Return the number of classes up to each record, and their entropy in nats."""
-    assert head.y is not None
+def count_classes(facts: Facts, head: Head, labels: Tensor) -> tuple[Floats, Floats]:
+    """Return the number of an output's classes up to each record, and their entropy in nats.
+
+    Labels are its targets, or the weights of samples: then those with another weight than 0 count.
+    """
     if head.units == 1:  # the classes 0 and 1
         entropy, variance = (
-            read(facts, head.y, name, np.fmax) for name in ("binary_entropy", "variance")
+            read(facts, labels, name, np.fmax) for name in ("binary_entropy", "variance")
         )
         return np.where(variance == 0, 1.0, 2.0), entropy
-    classes, entropy = (read(facts, head.y, name, np.fmax) for name in ("classes", "entropy"))
+    classes, entropy = (read(facts, labels, name, np.fmax) for name in ("classes", "entropy"))
     return classes, entropy
 
 
@@ -280,8 +297,17 @@ def find_losses_of_two_classes(facts: Facts) -> Iterator[Finding]:
 
 
 def find_numbered_classes(facts: Facts) -> Iterator[Finding]:
-    """Find a few classes, by number, that are learned as one number: mere notes."""
+    """Find a few classes, by number, that are learned as one number, or an accuracy of numbers.
+
+    These are mere notes.
+    """
     for head, target in _list_targets(facts):
+        named = any("acc" in metric for metric in head.setup.metrics)
+        if head.setup.loss in REGRESSION and named and target.integers < 1:
+            seen = f"The targets of the {head} are numbers, and its metric is an accuracy."
+            cause = "An accuracy counts outputs that are equal to the target: of numbers, none is."
+            fix = 'Use `metrics=["mae"]`, the mean of the distances.'
+            yield tell(facts, "loss_choice", seen, cause, fix, head.path, severity="note")
         is_few = target.low in (0, 1) and 2 <= target.high <= _FEW_CLASSES and head.units == 1
         if head.setup.loss in REGRESSION and is_few and _are_labels(head, target):
             seen = f"The targets of the {head} are integers from {target.span}, and its metric is "

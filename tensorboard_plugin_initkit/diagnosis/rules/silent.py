@@ -1,5 +1,6 @@
 """Layers and units without a gradient."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,12 +21,31 @@ from tensorboard_plugin_initkit.diagnosis.wiring import list_heads, read_activat
 
 # Activations with a slope everywhere; units behind them cannot be dead.
 _NEVER_FLAT = ("linear", "leaky_relu")
+# Operations that pass no gradient on.
+_STEPS = re.compile(
+    r"Arg(max|min)|Round|Floor|Ceil|Sign|StopGradient|Greater(Equal)?|Less(Equal)?|(Not)?Equal"
+)
 
 
 def find_no_gradient(facts: Facts) -> Iterator[Finding]:
     """Find layers without influence on the loss: the framework gives them no gradient."""
     missing = np.isnan(facts.per_variable("nonfinite"))
     if not missing.any():
+        return
+    cause, fix = _tell_break(facts)
+    if missing.all() and len(facts.steps) == 1:  # refused
+        seen = "No gradient: the loss does not depend on any weight."
+        yield Finding(
+            "no_gradient",
+            "",
+            int(facts.steps[0]),
+            seen,
+            {"layers": float(len(facts.layers))},
+            severity="error",
+            cause=cause,
+            fix=fix,
+            confidence="certain",
+        )
         return
     missing = facts.by_layer(np.logical_and, missing)
     # An optimizer may wait for others, as in adversarial training: its own records count.
@@ -48,7 +68,24 @@ def find_no_gradient(facts: Facts) -> Iterator[Finding]:
             f"No gradient: up to step {step} `{layer}` has received no gradient{others}; the loss "
             "does not depend on its weights.",
             {"layers": float(end - begin + 1)},
+            cause=cause,
+            fix=fix,
+            confidence="certain",
         )
+
+
+def _tell_break(facts: Facts) -> tuple[str, Fix]:
+    """Return why no gradient arrives, and the fix; operations of the graph that pass none."""
+    found = [f"`{item.path}`" for item in facts.setup.layers if _STEPS.fullmatch(item.type)]
+    named = f" Here these are {', '.join(found)}." if found else ""
+    return (
+        "Between these weights and the loss something passes no gradient on, in the model or in "
+        f"the loss: `round`, `argmax`, comparisons and casts to integers have no slope.{named}",
+        Fix(
+            "Leave out `round`, `argmax`, comparisons, casts, NumPy and `stop_gradient` in what is "
+            "trained, and use probabilities as they are; look for layers whose output is not used."
+        ),
+    )
 
 
 def find_cut_off(facts: Facts) -> Iterator[Finding]:
@@ -103,7 +140,8 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
         message = (
             f"No gradient: {since} the gradient is exactly zero in all {count} recorded layers."
         )
-        return Finding("no_gradient", "", step, message, evidence)
+        cause, fix = _tell_break(facts)
+        return Finding("no_gradient", "", step, message, evidence, cause=cause, fix=fix)
     layer, fix = facts.layers[end], Fix()
     others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
     message = f"{since} the gradient is exactly zero in `{layer}`{others}"

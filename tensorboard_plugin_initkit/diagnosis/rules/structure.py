@@ -324,6 +324,15 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
 def find_frozen_model(facts: Facts) -> Iterator[Finding]:
     """Find a model without any trained weights, a certain fault."""
     weighted = [item for item in facts.setup.layers if item.weights]
+    if facts.setup.layers and not weighted and not facts.layers:
+        yield tell(
+            facts,
+            "frozen",
+            "No layer of the model has weights.",
+            "There is nothing to train. What a layer of one's own keeps as an array is a constant.",
+            "Make weights by `self.add_weight(...)` in `build`, and keep layers as attributes.",
+            severity="error",
+        )
     if weighted and not any(item.trainable for item in weighted):
         yield tell(
             facts,
@@ -357,6 +366,93 @@ def find_frozen_head(facts: Facts) -> Iterator[Finding]:
                 path,
             )
             return
+
+
+def find_frozen_base(facts: Facts) -> Iterator[Finding]:
+    """Find a model of which three of four layers with weights, or more, are not trained."""
+    weighted = [item for item in facts.setup.layers if item.weights]
+    held = [item for item in weighted if not item.trainable]
+    if not 3 * (len(weighted) - len(held)) <= len(held) < len(weighted):
+        return
+    yield tell(
+        facts,
+        "frozen",
+        f"{len(held)} of {len(weighted)} layers with weights are not trained, up to "
+        f"`{held[-1].path}`.",
+        "What they make of the inputs stays as it is: with random weights, or inputs of another "
+        "kind than they were trained with, hardly anything can be told from it.",
+        Fix(
+            'Load trained weights (`weights="imagenet"`, and `preprocess_input` of the same '
+            "module for the inputs), or train these layers: `layer.trainable = True`, and compile "
+            "again.",
+            {"trainable": {"layers": [item.path for item in held]}},
+        ),
+        held[-1].path,
+        {"layers": len(held)},
+    )
+
+
+def find_strong_dropout(facts: Facts) -> Iterator[Finding]:
+    """Find dropouts that leave hardly anything of the signal."""
+    dropouts = [item for item in facts.setup.layers if item.type.endswith("Dropout")]
+    rates = [float(item.arguments.get("rate", 0) or 0) for item in dropouts]
+    kept = float(np.prod([1 - rate for rate in rates]))
+    if not rates or (max(rates) < THRESHOLDS["dropout_rate"].value and kept > 0.1):
+        return
+    layer = dropouts[int(np.argmax(rates))]
+    yield tell(
+        facts,
+        "strong_dropout",
+        f"`{layer.path}` drops {max(rates):.0%} of its inputs, and of a signal through all "
+        f"{len(rates)} dropouts {kept:.2g} is left.",
+        "What is left differs so much from step to step that the layers after it learn noise.",
+        Fix(
+            "Use `Dropout(0.2)`, or none until the model learns the training data.",
+            {"rebuild": {"layers": {item.path: {"rate": 0.2} for item in dropouts}}},
+        ),
+        layer.path,
+        {"rate": max(rates), "kept": kept},
+    )
+
+
+def find_single_samples(facts: Facts) -> Iterator[Finding]:
+    """Find batches of one sample in front of a BatchNormalization over the samples alone."""
+    ports = facts.ports_of("x") + facts.ports_of("y")
+    spread, mean = (facts.per_port(name)[:, ports] for name in ("batch_std", "mean"))
+    row = find_first(facts.ready)
+    # Equal samples in a batch, and others in the next one.
+    if row is None or (spread != 0).any() or not np.ptp(mean, axis=0).any():
+        return
+    for item in facts.setup.layers:
+        if item.type == "BatchNormalization" and item.trainable and len(item.shape) == 2:
+            yield tell(
+                facts,
+                "single_samples",
+                f"Batches have one sample, and `{item.path}` normalizes over the batch.",
+                "The mean of one sample is the sample itself: what is left of it is 0.",
+                "Use a larger `batch_size` in `model.fit`, as 32, or `LayerNormalization()`.",
+                item.path,
+                row=row,
+                confidence="likely",
+            )
+            return
+
+
+def find_weight_decay(facts: Facts) -> Iterator[Finding]:
+    """Find a weight decay that takes more than a hundredth of the weights in a step."""
+    decay = facts.setup.optimizer_arguments.get("weight_decay") or 0.0
+    rate = float(facts.total("learning_rate")[0]) if len(facts.steps) else 0.0
+    if rate * decay > THRESHOLDS["decay_share"].value:
+        name = facts.setup.optimizer
+        yield tell(
+            facts,
+            "strong_penalty",
+            f"The weight decay is {decay:g}: each step takes {rate * decay:.2g} of all weights.",
+            "The weights are pulled to zero faster than the data can build them up.",
+            f"Use `{name}(learning_rate={rate:g}, weight_decay=0.004)`.",
+            numbers={"weight_decay": decay, "learning_rate": rate},
+            confidence="likely",
+        )
 
 
 def find_penalties(facts: Facts) -> Iterator[Finding]:
@@ -441,6 +537,8 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
     find_frozen_head,
     find_penalties,
+    find_weight_decay,
+    find_single_samples,
     find_equal_weights,
     find_output_faults,
     find_wrong_axis,
@@ -448,4 +546,6 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_missing_activations,
     find_deep_sigmoids,
     find_bad_start,
+    find_strong_dropout,
+    find_frozen_base,
 )

@@ -101,3 +101,12 @@ def test_a_loss_of_the_users_own_is_heard_as_well_and_text_is_left_out():
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(np.ones((8, 3), np.float32), None, 4, verbose=0, callbacks=[monitor])
     assert [port.role for port in monitor.history.ports] == ["x", "y_pred"]
+
+
+def test_of_samples_with_weights_the_classes_that_count_are_known():
+    monitor = GradientMonitor(every_n_steps=1, ignore=("rare_classes",))
+    weights = {0: 0.0, 1: 2.0, 2: 1.0, 3: 1.0}
+    compiled(mlp).fit(*data(), class_weight=weights, verbose=0, callbacks=[monitor])
+    classes = monitor.history.per_port("classes")[-1]
+    names = [port.role for port in monitor.history.ports]
+    assert classes[names.index("y")] - classes[names.index("sample_weight")] == 1

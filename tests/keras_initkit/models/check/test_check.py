@@ -122,6 +122,22 @@ def test_an_exception_of_the_loss_passes_unless_an_error_explains_it(rng, monkey
                 keras_initkit.check(model, x, y)
 
 
+def test_a_loss_that_no_weight_has_a_part_in(rng):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile("sgd", lambda y, y_pred: keras.ops.stop_gradient(keras.ops.mean(y_pred)))
+    x = rng.normal(size=(50, 4))
+    found = keras_initkit.check(model, x, np.zeros(50))
+    if keras.backend.backend() != "jax":  # which has a gradient of zeros
+        assert [(f.kind, f.severity) for f in found] == [("no_gradient", "error")]
+    layer = layers.Lambda(lambda x: 2 * x)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model.compile("sgd", "mse")
+    assert [f.kind for f in keras_initkit.check(model, x, x)] == ["frozen"]
+    x[3] = np.nan
+    model = classifier(lambda y, y_pred: 1 / 0)  # as a loss that refuses NaN
+    assert [f.kind for f in keras_initkit.check(model, x, np.zeros(50))] == ["nonfinite"]
+
+
 def test_numbers_that_no_embedding_has_are_told_though_the_model_refuses_them(rng):
     model = keras.Sequential([layers.Embedding(4, 2), layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -158,7 +158,8 @@ def test_classes_by_number_that_are_learned_as_one_number_are_a_note():
     assert SPARSE in str(finding.fix)
     assert find(head("linear", 1, SQUARED), DIGITS) == []
     assert find(setup, DIGITS + 30) == []
-    assert find(setup, NUMBERS) == []
+    (accuracy,) = find(setup, NUMBERS)
+    assert (accuracy.severity, str(accuracy.fix)[:22]) == ("note", 'Use `metrics=["mae"]`,')
 
 
 def test_messages():
@@ -318,6 +319,41 @@ def test_a_loss_below_0():
     assert find(head("sigmoid", 1, BINARY, loss_weight=-1.0), None, loss=-3.0) == []
     # The labels are told of, not what follows from them.
     assert [f.kind for f in find(head("sigmoid", 1, BINARY), DIGITS, loss=-3.0)] == ["target_range"]
+
+
+@pytest.mark.parametrize(
+    ("course", "loss", "expected"),
+    [
+        (lambda s: -0.4 - s**2 / 100, "mine", [("negative_loss", 70)]),
+        (lambda s: 1 - s**2 / 100, "mine", []),  # a likelihood of densities begins above 0
+        (lambda s: -0.4 - np.sqrt(s), "mine", []),
+        (lambda s: -0.4 - s**2 / 100, "cosine_similarity", []),
+    ],
+)
+def test_a_loss_of_ones_own_that_falls_faster_and_faster(course, loss, expected):
+    steps = np.arange(0, 100, 10)
+    found = find(head("linear", 1, loss), X[:, :1], steps=steps, loss=course(steps))
+    assert [(f.kind, f.step) for f in found] == expected
+
+
+def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
+    def told(y, y_pred, loss="MyLoss", **fields):
+        setup = head("linear", 1, loss, **fields)
+        found = find(setup, y, y_pred=y_pred, steps=(0, 10, 100))
+        return [(f.kind, f.step, f.severity) for f in found]
+
+    y, output = X[:, 0], 0.1 * X[:, 1:2]
+    expected = [("target_shape", 100, "warning")]
+    assert told(y, output, reduction="sum") == told(y, output, "Net.compute_loss") == expected
+    assert told(y, output) == []  # Keras makes the shapes of a function's arguments alike
+    assert told(y[:, None], output, reduction="sum") == []
+    assert told(y, 10 * output, reduction="sum") == []
+    assert told(y, output, "huber", reduction="sum") == []
+
+
+def test_an_output_with_metrics_that_does_not_count_is_a_note():
+    found = find(head("linear", 1, SQUARED, metrics=("mae",), loss_weight=0), X[:, :1])
+    assert [(f.kind, f.severity) for f in found] == [("no_gradient", "note")]
 
 
 def test_shapes_are_squeezed_as_keras_does():

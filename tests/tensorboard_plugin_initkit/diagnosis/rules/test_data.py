@@ -16,6 +16,7 @@ from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     dense,
     facts_of,
     layer,
+    measure,
 )
 
 pytestmark = pytest.mark.numpy_alone
@@ -88,6 +89,14 @@ CAUSES = {
     "far": (REGRESSION, Y, X + 4, "input_scale", "mean 4", "with_normalization(model, x)"),
     "small": (REGRESSION, Y, X / 1000, "input_scale", "sd 0.001", "with_normalization(model, x)"),
     "pixels": (CONVOLUTION, None, PICTURES, "input_scale", "mean 12", "Rescaling(1 / 255)"),
+    "scaled twice": (
+        chain(layer("Rescaling", 8, scale=1 / 255, offset=0), dense(1), loss=SQUARED),
+        Y,
+        X,
+        "input_scale",
+        "sd 0.00397 behind `rescaling_0`",
+        "Remove `rescaling_0`",
+    ),
     "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "sds from", "normaliz"),
     "constant": (REGRESSION, Y, X * 0 + 0.5, "constant_input", "inputs are all 0.5.", "Print `x`"),
     "targets": (REGRESSION, 40 * Y, X, "target_scale", "begins near 0", "`y = (y - "),
@@ -225,12 +234,26 @@ def test_one_class_is_told_where_the_loss_is_gone():
     assert find(CONTRACT_RULES, CLASSES, BITS, steps=steps, loss=falling) == []
 
 
-def in_turn(spread, classes=2.0, x=1.0):
+def test_classes_of_which_no_sample_counts():
+    def told(y, weights, setup=BIT, steps=(*WINDOW, 50)):
+        facts = facts_of(setup, y, sample_weight=weights, steps=steps)
+        ports, counted = facts.records._joined().ports, measure(y[weights != 0])
+        for name in ("classes", "entropy", "variance", "binary_entropy"):
+            ports[name][:, -1] = counted.get(name, np.nan)
+        return [(f.kind, f.step) for rule in CONTRACT_RULES for f in rule(facts)]
+
+    assert told(BITS, BITS) == told(BITS, BITS, CLASSES) == [("rare_classes", 50)]
+    assert told(INDEX % 4, INDEX % 4, DIGITS) == [("rare_classes", 50)]
+    # Some samples of each class count; a weight that is not 0; too early to say.
+    assert told(BITS, INDEX % 3) == told(BITS, BITS + 0.1) == told(BITS, BITS, BIT, WINDOW) == []
+
+
+def in_turn(spread, entropy=0.69, x=1.0):
     """Make facts of batches with a spread of labels that differs from one to the next."""
     facts = facts_of(CLASSES, BITS, steps=range(20))
     ports = facts.records._joined().ports
     ports["batch_std"][:, 0], ports["batch_std"][:, 1] = x, np.resize(spread, 20)
-    ports["classes"][:, 1] = classes
+    ports["entropy"][:, 1] = entropy
     return facts
 
 
@@ -240,7 +263,7 @@ def test_batches_of_one_class_each_are_sorted():
     assert (finding.kind, finding.severity, finding.step) == ("one_class", "error", 9)
     assert finding.message.startswith("In 8 of 10 recorded batches all labels of the output")
     assert "permutation" in str(finding.fix)
-    for healthy in (in_turn(0.5), in_turn([0, 0, 0.3]), in_turn(0, x=0.0), in_turn(0, 1.0)):
+    for healthy in (in_turn(0.5), in_turn([0, 0, 0.3]), in_turn(0, x=0.0), in_turn(0, 0.06)):
         assert [finding for rule in CONTRACT_RULES for finding in rule(healthy)] == []
 
 

@@ -198,6 +198,21 @@ FAULTS = {
         "None of the 2 layers",
         "for layer in model.layers: layer.trainable = True",
     ),
+    "no weights": (chain(layer("Mine", 8), loss=SQUARED), "frozen", "", "No layer", "add_weight"),
+    "frozen base": (
+        classes(*[dense(8, "relu", trainable=False)] * 3, OUT),
+        "frozen",
+        "dense_2",
+        "3 of 4 layers",
+        'weights="imagenet"',
+    ),
+    "much dropout": (
+        classes(HIDDEN, layer("Dropout", 64, rate=0.9), OUT),
+        "strong_dropout",
+        "dropout_1",
+        "drops 90%",
+        "Dropout(0.2)",
+    ),
     "frozen head": (
         classes(HIDDEN, dense(10, "softmax", trainable=False)),
         "frozen",
@@ -208,7 +223,7 @@ FAULTS = {
     "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=0.01"),
     "rate of 1": (compiled(GOOD, "Adam", 1.0), "learning_rate", "", "1, with Adam", "Adam(learn"),
 }
-CERTAIN = ("two softmaxes", "zeros", "nothing trained", "rate of 0")
+CERTAIN = ("two softmaxes", "zeros", "nothing trained", "no weights", "rate of 0")
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -293,6 +308,7 @@ HEALTHY = {
     "attention": ATTENTION,
     "zero head": classes(HIDDEN, dense(10, "softmax", kernel_initializer="Zeros")),
     "fine-tuning": classes(dense(64, "relu", trainable=False), OUT),
+    "usual dropout": classes(*[HIDDEN, layer("Dropout", 64, rate=0.5)] * 3, OUT),
     "10 ReLUs with Glorot": deep(10, "relu"),
     "30 ReLUs with He": deep(30, "relu", "HeNormal"),
     "30 tanhs with Glorot": deep(30, "tanh"),
@@ -326,6 +342,26 @@ def test_penalties_that_outweigh_the_loss():
     assert find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=[3, 3, 1.0]) == []
     (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=3.0)
     assert "add_loss" in finding.message
+
+
+def test_a_weight_decay_that_takes_all():
+    for decay, expected in ((10.0, ["strong_penalty"]), (0.004, [])):
+        setup = dataclasses.replace(GOOD, optimizer_arguments={"weight_decay": decay})
+        found = find(setup, steps=WINDOW, learning_rate=0.01)
+        assert [finding.kind for finding in found] == expected
+
+
+def test_batches_of_one_sample_before_a_normalization_of_features(rng):
+    def told(setup, spread):
+        facts = facts_of(setup, np.arange(8), rng.normal(size=(8, 4)), steps=WINDOW)
+        ports = facts.records._joined().ports
+        ports["batch_std"][:], ports["mean"][:, 0] = spread, (1, 2, 3)
+        return [(f.kind, f.layer) for rule in STRUCTURE_CAUSES for f in rule(facts)]
+
+    flat = classes(dense(64), layer("BatchNormalization", 64), layer("ReLU", 64), OUT)
+    pictures = classes(layer("BatchNormalization", (8, 8, 3)), layer("Flatten", 192), OUT)
+    assert told(flat, 0.0) == [("single_samples", "batchnormalization_1")]
+    assert told(flat, 1.0) == told(pictures, 0.0) == told(GOOD, 0.0) == []
 
 
 def test_a_warm_up_begins_with_a_rate_of_0():
