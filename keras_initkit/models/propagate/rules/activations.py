@@ -100,16 +100,23 @@ def _squared_slope(function: Function) -> Callable[[Array], Array]:
     return squared
 
 
-def _map_positions(signal: Signal, function: Function, mapped: ActivationMap) -> tuple[Any, Any]:
+def _map_positions(base: Signal, function: Function, mapped: ActivationMap) -> tuple[Any, Any]:
     """Return E f² and E f'² at each position."""
-    low, high = float(signal.power.min()), float(signal.power.max())
+    low, high = float(base.power.min()), float(base.power.max())
     if high - low <= 1e-3 * high:
-        same = np.ones_like(signal.power)
+        same = np.ones_like(base.power)
         return same * mapped.second_moment, same * mapped.slope
-    levels = np.unique(np.quantile(signal.power, np.linspace(0.0, 1.0, _LEVELS)))
-    found = [activation_map(function, signal.mean, x - signal.mean**2) for x in levels]
-    power = np.interp(signal.power, levels, [m.second_moment for m in found])
-    return power, np.interp(signal.power, levels, [m.slope for m in found])
+    levels = np.unique(np.quantile(base.power, np.linspace(0.0, 1.0, _LEVELS)))
+    # The exact numbers are those of the mean level; how they change is read off a plain sum.
+    stddevs = np.sqrt(np.maximum([base.variance, *levels - base.mean**2], 1e-24))[:, np.newaxis]
+    points = base.mean + stddevs * _POINTS
+    values = evaluate(function, points.ravel()).reshape(points.shape)
+    slopes = np.gradient(values, _POINTS, axis=1) / stddevs
+    found = []
+    for squares, exact in ((values**2, mapped.second_moment), (slopes**2, mapped.slope)):
+        sums = squares @ _WEIGHTS
+        found.append(np.interp(base.power, levels, sums[1:]) * (exact / max(sums[0], 1e-300)))
+    return found[0], found[1]
 
 
 @rule(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU)

@@ -139,10 +139,9 @@ def _scatter(
     ranks = np.argsort(np.argsort(windows, axis=-1), axis=-1)
     parts = each[ranks] * arriving[..., np.newaxis]
     power = np.zeros(shape)
-    outputs = [range(len(read)) for read in reads]
-    for output in itertools.product(*outputs):
-        places = np.ix_(*[read[i] for read, i in zip(reads, output, strict=True)])
-        np.add.at(power, places, parts[output].reshape([read.shape[1] for read in reads]))
+    for place, along in enumerate(itertools.product(*[range(read.shape[1]) for read in reads])):
+        inputs = np.ix_(*[read[:, i] for read, i in zip(reads, along, strict=True)])
+        np.add.at(power, inputs, parts[..., place])
     return power
 
 

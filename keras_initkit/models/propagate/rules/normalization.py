@@ -5,12 +5,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_initkit.models.propagate.kernel import to_array
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Signal
+from keras_initkit.models.propagate.signal import Signal, centre
 
 layers = keras.layers
+Array = npt.NDArray[np.float64]
+
+# On larger maps borders count for little.
+_POSITIONS = 400
+# Of an integral over s > 0 with the weight exp(-s).
+_POINTS, _WEIGHTS = np.polynomial.laguerre.laggauss(32)
 
 
 @rule(layers.BatchNormalization)
@@ -29,11 +36,56 @@ def _batch(call: Call) -> Effect | None:
         power = signal.power - 2.0 * roots / max(float(roots.mean()), 1e-300) * common + common
         factor = 1.0 / ((variance if is_training else float(variances.mean())) + layer.epsilon)
         centred = signal.shift(-signal.mean, -common)._replace(power=np.maximum(power, 0.0))
-        return _scale(centred, factor, layer, factor)
+        if not is_training:
+            return _scale(centred, factor, layer, factor)
+        pairs, inverse = _normalize_units(centred.pairs, variance, _drift(signal), layer.epsilon)
+        return _scale(centred._replace(pairs=pairs), factor, layer, inverse)
     factor = 1.0 / (float(variances.mean()) + layer.epsilon)
     mean = float(means.mean())
     moved = signal.shift(-mean, mean**2 - 2.0 * mean * signal.mean)
     return _scale(moved, factor, layer, factor)
+
+
+def _drift(signal: Signal) -> tuple[float, float]:
+    """Return how what all examples have in common varies over positions, as behind padding.
+
+    Returns:
+        Its variance, the mean over units, and the number of independent normal numbers that have
+        the same spread of their mean square as one unit's variance.
+    """
+    sizes = signal.shape[:-1]
+    if not 1 < math.prod(sizes) <= _POSITIONS:
+        return 0.0, 1.0
+    roots = np.sqrt(np.broadcast_to(signal.power, sizes)).ravel()
+    places = np.indices(sizes).reshape(len(sizes), -1)
+    middle = np.array(centre(signal.pairs.shape[1:]))[:, np.newaxis, np.newaxis]
+    offsets = np.clip(places[:, :, np.newaxis] - places[:, np.newaxis], -middle, middle)
+    products = np.outer(roots, roots) * signal.pairs[1][tuple(offsets + middle)]
+    products -= products.mean(axis=0)
+    products -= products.mean(axis=1, keepdims=True)
+    variance = max(float(np.trace(products)), 0.0)
+    squares = max(float((products**2).sum()), 1e-300)
+    return variance / len(roots), max(variance**2 / squares, 1.0)
+
+
+def _normalize_units(
+    pairs: Array, variance: float, drift: tuple[float, float], epsilon: float
+) -> tuple[Array, float]:
+    """Return correlations behind a division of each unit by its own variance, and E 1/variance.
+
+    A unit's variance v is that between examples, a, which is the same for all wide units, and
+    that of its mean over positions, b χ²/k. So E 1/v is the integral of exp(-ta) (1 + 2tb/k)^(-k/2).
+    """
+    common, freedom = drift
+    common = min(common, 0.99 * variance)
+    own = variance - common + epsilon
+    factors = (1.0 + 2.0 * _POINTS * common / (freedom * own)) ** (-freedom / 2.0)
+    inverse = float(_WEIGHTS @ factors) / own
+    if common <= 1e-6 * variance:
+        return pairs, inverse
+    shared = (1.0 - own * inverse) * (variance + epsilon) / common
+    between = pairs[1] * shared
+    return np.stack([between + (pairs[0] - pairs[1]) * inverse * (variance + epsilon), between]), inverse
 
 
 @rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)

@@ -185,6 +185,26 @@ def test_a_rule_predicts_the_layer(shape, make, rng):
     assert before.gradient_second_moment == pytest.approx(float((gradient**2).mean()), rel=0.15)
 
 
+def test_units_behind_padding_are_normalized_by_different_variances(rng):
+    model = keras.Sequential([keras.Input((6, 6, 64)), layers.Conv2D(512, 3, padding="same")])
+    model.add(layers.BatchNormalization())
+    x = draw((6, 6, 64), rng, mean=0.0, common=0.9, examples=64)
+    prediction = keras_initkit.propagate(model, x, training=True)
+    before = model.layers[0](x)
+    with tf.GradientTape() as tape:
+        tape.watch(before)
+        y = model.layers[1](before, training=True)
+        projected = tf.reduce_sum(y * rng.normal(size=y.shape).astype("float32"))
+    gradient = tape.gradient(projected, before).numpy()
+    variance = before.numpy().var(axis=(0, 1, 2))
+    # By the mean variance it would be off by more than 10 %.
+    assert (1.0 / variance).mean() * variance.mean() > 1.1
+    found = prediction["conv2d"].gradient_second_moment
+    assert found == pytest.approx((gradient**2).mean(), rel=0.05)
+    common = (y.numpy().mean(axis=0) ** 2).mean()
+    assert prediction["batch_normalization"].correlation == pytest.approx(common, abs=0.05)
+
+
 def test_a_normalization_by_stored_statistics_uses_its_weights():
     norm = layers.BatchNormalization(epsilon=0.0)
     model = keras.Sequential([keras.Input((64,)), norm])
