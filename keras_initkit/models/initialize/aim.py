@@ -17,6 +17,7 @@ class Aim(NamedTuple):
         statistic: What is brought to `variance`: the mean square, "rms", or the variance, "std".
         bias_variance: Variance of the bias.
         is_centred: Whether the bias also takes away what the mean of the inputs makes.
+        mirrored: Whether inputs, and outputs, are pairs of opposite units.
     """
 
     kernel: Kernel
@@ -25,6 +26,7 @@ class Aim(NamedTuple):
     statistic: str = "rms"
     bias_variance: float = 0.0
     is_centred: bool = False
+    mirrored: tuple[bool, bool] = (False, False)
 
     @property
     def variable(self) -> Any:

@@ -22,6 +22,7 @@ from keras_initkit.models.initialize.aim import Aim
 from keras_initkit.models.initialize.architecture import architecture_of
 from keras_initkit.models.initialize.batches import Data, make_noise, read_data
 from keras_initkit.models.initialize.measured import measure
+from keras_initkit.models.initialize.mirrored import draw_mirrored
 from keras_initkit.models.initialize.schemes import SCHEMES
 from keras_initkit.models.initialize.targets import Head, heads_of
 from keras_initkit.models.reinitialize.reinitialize import check_seed, derive_seeds
@@ -51,7 +52,8 @@ def initialize(
     - in front of an activation weights and biases are at its critical point
       (`keras_initkit.theory.critical`): pre-activations keep their variance, 1, and gradients their
       norm. The more layers without skip connections or normalization there are, the smaller the
-      variance of tanh and the like, so that the signal lasts;
+      variance of tanh and the like, so that the signal lasts; from 30 layers on, ReLU and its like
+      get mirrored weights, units in pairs z and -z, as f(z) - f(-z) is linear;
     - what residual branches add is small: all branches in a row add as much as they find;
     - with `targets`, the bias of the output layer is what the model should predict without inputs:
       the frequencies of the classes, or the mean.
@@ -185,7 +187,7 @@ def _draw(aims: Sequence[Aim], seeds: dict[str, int]) -> dict[int, Any]:
         weight, view = aim.kernel.part.weight, aim.kernel.part.view
         initializer = with_seed(aim.initializer, seeds[weight.stream])
         if isinstance(initializer, KernelInitializer) and view is not None:
-            values[id(aim.variable)] = initializer.draw(view, "float32")
+            values[id(aim.variable)] = draw_mirrored(initializer, view, aim.mirrored)
         else:
             values[id(aim.variable)] = initializer(tuple(aim.variable.shape), dtype="float32")
         if aim.bias is not None and aim.kernel.bias is not None:

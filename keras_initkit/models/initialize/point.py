@@ -14,6 +14,8 @@ _LEAST_VARIANCE = 1e-5
 # it, and the logarithm of the factor on deviations of the variance. That of single inputs from
 # their mean is large already: a variance twice as large as the mean grows without bounds at 1.
 _MOST_NONLINEAR, _MOST_GROWTH = 1.0, 0.2
+# From so many layers in a row on, chance in rectifiers' slopes adds up to a large one.
+_MIRRORED_DEPTH = 30
 
 
 class Point(NamedTuple):
@@ -25,6 +27,8 @@ class Point(NamedTuple):
         variance: Of the pre-activations.
         is_centred: Whether biases also take away the mean of the inputs.
         variance_depth: As in `Critical`.
+        mirrored: Variance of a weight times its fan_in, of kernels with mirrored inputs, taken as
+            differences of pairs; `None` where such kernels do not suit.
     """
 
     weight_variance: float
@@ -32,6 +36,7 @@ class Point(NamedTuple):
     variance: float = 1.0
     is_centred: bool = False
     variance_depth: float = math.inf
+    mirrored: float | None = None
 
 
 def find_point(following: Following, depth: int) -> Point:
@@ -61,13 +66,23 @@ def _find_critical(function: Activation, depth: int) -> Point:
 
     It is 1 if a smaller one does not help, as in front of ReLU.
     """
-    if _suits(function, 1.0, depth) or not _suits(function, _LEAST_VARIANCE, depth):
+    if _suits(function, 1.0, depth):
         return _point_at(function, 1.0)
+    if not _suits(function, _LEAST_VARIANCE, depth):
+        return _point_at(function, 1.0)._replace(mirrored=_find_mirrored(function, depth))
     low, high = math.log(_LEAST_VARIANCE), 0.0
     while high - low > 0.02:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _suits(function, math.exp(middle), depth) else (low, middle)
     return _point_at(function, math.exp(low))
+
+
+def _find_mirrored(function: Activation, depth: int) -> float | None:
+    """Return the variance of mirrored weights, if differences of pairs are linear enough."""
+    moments = gaussian_moments(lambda x: function(x) - function(-x), 1.0)  # type: ignore[operator]
+    share = 1.0 - moments.second_moment / max(moments.derivative_second_moment, 1e-300)
+    suits = depth >= _MIRRORED_DEPTH and depth * share <= _MOST_NONLINEAR
+    return 1.0 / moments.second_moment if suits else None
 
 
 def _suits(function: Activation, variance: float, depth: int) -> bool:

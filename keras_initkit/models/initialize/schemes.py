@@ -10,6 +10,7 @@ from keras_initkit.initializers.lecun import LecunNormal
 from keras_initkit.initializers.orthogonal import Orthogonal
 from keras_initkit.models.initialize.aim import Aim
 from keras_initkit.models.initialize.architecture import Architecture, Kernel
+from keras_initkit.models.initialize.mirrored import find_mirrored
 from keras_initkit.models.initialize.point import find_point
 from keras_initkit.models.initialize.residual_schemes import (
     aim_deepnorm,
@@ -31,20 +32,23 @@ def aim_auto(architecture: Architecture) -> list[Aim]:
 
 def aim_critical(architecture: Architecture) -> list[Aim]:
     """Aim at the critical point in front of each activation, by theory; branches are small."""
-    aims = []
-    for kernel in architecture.kernels:
+    aims, kernels = [], architecture.kernels
+    points = [find_point(x.part.following, _depth_around(x, architecture)) for x in kernels]
+    suited = [x for x, point in zip(kernels, points, strict=True) if point.mirrored]
+    mirrored = find_mirrored(architecture, suited)
+    for kernel, point in zip(kernels, points, strict=True):
         share = branch_share(kernel, architecture)
-        point = find_point(kernel.part.following, _depth_around(kernel, architecture))
+        pairs = mirrored.get(id(kernel.part.weight.variable), (False, False))
         # Inputs of the model have a mean square of 1, not that of activations at the point.
         is_first = kernel.is_first and point.variance < 1.0
-        weight_variance = share * (point.variance if is_first else point.weight_variance)
+        own_variance = (pairs[0] and point.mirrored) or point.weight_variance
+        weight_variance = share * (point.variance if is_first else own_variance)
         if kernel.is_tied:  # it makes the logits as well
             weight_variance /= kernel.part.weight.variable.shape[-1]
         initializer = draw_scaled(kernel, weight_variance)
         bias_variance = share * point.bias_variance
-        aims.append(
-            Aim(kernel, initializer, bias_variance=bias_variance, is_centred=point.is_centred)
-        )
+        aim = Aim(kernel, initializer, None, "rms", bias_variance, point.is_centred, pairs)
+        aims.append(aim)
     return aims
 
 

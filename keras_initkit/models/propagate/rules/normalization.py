@@ -47,11 +47,11 @@ def _batch(call: Call) -> Effect | None:
 
 
 def _drift(signal: Signal) -> tuple[float, float]:
-    """Return how what all examples have in common varies over positions, as behind padding.
+    """Return how the common part of all examples varies over positions, as behind padding.
 
     Returns:
-        Its variance, the mean over units, and the number of independent normal numbers that have
-        the same spread of their mean square as one unit's variance.
+        Its variance, the mean over units; and the number k of independent normal numbers: over
+        units the variance is spread as χ² of k numbers is.
     """
     sizes = signal.shape[:-1]
     if not 1 < math.prod(sizes) <= _POSITIONS:
@@ -73,19 +73,19 @@ def _normalize_units(
 ) -> tuple[Array, float]:
     """Return correlations behind a division of each unit by its own variance, and E 1/variance.
 
-    A unit's variance v is that between examples, a, which is the same for all wide units, and
-    that of its mean over positions, b χ²/k. So E 1/v is the integral of exp(-ta) (1 + 2tb/k)^(-k/2).
+    A unit's variance is a + b χ²/k: the one between examples, a, is the same for all wide units,
+    the one of its mean over positions is not. So E 1/variance is the integral over t of
+    exp(-ta) (1 + 2tb/k)^(-k/2).
     """
     common, freedom = drift
     common = min(common, 0.99 * variance)
-    own = variance - common + epsilon
+    own, total = variance - common + epsilon, variance + epsilon
     factors = (1.0 + 2.0 * _POINTS * common / (freedom * own)) ** (-freedom / 2.0)
     inverse = float(_WEIGHTS @ factors) / own
     if common <= 1e-6 * variance:
         return pairs, inverse
-    shared = (1.0 - own * inverse) * (variance + epsilon) / common
-    between = pairs[1] * shared
-    return np.stack([between + (pairs[0] - pairs[1]) * inverse * (variance + epsilon), between]), inverse
+    between = pairs[1] * ((1.0 - own * inverse) * total / common)
+    return np.stack([between + (pairs[0] - pairs[1]) * inverse * total, between]), inverse
 
 
 @rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)

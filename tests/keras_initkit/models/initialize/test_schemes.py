@@ -142,3 +142,44 @@ def test_schemes_say_what_they_need(scheme, model, message):
     with pytest.raises(ValueError, match=f"`model` {message} for scheme=.{scheme}"):
         initialize(model, scheme=scheme)
     assert all(np.array_equal(before[path], value) for path, value in values(model).items())
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_a_deep_row_of_rectifiers_starts_as_a_linear_isometry(activation):
+    model = keras.Sequential([keras.Input((16,))])
+    for _ in range(40):
+        model.add(layers.Dense(32, activation))
+        model.add(layers.Dropout(0.1))
+    model.add(layers.Dense(4))
+    initialize(model, scheme="critical", seed=0)
+    kernels = [value for path, value in values(model).items() if path.endswith("kernel")]
+    assert all(np.array_equal(kernel[:16], -kernel[16:]) for kernel in kernels[1:-1])
+    function = keras.activations.get(activation)
+
+    def pass_hidden(x):
+        for kernel in kernels[:-1]:
+            z = x @ kernel
+            x = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(z)))
+        return z
+
+    one, other = np.random.default_rng(0).standard_normal((2, 8, 16)).astype("float32")
+    total = pass_hidden(one + other)
+    assert pass_hidden(one) + pass_hidden(other) == pytest.approx(total, abs=1e-4)
+    # Angles stay, too: a product of two inputs has the same factor as their squares.
+    first, second = pass_hidden(one), pass_hidden(other)
+    factor = (first**2).sum() / (one**2).sum()
+    assert (first * second).sum() == pytest.approx(factor * (one * other).sum(), rel=1e-3)
+
+
+def test_mirrored_weights_are_for_deep_rows_of_rectifiers_alone():
+    def is_mirrored(activation, depth, width=32):
+        hidden = [layers.Dense(width, activation) for _ in range(depth)]
+        model = keras.Sequential([keras.Input((16,)), *hidden, layers.Dense(4)])
+        initialize(model, scheme="critical", seed=0)
+        kernel = values(model)[hidden[1].kernel.path]
+        return np.array_equal(kernel[: width // 2], -kernel[width // 2 :])
+
+    assert is_mirrored("relu", 30)
+    assert not is_mirrored("relu", 29)
+    assert not is_mirrored("elu", 30)
+    assert not is_mirrored("relu", 30, width=31)
