@@ -11,6 +11,8 @@ from keras_initkit import read_log
 from tests import ROOT
 
 pytestmark = [
+    # Where they take least time, but for what is TensorFlow's.
+    pytest.mark.backends("torch"),
     pytest.mark.slow,
     # As of any script, Keras's warnings are shown, and end nothing.
     pytest.mark.filterwarnings("default"),
@@ -30,6 +32,7 @@ def run_example(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.backends("tensorflow")
 def test_existing_pipeline(tmp_path, run_example):
     output = run_example("existing_pipeline.py", tmp_path, "--epochs", "2")
     assert "conv_1" in output
@@ -40,6 +43,7 @@ def test_existing_pipeline(tmp_path, run_example):
     assert history.steps.tolist() == list(range(46))
 
 
+@pytest.mark.backends("tensorflow")
 def test_custom_initializers(tmp_path, run_example):
     output = run_example("custom_initializers.py", tmp_path, "--epochs", "2")
     squares = [float(x) for x in re.findall(r"^  \w+ +([\d.]+)$", output, flags=re.MULTILINE)]
