@@ -81,6 +81,7 @@ def own_activation(x):
     return keras.ops.sin(3.0 * x)
 
 
+@pytest.mark.newest
 def test_a_fresh_process_imports_little_computes_nothing_and_loads_a_model(tmp_path):
     gained = HeNormal(3, gain=own_activation), Orthogonal(own_activation)
     dense = [keras.layers.Dense(6, kernel_initializer=initializer) for initializer in gained]

@@ -58,6 +58,7 @@ def test_help_names_defaults(capsys, name):
     assert "(default: " in capsys.readouterr().out
 
 
+@pytest.mark.newest
 def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "keras_initkit", "--version"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,7 +1,6 @@
 """The monitor on several replicas, against the gradients of each replica's part of the batch."""
 
 import functools
-import json
 import os
 import socket
 import subprocess
@@ -180,13 +179,10 @@ def test_training_on_replicas_is_bit_identical_with_and_without_the_monitor():
         np.testing.assert_array_equal(a, b)
 
 
-WORKER = """
-    import sys
-    import tensorflow as tf
-
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-
+WORKERS = """
+    import json, os, sys, traceback
     import numpy as np
+    import tensorflow as tf
     from keras.src.backend.tensorflow import trainer
     from keras_initkit.callbacks import GradientMonitor
     from tests.callbacks.capture.test_tensorflow_distribution import compiled, fit, small
@@ -195,17 +191,33 @@ WORKER = """
     # (keras#20585). This and `_maybe_symbolic_build` go around it; gradients are untouched.
     trainer._collective_all_reduce_multi_worker = lambda strategy: False
 
-    def trained(*callbacks):
+    def trained(strategy, *callbacks):
         with strategy.scope():
             model = compiled(small)
             model._maybe_symbolic_build = lambda **arguments: None
         fit(model, *callbacks)
         return np.concatenate([w.ravel() for w in model.get_weights()])
 
-    monitor = GradientMonitor(f"{sys.argv[1]}/log", every_n_steps=2)
-    plain, monitored = trained(), trained(monitor)
-    norm = monitor.history.per_variable("norm")
-    np.savez(f"{sys.argv[1]}/results", plain=plain, monitored=monitored, norm=norm)
+    def work(index, addresses, folder):
+        task = {"type": "worker", "index": index}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        monitor = GradientMonitor(f"{folder}/log", every_n_steps=2)
+        plain, monitored = trained(strategy), trained(strategy, monitor)
+        norm = monitor.history.per_variable("norm")
+        np.savez(f"{folder}/results", plain=plain, monitored=monitored, norm=norm)
+
+    workers = []
+    for index, folder in enumerate(sys.argv[2:]):
+        workers.append(os.fork())  # nothing has run yet: TensorFlow has no threads
+        if not workers[-1]:
+            try:
+                work(index, sys.argv[1].split(), folder)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+    sys.exit(any([os.waitpid(worker, 0)[1] for worker in workers]))
 """
 
 
@@ -217,34 +229,15 @@ def free_ports(count):
     return ports
 
 
-def run_workers(script, directories):
-    """Run a script in processes that train together, each with a directory of its own."""
-    addresses = [f"localhost:{port}" for port in free_ports(len(directories))]
-    workers = []
-    for index, directory in enumerate(directories):
-        directory.mkdir()
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", textwrap.dedent(script), str(directory)]
-        workers.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-        )
-    try:
-        outputs = [worker.communicate(timeout=240)[0].decode() for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    for worker, output in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, output
-
-
 @pytest.mark.slow
 def test_workers_record_the_global_gradient_and_the_chief_alone_logs(tmp_path):
-    chief, other = tmp_path / "chief", tmp_path / "other"
-    run_workers(WORKER, [chief, other])
+    for worker in (chief := tmp_path / "chief", other := tmp_path / "other"):
+        worker.mkdir()
+    addresses = " ".join(f"localhost:{port}" for port in free_ports(2))
+    command = [sys.executable, "-c", textwrap.dedent(WORKERS), addresses, str(chief), str(other)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
 
     applied, _, raw = by_hand(small)
     history = keras_initkit.read_log(chief / "log")

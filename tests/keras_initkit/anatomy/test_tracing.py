@@ -7,6 +7,7 @@ import pytest
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.anatomy.tracing import OPEN_SIZE, calls_inside, model_inputs, traced
+from tests.callbacks.training import QUICK
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -43,7 +44,7 @@ class Model(keras.Model):
 
 def made(**arguments):
     model = Model(**arguments)
-    model.compile("sgd", {"a": "mse", "b": "categorical_crossentropy"})
+    model.compile("sgd", {"a": "mse", "b": "categorical_crossentropy"}, **QUICK)
     model({"x": np.ones((2, 3), "float32"), "words": np.ones((2, 1), "int32")})
     return model
 

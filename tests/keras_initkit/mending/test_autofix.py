@@ -10,7 +10,8 @@ from keras import layers
 import keras_initkit
 from keras_initkit.models.repair.rebuild import copy_model
 
-pytestmark = pytest.mark.backends("torch")  # many trainings, each traced elsewhere
+# Many trainings, each traced elsewhere.
+pytestmark = [pytest.mark.backends("torch"), pytest.mark.newest]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(256, 4)).astype("float32")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_initkit.models.check.step import run_step
+from tests.callbacks.training import QUICK
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -41,9 +42,8 @@ def with_all_states():
     first = layers.Dense(3, "softmax", name="first", kernel_regularizer="l2")(x)
     second = layers.Dense(1, name="second")(x)
     model = keras.Model(inputs, [first, second])
-    model.compile(
-        "adam", ["sparse_categorical_crossentropy", "mse"], metrics=[["accuracy"], ["mae"]]
-    )
+    losses, metrics = ["sparse_categorical_crossentropy", "mse"], [["accuracy"], ["mae"]]
+    model.compile("adam", losses, metrics=metrics, **QUICK)
     return model
 
 

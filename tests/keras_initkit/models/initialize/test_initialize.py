@@ -126,6 +126,7 @@ def deep(activation, depth=40, width=64):
     return keras.Sequential([keras.Input((16,)), *hidden, layers.Dense(4)])
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize(
     ("activation", "width"), [("gelu", 64), ("tanh", 64), ("sigmoid", 64), ("leaky_relu", 192)]
 )

@@ -22,7 +22,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import find_tight_clippi
 from tensorboard_plugin_initkit.record.history import GradientHistory
 
 # Where nothing is traced this is quick. Each repair by itself is tested on all backends.
-pytestmark = pytest.mark.backends("torch")
+pytestmark = [pytest.mark.backends("torch"), pytest.mark.newest]
 ALL = pytest.mark.backends("tensorflow", "jax", "torch")
 
 RULES = (*CONTRACT_RULES, *DATA_CAUSES, *STRUCTURE_CAUSES)
