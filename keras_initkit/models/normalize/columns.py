@@ -13,8 +13,8 @@ from keras_initkit.adapt.open import open_data
 from keras_initkit.adapt.reader import Batch, OpenData, Reading, count_rows
 from keras_initkit.adapt.reading import run
 from keras_initkit.checks import list_few
+from keras_initkit.models.normalize.choice import Source
 from keras_initkit.models.normalize.ports import Port, Ports
-from keras_initkit.models.normalize.targets import Source
 from keras_initkit.statistics.moments import is_real
 
 Arrays = dict[Port, NDArray[Any]]

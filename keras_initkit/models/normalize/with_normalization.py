@@ -8,11 +8,10 @@ from keras_initkit.adapt.intake import Result
 from keras_initkit.adapt.reader import Reading
 from keras_initkit.anatomy.selectors import Selector
 from keras_initkit.layers.normalization import Normalization
-from keras_initkit.models.normalize.choice import choose_inputs
+from keras_initkit.models.normalize.choice import choose_inputs, find_sources
 from keras_initkit.models.normalize.columns import read_statistics
 from keras_initkit.models.normalize.normalized_model import NormalizedModel
 from keras_initkit.models.normalize.ports import Port, Ports, read_ports
-from keras_initkit.models.normalize.targets import find_sources
 from keras_initkit.user_warnings import warn_user
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from keras_initkit.adapt.reader import Reading
-from keras_initkit.models.normalize.choice import choose_inputs
+from keras_initkit.models.normalize.choice import choose_inputs, find_sources
 from keras_initkit.models.normalize.columns import fit_rank, read_statistics
 from keras_initkit.models.normalize.ports import Ports, read_ports
-from keras_initkit.models.normalize.targets import find_sources
 from tests.keras_initkit.models.normalize.houses import (
     ROWS,
     Batches,
