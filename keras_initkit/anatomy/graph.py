@@ -60,7 +60,8 @@ class Graph:
         self.makers: dict[int, list[Call]] = {}
         for inner in layers_inside(model):
             found = ends if inner is model and ends else _ends(inner)
-            for call in _calls_between(*found) if found else ():
+            nodes = nodes_between(*found) if found else []
+            for call in (call for pair in reversed(nodes) for call in _calls_of(*pair)):
                 for taken in call.inputs:
                     self.takers.setdefault(taken, []).append(call)
                 for output in call.outputs:
@@ -137,20 +138,29 @@ def _ends(model: Any) -> Ends | None:
     return (inputs, outputs) if inputs and outputs else None
 
 
-def _calls_between(first: Sequence[Any], last: Sequence[Any]) -> Iterator[Call]:
-    """Yield the calls in a model, from its outputs back to its inputs."""
-    inputs, tensors = {id(tensor) for tensor in first}, list(last)
+def nodes_between(inputs: Iterable[Any], outputs: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """List the calls between symbolic tensors, each after those that make its inputs.
+
+    Returns:
+        Pairs of a layer or operation, and the node in which it notes the call.
+    """
+    given = set(map(id, inputs))
+    found: dict[int, tuple[Any, Any]] = {}
     seen: set[int] = set()
-    while tensors:
-        tensor = tensors.pop(0)
-        operation, index, _ = tensor._keras_history
-        if operation is None or id(tensor) in inputs:
+    waiting = [(tensor, False) for tensor in reversed(outputs)]
+    while waiting:  # depth first, without recursion: a model may have a thousand layers
+        tensor, is_done = waiting.pop()
+        operation, index, _ = getattr(tensor, "_keras_history", None) or (None, 0, 0)
+        if operation is None or id(tensor) in given:
             continue
         node = operation._inbound_nodes[index]
-        if id(node) not in seen:
+        if is_done:
+            found.setdefault(id(node), (operation, node))
+        elif id(node) not in seen:
             seen.add(id(node))
-            tensors += node.input_tensors
-            yield from _calls_of(operation, node)
+            waiting.append((tensor, True))
+            waiting += [(source, False) for source in reversed(node.input_tensors)]
+    return list(found.values())
 
 
 def _calls_of(operation: Any, node: Any) -> Iterator[Call]:

@@ -8,12 +8,12 @@ tests/keras_initkit/anatomy/test_tracing.py fails where these change.
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_initkit.anatomy.graph import Graph
+from keras_initkit.anatomy.graph import Graph, nodes_between
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.seeds import random_state_kept
 
@@ -152,7 +152,17 @@ def calls_inside(layer: Any, args: Any, kwargs: dict[str, Any]) -> Calls:
     inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     with traced_call(layer, args, kwargs) as outputs:
         flat = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
-        return Calls(inputs, _sort_calls(inputs, flat), flat)
+        calls = [
+            LayerCall(
+                operation,
+                node.arguments.args,
+                node.arguments.kwargs,
+                tuple(node.input_tensors),
+                tuple(node.output_tensors),
+            )
+            for operation, node in nodes_between(inputs, flat)
+        ]
+        return Calls(inputs, calls, flat)
 
 
 def model_inputs(model: Any) -> Any:
@@ -190,34 +200,3 @@ def _name_input(tensor: Any) -> str:
     """Return the name of the layer that makes an input, or the tensor's own."""
     operation = getattr(tensor, "_keras_history", (None,))[0]
     return str(getattr(operation, "name", tensor.name))
-
-
-def _sort_calls(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[LayerCall]:
-    """List the calls behind some tensors, each after those that make its inputs."""
-    given = set(map(id, inputs))
-    found: dict[int, LayerCall] = {}
-    seen: set[int] = set()
-    waiting = [(tensor, False) for tensor in reversed(outputs)]
-    while waiting:  # depth first, without recursion: a model may have a thousand layers
-        tensor, is_done = waiting.pop()
-        operation, index, _ = getattr(tensor, "_keras_history", None) or (None, 0, 0)
-        if operation is None or id(tensor) in given:
-            continue
-        node = operation._inbound_nodes[index]
-        if is_done:
-            arguments = node.arguments
-            found.setdefault(
-                id(node),
-                LayerCall(
-                    operation,
-                    arguments.args,
-                    arguments.kwargs,
-                    tuple(node.input_tensors),
-                    tuple(node.output_tensors),
-                ),
-            )
-        elif id(node) not in seen:
-            seen.add(id(node))
-            waiting.append((tensor, True))
-            waiting += [(source, False) for source in reversed(node.input_tensors)]
-    return list(found.values())
