@@ -117,8 +117,3 @@ def floating(dtype: Any) -> str:
     if "float" not in name:
         raise ValueError(f"`dtype` must be a floating type. Received: dtype={name!r}")
     return name
-
-
-def wide_enough(dtype: str) -> str:
-    """Return the dtype to compute in: float32 for half precision, otherwise the same."""
-    return dtype if dtype in ("float32", "float64") else "float32"

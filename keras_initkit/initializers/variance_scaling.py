@@ -9,7 +9,7 @@ import keras
 from keras_initkit.checks import check_choice, check_number
 from keras_initkit.connectivity.fan_formulas import Fans, check_axes, fans_from_shape
 from keras_initkit.connectivity.kernel_view import KernelView, view_of_shape
-from keras_initkit.initializers.base import KernelInitializer, floating, wide_enough
+from keras_initkit.initializers.base import KernelInitializer, floating
 from keras_initkit.theory.gains import Gain
 from keras_initkit.theory.gains import gain as resolve_gain
 
@@ -113,8 +113,19 @@ class VarianceScaling(KernelInitializer, keras.initializers.VarianceScaling):
 
     def draw(self, view: KernelView, dtype: Any = None) -> Any:
         """Return new weights for a view with its true fans. See `KernelInitializer`."""
-        stddev = self._stddev(view.fans)
-        return _draw(self.distribution, view.shape, stddev, dtype, self.seed)
+        stddev, shape, dtype = self._stddev(view.fans), view.shape, floating(dtype)
+        # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
+        # TensorFlow, 128 values with a mean of -0.013 standard deviations.
+        drawn = {"dtype": dtype if dtype == "float64" else "float32", "seed": self.seed}
+        if self.distribution == "uniform":
+            limit = math.sqrt(3.0) * stddev
+            values = keras.random.uniform(shape, -limit, limit, **drawn)
+        elif self.distribution == "untruncated_normal":
+            values = keras.random.normal(shape, 0.0, stddev, **drawn)
+        else:
+            scale = stddev / _TRUNCATED_STDDEV
+            values = keras.random.truncated_normal(shape, 0.0, scale, **drawn)
+        return keras.ops.cast(values, dtype)
 
     def stddev(self, shape: Sequence[int]) -> float:
         """Return the standard deviation of weights of a shape."""
@@ -180,19 +191,3 @@ class FixedScaling(VarianceScaling):
 def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return a config without some of the arguments, those fixed by a subclass."""
     return {name: value for name, value in config.items() if name not in names}
-
-
-def _draw(distribution: str, shape: tuple[int, ...], stddev: float, dtype: Any, seed: Any) -> Any:
-    dtype = floating(dtype)
-    # Low-precision uniforms are a coarse grid below its upper end: in bfloat16 on
-    # TensorFlow, 128 values with a mean of -0.013 standard deviations.
-    wide = wide_enough(dtype)
-    if distribution == "uniform":
-        limit = math.sqrt(3.0) * stddev
-        values = keras.random.uniform(shape, -limit, limit, dtype=wide, seed=seed)
-    elif distribution == "untruncated_normal":
-        values = keras.random.normal(shape, 0.0, stddev, dtype=wide, seed=seed)
-    else:
-        scale = stddev / _TRUNCATED_STDDEV
-        values = keras.random.truncated_normal(shape, 0.0, scale, dtype=wide, seed=seed)
-    return keras.ops.cast(values, dtype)

@@ -167,14 +167,13 @@ def _record(model: Any, setup: Setup, sample: Sample, outcome: Outcome) -> Chunk
 
 def _describe_target(target: Any, prediction: Any) -> Sequence[float]:
     """Return `TARGET_STATISTICS` of a target."""
+    unknown = [np.nan] * len(TARGET_STATISTICS)
     profile = Profile.of(tuple(target.shape), tuple(prediction.shape))
     if profile is None:
-        return [np.nan] * len(TARGET_STATISTICS)
+        return unknown
     measure = compiled(profile.measure)
     numbers = ops.convert_to_numpy(measure(ops.convert_to_tensor(target)))
-    if np.isnan(numbers).any():
-        return [np.nan] * len(TARGET_STATISTICS)
-    return TargetStatistics().add(profile.read(numbers))
+    return unknown if np.isnan(numbers).any() else TargetStatistics().add(profile.read(numbers))
 
 
 def _measure_gradients(
