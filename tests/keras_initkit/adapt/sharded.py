@@ -1,18 +1,15 @@
 """A table in shards, and what workers run; they import this file, which is no test."""
 
 import itertools
-import math
 import os
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from keras_initkit.statistics.moments import Moments
 
 FEATURES = 3
-TOLERANCE = 1e-12
 # Empty, uneven, of a single row.
 _CUTS = [0, 0, 1, 2, 1000, 1000, 1300, 4000, 4321, 4321]
 
@@ -52,18 +49,3 @@ def table(offset: float = 1e6) -> NDArray[Any]:
 
 def cut(rows: NDArray[Any]) -> list[NDArray[Any]]:
     return [rows[start:end] for start, end in itertools.pairwise(_CUTS)]
-
-
-def check(moments: Moments, rows: NDArray[Any]) -> None:
-    """Against exactly rounded sums, and against a single pass."""
-    single = Moments((FEATURES,)).update(rows)
-    np.testing.assert_array_equal(moments.count, len(rows))
-    for column in range(FEATURES):
-        values = rows[:, column]
-        mean = values[0] + math.fsum(values - values[0]) / len(values)
-        squares = math.fsum((values - mean) ** 2) - math.fsum(values - mean) ** 2 / len(values)
-        assert moments.mean[column] == pytest.approx(mean, rel=TOLERANCE, abs=0)
-        assert moments.m2[column] == pytest.approx(squares, rel=TOLERANCE, abs=0)
-    np.testing.assert_allclose(moments.variance, single.variance, rtol=TOLERANCE, atol=0)
-    np.testing.assert_array_equal(moments.min, single.min)
-    np.testing.assert_array_equal(moments.max, single.max)

@@ -17,11 +17,11 @@ from keras_initkit.adapt.intake import Result
 from keras_initkit.statistics.moments import Moments
 from tests.keras_initkit.adapt.sharded import (
     FEATURES,
-    check,
     cut,
     reduce_to_moments,
     table,
 )
+from tests.keras_initkit.statistics.test_moments import check
 
 
 def reduce_to_result(shard):

@@ -15,12 +15,12 @@ from keras_initkit.adapt.dask import run
 from keras_initkit.layers import Normalization
 from tests.keras_initkit.adapt.sharded import (
     Joined,
-    check,
     cut,
     reduce_to_moments,
     reduce_to_process,
     table,
 )
+from tests.keras_initkit.statistics.test_moments import check
 
 pytestmark = pytest.mark.numpy_alone
 

@@ -1,5 +1,6 @@
 """Engines by name, and those that are functions of the user."""
 
+import re
 import sys
 
 import pytest
@@ -22,33 +23,36 @@ def test_states_are_merged_into_a_copy():
     assert [state.items for state in states] == [[0], [1], [2], [3]]
 
 
-def test_no_shards():
-    with pytest.raises(ValueError, match="at least one shard") as error:
-        list_shards(iter([]))
-    assert str(error.value) == (
-        "`shards` must hold at least one shard. Received: none. Check the pattern of the paths, "
-        "or what filtered them out."
-    )
+ENGINES = "`engine` must be 'dask', 'beam' or a function engine(shards, reduce). Received: "
 
 
-def test_an_unknown_name():
-    with pytest.raises(ValueError, match="`engine`") as error:
-        find_engine("ray")
-    assert str(error.value) == (
-        "`engine` must be 'dask', 'beam' or a function engine(shards, reduce). Received: "
-        "engine='ray'. Pass a function for any other: Ray and Spark take a few lines, shown in "
-        "docs/how_to/several_machines.md."
-    )
-
-
-def test_a_cluster_is_no_engine():
-    with pytest.raises(TypeError) as error:
-        find_engine([3])  # type: ignore[arg-type]
-    assert str(error.value) == (
-        "`engine` must be 'dask', 'beam' or a function engine(shards, reduce). Received: "
-        "engine=[3] of type list. A Dask cluster is used by engine='dask' while its Client is the "
-        "current one; a Beam runner by engine=beam_engine(options)."
-    )
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: list_shards(iter([])),
+            ValueError,
+            "`shards` must hold at least one shard. Received: none. Check the pattern of the "
+            "paths, or what filtered them out.",
+        ),
+        (
+            lambda: find_engine("ray"),
+            ValueError,
+            f"{ENGINES}engine='ray'. Pass a function for any other: Ray and Spark take a few "
+            "lines, shown in docs/how_to/several_machines.md.",
+        ),
+        (
+            lambda: find_engine([3]),  # type: ignore[arg-type]
+            TypeError,
+            f"{ENGINES}engine=[3] of type list. A Dask cluster is used by engine='dask' while its "
+            "Client is the current one; a Beam runner by engine=beam_engine(options).",
+        ),
+    ],
+    ids=["no shards", "unknown", "a cluster"],
+)
+def test_errors_say_what_to_write(call, kind, message):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+        call()
 
 
 @pytest.mark.parametrize(
