@@ -10,7 +10,7 @@ from tensorboard_plugin_initkit.safe_text import as_html
 _COLOURS = {"error": "#d9534f", "warning": "#c77c00", "healthy": "#2e9e4f"}
 _FAINT = "#888888"
 _MOST_ROWS = 50
-FINDING_COLUMNS = ("", "What", "Layer", "Step", "Seen, and why", "What to change")
+FINDING_COLUMNS = ("", "Kind", "Layer", "Step", "Seen, and why", "What to change")
 
 
 def make_card(

@@ -1,6 +1,7 @@
-"""Names from a log, made safe to show: they may hold any characters."""
+"""Names and numbers for people to read; names from a log may hold any characters."""
 
 import html
+import re
 import unicodedata
 from collections import Counter
 
@@ -40,6 +41,22 @@ def display_names(names: list[str], most: int = 48) -> list[str]:
 def as_html(text: str, most: int = 600) -> str:
     """Escape text for HTML."""
     return html.escape(display_name(text, most))
+
+
+def write_number(value: float, digits: int = 4) -> str:
+    """Write a number: 488,458 with groups of digits, whole ones in full, small ones as 3e-5."""
+    is_small = abs(value) < 1e9
+    rounded = value if is_small and value == round(value) else float(f"{value:.{digits}g}")
+    if is_small and rounded == round(rounded):
+        return f"{rounded:,.0f}"
+    return re.sub(r"e([+-])0?", lambda sign: "e" + sign[1].strip("+"), f"{rounded:.{digits}g}")
+
+
+def write_part(factor: float) -> str:
+    """Write a factor between 0 and 1/10 as a part, such as 1/33,000; another one as it is."""
+    if 0 < factor < 0.1:
+        return f"1/{write_number(1 / factor, 2)}"
+    return write_number(factor, 2)
 
 
 def _visible(char: str) -> str:

@@ -112,10 +112,9 @@ def draw_depth(histories: Histories, view: View, theme: ThemeName = "light") -> 
         ValueError: If no history has such a layer, or an option is not as described.
     """
     shown, scale = _drop_empty(histories), scale_of(view.statistic)
-    last = max((int(history.steps[-1]) for history in shown.values()), default=0)
-    steps = [int(step) for step in view.at] or [last]
-    # The axis is that of the player.
-    frames = [*_some_steps(shown, _FRAMES), *steps]
+    frames = _some_steps(shown, _FRAMES)
+    steps = [int(step) for step in view.at] or frames[_last_finite(shown, frames) :][:1] or [0]
+    frames = [*frames, *steps]  # the axis is that of the player
     records = _records(shown, view, frames, steps)
     low = _limits(records, scale)[0]
     curves = [_curve(record, s, scale, low) for s in steps for record in records]
@@ -140,14 +139,14 @@ def draw_player(histories: Histories, view: View, theme: ThemeName = "light") ->
     shown = [[_curve(record, s, scale, low) for record in records] for s in steps]
     heading = display_name(view.title)
     room = max(1, view.height - _SLIDER) if view.height else 0
-    figure, drawn = _draw(shown[-1] if shown else [], records, scale, heading, theme, room)
-    last = len(steps) - 1
+    last, begin = len(steps) - 1, _last_finite(by_name, steps)
+    figure, drawn = _draw(shown[begin] if shown else [], records, scale, heading, theme, room)
     slider = Slider(
         name="step",
         tags=steps,
         start=0,
         end=max(last, 1),
-        value=max(last, 0),
+        value=begin,
         step=1,
         title="Step",
         format=CustomJSTickFormatter(args={"steps": steps}, code="return `${steps[tick] ?? 0}`"),
@@ -220,7 +219,8 @@ def _predict(history: GradientHistory, statistic: str) -> tuple[npt.NDArray[Any]
     if not np.isfinite(predicted).any():
         return predicted, ""
     parting = find_parting(history)
-    return predicted, f"predicted for step 0: {parting or 'as measured'}"
+    measured = f"but measured {parting}" if parting else "and measured so"
+    return predicted, f"predicted for step 0 from the first weights, {measured}"
 
 
 def _slopes(
@@ -251,6 +251,15 @@ def _some_steps(by_name: Mapping[str, GradientHistory], most: int) -> list[int]:
     return [int(step) for step in steps[spread_evenly(len(steps), most)]]
 
 
+def _last_finite(by_name: Mapping[str, GradientHistory], steps: Sequence[int]) -> int:
+    """Return the position of the last step at which a layer has a finite gradient; else 0."""
+    finite = np.zeros(len(steps), bool)
+    for history in by_name.values():
+        rows, place = np.unique([_row(history.steps, s) for s in steps], return_inverse=True)
+        finite |= (history.select(rows)["nonfinite"] == 0).any(axis=1)[place]
+    return int(np.flatnonzero(finite)[-1]) if finite.any() else 0
+
+
 def _limits(records: Sequence[_Record], scale: Scale) -> tuple[float, float]:
     """Return the ends of the axis over all frames: it stands still."""
     if not scale.log:
@@ -279,7 +288,7 @@ def _curve(record: _Record, step: int, scale: Scale, low: float) -> _Curve:
     at_bottom = np.full(len(depth), low)
     several = len(slopes) > 1
     texts = [
-        f"{display_name(slope.optimizer)} {slope}" if several else str(slope) for slope in slopes
+        f"{display_name(slope.optimizer)}: {slope}" if several else str(slope) for slope in slopes
     ]
     label = f"step {at}: {'; '.join(texts)}" if texts else f"step {at}"
     return _Curve(
@@ -378,7 +387,8 @@ def _draw(
         nothing = Scatter(x="depth", y="value", size=9, line_color=colour, marker="y", line_width=2)
         dots.append(figure.add_glyph(points, marker))
         line = figure.add_glyph(fit, dashes)
-        at_bottom.append(figure.add_glyph(zeros, nothing))
+        # At this level nothing is cut off by the frame.
+        at_bottom.append(figure.add_glyph(zeros, nothing, level="annotation"))
         item = LegendItem(label=literal(curve.label), renderers=[dots[-1], line])
         for name, model in zip(drawn, (points, zeros, fit, item), strict=True):
             drawn[name].append(model)

@@ -64,6 +64,7 @@ def draw_difference(histories: Histories, view: View, theme: ThemeName = "light"
         "not in both",
         _NOT_IN_BOTH,
         zeros=False,
+        clamps=scale.log,
     )
     return draw_grid(grid, look, b, colours)
 

@@ -33,7 +33,7 @@ from tensorboard_plugin_initkit.charts.theme import (
     steps_range,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.safe_text import display_name, display_names
+from tensorboard_plugin_initkit.safe_text import display_name, display_names, write_number
 
 _OK, _ZERO, _NONFINITE, _MISSING = range(4)
 # Rows of pixels of a map: beyond, neighbouring layers share one.
@@ -68,7 +68,7 @@ const text = isNaN(number) ? "" : size == 0 ? "0"
   : size < 1e-3 || size >= 1e5 ? number.toExponential(3) : number.toPrecision(4)
 const besides = text ? `; besides ${text}` : ""
 if (mark == 1) return size > 0 ? `exactly zero in one of the layers${besides}` : "exactly zero"
-if (mark == 2) return `not finite${besides}`
+if (mark == 2) return `NaN or infinite${besides}`
 if (mark == 3) return missing
 return number < low ? `${text}, below the scale` : number > high ? `${text}, above the scale` : text
 """
@@ -97,10 +97,10 @@ class Grid(NamedTuple):
     def notes(self, how: How) -> list[str]:
         """Say for the title how records and layers were combined."""
         several = [
-            "records a column" if self.bins.records.max(initial=0) > 1 else "",
-            "layers a row" if len(self.first) < len(self.layers) else "",
+            ("column", "records") if self.bins.records.max(initial=0) > 1 else (),
+            ("row", "layers") if len(self.first) < len(self.layers) else (),
         ]
-        return [f"{how} of several {text}" for text in several if text]
+        return [f"each {part[0]}: {how} of several {part[1]}" for part in several if part]
 
 
 class Look(NamedTuple):
@@ -112,6 +112,7 @@ class Look(NamedTuple):
         missing: Label of the cells without a value.
         colour: Their colour.
         zeros: Whether exact zeros are marked.
+        clamps: Whether values may lie beyond the ends of the colours.
     """
 
     mapper: Any
@@ -119,6 +120,7 @@ class Look(NamedTuple):
     missing: str
     colour: str
     zeros: bool
+    clamps: bool
 
 
 def draw_grid(
@@ -156,7 +158,9 @@ def draw_grid(
     bar = ColorBar(color_mapper=look.mapper, width=14, padding=6, title=None)
     # Beyond the ends, colours are theirs.
     ends = ((look.mapper.low, "≤"), (look.mapper.high, "≥"))
-    bar.major_label_overrides = {end: f"{sign} {end:g}" for end, sign in ends if look.zeros}
+    bar.major_label_overrides = {
+        end: f"{sign} {write_number(end)}" for end, sign in ends if look.clamps
+    }
     bar.background_fill_color = theme.page
     bar.major_label_text_color, bar.major_tick_line_color = theme.text, theme.page
     bar.major_label_text_font_size = "12px"
@@ -173,7 +177,7 @@ def draw_grid(
     figure.add_tools(_cell_hover(image, args))
     marks = [
         Mark("exactly zero", ZERO, cells, _ZERO),
-        Mark("not finite", NONFINITE, cells, _NONFINITE),
+        Mark("NaN or infinite", NONFINITE, cells, _NONFINITE),
         Mark(look.missing, look.colour, cells, _MISSING),
     ]
     if bands is not None:

@@ -42,6 +42,7 @@ def draw_map(histories: Histories, view: View, theme: ThemeName = "light") -> An
         colours.missing,
         # Of a fraction or a count, zero is a value as any other.
         zeros=scale.log and view.statistic != "nonfinite",
+        clamps=scale.log or view.limits is not None,
     )
     bands = judge_columns(history, bins) if len(history) and "signal" in history else None
     figure = draw_grid(grid, look, history, colours, bands)
@@ -79,5 +80,6 @@ def _mark(figure: Any, findings: Sequence[Finding], layers: list[str], shown: li
         line_color="#000000",
         line_width=1.5,
     )
-    marks = figure.add_glyph(source, triangle)
+    # At this level nothing is cut off by the frame.
+    marks = figure.add_glyph(source, triangle, level="annotation")
     figure.add_tools(hover([marks], [("finding", "@kind"), ("", "@message")]))

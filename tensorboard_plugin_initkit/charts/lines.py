@@ -65,7 +65,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     bins = bin_statistic(history, view, chosen)
     own = bins.records > 0
     notes = [
-        f"{view.how} of several records a point" if bins.records.max(initial=0) > 1 else "",
+        f"each point: {view.how} of several records" if bins.records.max(initial=0) > 1 else "",
         f"smoothed by {smoothing:g}" if smoothing else "",
     ]
     top = new_figure(
@@ -182,7 +182,7 @@ def _mark_nonfinite(figure: Any, steps: Any, broken: Any) -> Any:
     figure.extra_y_scales = {"edge": LinearScale()}
     cross = Scatter(x="step", y="y", marker="x", size=8, line_width=2, line_color=NONFINITE)
     crosses = figure.add_glyph(source, cross, y_range_name="edge")
-    item = LegendItem(label="not finite", renderers=[crosses], visible=bool(broken.any()))
+    item = LegendItem(label="NaN or infinite", renderers=[crosses], visible=bool(broken.any()))
     show_while(item, source, "data.step.length > 0")
     return item
 

@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.charts.view import ThemeName, View
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.safe_text import as_html
+from tensorboard_plugin_initkit.safe_text import as_html, write_number
 
 _MOST_CELLS = 400_000
 _LEVELS = ("error", "warning", "open", "healthy")
@@ -228,14 +228,17 @@ def _findings_section(histories: Mapping[str, GradientHistory], links: Mapping[s
     if not rows:
         return f"{title}<p>The log holds no findings.</p>"
     rows.sort(key=lambda row: row[1].rank)
-    heads = ("Run", "Step", "What", "Layer", "Finding", "Evidence")
+    heads = ("Run", "Step", "Kind", "Layer", "Finding", "Evidence")
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "".join(f"<tr>{_cells(run, finding, links)}</tr>" for run, finding in rows)
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cells(run: str, finding: Finding, links: Mapping[str, int]) -> str:
-    evidence = ", ".join(f"{name} = {value:.4g}" for name, value in finding.evidence.items())
+    evidence = ", ".join(
+        f"{name.replace('_', ' ')} = {write_number(value)}"
+        for name, value in finding.evidence.items()
+    )
     cells = [
         _link(run, links),
         "" if finding.step is None else str(int(finding.step)),

@@ -21,6 +21,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     rows_in_windows,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import write_number
 
 # Records by which layers are folded; and what is rounding, relative to its neighbours.
 _SAMPLE = 50
@@ -50,8 +51,13 @@ class Slope(NamedTuple):
     def __str__(self) -> str:
         if np.isnan(self.factor):
             return self.word
-        factors = f"×{self.factor:.3g} per layer towards the input, ×{self.total:.2g} in all"
+        factors = (
+            f"×{self.factor:.3g} per layer towards the input, ×{write_number(self.total, 2)} in all"
+        )
         return f"{factors}: {self.word}" if self.word else factors
+
+
+_BROKEN = Slope("NaN or infinite, no slope")
 
 
 class Trend(NamedTuple):
@@ -117,8 +123,8 @@ class Judgement(NamedTuple):
     def line_at(self, row: int) -> Slope:
         """Return the line at a record, or the last whole one where the rule holds, and its word."""
         falls, grows = self.falls[row], self.grows[row]
-        if broken := _not_finite(self.broken[row]):
-            return broken
+        if self.broken[row]:
+            return _BROKEN
         line = self.trend.line_at(int(self.known[row]) if falls or grows else row)
         if np.isnan(line.factor):
             return line
@@ -329,7 +335,7 @@ def line_slopes(values: Floats) -> list[Slope]:
     ends = (int(layers[0]), int(layers[-1])) if len(layers) else (0, 0)
     broken = np.isinf(values).sum(axis=1)
     return [
-        (_not_finite(broken[row]) or trend.line_at(row))._replace(layers=ends)
+        (_BROKEN if broken[row] else trend.line_at(row))._replace(layers=ends)
         for row in range(len(values))
     ]
 
@@ -342,15 +348,11 @@ def _read_windows(history: GradientHistory, rows: Ints) -> tuple[Facts, Ints]:
     return facts, np.searchsorted(read, rows)
 
 
-def _not_finite(count: int) -> Slope | None:
-    return Slope(f"not finite in {count_layers(count)}") if count else None
-
-
 def _say_why_none(values: Floats) -> str:
     """Say why there is no slope over a filled profile."""
     known = ~np.isnan(values)
     if known.any() and not values[known].any():
-        return "zero"
+        return "exactly zero"
     if not known.any() or len(values) + 1 < THRESHOLDS["depth_layers"].value:
         return "too few layers for a slope"
     return f"no gradient in {count_layers((~(values > 0)).sum())}"

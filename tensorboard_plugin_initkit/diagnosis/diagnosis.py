@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.kinds import check_kinds
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.notebook import FINDING_COLUMNS, finding_rows, make_card
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import write_number
 
 _SEVERITIES = ("error", "warning", "note")
 _CONFIDENCES = ("certain", "likely", "possible")
@@ -160,10 +161,11 @@ def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdi
     if now > (1 - THRESHOLDS["guess_margin"].value) * guess:
         return Verdict(
             "open",
-            f"Not better than guessing yet, and nothing wrong found: the loss is {now:.3g}, and "
-            f"always predicting the same has {guess:.3g}.",
+            f"Not better than guessing yet, and nothing wrong found: the loss is "
+            f"{write_number(now, 3)}, and always predicting the same has {write_number(guess, 3)}.",
         )
-    course = f"the loss was {loss[0]:.3g} at first and {loss[-1]:.3g} after {steps} steps"
+    begin, end = (write_number(value, 3) for value in loss[[0, -1]])
+    course = f"the loss was {begin} at first and {end} after {steps:,} steps"
     if last.good.any():
         return Verdict("healthy", f"Healthy: {course}.")
     return Verdict("open", f"Nothing wrong found: {course}.")
@@ -186,7 +188,10 @@ def _tell(number: int, finding: Finding) -> str:
         fold = textwrap.indent if is_block else _wrap
         parts.append(fold(finding.fix.text, indent))
     if finding.evidence:
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
+        numbers = ", ".join(
+            f"{name.replace('_', ' ')} {write_number(value)}"
+            for name, value in finding.evidence.items()
+        )
         parts.append(_wrap(f"Numbers: {numbers}"))
     if finding.consequences:
         parts.append(_wrap("What follows from it:"))

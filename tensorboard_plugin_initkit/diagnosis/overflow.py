@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     is_normalization,
     read_activation,
 )
+from tensorboard_plugin_initkit.safe_text import write_number
 
 _BOUNDED = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "softmax")
 _LARGE = 10.0  # times what weights began with
@@ -37,14 +38,17 @@ def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
         place = unknown[0]
         path, before = sizes[place][0], sizes[place - 1][1] if place else 0.0
         words = f"the first layer that can have made them is `{path}`"
-        words += f", of an input of the size of {before:.2g} at most" if before else ""
+        words += f", of an input of the size of {write_number(before, 2)} at most" if before else ""
         return path, f"{words}; "
     norms = facts.norm_of_layers(facts.per_variable("weight_norm")[[0, row]])
     growth = np.nan_to_num(quotient(norms[1], norms[0]), posinf=0.0)
     if not growth.size or growth.max() < _LARGE:
         return "", ""
     path = facts.layers[int(growth.argmax())]
-    return path, f"the weights of `{path}` are {growth.max():.2g} times as large as at first; "
+    return (
+        path,
+        f"the weights of `{path}` are {write_number(growth.max(), 2)} times as large as at first; ",
+    )
 
 
 def _bound_sizes(facts: Facts, row: int) -> Iterator[tuple[str, float]]:

@@ -9,6 +9,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import Floats
 from tensorboard_plugin_initkit.diagnosis.wiring import find_first_layers
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import Setup
+from tensorboard_plugin_initkit.safe_text import write_number
 
 # Of the layers nearest to the output, where measured and predicted signals are made equal.
 _NEAREST = 3
@@ -30,7 +31,8 @@ class Parting(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"from `{self.layer}` on ×{self.factor:.2g} of the prediction: {self.reason}"
+        number = write_number(self.factor, 2)
+        return f"from `{self.layer}` on ×{number} of the prediction: {self.reason}"
 
 
 def predict_signals(history: GradientHistory) -> Floats:
@@ -95,9 +97,10 @@ def explain_slope(history: GradientHistory, total: float) -> str:
     if parting := find_parting(history):
         return f"Step 0 is not as the weights predict: {parting}."
     before = float(known[0] / known[-1])
+    number = write_number(before, 2)
     if abs(np.log(before)) > 0.5 * abs(np.log(total)):
-        return f"The first weights make it: ×{before:.2g} was predicted for step 0, and measured."
-    return f"Training makes it: ×{before:.2g} was predicted for step 0, and measured."
+        return f"The first weights make it: ×{number} was predicted for step 0, and measured."
+    return f"Training makes it: ×{number} was predicted for step 0, and measured."
 
 
 def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:

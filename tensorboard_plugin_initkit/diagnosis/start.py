@@ -25,6 +25,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     read_activation,
 )
 from tensorboard_plugin_initkit.record.setup import LayerSetup
+from tensorboard_plugin_initkit.safe_text import write_number, write_part
 
 _Z = np.linspace(-8, 8, 4001)
 _DENSITY = np.exp(-(_Z**2) / 2)
@@ -177,16 +178,19 @@ def judge_start(
         repairs = {"reinitialize": {"layers": paths, "initializer": name}}
         text_of_fix = f"Use `kernel_initializer={name}()` in all {depth} layers, or {cure}."
         fix = Fix(text_of_fix, repairs)
+    each, whole = worst ** (0.5 / (depth - 1)), float(np.sqrt(worst))
+    ends = paths if what == "signal" else paths[::-1]  # from where it comes to where it goes
     seen = (
         f"`{text}` before `{activation or 'linear'}` multiplies the {what} by "
-        f"{worst ** (0.5 / (depth - 1)):.2g} per layer at the start, ×{np.sqrt(worst):.1g} over "
-        f"{depth} layers."
+        f"{write_number(each, 2)} per layer at the start: "
+        f"`{ends[-1]}` receives {_write_times(whole)} the {what} of `{ends[0]}`."
     )
     cause = (
         f"Weights are drawn too {'small' if worst < 1 else 'large'} for this activation: over the "
         f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}."
     )
-    numbers = {"forward": forward, "backward": backward, "layers": float(depth)}
+    changes = {"signal": np.sqrt(forward), "gradient": np.sqrt(backward)}
+    numbers = {name: float(change) for name, change in changes.items()} | {"layers": float(depth)}
     return seen, cause, fix, layer.path, numbers
 
 
@@ -204,10 +208,19 @@ def tell_cure(chain: list[Link], received: float) -> str:
     if len(chain) < 2:
         return cure
     after = float(np.sqrt(np.prod([link.fan_out / link.fan_in for link in chain[1:]])))
+    first, last = (chain[i].layer.path for i in (0, -1))
     return (
-        f"{cure}: the first of them would receive {after:.2g} times the gradient of the last, "
-        f"not {received:.1g} times"
+        f"{cure}: `{first}` would receive {_write_times(after)} the gradient of `{last}`, "
+        f"not {_write_times(received).removesuffix(' of')}"
     )
+
+
+def _write_times(factor: float) -> str:
+    """Write a factor in front of a noun: "1/33,000 of", "all of" or "20,000 times"."""
+    number = write_part(factor)
+    if number == "1":
+        return "all of"
+    return f"{number} of" if "/" in number else f"{number} times"
 
 
 def read_initializer(text: str) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from tensorboard_plugin_initkit.diagnosis.start import read_chain, tell_cure
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
 from tensorboard_plugin_initkit.diagnosis.wiring import list_hidden, read_activation
+from tensorboard_plugin_initkit.safe_text import write_number
 
 # They hardly change where they are far from 0.
 _FLAT = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
@@ -46,8 +47,8 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         first,
         step,
         f"{kind.capitalize()} gradients: by step {step} the RMS gradient {changes} on its way back "
-        f"from `{last}` to `{first}` by ×{line.factor:.2g} per layer, by ×{line.total:.2g} over "
-        f"{between} layers.",
+        f"from `{last}` to `{first}` by ×{line.factor:.2g} per layer, by "
+        f"×{write_number(line.total, 2)} over {between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
         cause=explain_slope(facts.records, line.total),
         fix=_fix_slope(facts, line.total),
@@ -85,8 +86,9 @@ def find_growth(facts: Facts) -> Iterator[Finding]:
         "exploding",
         "",
         step,
-        f"Exploding gradients: at step {step} the norm of all gradients is {factor:.2g} times "
-        f"what it was up to step {facts.steps[ready]}, and the loss has doubled.",
+        f"Exploding gradients: at step {step} the norm of all gradients is "
+        f"{write_number(factor, 2)} times what it was up to step {facts.steps[ready]}, and the "
+        "loss has doubled.",
         {"factor": factor, "norm": float(norm[row])},
         fix=_LOWER,
     )
@@ -150,7 +152,7 @@ def find_spikes(facts: Facts) -> Iterator[Finding]:
     else:
         layers = np.flatnonzero(ratios >= THRESHOLDS["spike_factor"].value)
         layers = layers[np.argsort(-ratios[layers], kind="stable")]
-        what = f"up to {factor:.2g} times what they were before"
+        what = f"up to {write_number(factor, 2)} times what they were before"
     count = int(np.sum(~np.isnan(factors)))
     names = [f"`{facts.layers[layer]}`" for layer in layers[:3]]
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
@@ -208,7 +210,9 @@ def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
             large[role] = size
     if not large:
         return cause, _LOWER
-    words = " and ".join(f"{_DATA[role]} are of the size of {large[role]:.3g}" for role in large)
+    words = " and ".join(
+        f"{_DATA[role]} are of the size of {write_number(large[role], 3)}" for role in large
+    )
     arguments = "model, x, y" if "y" in large else "model, x"
     text = (
         f"Normalize them: `keras_initkit.with_normalization({arguments})`. If that is not enough, "

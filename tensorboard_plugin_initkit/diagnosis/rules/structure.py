@@ -40,6 +40,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     write_layer,
 )
 from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
+from tensorboard_plugin_initkit.safe_text import write_part
 
 _LINEAR = ("", "linear")
 _FLAT = ("sigmoid", "hard_sigmoid")
@@ -115,10 +116,13 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         return
     paths = [item.path for item in hidden]
     fix = write_layer(hidden[0], hidden[0].shape[-1], "relu") if hidden[0].shape else "relu"
+    received = _find_received(facts, paths[0], paths[-1])
+    lost = f", which receives {write_part(received)} of the gradient of `{paths[-1]}`"
     yield tell(
         facts,
         "deep_sigmoids",
-        f"{len(hidden)} hidden layers have a sigmoid, from `{hidden[0].path}` on.",
+        f"{len(hidden)} hidden layers have a sigmoid, from `{paths[0]}` on"
+        f"{lost if received < 1 else ''}.",
         "The slope of a sigmoid is at most 1/4: each makes the gradient four times smaller, or "
         "more.",
         Fix(
@@ -131,6 +135,16 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
         hidden[0].path,
         {"layers": len(hidden)},
     )
+
+
+def _find_received(facts: Facts, first: str, last: str) -> float:
+    """Return the part of a layer's gradient that another one receives at first; NaN if unknown."""
+    records = facts.records.select(slice(0, 1))
+    if not len(records) or "signal" not in records or not {first, last} <= {*records.layers}:
+        return float("nan")
+    places = [records.layers.index(layer) for layer in (first, last)]
+    received, sent = records["signal"][0, places].tolist()
+    return received / sent if sent else float("nan")
 
 
 def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ export function findingsTable(state) {
     return known ? [say("Nothing was found wrong.")] : errors;
   }
   const several = runs.length > 1;
-  const titles = ["Step", "What", ...(several ? ["Run"] : []), "Layer", "Finding", "Evidence"];
+  const titles = ["Step", "Kind", ...(several ? ["Run"] : []), "Layer", "Finding", "Evidence"];
   const heads = titles.map((title) => element("th", { scope: "col", textContent: title }));
   const body = found.map(({ run, finding }) =>
     findingRow(run, finding, several, () => state.goTo(run, finding)),
@@ -34,7 +34,7 @@ function findingRow(run, finding, several, goThere) {
     "tr",
     { tabIndex: 0, title: "Show its place on the map" },
     cell(String(step ?? "")),
-    cell(short(kind.replaceAll("_", " ")), severity === "note" ? " (note)" : ""),
+    cell(short(kind.replaceAll("_", " ")), element("div", { className: "hint" }, severity)),
     ...(several ? [cell(named("span", run.title, 40))] : []),
     cell(layer ? named("span", layer, 40) : "all"),
     cell(
@@ -42,7 +42,7 @@ function findingRow(run, finding, several, goThere) {
       ...(cause ? [text(cause)] : []),
       ...(fix ? [text(`What to change: ${fix}`)] : []),
       ...(consequences.length ? [folded("What follows from it", consequences.map((one) => text(one)))] : []),
-      ...(explanation.length ? [folded("More on it", explanation.map((part) => text(part, 2000)))] : []),
+      ...(explanation.length ? [folded("Explanation", explanation.map((part) => text(part, 2000)))] : []),
     ),
     cell(...evidence.map((one) => text(one))),
   );

@@ -160,7 +160,7 @@ export class Panels {
 
   /** Title, download and notes of a chart. */
   #describe(chart, runs, view) {
-    chart.head.replaceChildren(...(view === "difference" ? pairTitle(runs) : this.#titles(runs)));
+    chart.head.replaceChildren(...this.#titles(runs, view));
     const [run] = runs;
     const info = this.#state.info(run);
     const about = runs.length > 1 ? [] : [extent(info), ...(info.notes ?? [])];
@@ -171,8 +171,14 @@ export class Panels {
   }
 
   /** Names of runs with tables; of several in one chart, whose legend names them, in small. */
-  #titles(runs) {
+  #titles(runs, view) {
     const { choice, statistic } = this.#state;
+    const heading = (run) => {
+      const name = named("h2", run.title);
+      name.style.borderLeftColor = this.#state.colourOf(run);
+      return name;
+    };
+    if (view === "difference") return [heading(runs[1]), "relative to", heading(runs[0])];
     const { filter, first, last } = choice;
     const table = (run, child) => {
       const title = `Values of the layers of ${short(run.title, 200)}, as a table`;
@@ -181,9 +187,7 @@ export class Panels {
     };
     const readable = runs.filter((run) => !this.#state.info(run).error);
     if (runs.length === 1) {
-      const heading = named("h2", runs[0].title);
-      heading.style.borderLeftColor = this.#state.colourOf(runs[0]);
-      return [heading, ...readable.map((run) => table(run, "CSV"))];
+      return [heading(runs[0]), ...readable.map((run) => table(run, "CSV"))];
     }
     const tables = readable.map((run) => table(run, named("span", run.title)));
     return tables.length ? ["CSV:", ...tables] : [];
@@ -211,8 +215,6 @@ export class Panels {
     this.#seen = place;
   }
 }
-
-const pairTitle = ([a, b]) => [named("h2", b.title), "relative to", named("h2", a.title)];
 
 function extent(info) {
   if (!info.layers) return "";

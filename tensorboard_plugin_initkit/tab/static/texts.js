@@ -13,8 +13,9 @@ export const VIEWS = {
     "Depth",
     "Each point is a layer, the input on the left and the output on the right, where the " +
       "gradient comes from. A line that falls to the left vanishes on its way to the input, one " +
-      "that rises to the left explodes, a level one is healthy. The slider chooses the step; the " +
-      "dashed line is the slope by which the monitor judges.",
+      "that rises to the left explodes, a level one is healthy. The slider chooses the step. A " +
+      "dashed line is the slope by which the monitor judges, a dotted one what the first weights " +
+      "let expect at step 0.",
   ],
   lines: [
     "Lines",

@@ -28,7 +28,13 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.plotting import plot as typed_plot
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import Setup
-from tensorboard_plugin_initkit.safe_text import as_html, display_name, display_names
+from tensorboard_plugin_initkit.safe_text import (
+    as_html,
+    display_name,
+    display_names,
+    write_number,
+    write_part,
+)
 from tests.tensorboard_plugin_initkit.record.made import history_of
 
 pytestmark = pytest.mark.numpy_alone
@@ -111,7 +117,7 @@ def test_the_map_marks_zeros_non_finite_and_missing_cells(history):
     assert marks[1, 9] == 2
     assert (marks[4, 5:8] == 3).all()
     assert np.count_nonzero(marks) == 5
-    assert shown_entries(chart) == ["exactly zero", "not finite", "no gradient, or no bias"]
+    assert shown_entries(chart) == ["exactly zero", "NaN or infinite", "no gradient, or no bias"]
     assert shown_entries(plot(history, layers=["layer_0"])) == []
 
 
@@ -131,7 +137,7 @@ def test_a_map_of_more_steps_than_columns_says_so_and_keeps_spikes():
     norms = np.ones((5000, 3))
     norms[1234, 1] = 1e20
     chart = plot(history_of(norms), statistic="norm", columns=100)
-    assert "max of several records a column" in chart.title.text
+    assert "each column: max of several records" in chart.title.text
     image = source_with(chart, "image")["image"][0]
     assert image.shape == (3, 100)
     np.testing.assert_allclose(image[1].max(), 1e20)
@@ -465,7 +471,7 @@ def test_the_line_of_the_rule_lies_over_all_layers_whichever_are_shown():
         np.testing.assert_allclose(line["value"], [history["signal"][0, [0, 18]]], rtol=1e-5)
         (item,) = chart.legend[0].items
         assert item.label.value.endswith(
-            "×0.5 per layer towards the input, ×3.8e-06 in all: falling"
+            "×0.5 per layer towards the input, ×3.8e-6 in all: falling"
         )
 
 
@@ -589,16 +595,24 @@ def test_a_name_is_one_short_line_of_its_own():
     assert as_html("<a & 'b'>") == "&lt;a &amp; &#x27;b&#x27;&gt;"
 
 
+def test_numbers_are_written_for_people():
+    numbers = (488458, 1234.5, 190.3, 0.7, 1.0, 3e-5, 1e-9, -3.0, 3e38, float("nan"))
+    written = [write_number(number, 2) for number in numbers]
+    assert written == ["488,458", "1,200", "190", "0.7", "1", "3e-5", "1e-9", "-3", "3e38", "nan"]
+    assert [write_part(part) for part in (4.3e-5, 0.1, 2e4)] == ["1/23,000", "0.1", "20,000"]
+
+
 def test_a_predicted_signal_is_a_dotted_line_with_a_word_on_it():
     history = history_of(0.5 ** np.arange(20)[::-1][None])
     predicted = {layer: (1.0, 0.5**i) for i, layer in enumerate(history.layers[::-1]) if i != 4}
     history.setup = Setup(prediction=predicted)
-    for name, label in (("", "predicted"), ("run", "run, predicted")):
+    words = "predicted for step 0 from the first weights, and measured so"
+    for name, label in (("", words), ("run", f"run, {words}")):
         chart = plot({name: history}, "depth")
         (line,) = [
             s for s in sources(chart) if list(s) == ["depth", "value"] and len(s["depth"]) > 9
         ]
         assert line["depth"].tolist() == [i for i in range(20) if i != 15]
         np.testing.assert_allclose(line["value"], history["signal"][0, line["depth"]], rtol=1e-5)
-        assert chart.legend[0].items[-1].label.value == f"{label} for step 0: as measured"
+        assert chart.legend[0].items[-1].label.value == label
     assert len(plot(history, "depth", statistic="norm").legend[0].items) == 1

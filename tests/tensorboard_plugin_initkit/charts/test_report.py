@@ -64,7 +64,7 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     histories = {name: history_of(np.ones((3, 4))) for name in "ab"}
     histories["gone"] = GradientHistory()  # without a record
     html, page = report(tmp_path / "r.html", histories, findings, theme="dark", notes=["A note."])
-    texts = ["A note.", "ratio = 1e-09", "ratio = 1.235e+04", "3 recorded steps, 0 to 2"]
+    texts = ["A note.", "ratio = 1e-9", "ratio = 12,350", "3 recorded steps, 0 to 2"]
     assert all(text in page.text for text in texts)
     # Findings are in the order of steps, and lead to the run where it is shown.
     assert "b: Does not learn. First." in page.text

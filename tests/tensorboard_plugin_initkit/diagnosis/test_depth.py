@@ -17,6 +17,7 @@ from tensorboard_plugin_initkit.plotting import plot
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.safe_text import write_number
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,
     EVERY_STEP,
@@ -168,14 +169,15 @@ def test_the_line_has_the_slope_of_the_medians_and_half_of_the_layers_above_it()
     np.testing.assert_allclose(slope.factor**17, slope.total, rtol=1e-9)
     assert slope.layers == (0, 17)
     assert str(slope) == (
-        f"×{slope.factor:.3g} per layer towards the input, ×{slope.total:.2g} in all: vanishing"
+        f"×{slope.factor:.3g} per layer towards the input, ×{write_number(slope.total, 2)} in all: "
+        "vanishing"
     )
 
 
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        (np.zeros(9), "zero"),
+        (np.zeros(9), "exactly zero"),
         (np.full(9, np.nan), "too few layers for a slope"),
         ([1, np.nan, np.nan, np.nan, 1, 1, 1, 1], "no gradient in 1 layer"),
         ([1], "too few layers for a slope"),
@@ -192,7 +194,7 @@ def test_where_numbers_are_not_finite_there_is_no_slope():
     put(7, "nonfinite", steps=slice(8, None), layers=slice(3, 5))(record)
     ((before,), (slope,)) = depth_slopes(record.history(), np.array([7, 8]))
     assert before.word == "healthy"
-    assert str(slope) == "not finite in 2 layers"
+    assert str(slope) == "NaN or infinite, no slope"
 
 
 def test_the_word_is_that_of_the_step():
@@ -207,7 +209,7 @@ def test_other_statistics_have_a_line_and_no_word():
     assert line.word == ""
     assert line.layers == (0, 5)
     assert re.fullmatch(r"×[\d.e-]+ per layer towards the input, ×[\d.e-]+ in all", str(line))
-    assert str(broken) == "not finite in 1 layer"
+    assert str(broken) == "NaN or infinite, no slope"
     assert [slope.word for slope in line_slopes(np.ones((1, 2)))] == ["too few layers for a slope"]
 
 
@@ -224,7 +226,7 @@ def test_each_optimizer_has_a_slope_of_its_own():
     assert (first.optimizer, first.word, first.layers) == ("a", "healthy", (0, 6))
     assert (second.optimizer, second.word, second.layers) == ("b", "vanishing", (8, 14))
     (label,) = labels_of_depth_view([history])
-    assert "a ×1 per" in label
+    assert "a: ×1 per" in label
     assert label.endswith("vanishing")
     assert [f.layer for f in judge(history)] == ["b/layer_8"]
 

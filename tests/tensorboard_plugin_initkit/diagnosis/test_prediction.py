@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.prediction import (
     predict_signals,
 )
 from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
+from tensorboard_plugin_initkit.safe_text import write_number
 from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, made
 
 pytestmark = pytest.mark.numpy_alone
@@ -88,7 +89,8 @@ def test_the_first_layer_that_is_off_and_why(factors, keywords, cause):
     place = np.flatnonzero(factors != 1.0)[-1]
     assert (found.layer, found.cause) == (PATHS[place], cause)
     assert found.factor == pytest.approx(factors[place], rel=1e-3)
-    assert str(found).startswith(f"from `{PATHS[place]}` on ×{found.factor:.2g} of the prediction")
+    factor = write_number(found.factor, 2)
+    assert str(found).startswith(f"from `{PATHS[place]}` on ×{factor} of the prediction")
 
 
 @pytest.mark.parametrize(

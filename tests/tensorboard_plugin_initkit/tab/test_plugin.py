@@ -184,7 +184,7 @@ def test_a_run_is_described(client: Client, root: Path) -> None:
         | {"consequences": [], "fix": str(f.fix), "explanation": explain(f.kind)}
         for f in FINDINGS
     )
-    vanishing["evidence"] = {"ratio": "1.235e-09", "at": "inf"}
+    vanishing["evidence"] = {"ratio": "1.235e-9", "at": "inf"}
     assert answer["findings"] == [zero, vanishing]
     verdict = answer["verdict"]
     assert verdict == {

@@ -402,7 +402,7 @@ def test_maps_show_and_tell_the_values_of_the_logs(tab, rust, logs):
         assert float(lines["value"]) == pytest.approx(history["signal"][step, layer], rel=1e-3)
         assert lines["weights"] == "kernel (16, 16) HeNormal(), bias (16,) Zeros()"
     assert re.search(r"value:\s+(exactly )?(zero|0)", tab.hover(chart("dead"), 200.5, 3))
-    assert re.search(r"value:\s+not finite", tab.hover(chart("nan"), 300.5, 3))
+    assert re.search(r"value:\s+NaN or infinite", tab.hover(chart("nan"), 300.5, 3))
 
 
 def test_no_layer_of_a_thousand_is_invisible(tab, rust):
@@ -414,7 +414,7 @@ def test_no_layer_of_a_thousand_is_invisible(tab, rust):
         chart("wide"),
     )
     assert rows <= tab.box(chart("wide")).height
-    assert (rows == 1000) or "several layers a row" in tab.title(chart("wide"))
+    assert (rows == 1000) or "of several layers" in tab.title(chart("wide"))
     assert (levels(tab.pixels(chart("wide"))[::5, ::5]) >= 0).mean() > 0.97
 
 
@@ -442,7 +442,7 @@ def test_a_spike_of_one_step_is_visible_at_every_zoom_level_of_the_same_chart(ta
     assert 6775 <= columns["first"].min() <= 6780
     assert 6799 <= columns["last"].max() <= 6805
     assert columns["records"].max() == 1
-    assert "records a column" not in tab.title(chart("spike"))
+    assert "several records" not in tab.title(chart("spike"))
     with tab.drawn():
         tab.click("button", "show all")
     assert tab.figure(chart("spike")) == figure
@@ -450,7 +450,7 @@ def test_a_spike_of_one_step_is_visible_at_every_zoom_level_of_the_same_chart(ta
     np.testing.assert_array_equal(columns["records"], all_steps["records"])
     tab.show(rust, runs=[run("spike")], how="min")
     assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
-    assert "min of several records a column" in tab.title(chart("spike"))
+    assert "each column: min of several records" in tab.title(chart("spike"))
     assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
 
 
@@ -495,9 +495,9 @@ def test_a_finding_leads_to_its_place_on_the_map(tab, rust):
         for row in tab.find("tbody tr")
     ]
     assert [row[:4] for row in cells] == [
-        ["20", "exploding", "exploding", "dense_0"],
-        ["40", "vanishing", "vanishing", "dense_0"],
-        ["300", "dead", "vanishing", "dense_3"],
+        ["20", "exploding\nwarning", "exploding", "dense_0"],
+        ["40", "vanishing\nwarning", "vanishing", "dense_0"],
+        ["300", "dead\nwarning", "vanishing", "dense_3"],
     ]
     verdict, other = tab.find(".verdict")  # above the charts, with what to change to be copied
     assert verdict.text.startswith("exploding: ")

@@ -72,7 +72,7 @@ def in_a_row(place, **fields):
         ),
         (
             both(in_a_row(5, type="Lambda"), put(3e38, "weight", steps=LATE, layers=slice(1, 3))),
-            "the weights of `net/dense_1` are 3e+38 times as large as at first;",
+            "the weights of `net/dense_1` are 3e38 times as large as at first;",
         ),
         (in_a_row(5), "weights that are not; 192"),  # nothing is known of it
     ],
