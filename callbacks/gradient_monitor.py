@@ -12,10 +12,9 @@ from typing import Any
 
 import keras
 
-from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.setup import read_setup
-from keras_initkit.anatomy.weights import is_complete, weights_of
+from keras_initkit.anatomy.weights import is_complete, places_of, weights_of
 from keras_initkit.callbacks.announcer import Announcer, OnFinding, sum_up
 from keras_initkit.callbacks.background_log import check_log_dir
 from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_capture, record_next_step

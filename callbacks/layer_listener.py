@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initkit.anatomy.places import Place, places_of
 from keras_initkit.anatomy.replacing import replaced_methods
 from keras_initkit.anatomy.selectors import Selection
+from keras_initkit.anatomy.weights import Place, places_of
 from keras_initkit.callbacks.measures.activations import activation_statistics
 
 # Calls of one layer that get a column each: a loop over time steps would fill the record.

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, Self
 import keras
 
 from keras_initkit.anatomy.layers_inside import trainable_weights
-from keras_initkit.anatomy.places import places_of
-from keras_initkit.anatomy.weights import weights_of
+from keras_initkit.anatomy.weights import places_of, weights_of
 
 # Since Keras 3.14.
 _MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from keras_initkit.anatomy.places import Place
+from keras_initkit.anatomy.weights import Place
 
 Selector = (
     type | str | re.Pattern[str] | Callable[[Any], bool] | list["Selector"] | tuple["Selector", ...]

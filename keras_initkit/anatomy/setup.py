@@ -17,8 +17,8 @@ from keras_initkit.anatomy.following import (
 from keras_initkit.anatomy.graph import Call, find_maker
 from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside
-from keras_initkit.anatomy.places import places_of
 from keras_initkit.anatomy.tracing import graph_of
+from keras_initkit.anatomy.weights import places_of
 from tensorboard_plugin_initkit.record.setup import (
     ANY_SIZE,
     MODEL_INPUT,

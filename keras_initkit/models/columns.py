@@ -9,9 +9,8 @@ import keras
 from keras_initkit.anatomy.following import find_receivers
 from keras_initkit.anatomy.graph import Graph
 from keras_initkit.anatomy.initializers import format_initializer, own_initializer
-from keras_initkit.anatomy.places import Place, places_of
 from keras_initkit.anatomy.selectors import Selection
-from keras_initkit.anatomy.weights import Weight, weights_of
+from keras_initkit.anatomy.weights import Place, Weight, places_of, weights_of
 from keras_initkit.connectivity.layer_fans import has_rule
 from tensorboard_plugin_initkit.record.layout import Variable
 from tensorboard_plugin_initkit.record.signal import is_bias

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_initkit.anatomy.graph import Graph
-from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.selectors import Selection
+from keras_initkit.anatomy.weights import Place
 from keras_initkit.checks import list_few
 from keras_initkit.models.normalize.ports import Port, Ports
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_initkit.anatomy.layers_inside import children
-from keras_initkit.anatomy.places import number, places_of
 from keras_initkit.anatomy.tracing import LayerCall, calls_inside
+from keras_initkit.anatomy.weights import number, places_of
 from keras_initkit.models.propagate.result import TensorRow
 from keras_initkit.models.propagate.rules.registry import Call, Effect
 from keras_initkit.models.propagate.rules.table import find_rule

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_initkit import initializers
 from keras_initkit.anatomy.layers_inside import layers_inside, own_weights
-from keras_initkit.anatomy.places import layers_by_path
+from keras_initkit.anatomy.weights import layers_by_path
 from keras_initkit.models.initialize.initialize import initialize
 from keras_initkit.models.reinitialize.reinitialize import reinitialize
 from keras_initkit.models.repair.compilation import Data, copy_optimizer, recompile, retrace

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_initkit.anatomy.layers_inside import layers_inside
-from keras_initkit.anatomy.places import layers_by_path
+from keras_initkit.anatomy.weights import layers_by_path
 from keras_initkit.models.normalize.with_normalization import with_normalization
 from keras_initkit.models.repair.compilation import Data, compile_like
 

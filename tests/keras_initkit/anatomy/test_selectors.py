@@ -5,8 +5,8 @@ import re
 import keras
 import pytest
 
-from keras_initkit.anatomy.places import Place
 from keras_initkit.anatomy.selectors import Match, Selection, check_selector, match
+from keras_initkit.anatomy.weights import Place
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 

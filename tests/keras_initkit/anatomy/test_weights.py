@@ -3,8 +3,7 @@
 import keras
 import pytest
 
-from keras_initkit.anatomy import places
-from keras_initkit.anatomy.weights import check_built, weights_of
+from keras_initkit.anatomy.weights import _strip_number, check_built, weights_of
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -108,7 +107,7 @@ def test_the_numbers_that_keras_gives_are_not_part_of_a_stream():
         namesake = type(kind.__name__, (layers.Layer,), {})
         first, second = namesake(), namesake()
         assert first.name != second.name
-        assert places._strip_number(first) == places._strip_number(second), kind
+        assert _strip_number(first) == _strip_number(second), kind
 
 
 def test_the_owner_is_the_outermost_layer_with_a_rule():
