@@ -164,11 +164,11 @@ def test_other_threads_read_the_history_and_no_record_is_lost():
 
     reader = threading.Thread(target=read)
     reader.start()
-    fit(compiled(mlp), monitor, epochs=5)
+    fit(compiled(mlp, **QUICK), monitor, epochs=2)
     done.set()
     reader.join()
-    assert len(monitor.history) == 5 * STEPS
-    assert max(lengths) <= 5 * STEPS
+    assert len(monitor.history) == 2 * STEPS
+    assert max(lengths) <= 2 * STEPS
 
 
 def test_what_a_checkpoint_holds_is_in_the_log(tmp_path):

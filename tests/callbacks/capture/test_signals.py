@@ -280,7 +280,7 @@ def test_frozen_layers_are_listed_as_frozen():
         model.layers[1].trainable = False
         return model
 
-    model = compiled(frozen)
+    model = compiled(frozen, **QUICK)
     monitor = GradientMonitor(every_n_steps=1)
     fit(model, monitor)
     paths = [layer.name for layer in model.layers]
@@ -288,7 +288,7 @@ def test_frozen_layers_are_listed_as_frozen():
     assert monitor.history.frozen == [paths[1]]
     model.layers[0].trainable = False
     model.layers[1].trainable = True
-    model.compile("sgd", model.loss)
+    model.compile("sgd", model.loss, **QUICK)
     fit(model, monitor)
     assert monitor.history.frozen == [paths[0]]
     assert set(monitor.history.layers) == set(paths)
