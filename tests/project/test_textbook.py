@@ -15,9 +15,10 @@ from rich.console import Console
 
 from tensorboard_plugin_initkit.log.read_log import read_log
 
-pytestmark = pytest.mark.slow
+# On PyTorch, where trainings begin soonest; the demonstration itself is TensorFlow's.
+pytestmark = [pytest.mark.backends("torch"), pytest.mark.slow]
 
-SMALL = textbook.Setting(depth=20, width=64, epochs=4)
+SMALL = textbook.Setting(depth=20, width=64, epochs=5)
 
 
 class Demonstration(NamedTuple):
