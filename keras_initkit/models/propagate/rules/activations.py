@@ -84,6 +84,17 @@ def with_activation(layer: Any, before: Effect) -> Effect:
     return chain(before, lambda _: after)._replace(to_units=to_units)
 
 
+def align_squares(signal: Signal) -> float:
+    """Return E f² f'²/(E f² E f'²) of an activation's output f; 1 of another signal."""
+    if signal.base is None or signal.base.slope is None:
+        return 1.0
+    base, function, slope = signal.base
+    points = base.mean + np.sqrt(base.variance) * _POINTS
+    squares, slopes = evaluate(function, points) ** 2, slope(points)
+    expected = (_WEIGHTS @ squares) * (_WEIGHTS @ slopes)
+    return float(_WEIGHTS @ (squares * slopes) / max(expected, 1e-300))
+
+
 def _compose(outer: Function, inner: Function) -> Function:
     return lambda x: outer(inner(x))
 

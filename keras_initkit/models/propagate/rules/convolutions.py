@@ -18,9 +18,10 @@ from keras_initkit.models.propagate.positions import (
     window_size,
     window_taps,
 )
-from keras_initkit.models.propagate.rules.activations import with_activation
+from keras_initkit.models.propagate.rules.activations import align_squares, with_activation
 from keras_initkit.models.propagate.rules.registry import Call, Effect, chain, effect, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal
+from keras_initkit.theory.maps import map_of_values
 
 layers = keras.layers
 Array = npt.NDArray[np.float64]
@@ -121,7 +122,44 @@ def _convolve_channels(call: Call, weight: Any, bias: Any, shape: tuple[int, ...
     rank, taps = len(window), int(np.prod(window))
     kernel = kernel_of(values.reshape(taps, -1), fan_out=float(taps * multiplier))
     maps = window_maps(call.operation, call.signal.shape[-1 - rank : -1], tap_shares(values, rank))
-    return convolve(call.signal, maps, kernel, bias, shape)
+    done = convolve(call.signal, maps, kernel, bias, shape)
+
+    def back(gradient: Gradient) -> Gradient:
+        (found,) = done.back([gradient])
+        assert found is not None
+        return _add_coupling(found, gradient, call, done.outputs[0])
+
+    return effect(done.outputs[0], back)
+
+
+def _add_coupling(found: Gradient, gradient: Gradient, call: Call, output: Signal) -> Gradient:
+    """Add to a gradient behind depthwise kernels what their weights have in common with slopes.
+
+    Two windows, of outputs x and x' with the correlation ρ, share an input at different taps of
+    weights w and w'. Of few taps, n, w w' is not independent of the slopes f'(x) f'(x'):
+
+        E w w' f'(x) f'(x') = E w² (1 - ρ²)/n · d/dρ E f'(x) f'(x')
+
+    by integration by parts, for a rectifier f or its like and inputs with correlations ρ and, at
+    twice the offset, ρ². The product has the square of the input as a factor: it is larger where
+    the input is not zero.
+    """
+    gate, window = gradient.gate, call.operation.kernel_size
+    if gate is None or gradient.pairs.ndim != len(window):
+        return found
+    mapped = map_of_values(lambda x: np.sqrt(gate(x)), output.mean, output.variance)
+    correlations = output.pairs[0]
+    coupled = (1.0 - correlations**2) * gradient.pairs
+    coupled *= mapped.slope_product(correlations) * mapped.variance
+    coupled /= np.maximum(mapped.product(correlations), 1e-300)
+    for axis, (taps, stride) in enumerate(zip(window, call.operation.strides, strict=True)):
+        offsets = np.abs(np.arange(coupled.shape[axis]) - coupled.shape[axis] // 2)
+        shared = np.maximum(1.0 - offsets * stride / taps, 0.0) / taps
+        shared *= 1.0 - offsets / output.shape[axis]
+        coupled *= np.expand_dims(shared, [i for i in range(len(window)) if i != axis])
+    share = max(float(coupled.sum()), 0.0)
+    alignment = (1.0 + share * align_squares(call.signal)) / (1.0 + share)
+    return found.scale(1.0 + share)._replace(alignment=alignment)
 
 
 @rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from keras_initkit.models.propagate.kernel import to_array
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Signal, centre
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre
 
 layers = keras.layers
 Array = npt.NDArray[np.float64]
@@ -43,7 +43,17 @@ def _batch(call: Call) -> Effect | None:
     factor = 1.0 / (float(variances.mean()) + layer.epsilon)
     mean = float(means.mean())
     moved = signal.shift(-mean, mean**2 - 2.0 * mean * signal.mean)
-    return _scale(moved, factor, layer, factor)
+    done = _scale(moved, factor, layer, factor)
+    scale = math.sqrt(done.outputs[0].variance / max(signal.variance, 1e-300))
+
+    def back(gradient: Gradient) -> Gradient:
+        (found,), gate = done.back([gradient]), gradient.gate
+        assert found is not None
+        if gate is None:
+            return found
+        return found._replace(gate=lambda x: gate((x - signal.mean) * scale + done.outputs[0].mean))
+
+    return effect(done.outputs[0], back)
 
 
 def _drift(signal: Signal) -> tuple[float, float]:
