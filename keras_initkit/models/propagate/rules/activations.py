@@ -86,9 +86,9 @@ def with_activation(layer: Any, before: Effect) -> Effect:
 
 def align_squares(signal: Signal) -> float:
     """Return E f² f'²/(E f² E f'²) of an activation's output f; 1 of another signal."""
-    if signal.base is None or signal.base.slope is None:
+    base, function, slope = signal.base or Base(signal, np.asarray)
+    if slope is None:
         return 1.0
-    base, function, slope = signal.base
     points = base.mean + np.sqrt(base.variance) * _POINTS
     squares, slopes = evaluate(function, points) ** 2, slope(points)
     expected = (_WEIGHTS @ squares) * (_WEIGHTS @ slopes)
