@@ -7,8 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_initkit.callbacks.measures.gradients import Measured, measure_scaled, measure_twice
-from keras_initkit.callbacks.measures.reductions import FOLDED, Reductions, each
+from keras_initkit.callbacks.measures.gradients import (
+    FOLDED,
+    Measured,
+    Reductions,
+    each,
+    measure_scaled,
+    measure_twice,
+)
 
 
 def _each(stacks: Sequence[Any], one: Callable[[Any], Any], many: Callable[..., Any]) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from keras_initkit.callbacks.measures.gradients import Measured, measure_twice
-from keras_initkit.callbacks.measures.reductions import Reductions, each
+from keras_initkit.callbacks.measures.gradients import Measured, Reductions, each, measure_twice
 
 # On a CPU, `vector_norm` of order 2 loses 1e-5 of a million elements, and other orders are
 # 4 to 20 times as slow as these.
