@@ -61,7 +61,9 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
     """Find inputs of an embedding outside of its indices."""
     first = find_first_layers(facts.setup)
     inputs = list_tensors(facts, "x")
-    if not first or any(layer.type != "Embedding" for layer in first):
+    # Of inputs that are rescaled first, other numbers were measured.
+    is_rescaled = bool(find_rescaling(facts.setup)[2])
+    if not first or is_rescaled or any(layer.type != "Embedding" for layer in first):
         return
     sizes = [layer.arguments.get("input_dim", 0) for layer in first]
     # Which of several inputs an embedding takes is not known.
