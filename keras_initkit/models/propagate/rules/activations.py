@@ -95,6 +95,15 @@ def align_squares(signal: Signal) -> float:
     return float(_WEIGHTS @ (squares * slopes) / max(expected, 1e-300))
 
 
+def align_slopes(signal: Signal) -> Array:
+    """Return E f'(u) f'(w)/E f'² of pairs of positions of an activation's output, by offset."""
+    if signal.base is None or signal.base.slope is None:
+        return np.ones_like(signal.pairs[0])
+    base, function, _ = signal.base
+    mapped = activation_map(function, base.mean, base.variance)
+    return mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
+
+
 def _compose(outer: Function, inner: Function) -> Function:
     return lambda x: outer(inner(x))
 

@@ -1,5 +1,6 @@
 """Convolutions: plain, grouped, dilated, depthwise, separable and transposed."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +19,13 @@ from keras_initkit.models.propagate.positions import (
     window_size,
     window_taps,
 )
-from keras_initkit.models.propagate.rules.activations import align_squares, with_activation
+from keras_initkit.models.propagate.rules.activations import (
+    align_slopes,
+    align_squares,
+    with_activation,
+)
 from keras_initkit.models.propagate.rules.registry import Call, Effect, chain, effect, rule
-from keras_initkit.models.propagate.signal import Gradient, Signal
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre, white_gradient
 from keras_initkit.theory.maps import map_of_values
 
 layers = keras.layers
@@ -135,31 +140,44 @@ def _convolve_channels(call: Call, weight: Any, bias: Any, shape: tuple[int, ...
 def _add_coupling(found: Gradient, gradient: Gradient, call: Call, output: Signal) -> Gradient:
     """Add to a gradient behind depthwise kernels what their weights have in common with slopes.
 
-    Two windows, of outputs x and x' with the correlation ρ, share an input at different taps of
-    weights w and w'. Of few taps, n, w w' is not independent of the slopes f'(x) f'(x'):
+    Two windows with outputs x and x' of correlation ρ read inputs h and h' by weights w and w'. Of
+    few taps, n, w w' is not independent of the slopes f'(x) f'(x'):
 
-        E w w' f'(x) f'(x') = E w² (1 - ρ²)/n · d/dρ E f'(x) f'(x')
+        E w w' f'(x) f'(x') = E w² r/n · d/dρ E f'(x) f'(x')
 
-    by integration by parts, for a rectifier f or its like and inputs with correlations ρ and, at
-    twice the offset, ρ². The product has the square of the input as a factor: it is larger where
-    the input is not zero.
+    by integration by parts, for a rectifier f or its like. If inputs have correlations ρ and, at
+    twice the offset, ρ², r is 1 - ρ² where h is h', and ρ (1 - ρ) for others. As it has the factor
+    h h', it is larger where inputs are not zero.
     """
-    gate, window = gradient.gate, call.operation.kernel_size
-    if gate is None or gradient.pairs.ndim != len(window):
+    gate, layer, signal = gradient.gate, call.operation, call.signal
+    if gate is None or gradient.pairs.ndim != len(layer.kernel_size):
         return found
     mapped = map_of_values(lambda x: np.sqrt(gate(x)), output.mean, output.variance)
     correlations = output.pairs[0]
-    coupled = (1.0 - correlations**2) * gradient.pairs
-    coupled *= mapped.slope_product(correlations) * mapped.variance
-    coupled /= np.maximum(mapped.product(correlations), 1e-300)
-    for axis, (taps, stride) in enumerate(zip(window, call.operation.strides, strict=True)):
-        offsets = np.abs(np.arange(coupled.shape[axis]) - coupled.shape[axis] // 2)
-        shared = np.maximum(1.0 - offsets * stride / taps, 0.0) / taps
-        shared *= 1.0 - offsets / output.shape[axis]
-        coupled *= np.expand_dims(shared, [i for i in range(len(window)) if i != axis])
-    share = max(float(coupled.sum()), 0.0)
-    alignment = (1.0 + share * align_squares(call.signal)) / (1.0 + share)
-    return found.scale(1.0 + share)._replace(alignment=alignment)
+    coupled = mapped.slope_product(correlations) * mapped.variance * gradient.pairs
+    coupled /= np.maximum(mapped.product(correlations), 1e-300) * math.prod(layer.kernel_size)
+    sums = []
+    for size, taps, stride, dilation in zip(
+        signal.shape, layer.kernel_size, layer.strides, layer.dilation_rate, strict=False
+    ):
+        array = window_taps(size, taps, stride, dilation, layer.padding)
+        sums.append(axis_map(array.sum(axis=0, keepdims=True)))
+    plain, same, others = (
+        move_gradient(sums, Gradient(gradient.power, pairs))
+        for pairs in (
+            white_gradient(output.shape).pairs,
+            coupled * (1.0 - correlations**2),
+            coupled * correlations * (1.0 - correlations),
+        )
+    )
+    # Shares of the power, and of it behind an activation in front.
+    share, other_share = (x.second_moment / plain.second_moment for x in (same, others))
+    aligned = align_squares(signal)
+    alignment = (1.0 + share * aligned) / (1.0 + share)
+    pairs = found.pairs + aligned * other_share * others.pairs / align_slopes(signal)
+    pairs /= 1.0 + aligned * share
+    pairs[centre(pairs.shape)] = 1.0
+    return Gradient(found.power * (1.0 + share), pairs, alignment)
 
 
 @rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
