@@ -173,6 +173,19 @@ def noisy(n: int = 600, width: int = 8) -> Data:
     return x, np.sin(x[:, 0]) + x[:, 1] * x[:, 2]
 
 
+def rare() -> Data:
+    """Return two classes, one of which has a sample in a hundred."""
+    return datasets.make_classification(3000, weights=[0.99], flip_y=0, class_sep=0.3)
+
+
+class AllWithAll(keras.losses.Loss):
+    """A squared error of (batch,) and (batch, 1)."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compare each output with all targets."""
+        return ops.mean(ops.square(y_true - y_pred))
+
+
 def both(data: Data, *change: Callable[[Array], Array]) -> Data:
     """Change the targets by one function after the other."""
     return data[0], functools.reduce(lambda y, f: f(y), change, data[1])
@@ -411,6 +424,34 @@ CASES = [Case(*row) for row in [
      lambda: run(scaled(cancer()), BCE, D(16, "tanh"), D(1, "sigmoid"), opt=SGD(30.0), epochs=8)),
     ("NaN in the inputs", ("nonfinite",), "isfinite",
      lambda: run(holes(scaled(cancer())), BCE, D(16, "relu"), D(1, "sigmoid"))),
+    ("a rare class", ("rare_classes",), "class_weight", lambda: run(rare(), BCE, D(16, "relu"),
+     D(1, "sigmoid"), opt=SGD(0.01), epochs=4)),
+    ("a class of weight 0", ("rare_classes",), "class_weight",
+     lambda: run(flat(scaled_digits()), SCE, D(32, "relu"), D(10, "softmax"),
+     class_weight={i: float(i != 3) for i in range(10)})),
+    ("a loss of all with all", ("target_shape",), "reshape",
+     lambda: run(scaled(diabetes(), True), AllWithAll(), D(32, "relu"), D(1), opt=Adam(0.01),
+     epochs=20, acc=())),
+    ("a loss of the wrong sign", ("negative_loss",), "sign",
+     lambda: run(scaled(iris(True)), lambda y, p: ops.mean(y * ops.log(p + 1e-7), axis=-1),
+     D(16, "relu"), D(3, "softmax"), opt=Adam(0.01), epochs=20)),
+    ("an answer instead of probabilities", ("no_gradient",), "argmax",
+     lambda: run(scaled(iris()), "mse", D(16, "relu"), D(3, "softmax"), L.Lambda(lambda p:
+     ops.cast(ops.argmax(p, axis=-1, keepdims=True), "float32")))),
+    ("batches of one sample", ("single_samples",), "batch_size",
+     lambda: run(scaled(iris()), SCE, D(16), L.BatchNormalization(), L.ReLU(), D(3, "softmax"),
+     batch_size=1)),
+    ("a weight decay of 10", ("strong_penalty",), "weight_decay",
+     lambda: run(flat(scaled_digits()), SCE, D(32, "relu"), D(10, "softmax"),
+     opt=keras.optimizers.AdamW(0.01, weight_decay=10.0))),
+    ("a dropout of 0.9", ("strong_dropout",), "Dropout",
+     lambda: run(scaled(iris()), SCE, *[D(16, "relu"), L.Dropout(0.9)] * 2, D(3, "softmax"),
+     epochs=30)),
+    ("pixels rescaled twice", ("input_scale",), "rescaling",
+     lambda: run(digits(15), SCE, L.Rescaling(1 / 255), L.Rescaling(1 / 255),
+     *convolutions(D(10, "softmax")), opt=SGD(0.01))),
+    ("prices as they are", ("input_scale",), "x, y",
+     lambda: run(wave(400, 3000), "mse", L.LSTM(16), D(1), acc=())),
 ]]
 # fmt: on
 

@@ -47,8 +47,8 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
 def _find_learnt_by_heart(facts: Facts) -> Bools:
     """Find the end of a training that is hardly better than guessing, with usual updates.
 
-    Its loss may still fall, slowly: samples are learned one by one, and nothing that is common to
-    them.
+    Its loss still falls, slowly: samples are learned one by one, and nothing that they have in
+    common. With a weak relation under noise it would fall fast, and then no more.
     """
     loss, margin = facts.loss, THRESHOLDS["guess_margin"].value
     ratio = lower_median(update_ratios(facts, slice(None)))
@@ -59,6 +59,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
         & ~loss.failed
         & (loss.guess > loss.recent)
         & (loss.recent >= loss.guess - margin * loss.reach)
+        & (loss.fell > THRESHOLDS["loss_fell"].value)
         & (loss.fell < THRESHOLDS["loss_falling"].value)
         & (usual > THRESHOLDS["update_usual"].value)
     )

@@ -565,8 +565,10 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
     patient = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value
     for head in list_heads(facts):
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
-        own = is_own_loss(head.setup) and ("reduction" in head.setup.arguments or "." in loss)
-        if not own or y is None or y_pred is None or {y.shape, y_pred.shape} != {(), (1,)}:
+        is_class = "reduction" in head.setup.arguments or "." in loss
+        if y is None or y_pred is None or {y.shape, y_pred.shape} != {(), (1,)}:
+            continue
+        if loss and not (is_class and is_own_loss(head.setup)):
             continue
         shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
         spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
@@ -577,8 +579,8 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "target_shape",
                 f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
-                f"`{loss}` is your own; outputs have an sd of {spread[row]:.2g}, targets of "
-                f"{wanted[row]:.2g}.",
+                f"{f'`{loss}` ' * bool(loss)}is your own; outputs have an sd of "
+                f"{spread[row]:.2g}, targets of {wanted[row]:.2g}.",
                 "Their difference is a table of each output with the targets of all samples, "
                 "where the loss does not make the shapes alike: then the mean is the best answer.",
                 "Use `y = y.reshape(-1, 1)` for the targets, or in the loss "

@@ -109,15 +109,14 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
 
 
 def find_input_scales(facts: Facts) -> Iterator[Finding]:
-    """Find inputs far from unit scale, or constant, where a layer with a kernel takes them."""
+    """Find constant inputs, and those far from unit scale in front of layers with a kernel."""
     layers = find_first_layers(facts.setup)
     kernels = all(DENSE.fullmatch(item.type) or RECURRENT.fullmatch(item.type) for item in layers)
-    if not layers or not kernels or not len(facts.steps):
+    if not layers or not len(facts.steps):
         return
     records, inputs = int(THRESHOLDS["window_records"].value), list_tensors(facts, "x")
     scale, offset, rescalings = find_rescaling(facts.setup)
-    if np.isnan([scale, offset]).any():
-        return
+    kernels &= not np.isnan([scale, offset]).any()
     for tensor in inputs:
         mean, std, low_std, high_std, whole, spread = (
             float(read(facts, tensor, name, np.fmax)[0])
@@ -144,11 +143,18 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             ]
             is_all = len(inputs) == 1 and len(facts.steps) > 1 and any(varied)
             yield dataclasses.replace(finding, confidence="certain") if is_all else finding
+        elif not kernels:  # tokens, or normalized
+            continue
         # The numbers of a single sample tell their size, and nothing of their spread.
         elif max(abs(mean), std) > size or (
             spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
         ):
-            fix = None
+            fix = _NORMALIZE
+            for large, *_ in _list_large_targets(facts):  # as of a series that goes on
+                fix = Fix(
+                    "Normalize both: `keras_initkit.with_normalization(model, x, y)`.",
+                    _begin_head(large) | {"normalize": {"inputs": True, "targets": True}},
+                )
             if rescalings:
                 fix = Fix(
                     f"Remove `{rescalings[-1].path}`, or choose its `scale` for inputs from "
@@ -174,27 +180,32 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
     come there at all, it has half of the planned steps.
     """
     steps, planned = facts.steps, facts.setup.steps
+    for head, mean, std in _list_large_targets(facts):
+        seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
+        fix = Fix(
+            f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it after "
+            "`predict`; `keras_initkit.with_normalization(model, x, y)` does both.",
+            _begin_head(head) | {"normalize": {"inputs": False, "targets": True}},
+        )
+        row: int | None = 0
+        way = float(facts.total("learning_rate")[0]) * planned
+        if facts.setup.optimizer in ADAPTIVE and (
+            max(abs(mean), std) < THRESHOLDS["target_pace"].value * way
+        ):
+            row = find_first((steps - steps[0] >= planned / 2) | facts.loss.over)
+        if row is not None:
+            numbers = {"mean": mean, "std": std}
+            yield _tell(facts, "target_scale", seen, numbers, fix, head.path, row)
+
+
+def _list_large_targets(facts: Facts) -> Iterator[tuple[Head, float, float]]:
+    """List linear outputs under a loss of differences with large targets: their mean and sd."""
     for head in list_heads(facts):
         if head.y is None or head.setup.loss not in _OF_DIFFERENCES or not len(facts.steps):
             continue
         mean, std = (float(read(facts, head.y, name, np.fmax)[0]) for name in ("mean", "std"))
         if head.activation == "linear" and max(abs(mean), std) > THRESHOLDS["target_size"].value:
-            seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
-            fix = Fix(
-                f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it after "
-                "`predict`; `keras_initkit.with_normalization(model, x, y)` does both.",
-                _begin_head(head) | {"normalize": {"inputs": False, "targets": True}},
-            )
-            numbers = {"mean": mean, "std": std}
-            row: int | None = 0
-            way = float(facts.total("learning_rate")[0]) * planned
-            if facts.setup.optimizer in ADAPTIVE and (
-                max(abs(mean), std) < THRESHOLDS["target_pace"].value * way
-            ):
-                row = find_first((steps - steps[0] >= planned / 2) | facts.loss.over)
-            if row is None:
-                continue
-            yield _tell(facts, "target_scale", seen, numbers, fix, head.path, row)
+            yield head, mean, std
 
 
 def _begin_head(head: Head) -> dict[str, dict[str, Any]]:

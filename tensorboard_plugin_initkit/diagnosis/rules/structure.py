@@ -417,8 +417,8 @@ def find_strong_dropout(facts: Facts) -> Iterator[Finding]:
     yield tell(
         facts,
         "strong_dropout",
-        f"`{layer.path}` drops {max(rates):.0%} of its inputs, and of a signal through all "
-        f"{len(rates)} dropouts {kept:.2g} is left.",
+        f"`{layer.path}` drops {max(rates):.0%} of its inputs; of a signal through the dropouts of "
+        f"all layers {kept:.2g} is left.",
         "What is left differs so much from step to step that the layers after it learn noise.",
         Fix(
             "Use `Dropout(0.2)`, or none until the model learns the training data.",

@@ -345,6 +345,7 @@ def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
     y, output = X[:, 0], 0.1 * X[:, 1:2]
     expected = [("target_shape", 100, "warning")]
     assert told(y, output, reduction="sum") == told(y, output, "Net.compute_loss") == expected
+    assert told(y, output, "") == expected  # a `compute_loss` of one's own
     assert told(y, output) == []  # Keras makes the shapes of a function's arguments alike
     assert told(y[:, None], output, reduction="sum") == []
     assert told(y, 10 * output, reduction="sum") == []

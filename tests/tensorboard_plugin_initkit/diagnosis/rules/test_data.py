@@ -97,8 +97,17 @@ CAUSES = {
         "sd 0.00397 behind `rescaling_0`",
         "Remove `rescaling_0`",
     ),
+    "a series of prices": (
+        chain(layer("LSTM", 8), dense(1), loss=SQUARED),
+        300 + 40 * Y,
+        300 + 40 * X,
+        "input_scale",
+        "mean 300",
+        "with_normalization(model, x, y)",
+    ),
     "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "sds from", "normaliz"),
     "constant": (REGRESSION, Y, X * 0 + 0.5, "constant_input", "inputs are all 0.5.", "Print `x`"),
+    "constant tokens": (embedding(), Y, INDEX[:, None] * 0, "constant_input", "all 0.", "Print"),
     "targets": (REGRESSION, 40 * Y, X, "target_scale", "begins near 0", "`y = (y - "),
     "absolute errors": (
         chain(dense(1), loss="mean_absolute_error"),
@@ -141,7 +150,7 @@ CAUSES = {
 @pytest.mark.parametrize("name", CAUSES)
 def test_causes_in_the_data(name):
     setup, y, x, kind, message, fix = CAUSES[name]
-    (finding,) = find(DATA_CAUSES, setup, y, x, steps=WINDOW)
+    finding, *_ = find(DATA_CAUSES, setup, y, x, steps=WINDOW)
     assert finding.kind == kind
     assert message in finding.message
     assert fix in str(finding.fix)

@@ -274,6 +274,15 @@ def test_a_training_that_is_over_ends_early():
     assert "121 updates" in finding.message
 
 
+def test_samples_that_are_learned_by_heart():
+    for ratio, expected in ((1e-3, ["not_learning"]), (2e-4, [EARLY])):
+        record = made(EVERY_10)
+        both(supervised(), put(ratio, "update"), loss(lambda s: 0.705 * 0.9994**s))(record)
+        assert [finding.kind for finding in judge(record.history(), ended=True)] == expected
+    both(supervised(level=0.672), put(1e-3, "update"))(record := made(EVERY_10))
+    assert judge(record.history(), ended=True) == []  # a weak relation, which is learned
+
+
 def under_noise(course):
     """Make a change to a loss with a course, and as much noise that it is hard to see."""
 
