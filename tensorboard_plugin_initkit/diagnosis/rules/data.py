@@ -32,6 +32,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     list_tensors,
     read,
 )
+from tensorboard_plugin_initkit.record.setup import LayerSetup
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
@@ -149,28 +150,35 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         elif max(abs(mean), std) > size or (
             spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
         ):
-            fix = _NORMALIZE
-            for large, *_ in _list_large_targets(facts):  # as of a series that goes on
-                fix = Fix(
-                    "Normalize both: `keras_initkit.with_normalization(model, x, y)`.",
-                    _begin_head(large) | {"normalize": {"inputs": True, "targets": True}},
-                )
-            if rescalings:
-                fix = Fix(
-                    f"Remove `{rescalings[-1].path}`, or choose its `scale` for inputs from "
-                    f"{low:.3g} to {high:.3g}: they are scaled elsewhere, too.",
-                    remove(rescalings[-1].path),
-                )
-            elif low >= 0 and 100 < high <= 255 and len(tensor.shape or ()) > 1 and whole == 1:
-                fix = Fix(
-                    "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its "
-                    "inputs: `keras_initkit.with_normalization(model, x)`.",
-                    _NORMALIZE.repairs,
-                )
+            is_picture = len(tensor.shape or ()) > 1 and whole == 1
+            fix = _fix_inputs(facts, (low, high), is_picture, rescalings)
             yield _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
         elif high_std > ratio * low_std > _ROUNDING * ratio * high_std:
             seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
             yield _tell(facts, "feature_scales", seen, numbers)
+
+
+def _fix_inputs(
+    facts: Facts, span: tuple[float, float], is_picture: bool, rescalings: list[LayerSetup]
+) -> Fix:
+    """Return the fix for inputs of another scale, by their span: other layers, or normalization."""
+    low, high = span
+    if rescalings:
+        path = rescalings[-1].path
+        text = f"Remove `{path}`, or choose its `scale` for inputs from {low:.3g} to {high:.3g}: "
+        return Fix(f"{text}they are scaled elsewhere, too.", remove(path))
+    if is_picture and low >= 0 and 100 < high <= 255:
+        return Fix(
+            "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its inputs: "
+            "`keras_initkit.with_normalization(model, x)`.",
+            _NORMALIZE.repairs,
+        )
+    for large, *_ in _list_large_targets(facts):  # as of a series that goes on
+        return Fix(
+            "Normalize both: `keras_initkit.with_normalization(model, x, y)`.",
+            _begin_head(large) | {"normalize": {"inputs": True, "targets": True}},
+        )
+    return _NORMALIZE
 
 
 def find_target_scales(facts: Facts) -> Iterator[Finding]:
