@@ -165,6 +165,19 @@ def calls_inside(layer: Any, args: Any, kwargs: dict[str, Any]) -> Calls:
         return Calls(inputs, calls, flat)
 
 
+def find_inputs(model: Any) -> Any:
+    """Return the symbolic inputs of a model in its structure; `None` if it does not know them."""
+    struct = getattr(model, "_inputs_struct", None)
+    if struct is None:
+        struct = getattr(model, "inputs", None)
+    if isinstance(struct, list) and len(struct) == 1:
+        struct = struct[0]
+    if struct is None:
+        shape = (model.get_build_config() or {}).get("input_shape")
+        struct = make_inputs(shape, model.compute_dtype) if shape else None
+    return struct
+
+
 def model_inputs(model: Any) -> Any:
     """Return symbolic tensors for the inputs of a built model, in its structure.
 
@@ -173,19 +186,12 @@ def model_inputs(model: Any) -> Any:
     Raises:
         ValueError: If the model does not know the shape of its inputs.
     """
-    struct = getattr(model, "_inputs_struct", None)
+    struct = find_inputs(model)
     if struct is None:
-        struct = getattr(model, "inputs", None)
-    if isinstance(struct, list) and len(struct) == 1:
-        struct = struct[0]
-    if struct is None:
-        shape = (model.get_build_config() or {}).get("input_shape")
-        if not shape:
-            raise ValueError(
-                "`model` must know the shape of its inputs. Received: "
-                f"'{model.name}', which was built without one. Call it on data first."
-            )
-        struct = make_inputs(shape, model.compute_dtype)
+        raise ValueError(
+            "`model` must know the shape of its inputs. Received: "
+            f"'{model.name}', which was built without one. Call it on data first."
+        )
     return keras.tree.map_structure(
         lambda x: keras.KerasTensor(
             (None, *(OPEN_SIZE if size is None else size for size in x.shape[1:])),

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_initkit.anatomy.graph import Graph
-from keras_initkit.anatomy.tracing import OPEN_SIZE, make_inputs
+from keras_initkit.anatomy.tracing import OPEN_SIZE, find_inputs
 from keras_initkit.models.check.sample import draw_sample
 
 _ROWS = 32
@@ -33,19 +33,14 @@ def make_noise(model: Any, graph: Graph, seed: int) -> Any:
     Raises:
         ValueError: If the model does not say what its inputs are.
     """
-    inputs = getattr(model, "inputs", None)
-    shapes = (model.get_build_config() or {}).get("input_shape")
-    if not inputs and not shapes:
+    structure = find_inputs(model)
+    if structure is None:
         raise ValueError(
             "`data` must be given for a model that does not say what its inputs are. Received: "
             f"data=None, and {model.name!r} of class {type(model).__name__}. Pass a batch of what "
             "it is trained on."
         )
     generator = np.random.default_rng(seed)
-    if not inputs:
-        structure = make_inputs(shapes, model.compute_dtype)
-    else:
-        structure = inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(lambda t: _draw(t, graph, generator), structure)
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.models.propagate.positions import AxisMap, move_signal, window_size
+from keras_initkit.models.propagate.positions import AxisMap, axis_map, move_signal, window_size
 from keras_initkit.models.propagate.rules.convolutions import can_convolve
 from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
@@ -40,6 +40,21 @@ def _global_max(call: Call) -> Effect | None:
         return None
     reads = [np.arange(size)[np.newaxis] for size in sizes]
     return _take_largest(call, [mean_map(size) for size in sizes], reads)
+
+
+def _adaptive_max(call: Call) -> Effect | None:
+    """Take the largest of windows of one size; others, of sizes that do not divide, are sampled."""
+    sizes = list(zip(call.signal.shape[:-1], call.shape[:-1], strict=True))
+    if not can_convolve(call) or any(size % outputs for size, outputs in sizes):
+        return None
+    reads = [np.arange(size).reshape(outputs, -1) for size, outputs in sizes]
+    means = [np.repeat(np.eye(len(read)), read.shape[1], 1) / read.shape[1] for read in reads]
+    return _take_largest(call, [axis_map(mean[np.newaxis]) for mean in means], reads)
+
+
+for _name in ("AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D", "AdaptiveMaxPooling3D"):
+    if hasattr(layers, _name):  # from Keras 3.13 on
+        rule(getattr(layers, _name))(_adaptive_max)
 
 
 def _reads(size: int, taps: int, stride: int, padding: str) -> Array:

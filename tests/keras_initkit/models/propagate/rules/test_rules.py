@@ -13,9 +13,8 @@ layers, ops = keras.layers, keras.ops
 # Layers of `keras.layers` that are sampled: of data, of images, of other frameworks; cells alone;
 # and those that are rarely used.
 WITHOUT_RULE = """
-    AdaptiveMaxPooling1D
-    AdaptiveMaxPooling2D AdaptiveMaxPooling3D AdditiveAttention AlphaDropout AugMix
-    AutoContrast CategoryEncoding CenterCrop ContrastLimitedAdaptiveHistogramEqualization ConvLSTM1D
+    AdditiveAttention AlphaDropout AugMix AutoContrast CategoryEncoding CenterCrop
+    ContrastLimitedAdaptiveHistogramEqualization ConvLSTM1D
     ConvLSTM2D ConvLSTM3D CutMix Discretization Dot Equalization FlaxLayer GRUCell HashedCrossing
     Hashing InputLayer IntegerLookup JaxLayer LSTMCell Lambda Layer MaxNumBoundingBoxes
     MelSpectrogram MixUp Normalization Pipeline RandAugment RandomBrightness
@@ -123,6 +122,7 @@ CASES = [
     (SEQUENCE, lambda: functional(SEQUENCE, chosen, "chosen")),
     (SEQUENCE, lambda: layers.Softmax()),
     (MAP, lambda: layers.AdaptiveAveragePooling2D((5, 4))),
+    (MAP, lambda: layers.AdaptiveMaxPooling2D((6, 4))),
     (SEQUENCE, lambda: functional(SEQUENCE, averaged, "averaged")),
     (SEQUENCE, lambda: functional(SEQUENCE, by_operations, "operations")),
 ]
