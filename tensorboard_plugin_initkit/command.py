@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _ERROR
     except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
+        if isinstance(error, OSError) and error.strerror:  # of the system
+            text = f"Files must be readable, or writable for output. Received: {error.filename!r}, "
+            text += f"{error.strerror}. Name another file."
         sys.stderr.write(f"keras-initkit: {text}\n")
         return _ERROR
     return status
@@ -115,7 +118,15 @@ def _tell_findings(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     # By their names: everything else here works where Keras is not installed.
     keras, keras_initkit = map(importlib.import_module, ("keras", "keras_initkit"))
-    audit = keras_initkit.audit(keras.saving.load_model(options.model, compile=False))
+    try:
+        model = keras.saving.load_model(options.model, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        why = f"not readable: {error}" if Path(options.model).exists() else "which is not there"
+        raise ValueError(
+            "MODEL.keras must be a file that Keras has written. Received: "
+            f"{options.model!r}, {why}. Write it by `model.save('model.keras')`."
+        ) from error
+    audit = keras_initkit.audit(model)
     if options.json:
         _write_json(audit.to_dict())
     else:
@@ -130,6 +141,8 @@ def _write_json(content: Any) -> None:
 
 def _write_csv(options: argparse.Namespace) -> int:
     histories, _ = _read(options.logdir)
+    for history, name in itertools.product(histories.values(), options.statistics):
+        history.select(slice(0, 1))[name]  # an unknown one is said before anything is written
     if options.output == "-":
         _write_table(histories, options.statistics, sys.stdout)
         return 0

@@ -11,7 +11,10 @@ Checks = Mapping[str, Callable[[Any], bool]]
 def refuse(rule: str, received: object) -> NoReturn:
     """Refuse what a log holds; say what must hold."""
     text = received if isinstance(received, str) else reprlib.repr(received)
-    raise ValueError(f"{rule}. Received: {text}. Copy the log again from where it was written.")
+    raise ValueError(
+        f"{rule}. Received: {text}. Read it with the keras-initkit that wrote it, or copy the log "
+        "again from where it was written."
+    )
 
 
 def load_object(text: str | bytes, version: int, checks: Checks, what: str) -> dict[str, Any]:

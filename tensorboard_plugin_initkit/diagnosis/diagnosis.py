@@ -195,18 +195,18 @@ def _tell(number: int, finding: Finding) -> str:
         parts.append(_wrap(f"Numbers: {numbers}"))
     if finding.consequences:
         parts.append(_wrap("What follows from it:"))
-        parts += [_wrap(f"- {message}", "     ") for message in finding.consequences]
+        parts += [_wrap(f"- {message}", "     ", "       ") for message in finding.consequences]
     if finding.link:
         parts.append(_wrap(f"More: {finding.link}"))
     return "\n".join(parts)
 
 
-def _wrap(text: str, indent: str = "   ") -> str:
+def _wrap(text: str, indent: str = "   ", below: str = "") -> str:
     return textwrap.fill(
         text,
         96,
         initial_indent=indent,
-        subsequent_indent=indent,
+        subsequent_indent=below or indent,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS, TOTALS, Chunk
-from tensorboard_plugin_initkit.record.layout import Layout
+from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout
 from tensorboard_plugin_initkit.stored_json import refuse
 
 _STEP_BASE = 2**24
@@ -48,9 +48,15 @@ def split_table(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def make_chunk(layout: Layout | None, totals: np.ndarray) -> Chunk:
     """Make a chunk of a layout and the table that ends it, without values."""
     steps, columns = split_table(totals)
-    if layout is None or columns.shape[1] != len(TOTALS) * len(layout.optimizers):
+    if layout is None:
         received = f"none for the {columns.shape[1]} totals at step {steps[0]}"
         refuse("Records must have a layout, with the names of their columns", received)
+    width, received = len(TOTALS) * len(layout.optimizers), f"{columns.shape[1]} at step {steps[0]}"
+    if columns.shape[1] != width:
+        rule = (
+            f"A record of a log of version {SCHEMA_VERSION} must have {width} totals of optimizers"
+        )
+        refuse(rule, received)
     split = np.split(columns, len(TOTALS), axis=1)
     return Chunk(layout, steps, {}, dict(zip(TOTALS, split, strict=True)))
 

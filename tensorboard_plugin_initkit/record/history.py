@@ -164,7 +164,7 @@ class GradientHistory:
     @property
     def layers(self) -> list[str]:
         """Paths of the layers with trainable variables, in the model's order."""
-        return self.layout.layers
+        return list(self.layout.layers)
 
     @property
     def variables(self) -> list[str]:

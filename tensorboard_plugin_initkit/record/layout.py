@@ -94,7 +94,7 @@ class Layout:
     replicas: int = 1
     ports: tuple[Port, ...] = ()
 
-    @property
+    @functools.cached_property
     def layers(self) -> list[str]:
         """Paths of the layers, each once, in order of first appearance."""
         return list(dict.fromkeys(variable.layer for variable in self.variables))

@@ -389,7 +389,7 @@ def _chunk(totals: np.ndarray, layouts: list[tuple[int, Layout | None]]) -> Chun
         for layout in before
         if layout is None or len(TOTALS) * len(layout.optimizers) == columns.shape[1]
     ]
-    return make_chunk(fitting[-1] if fitting else None, totals)
+    return make_chunk((fitting or before or [None])[-1], totals)
 
 
 def _assemble(index: _Index, data: list[Any], statistic: str) -> np.ndarray:

@@ -30,7 +30,12 @@ def test_a_table_has_the_numbers_of_all_runs(tmp_path, capsys):
     np.testing.assert_array_equal(norms, read_log(tmp_path / "b")["norm"])
     assert main(["csv", str(tmp_path), "-o", str(tmp_path / "t.csv")]) == 0
     assert (tmp_path / "t.csv").read_bytes().decode() == text
+    capsys.readouterr()
     assert main(["csv", str(tmp_path), "--statistics", "nom"]) == 2
+    assert capsys.readouterr().out == ""
+    assert main(["csv", str(tmp_path), "-o", str(tmp_path / "no" / "t.csv")]) == 2
+    told = f"Received: '{tmp_path}/no/t.csv', No such file or directory. Name another file."
+    assert told in capsys.readouterr().err
 
 
 def test_findings_as_json_and_as_an_exit_status(tmp_path, capsys):
@@ -48,7 +53,11 @@ def test_an_audit_of_a_saved_model(tmp_path, capsys):
     assert capsys.readouterr().out == f"{keras_initkit.audit(model)}\n"
     assert main(["audit", str(tmp_path / "m.keras"), "--json"]) == 1
     assert len(json.loads(capsys.readouterr().out)) == 4
-    assert main(["audit", str(tmp_path / "no.keras")]) == 2
+    (tmp_path / "text.keras").write_text("none")
+    for name, why in (("no", "which is not there. Write"), ("text", "not readable: ")):
+        assert main(["audit", str(tmp_path / f"{name}.keras")]) == 2
+        told = f"a file that Keras has written. Received: '{tmp_path}/{name}.keras', {why}"
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["report", "findings", "audit", "csv"])

@@ -39,7 +39,7 @@ export class Chart {
 
   /**
    * `onZoom([first, last])` is called when someone has zoomed the steps; with null: to all.
-   * `onStep(step)` is called when someone has moved a slider; with null: to its end.
+   * `onStep(step)` is called when someone has moved a slider; with null: to where it began.
    */
   constructor(id, onZoom, onStep) {
     this.#onZoom = onZoom;
@@ -58,7 +58,7 @@ export class Chart {
     this.body.addEventListener("pointerleave", () => (this.#entered = false));
   }
 
-  /** The step that a slider is to show; null for its last. */
+  /** The step that a slider is to show; null for that at which it began. */
   set step(step) {
     this.#step = step;
     this.#slide();
@@ -67,8 +67,9 @@ export class Chart {
   #slide() {
     const slider = this.#live?.slider;
     if (!slider) return;
-    const steps = slider.tags;
-    const place = steps.findLastIndex((step) => step <= (this.#step ?? Infinity));
+    const place = this.#step === null
+      ? this.#live.begin
+      : slider.tags.findLastIndex((step) => step <= this.#step);
     this.#silent = true;
     slider.value = Math.max(0, place);
     this.#silent = false;
@@ -165,10 +166,10 @@ export class Chart {
   #watchSlider() {
     const slider = this.#live.doc.get_model_by_name("step");
     if (!slider) return;
-    this.#live.slider = slider;
+    Object.assign(this.#live, { slider, begin: slider.value });
     slider.properties.value.change.connect(() => {
       if (this.#silent) return;
-      this.#step = slider.value === slider.end ? null : slider.tags[slider.value];
+      this.#step = slider.value === this.#live.begin ? null : slider.tags[slider.value];
       this.#onStep(this.#step);
     });
     this.#slide();

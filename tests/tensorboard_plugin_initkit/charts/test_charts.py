@@ -595,6 +595,16 @@ def test_a_name_is_one_short_line_of_its_own():
     assert as_html("<a & 'b'>") == "&lt;a &amp; &#x27;b&#x27;&gt;"
 
 
+def test_the_depth_begins_at_the_last_step_with_a_finite_gradient():
+    broken = np.where(np.arange(6)[:, None] < 4, 0, 4) * np.ones(12)
+    history = history_of(np.ones((6, 12)), nonfinite=broken)
+    (item,) = plot(history, "depth").legend[0].items
+    assert item.label.value.startswith("step 3: ")
+    player = plot(history, "player")
+    (slider,) = player.select({"type": Slider})
+    assert (slider.value, slider.end) == (3, 5)
+
+
 def test_numbers_are_written_for_people():
     numbers = (488458, 1234.5, 190.3, 0.7, 1.0, 3e-5, 1e-9, -3.0, 3e38, float("nan"))
     written = [write_number(number, 2) for number in numbers]

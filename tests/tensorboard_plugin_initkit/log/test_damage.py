@@ -225,6 +225,33 @@ def test_what_is_wrong_is_a_sentence_in_the_report_and_the_tab_and_others_are_dr
     assert answer.status_code == 200, answer.text
 
 
+OTHERS = {
+    "layout": (
+        events(LAYOUT.to_json().replace('"version": 4', '"version": 3')),
+        "The layout of a log must have version 4. Received: version 3. Read it with the "
+        "keras-initkit that wrote it.",
+    ),
+    "totals": (
+        events(totals=table_of(6)),
+        "A record of a log of version 4 must have 7 totals of optimizers. Received: 6 at step 0. "
+        "Read it with the keras-initkit that wrote it, or copy the log again from where it was "
+        "written.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_log_of_another_version_says_so_however_it_is_read(name, tmp_path, capsys):
+    written, sentence = OTHERS[name]
+    EventFileWriter(tmp_path / "old" / log.RUN).write(written)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        read_log(tmp_path / "old")
+    assert main(["findings", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+    answer = application(tmp_path).get(f"{BASE}/run?run=old/gradients")
+    assert answer.json == {"error": f"The log 'old' cannot be read: {sentence}"}
+
+
 def test_a_claimed_length_takes_no_memory(tmp_path):
     write(tmp_path, random_chunk(LAYOUT, range(3)))
     with file_of(tmp_path).open("ab") as file:

@@ -1,9 +1,11 @@
 import json
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tensorboard_plugin_initkit.record.chunk import MEASURED, PORT_STATISTICS, SAMPLED, TOTALS
 from tensorboard_plugin_initkit.record.layout import SCHEMA_VERSION, Layout, Port, Variable
 from tests.tensorboard_plugin_initkit.record.made import A2, A, B, C, sized
 
@@ -49,6 +51,12 @@ def test_a_layout_is_the_same_after_json(layout):
     assert Layout.from_json(text) == Layout.from_json(text.encode()) == layout
 
 
+def test_logs_of_other_columns_are_of_another_version():
+    columns = MEASURED, SAMPLED, TOTALS, PORT_STATISTICS, Variable._fields, Port._fields
+    # Who changes columns writes down both anew, with the next version.
+    assert (SCHEMA_VERSION, zlib.crc32(repr(columns).encode())) == (4, 169593959)
+
+
 @pytest.mark.parametrize("version", [3, 5])
 def test_another_schema_version_is_refused_in_words(version):
     text = json.dumps({"version": version, "columns": "of another form"})
@@ -92,7 +100,7 @@ COLUMN = CONTENT["variables"][0]
 def test_what_is_no_layout_is_refused_in_words(text, received):
     if isinstance(text, dict) and "version" not in text:
         text = CONTENT | {"variables": [COLUMN | text]}
-    with pytest.raises(ValueError, match=r"^The .* must .*\. Received: .*\. Copy the log") as error:
+    with pytest.raises(ValueError, match=r"^The .* must .*\. Received: .*\. Read it with") as error:
         Layout.from_json(text if isinstance(text, str) else json.dumps(text))
     assert received in str(error.value)
     assert len(str(error.value)) < 400
