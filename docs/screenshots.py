@@ -24,7 +24,7 @@ from tests.tensorboard_plugin_initkit.support.tensorboard import (
 
 README = Path("docs/images/tensorboard.png")
 PAIR = ("He_ReLU", "He_x_0.7_ReLU")
-WIDTHS = {1280: 800, 1440: 830, 1920: 1080}
+WIDTHS = {1280: 800, 1440: 900, 1920: 1080}
 
 
 class Picture(NamedTuple):
