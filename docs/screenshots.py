@@ -106,6 +106,12 @@ def check_read(board: TensorBoard, names: set[str]) -> None:
     assert names <= set(board.runs()), f"The runs must be {names}. Received: {board.runs()}."
 
 
+def check_marked(tab: Tab, count: int) -> None:
+    """Check that all runs in the list have their verdicts, which come after the charts."""
+    marks = len(tab.find("aside .mark"))
+    assert marks == count, f"All {count} runs must have a mark. Received: {marks}."
+
+
 def take(tab: Tab, board: TensorBoard, picture: Picture) -> None:
     """Open the tab as the picture asks, and save it."""
     tab.resize(picture.width, picture.height or WIDTHS[picture.width])
@@ -114,6 +120,7 @@ def take(tab: Tab, board: TensorBoard, picture: Picture) -> None:
     if picture.runs is not None:
         state["runs"] = [f"{name}/gradients" for name in picture.runs]
     tab.open(board.address, embedded=True, **state)
+    eventually(lambda: check_marked(tab, len(board.runs())))
     content = tab.driver.get_screenshot_as_png()
     picture.path.parent.mkdir(parents=True, exist_ok=True)
     picture.path.write_bytes(content)
