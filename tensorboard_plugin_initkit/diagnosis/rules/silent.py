@@ -33,7 +33,7 @@ def find_no_gradient(facts: Facts) -> Iterator[Finding]:
     if not missing.any():
         return
     cause, fix = _tell_break(facts)
-    if missing.all() and len(facts.steps) == 1:  # refused
+    if missing.all() and len(facts.steps) == 1 and _are_all_recorded(facts):  # refused
         seen = "No gradient: the loss does not depend on any weight."
         yield Finding(
             "no_gradient",
@@ -72,6 +72,15 @@ def find_no_gradient(facts: Facts) -> Iterator[Finding]:
             fix=fix,
             confidence="certain",
         )
+
+
+def _are_all_recorded(facts: Facts) -> bool:
+    """Check that no layer with weights to train is left out of the record."""
+    return all(
+        any(f"{path}/".startswith(f"{item.path}/") for path in facts.layers)
+        for item in facts.setup.layers
+        if item.weights and item.trainable and item.type != "Normalization"
+    )
 
 
 def _tell_break(facts: Facts) -> tuple[str, Fix]:
