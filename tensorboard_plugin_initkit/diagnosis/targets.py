@@ -20,6 +20,8 @@ CATEGORICAL = SPARSE | {
 CROSSENTROPY = BINARY | CATEGORICAL
 # Of two distributions or sets of pixels: the output is to be probabilities, too.
 PROBABILITIES = CROSSENTROPY | {"kl_divergence", "dice", "tversky"}
+# For labels -1 and 1, or 0 and 1.
+HINGE = frozenset({"hinge", "squared_hinge"})
 REGRESSION = frozenset(
     {
         "mean_squared_error",
@@ -191,7 +193,9 @@ def _are_classes(head: Head, target: Target) -> bool:
     if target.width > 1 and head.units == target.width:
         return False
     few = target.is_integer and -1 <= target.low <= 1 and target.high <= _MANY_CLASSES
-    asked = head.setup.loss in CROSSENTROPY or (head.activation == "softmax" and head.units > 1)
+    asked = head.setup.loss in CROSSENTROPY | HINGE or (
+        head.activation == "softmax" and head.units > 1
+    )
     named = any("acc" in metric for metric in head.setup.metrics)
     return few and (asked or named or (target.low, target.high) == (0, 1))
 

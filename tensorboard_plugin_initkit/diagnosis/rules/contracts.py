@@ -1,5 +1,6 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CATEGORICAL,
     CROSSENTROPY,
+    HINGE,
     PROBABILITIES,
     REGRESSION,
     SPARSE,
@@ -63,12 +65,15 @@ RANGES: dict[str, tuple[float, float]] = {
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
 # Losses that cannot fall below zero.
-_POSITIVE = CROSSENTROPY | REGRESSION | {"hinge", "squared_hinge", "categorical_hinge"}
+_POSITIVE = CROSSENTROPY | REGRESSION | HINGE | {"categorical_hinge"}
 # Others of Keras.
 _KERAS = {"poisson", "cosine_similarity", "circle", "ctc"}
 _TOLERANCE = 0.01
 # Times its first value: so far a loss falls below zero that has no least value.
 _RUNAWAY = 4
+# Names of overlaps; and so near to each other are two that are the same.
+_OVERLAP = re.compile(r"dice|iou|jaccard|overlap|f1|tversky")
+_NEAR = 0.05
 # Times the range of an output: no loss of one's own compares it with targets so far outside.
 _FAR = 10
 
@@ -365,9 +370,15 @@ def _write_batch(shape: Shape) -> str:
 def _check_labels(case: Case) -> Finding | None:
     """Check the labels of classes."""
     head, target, loss = case.head, case.target, case.loss
-    if target is None or loss not in CROSSENTROPY or case.is_masked:
+    if target is None or loss not in CROSSENTROPY | HINGE or case.is_masked:
         return None
     fix = case.remedy.as_fix()
+    if loss in HINGE:
+        if not target.is_integer or (target.high <= 1 and target.low >= -1):
+            return None
+        seen = f"The labels of the {head} go from {target.span}, its loss is `{loss}`."
+        cause = f"`{loss}` is for two classes, with the labels -1 and 1, or 0 and 1."
+        return case.find("label_form", seen, cause, fix)
     if loss in SPARSE:
         if target.integers < 1:
             seen = f"The labels of the {head} are fractions, from {target.span}."
@@ -556,6 +567,42 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
+    """Find an overlap, as the Dice coefficient, that is made small and not large.
+
+    Outputs know nothing of the targets at first: then their overlap follows from both means, and
+    tells a coefficient from 1 minus it.
+    """
+    heads, loss = list_heads(facts), facts.loss.value
+    if len(heads) != 1 or not is_own_loss(heads[0].setup) or not len(loss):
+        return
+    (head,) = heads
+    if head.y is None or head.y_pred is None or not _OVERLAP.search(head.setup.loss.lower()):
+        return
+    wanted, given = (read(facts, t, "mean", np.fmax)[0] for t in (head.y, head.y_pred))
+    power = given**2 + read(facts, head.y_pred, "std", np.fmax)[0] ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dice = 2 * wanted * given / np.array([wanted + given, wanted + power])
+    overlaps = np.append(dice, dice / (2 - dice))
+    if not np.abs(loss[0] - overlaps).min() < _NEAR < 2 * _NEAR < np.abs(1 - loss[0] - dice).min():
+        return
+    patient = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value
+    row = find_first((patient | facts.loss.over) & (loss < loss[0] / 2))
+    if row is not None:
+        yield tell(
+            facts,
+            "loss_choice",
+            f"The loss `{head.setup.loss}` was {loss[0]:.3g} at first, as the overlap of outputs "
+            f"and targets is by chance, and is {loss[row]:.3g} at step {facts.steps[row]}.",
+            "It seems to be the overlap itself: training makes it small.",
+            f"Return `1 - overlap` in `{head.setup.loss}`.",
+            head.path,
+            {"loss": loss[row], "at_first": loss[0]},
+            row=row,
+            confidence="likely",
+        )
+
+
 def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
     """Find a loss of one's own of targets (batch,) and outputs (batch, 1) that are alike.
 
@@ -648,6 +695,7 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_hidden_softmax_of_one,
     find_negative_loss,
     find_runaway_loss,
+    find_minimized_overlaps,
     find_broadcast_losses,
     find_uncounted_classes,
     find_idle_outputs,

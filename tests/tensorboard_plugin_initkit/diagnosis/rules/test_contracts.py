@@ -80,6 +80,7 @@ BROKEN = {
     "negative": ("softmax", 10, SPARSE, DIGITS - 1, "label_form", "-1 to 8", "`y = y + 1`"),
     "fractions": ("softmax", 4, SPARSE, BITS / 2, "label_form", "fractions", ""),
     "-1 and 1": ("sigmoid", 1, BINARY, 2 * BITS - 1, "label_form", "-1 and 1", "(y + 1) / 2"),
+    "hinge": ("tanh", 1, "hinge", DIGITS, "label_form", "0 to 9, its loss is", "Dense(10, "),
     "1 and 2": ("sigmoid", 1, BINARY, BITS + 1, "label_form", "1 and 2", "`y = y - 1`"),
     "digits": (
         "sigmoid",
@@ -334,6 +335,25 @@ def test_a_loss_of_ones_own_that_falls_faster_and_faster(course, loss, expected)
     steps = np.arange(0, 100, 10)
     found = find(head("linear", 1, loss), X[:, :1], steps=steps, loss=course(steps))
     assert [(f.kind, f.step) for f in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end", "is_told"),
+    [
+        ("dice_coef", 0.29, 0.05, True),  # by chance .2 and .5 overlap by 2 · .1 / .7
+        ("my_iou", 0.17, 0.05, True),
+        ("dice_coef", 0.71, 0.05, False),  # 1 - dice
+        ("dice_coef", 0.29, 0.2, False),  # as much as by chance
+        ("bce_dice", 1.4, 0.1, False),
+        ("mine", 0.29, 0.05, False),
+    ],
+)
+def test_an_overlap_that_is_made_small(name, start, end, is_told):
+    y, y_pred = np.full((BATCH, 10), 0.2), np.full((BATCH, 10), 0.5)
+    loss = [start, end, end]
+    found = find(head("sigmoid", 10, name), y, y_pred=y_pred, steps=(0, 50, 100), loss=loss)
+    assert [f.kind for f in found] == ["loss_choice"] * is_told
+    assert all("Return `1 - overlap`" in str(f.fix) for f in found)
 
 
 def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
