@@ -75,7 +75,7 @@ def test_what_are_no_findings_is_refused_in_words(text, received):
         content["findings"][0] |= text
         text = json.dumps(content)
     with pytest.raises(
-        ValueError, match=r"^The fi.* must .*\. Received: .*. .*, or copy the log"
+        ValueError, match=r"^The fi.* must .*\. Received: .*\. .*, or copy the log"
     ) as error:
         from_json(text)
     assert received in str(error.value)
