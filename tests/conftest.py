@@ -21,24 +21,31 @@ if BACKEND == "jax":  # two devices for the tests of data parallelism
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-import keras
 import numpy as np
 import pytest
-
-if BACKEND == "tensorflow":
-    import tensorflow as tf
-
-    # Two replicas for the tests of data parallelism; must be set before the first operation.
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-    # A test that does not ask for XLA runs a graph: XLA would compile for longer than it trains.
-    keras.Model._resolve_auto_jit_compile = lambda model: False
 
 # Some files import a backend, and have its name in theirs.
 collect_ignore_glob = [
     f"**/test_{backend}_*.py" for backend in ("tensorflow", "jax", "torch") if backend != BACKEND
 ]
+
+
+def pytest_configure(config):
+    """Prepare the backend, but in a process that hands tests out and runs none itself."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import keras  # before warnings are errors
+
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # Two replicas for the tests of data parallelism; must be set before the first operation.
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        # A test that does not ask for XLA runs a graph: XLA would compile for longer than it
+        # trains.
+        keras.Model._resolve_auto_jit_compile = lambda model: False
 
 
 def pytest_collection_modifyitems(config, items):
@@ -58,6 +65,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Every test starts with the same seeds, names and dtype policy."""
+    import keras
+
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
