@@ -190,7 +190,7 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
         if lost:
             origin = "the weights are lost before the step; "
         else:
-            origin = "the output is NaN or infinite, of inputs and weights that are not; "
+            origin = "the output is NaN or infinite, though inputs and weights are finite; "
             origin += tell_overflow(facts, row)[1]
         return origin, *_tell_scales(facts, _OVERFLOW)
     if facts.ports_of("y_pred"):

@@ -24,7 +24,7 @@ LOSS = put(np.nan, "loss", steps=LATE)
 ORIGINS = {
     "inputs": (port("x", nonfinite=AT), "at step 40 inputs have 3 NaN or infinite elements; "),
     "targets": (port("y", nonfinite=AT), "at step 40 targets have 3 NaN or infinite elements; "),
-    "output": (both(), "at step 40 the output is NaN or infinite, of inputs and weights that"),
+    "output": (both(), "at step 40 the output is NaN or infinite, though inputs and weights are finite"),
     "weights": (put(np.nan, "weight", steps=LATE), "the weights are lost before the step"),
     "gradient": (port("y_pred", nonfinite=0.0), "at step 40 the output is finite; 192 elements"),
 }
@@ -74,7 +74,7 @@ def in_a_row(place, **fields):
             both(in_a_row(5, type="Lambda"), put(3e38, "weight", steps=LATE, layers=slice(1, 3))),
             "the weights of `net/dense_1` are 3e38 times as large as at first;",
         ),
-        (in_a_row(5), "weights that are not; 192"),  # nothing is known of it
+        (in_a_row(5), "weights are finite; 192"),  # nothing is known of it
     ],
 )
 def test_the_layer_is_told_that_can_have_made_them(change, words):
@@ -89,7 +89,7 @@ def test_an_output_that_is_not_finite_is_told_without_a_gradient():
     both(supervised(), port("y_pred", nonfinite=AT), LOSS)(record)
     (finding,) = judge(record.history())
     assert (finding.kind, finding.layer, finding.step) == ("nonfinite", "net/dense_11", 40)
-    assert finding.message.endswith("that are not; the loss and the gradient follow.")
+    assert finding.message.endswith("weights are finite; the loss and the gradient follow.")
 
 
 @pytest.mark.parametrize("role", ["x", "y", "y_pred"])
