@@ -21,7 +21,7 @@ from tests.keras_initkit.adapt.sharded import (
     reduce_to_moments,
     table,
 )
-from tests.keras_initkit.statistics.test_moments import check
+from tests.keras_initkit.statistics.two_passes import check
 
 
 def reduce_to_result(shard):

@@ -20,7 +20,7 @@ from tests.keras_initkit.adapt.sharded import (
     reduce_to_process,
     table,
 )
-from tests.keras_initkit.statistics.test_moments import check
+from tests.keras_initkit.statistics.two_passes import check
 
 pytestmark = pytest.mark.numpy_alone
 

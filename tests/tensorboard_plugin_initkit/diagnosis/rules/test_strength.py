@@ -24,7 +24,10 @@ LOSS = put(np.nan, "loss", steps=LATE)
 ORIGINS = {
     "inputs": (port("x", nonfinite=AT), "at step 40 inputs have 3 NaN or infinite elements; "),
     "targets": (port("y", nonfinite=AT), "at step 40 targets have 3 NaN or infinite elements; "),
-    "output": (both(), "at step 40 the output is NaN or infinite, though inputs and weights are finite"),
+    "output": (
+        both(),
+        "at step 40 the output is NaN or infinite, though inputs and weights are finite",
+    ),
     "weights": (put(np.nan, "weight", steps=LATE), "the weights are lost before the step"),
     "gradient": (port("y_pred", nonfinite=0.0), "at step 40 the output is finite; 192 elements"),
 }
