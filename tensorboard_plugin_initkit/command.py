@@ -54,7 +54,6 @@ def _make_parser() -> argparse.ArgumentParser:
             help=does,
             description=f"{does[0].upper()}{does[1:]}{more}.",
             epilog=epilog,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         command.set_defaults(run=run)
         return command
@@ -70,11 +69,15 @@ def _make_parser() -> argparse.ArgumentParser:
         ", which needs no network",
     )
     add_log(report)
-    report.add_argument("-o", "--output", default="report.html", help="file to write; - for stdout")
-    report.add_argument("--statistic", default="signal", help=f"shown by maps: {statistics}")
-    report.add_argument("--title", default="Gradient flow", help="heading of the report")
+    default = " (default: %(default)s)"
+    to_write = f"file to write; - for stdout{default}"
+    report.add_argument("-o", "--output", default="report.html", help=to_write)
+    shown = f"statistic that maps show, {statistics}{default}"
+    report.add_argument("--statistic", default="signal", help=shown)
+    report.add_argument("--title", default="Gradient flow", help=f"heading of the report{default}")
     themes = ("auto", "light", "dark")
-    report.add_argument("--theme", choices=themes, default="auto", help="auto is the reader's own")
+    theme = f"colours; auto takes the reader's own{default}"
+    report.add_argument("--theme", choices=themes, default="auto", help=theme)
     findings = add(
         "findings",
         _tell_findings,
@@ -82,13 +85,14 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog=_STATUS,
     )
     add_log(findings)
-    findings.add_argument("--ignore", nargs="*", default=[], metavar="KIND", help="to leave out")
-    findings.add_argument("--json", action="store_true", help="write JSON")
+    kinds = "kinds of findings to leave out (default: none)"
+    findings.add_argument("--ignore", nargs="*", default=[], metavar="KIND", help=kinds)
+    findings.add_argument("--json", action="store_true", help="write JSON instead of text")
     audit = add(
         "audit", _audit, "tell what is wrong with the weights of a saved model", epilog=_STATUS
     )
     audit.add_argument("model", metavar="MODEL.keras", help="a model saved by Keras")
-    audit.add_argument("--json", action="store_true", help="write JSON")
+    audit.add_argument("--json", action="store_true", help="write JSON instead of text")
     table = add(
         "csv",
         _write_csv,
@@ -96,10 +100,10 @@ def _make_parser() -> argparse.ArgumentParser:
         ": a line for each run, recorded step and layer",
     )
     add_log(table)
-    table.add_argument("-o", "--output", default="-", help="file to write; - for stdout")
-    table.add_argument(
-        "--statistics", nargs="+", default=["norm", "signal"], metavar="NAME", help=statistics
-    )
+    table.add_argument("-o", "--output", default="-", help=to_write)
+    names = ["norm", "signal"]
+    columns = f"columns, each {statistics} (default: {' '.join(names)})"
+    table.add_argument("--statistics", nargs="+", default=names, metavar="NAME", help=columns)
     return parser
 
 

@@ -60,11 +60,19 @@ def test_an_audit_of_a_saved_model(tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["report", "findings", "audit", "csv"])
-def test_help_names_defaults(capsys, name):
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("report", ["report.html", "signal", "auto"]),
+        ("findings", ["none"]),
+        ("csv", ["norm signal"]),
+    ],
+)
+def test_help_names_defaults(capsys, name, defaults):
     with pytest.raises(SystemExit):
         main([name, "--help"])
-    assert "(default: " in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(f"(default: {default})" in told for default in defaults)
 
 
 @pytest.mark.newest
