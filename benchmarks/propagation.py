@@ -146,7 +146,7 @@ def recurrent(width: int) -> Any:
 # Behind ReLU examples look alike, and the mean square over the units of a layer is random by
 # √(2/units): errors below are of the prediction as far as layers are wide.
 WIDTHS = {"MLP": 1024, "VGG": 256, "U-Net": 192, "ResNet": 192}
-DRAWS = {"VGG": 16, "U-Net": 16, "ResNet": 16}
+DRAWS = {"ViT/BERT": 32, "VGG": 16, "U-Net": 48, "ResNet": 16}
 # Without normalization and dropout there is one mode.
 ONE_MODE = ("VGG", "U-Net")
 FAMILIES: Families = {
