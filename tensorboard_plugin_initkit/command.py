@@ -19,6 +19,7 @@ from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 
 _ERROR = 2
+_THEMES = ("auto", "light", "dark")
 _STATUS = "Exit status: 0 if nothing is wrong, 1 if something is, 2 if it cannot be looked at."
 
 
@@ -58,8 +59,13 @@ def _make_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    def add_log(command: Any) -> None:
+    default = " (default: %(default)s)"
+
+    def add_log(command: Any, output: str = "") -> None:
         command.add_argument("logdir", metavar="LOGDIR", help="the log_dir of a GradientMonitor")
+        if output:
+            to_write = f"file to write; - for stdout{default}"
+            command.add_argument("-o", "--output", default=output, help=to_write)
 
     statistics = f"one of {', '.join(STATISTICS)}"
     report = add(
@@ -68,16 +74,12 @@ def _make_parser() -> argparse.ArgumentParser:
         "write charts of all trainings below a directory to one HTML file",
         ", which needs no network",
     )
-    add_log(report)
-    default = " (default: %(default)s)"
-    to_write = f"file to write; - for stdout{default}"
-    report.add_argument("-o", "--output", default="report.html", help=to_write)
+    add_log(report, "report.html")
     shown = f"statistic that maps show, {statistics}{default}"
     report.add_argument("--statistic", default="signal", help=shown)
     report.add_argument("--title", default="Gradient flow", help=f"heading of the report{default}")
-    themes = ("auto", "light", "dark")
-    theme = f"colours; auto takes the reader's own{default}"
-    report.add_argument("--theme", choices=themes, default="auto", help=theme)
+    theme = f"auto, which takes the reader's own, light or dark{default}"
+    report.add_argument("--theme", choices=_THEMES, default="auto", help=theme)
     findings = add(
         "findings",
         _tell_findings,
@@ -99,8 +101,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "write the numbers of all trainings below a directory as a table",
         ": a line for each run, recorded step and layer",
     )
-    add_log(table)
-    table.add_argument("-o", "--output", default="-", help=to_write)
+    add_log(table, "-")
     names = ["norm", "signal"]
     columns = f"columns, each {statistics} (default: {' '.join(names)})"
     table.add_argument("--statistics", nargs="+", default=names, metavar="NAME", help=columns)
