@@ -18,7 +18,7 @@ from tensorboard_plugin_initkit.charts.view import ThemeName, View
 from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.safe_text import as_html, write_number
+from tensorboard_plugin_initkit.safe_text import as_html
 
 _MOST_CELLS = 400_000
 _LEVELS = ("error", "warning", "open", "healthy")
@@ -235,10 +235,7 @@ def _findings_section(histories: Mapping[str, GradientHistory], links: Mapping[s
 
 
 def _cells(run: str, finding: Finding, links: Mapping[str, int]) -> str:
-    evidence = ", ".join(
-        f"{name.replace('_', ' ')} = {write_number(value)}"
-        for name, value in finding.evidence.items()
-    )
+    evidence = ", ".join(map(" = ".join, finding.numbers.items()))
     cells = [
         _link(run, links),
         "" if finding.step is None else str(int(finding.step)),

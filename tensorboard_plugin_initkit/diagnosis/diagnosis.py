@@ -188,10 +188,7 @@ def _tell(number: int, finding: Finding) -> str:
         fold = textwrap.indent if is_block else _wrap
         parts.append(fold(finding.fix.text, indent))
     if finding.evidence:
-        numbers = ", ".join(
-            f"{name.replace('_', ' ')} {write_number(value)}"
-            for name, value in finding.evidence.items()
-        )
+        numbers = ", ".join(map(" ".join, finding.numbers.items()))
         parts.append(_wrap(f"Numbers: {numbers}"))
     if finding.consequences:
         parts.append(_wrap("What follows from it:"))

@@ -121,6 +121,10 @@ class Facts:
         last = self.steps[0] + THRESHOLDS["first_steps"].value
         return slice(0, int(np.searchsorted(self.steps, last, side="right")))
 
+    def find_late(self, patience: str) -> Bools:
+        """Find the records that are so many steps after the first one, of `THRESHOLDS`: (n,)."""
+        return self.steps - self.steps[:1] >= THRESHOLDS[patience].value
+
     def find_nonfinite(self) -> Bools:
         """Find the variables with NaN or infinite gradients or weights, (n, variables)."""
         count = self.per_variable("nonfinite")

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, read_fix
 from tensorboard_plugin_initkit.diagnosis.kinds import KINDS
+from tensorboard_plugin_initkit.safe_text import write_number
 from tensorboard_plugin_initkit.stored_json import (
     Checks,
     check_fields,
@@ -67,6 +68,11 @@ class Finding:
         """The message, the cause and what to change, in one paragraph."""
         change = f"What to change: {str(self.fix).rstrip('.')}." if self.fix else ""
         return " ".join(part for part in (self.message, self.cause, change) if part)
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """The evidence as text for people, by names without underscores."""
+        return {name.replace("_", " "): write_number(x) for name, x in self.evidence.items()}
 
     @property
     def link(self) -> str:

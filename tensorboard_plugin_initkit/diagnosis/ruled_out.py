@@ -20,7 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, wind
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
     """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
     loss = facts.loss
-    waited = facts.steps - facts.steps[0] >= THRESHOLDS["verdict_steps"].value
+    waited = facts.find_late("verdict_steps")
     stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
     row = find_first(loss.guessing & (waited | loss.over) | stays | _find_learnt_by_heart(facts))
     symptoms = [*find_constant_loss(facts), *([] if row is None else [tell_guessing(facts, row)])]
@@ -55,7 +55,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
     return (
         loss.over
-        & (facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value)
+        & facts.find_late("patience_steps")
         & ~loss.failed
         & (loss.guess > loss.recent)
         & (loss.recent >= loss.guess - margin * loss.reach)

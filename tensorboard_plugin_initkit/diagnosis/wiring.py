@@ -178,7 +178,7 @@ def find_first_layers(setup: Setup) -> list[LayerSetup]:
         return []
     for position, layer in enumerate(layers):
         if layer.type == "InputLayer" or reached.intersection(layer.takes):
-            if _PASSING.fullmatch(layer.type) or layer.type == "Rescaling":
+            if is_passing(layer) or layer.type == "Rescaling":
                 reached.add(position)
             else:
                 first.append(layer)

@@ -20,7 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.diagnosis import tell_verdict
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.kinds import explain
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.safe_text import display_name, write_number
+from tensorboard_plugin_initkit.safe_text import display_name
 from tensorboard_plugin_initkit.tab.experiment import Run
 from tensorboard_plugin_initkit.tab.parameters import ChartParameters, CsvParameters
 
@@ -79,10 +79,11 @@ def _statistics(history: GradientHistory) -> list[str]:
 
 
 def _describe(finding: Finding) -> dict[str, Any]:
-    evidence = {
-        name.replace("_", " "): write_number(value) for name, value in finding.evidence.items()
+    more = {
+        "evidence": finding.numbers,
+        "fix": str(finding.fix),
+        "explanation": explain(finding.kind),
     }
-    more = {"evidence": evidence, "fix": str(finding.fix), "explanation": explain(finding.kind)}
     return dataclasses.asdict(finding) | more
 
 

@@ -550,7 +550,7 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
     with np.errstate(invalid="ignore"):
         falls = loss[late] - loss > loss[middle] - loss[late]
         falls &= (loss[middle] > loss[late]) & (loss[:1] < 0) & (loss < _RUNAWAY * loss[:1])
-        falls &= steps - steps[:1] >= THRESHOLDS["patience_at_end"].value
+        falls &= facts.find_late("patience_at_end")
     row = find_first(falls)
     if row is not None:
         yield tell(
@@ -586,7 +586,7 @@ def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
     overlaps = np.append(dice, dice / (2 - dice))
     if not np.abs(loss[0] - overlaps).min() < _NEAR < 2 * _NEAR < np.abs(1 - loss[0] - dice).min():
         return
-    patient = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value
+    patient = facts.find_late("patience_steps")
     row = find_first((patient | facts.loss.over) & (loss < loss[0] / 2))
     if row is not None:
         yield tell(
@@ -609,7 +609,7 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
     Keras makes the shapes of the two alike for its own losses and for functions. A class of one's
     own compares each output with all targets, if it does not do so: then their mean is best.
     """
-    patient = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_steps"].value
+    patient = facts.find_late("patience_steps")
     for head in list_heads(facts):
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
         is_class = "reduction" in head.setup.arguments or "." in loss
@@ -653,7 +653,7 @@ def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
         return
     counted, _ = count_classes(facts, head, weights[0])
     classes, _ = count_classes(facts, head, head.y)
-    long = facts.steps - facts.steps[:1] >= THRESHOLDS["patience_at_end"].value
+    long = facts.find_late("patience_at_end")
     low = np.fmin.accumulate(read(facts, weights[0], "min", np.fmin))
     row = find_first((long | facts.loss.over) & (low == 0) & (counted < classes))
     if row is not None:

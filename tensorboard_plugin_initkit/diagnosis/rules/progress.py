@@ -177,7 +177,7 @@ def find_constant_loss(facts: Facts) -> Iterator[Finding]:
         return
     still &= (norm > 0).any(axis=1)
     # Not earlier where few steps are planned: a loss may be rounded.
-    long = facts.steps - facts.steps[0] >= THRESHOLDS["window_steps"].value
+    long = facts.find_late("window_steps")
     row = find_first(persists(still, facts.start, facts.ready & long))
     if row is None:
         return
