@@ -139,17 +139,23 @@ def _tell_start(findings: Sequence[Finding]) -> str:
 
 def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdict:
     """Return the verdict on a training with these findings."""
-    worst_first = sorted(findings, key=_weigh)
-    faults = [finding for finding in worst_first if finding.severity != "note"]
     facts = Facts(history)
+    worst = min(findings, key=_weigh, default=None)
+    if worst is None or worst.severity == "note":
+        verdict = _tell_faultless(facts)
+        if worst is None or verdict.level == "healthy":
+            return verdict
+        return Verdict("open", f"{verdict.text} {worst.message}", worst)
     last = facts.loss.at(slice(-1, None))
     # A window of small batches may fall by chance: then the loss is not far below the guess.
     near = last.recent > (1 - 3 * THRESHOLDS["guess_margin"].value) * last.guess
-    if faults and (last.halved | (last.falling & ~near)).any() and faults[0].severity != "error":
-        text = f"Learns, but something is wrong. {faults[0].message}"
-        return Verdict("warning", text, faults[0])
-    if faults:
-        return Verdict("error", f"Does not learn. {faults[0].message}", faults[0])
+    if (last.halved | (last.falling & ~near)).any() and worst.severity != "error":
+        return Verdict("warning", f"Learns, but something is wrong. {worst.message}", worst)
+    return Verdict("error", f"Does not learn. {worst.message}", worst)
+
+
+def _tell_faultless(facts: Facts) -> Verdict:
+    """Return the verdict on a training in which nothing, or nothing but notes, was found."""
     needed = int(THRESHOLDS["depth_window_steps"].value)
     steps = int(facts.steps[-1] - facts.steps[0]) + 1 if len(facts.steps) else 0
     if steps < needed:
@@ -161,12 +167,12 @@ def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdi
     if now > (1 - THRESHOLDS["guess_margin"].value) * guess:
         return Verdict(
             "open",
-            f"Not better than guessing yet, and nothing wrong found: the loss is "
-            f"{write_number(now, 3)}, and always predicting the same has {write_number(guess, 3)}.",
+            f"Not better than guessing yet: the loss is {write_number(now, 3)}, and always "
+            f"predicting the same has {write_number(guess, 3)}.",
         )
     begin, end = (write_number(value, 3) for value in loss[[0, -1]])
     course = f"the loss was {begin} at first and {end} after {steps:,} steps"
-    if last.good.any():
+    if facts.loss.good[-1:].any():
         return Verdict("healthy", f"Healthy: {course}.")
     return Verdict("open", f"Nothing wrong found: {course}.")
 

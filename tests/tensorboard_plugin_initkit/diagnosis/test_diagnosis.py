@@ -109,6 +109,7 @@ def test_errors_can_be_raised():
         (np.geomspace(1, 0.1, 9), [WARNING], "Learns, but something is wrong. It vanishes."),
         (np.geomspace(1, 0.1, 9), [NOTE], "Healthy: the loss was 1 at first and 0.1 after 81 st"),
         ([1.0, 0.9], [], "Too early to say, 11 of 30 steps."),
+        ([1.0, 0.9], [NOTE], f"Too early to say, 11 of 30 steps. {NOTE.message}"),
         ([1.0] * 4, [], "Nothing wrong found: the loss was 1 at first and 1 after 31 steps."),
         ([np.nan] * 4, [], "Nothing wrong found in 31 steps; the loss is not known."),
         ([], [], "Too early to say, 0 of 30 steps."),
@@ -123,10 +124,7 @@ def test_verdicts_on_trainings(monkeypatch, losses, findings, verdict):
 @pytest.mark.parametrize(
     ("level", "verdict"),
     [
-        (
-            0.69,
-            "Not better than guessing yet, and nothing wrong found: the loss is 0.69, and always",
-        ),
+        (0.69, "Not better than guessing yet: the loss is 0.69, and always predicting the same"),
         (0.5, "Nothing wrong found: the loss was 0.50"),
     ],
 )
