@@ -4,6 +4,12 @@ PYTHON ?= python3
 # Left out are the patterns of `examples-test` but for a few.
 PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
 
+# Packages come by uv where it is installed, which takes seconds, and by pip elsewhere, minutes.
+# PyTorch comes by pip: its settings can name a place with a build for CPUs, of a tenth of the size.
+PIP = $(@D)/bin/python -m pip install --quiet --no-compile
+UV := $(shell command -v uv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
+
 # What is imported is compiled once, not in each process: of TensorFlow that takes 7 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -77,25 +83,31 @@ clean:
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 .venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
 	$(PYTHON) -m venv .venv-floor
-	.venv-floor/bin/python -m pip install --quiet --no-compile --editable '.[tensorflow,test]' --constraint tests/floor.txt
+	$(INSTALL) --editable '.[tensorflow,test]' --constraint tests/floor.txt
 	touch $@
 
 .venv-beam/ready: setup.cfg pyproject.toml tests/beam.txt
 	$(PYTHON) -m venv .venv-beam
-	.venv-beam/bin/python -m pip install --quiet --no-compile --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
+	$(INSTALL) --editable '.[tensorflow,beam]' pytest --constraint tests/beam.txt
 	touch $@
 
 .venv-trackers/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-trackers
-	.venv-trackers/bin/python -m pip install --quiet --no-compile --editable '.[jax,trackers]'
+	$(INSTALL) --editable '.[jax,trackers]'
 	touch $@
 
-.venv-jax/ready .venv-torch/ready: .venv-%/ready: setup.cfg pyproject.toml tests/backends.txt
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --no-compile --editable '.[test,$*]' --constraint tests/backends.txt
+.venv-jax/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-jax
+	$(INSTALL) --editable '.[test,jax]'
+	touch $@
+
+.venv-torch/ready: setup.cfg pyproject.toml tests/torch.txt
+	$(PYTHON) -m venv .venv-torch
+	$(PIP) --constraint tests/torch.txt torch
+	$(INSTALL) --editable '.[test,torch]' --constraint tests/torch.txt
 	touch $@

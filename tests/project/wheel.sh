@@ -14,6 +14,14 @@ trap 'rm -rf "$work"' EXIT
 wheel=$(echo "$work"/dist/*.whl)
 cp "$root/tests/project/smoke.py" "$work"
 
+install() { # PYTHON WHAT...
+  if command -v uv >/dev/null; then
+    uv pip install --quiet --python "$@"
+  else
+    "$1" -m pip install --quiet --no-compile "${@:2}"
+  fi
+}
+
 use() { # BACKEND PYTHON
   mkdir "$work/on-$1" && cd "$work/on-$1"
   KERAS_BACKEND=$1 "$2" -W error::ResourceWarning ../smoke.py
@@ -27,7 +35,7 @@ if KERAS_BACKEND=tensorflow "$work/venv/bin/python" -c 'import keras_initkit' 2>
 fi
 grep -q "No module named 'tensorflow'" error.txt || { cat error.txt; exit 1; }
 
-"$work/venv/bin/python" -m pip install --quiet --no-compile "$wheel[jax]"
+install "$work/venv/bin/python" "$wheel[jax]"
 use jax "$work/venv/bin/python"
 "$work/venv/bin/keras-initkit" report "$work/on-jax" -o report.html
 
@@ -38,7 +46,7 @@ for version in 3.12 3.13; do
     continue
   fi
   "$newer" -m venv "$work/venv-$version"
-  "$work/venv-$version/bin/python" -m pip install --quiet --no-compile "$wheel[jax]"
+  install "$work/venv-$version/bin/python" "$wheel[jax]"
   mkdir "$work/with-$version" && cd "$work/with-$version"
   KERAS_BACKEND=jax "$work/venv-$version/bin/python" -W error::ResourceWarning ../smoke.py
 done
