@@ -99,9 +99,9 @@ class BackgroundLog:
         if self._error is None and self._reason is None and "lags" not in self._said:
             self._said.add("lags")
             self._say(
-                "{owner} leaves recorded steps out of the log in {log_dir}, which takes them more "
-                "slowly than they come. Training goes on; what is recorded is kept in "
-                "`{kept_in}`. Record fewer steps, or log to a local directory."
+                "{owner} leaves recorded steps out of the log: {log_dir} takes them more slowly "
+                "than they come. Training goes on, and all of them are kept in `{kept_in}`. "
+                "Record fewer steps, or log to a local directory."
             )
         if self._future is None or self._future.done():
             self._start()
@@ -182,7 +182,7 @@ class BackgroundLog:
             self._said.add("fails")
             self._reason = self._error
             self._say(
-                "{owner} cannot write to {log_dir}: {error}. Training goes on, and the log is "
+                "{owner} cannot write to {log_dir}: {error}. Training goes on, and writing is "
                 "tried again; what is recorded is kept in `{kept_in}`.",
                 error=self._error,
             )
@@ -190,8 +190,8 @@ class BackgroundLog:
             reason, self._reason = self._reason, None
             self._said.discard("fails")
             self._say(
-                "{owner} could not write to {log_dir} for a time: {reason}. It can again; missing "
-                "there are {missing} recorded steps, which are kept in `{kept_in}`.",
+                "{owner} could not write to {log_dir} for a time: {reason}. It can again, and "
+                "{missing} recorded steps are missing there; all are kept in `{kept_in}`.",
                 reason=reason,
                 missing=self._missing or "no",
             )

@@ -288,12 +288,12 @@ class GradientMonitor(GuardedCallback):
         if calls > self._calls_before and not self._recorded:
             check_selection(self._watched, self._settings.layers, ValueError)
             tell_user(
-                "GradientMonitor recorded no step of this training: nothing was updated through "
+                "GradientMonitor recorded no step of this training: no update went through "
                 f"`apply` of the model's optimizer ({type(self._optimizer).__name__}). Either "
-                "train_step never calls `self.optimizer.apply(gradients, variables)`; or a loss "
-                "scale skipped every step; or a train_step uses optimizers that are no "
-                "attributes of the model: make them so; or the optimizer overrides `apply`: "
-                "override `update_step` instead."
+                "train_step never calls `self.optimizer.apply(gradients, variables)`; or the loss "
+                "scale skipped every step; or train_step uses optimizers that are not attributes "
+                "of the model (make them attributes); or the optimizer overrides `apply` "
+                "(override `update_step` instead)."
             )
         says = self._settings.verbose
         if says is None:  # a loop of one's own may have given no parameters
@@ -306,7 +306,7 @@ class GradientMonitor(GuardedCallback):
         log_dir = self._settings.log_dir
         sentences = [
             f"GradientMonitor: {tell_extent(self.history)}.",
-            f"Log: {log_dir}" if log_dir is not None else "No log: in memory only.",
+            f"Log: {log_dir}" if log_dir is not None else "No log: the records are in memory only.",
         ]
         rows = finding_rows(self.findings)
         return make_card(verdict.text, verdict.level, sentences, FINDING_COLUMNS, rows)

@@ -55,7 +55,7 @@ class GuardedCallback(keras.callbacks.Callback):
             if self._fit.is_running():
                 tell_user(
                     f"A {type(self).__name__} records one training at a time: this one is not "
-                    "recorded, as the one before still runs. Give each its own."
+                    "recorded, as another is still running. Give each training its own callback."
                 )
                 return
             self._end()
@@ -107,7 +107,7 @@ class GuardedCallback(keras.callbacks.Callback):
                     with contextlib.suppress(Exception):
                         finish()
                 name = type(self).__name__
-                tell_user(f"{name} stops recording, training goes on. Reason: {error!r}.")
+                tell_user(f"{name} stops recording; training goes on. Reason: {error!r}.")
             finally:
                 self._busy = former
 

@@ -88,8 +88,8 @@ class Reporter:
             except Exception as error:
                 if not self._has_failed:
                     tell_user(
-                        f"`on_record` of the GradientMonitor has failed at step {record.step}: "
-                        f"{error!r}. Training goes on, and it is called with the next records."
+                        f"`on_record` of the GradientMonitor failed at step {record.step}: "
+                        f"{error!r}. Training goes on, and so do the calls of `on_record`."
                     )
                 self._has_failed = True
 

@@ -20,7 +20,7 @@ from tensorboard_plugin_initkit.record.statistics import STATISTICS
 
 _ERROR = 2
 _THEMES = ("auto", "light", "dark")
-_STATUS = "Exit status: 0 if nothing is wrong, 1 if something is, 2 if it cannot be looked at."
+_STATUS = "Exit status: 0 if nothing is wrong, 1 if something is, 2 after an error."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.strerror:  # of the system
-            text = f"Files must be readable, or writable for output. Received: {error.filename!r}, "
+            text = f"A file must be readable, or writable for output. Received: {error.filename!r}, "
             text += f"{error.strerror}. Name another file."
         sys.stderr.write(f"keras-initkit: {text}\n")
         return _ERROR
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="keras-initkit", description="Why Keras networks do not learn, from logs and models."
+        prog="keras-initkit", description="Tell why Keras networks do not learn, from logs and models."
     )
     parser.add_argument("--version", action="version", version=version("keras-initkit"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -62,7 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
     default = " (default: %(default)s)"
 
     def add_log(command: Any, output: str = "") -> None:
-        command.add_argument("logdir", metavar="LOGDIR", help="the log_dir of a GradientMonitor")
+        command.add_argument("logdir", metavar="LOGDIR", help="a GradientMonitor's log_dir")
         if output:
             to_write = f"file to write; - for stdout{default}"
             command.add_argument("-o", "--output", default=output, help=to_write)
@@ -75,10 +75,10 @@ def _make_parser() -> argparse.ArgumentParser:
         ", which needs no network",
     )
     add_log(report, "report.html")
-    shown = f"statistic that maps show, {statistics}{default}"
+    shown = f"statistic shown on the maps, {statistics}{default}"
     report.add_argument("--statistic", default="signal", help=shown)
     report.add_argument("--title", default="Gradient flow", help=f"heading of the report{default}")
-    theme = f"auto, which takes the reader's own, light or dark{default}"
+    theme = f"light, dark, or auto: as the reader's system prefers{default}"
     report.add_argument("--theme", choices=_THEMES, default="auto", help=theme)
     findings = add(
         "findings",
@@ -126,10 +126,10 @@ def _audit(options: argparse.Namespace) -> int:
     try:
         model = keras.saving.load_model(options.model, compile=False)
     except (OSError, TypeError, ValueError) as error:
-        why = f"not readable: {error}" if Path(options.model).exists() else "which is not there"
+        why = f"not readable: {error}" if Path(options.model).exists() else "which does not exist"
         raise ValueError(
             "MODEL.keras must be a file that Keras has written. Received: "
-            f"{options.model!r}, {why}. Write it by `model.save('model.keras')`."
+            f"{options.model!r}, {why}. Write one with `model.save('model.keras')`."
         ) from error
     audit = keras_initkit.audit(model)
     if options.json:
@@ -224,7 +224,7 @@ def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
         yield log_dir.rstrip("/").rpartition("/")[2], log_dir
         return
     if not top.is_dir():
-        raise FileNotFoundError(_nothing_in(log_dir, "which is no directory"))
+        raise FileNotFoundError(_nothing_in(log_dir, "which is not a directory"))
     top = top.resolve()
     # Links are not followed: they may lead in circles.
     for directory, below, _ in os.walk(top):
@@ -238,8 +238,8 @@ def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
 
 def _nothing_in(log_dir: str, why: str) -> str:
     return (
-        f"LOGDIR must be a directory that a GradientMonitor has written to, or one above it. "
-        f"Received: {log_dir!r}, {why}. These two lines write one:\n\n"
+        f"LOGDIR must be a directory that a GradientMonitor has written to, or one above that. "
+        f"Received: {log_dir!r}, {why}. These two lines write a log:\n\n"
         "    from keras_initkit.callbacks import GradientMonitor\n"
         f"    model.fit(x, y, callbacks=[GradientMonitor({log_dir!r})])"
     )

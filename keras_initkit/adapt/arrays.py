@@ -182,7 +182,7 @@ def repeat_rows(rows: Any, tensor: Any) -> Any:
             raise ValueError(
                 "`sample_weight` and `mask` of a ragged tensor must have one item for each row. "
                 f"Received: shape={rows.shape} for {int(lengths.shape[0])} rows. Pass one for "
-                "each row, or the values that count alone."
+                "each row, or only the values that count."
             )
         rows = np.repeat(rows, np.asarray(lengths))
     return rows
@@ -222,7 +222,7 @@ def _convert_sparse(tensor: Any) -> Array:
     outside = ((indices < 0) | (indices >= shape)).any(axis=-1)
     if outside.any():
         raise ValueError(
-            "`data` must have the indices of a sparse tensor within its shape. Received: indices="
+            "The indices of a sparse tensor in `data` must lie in its shape. Received: indices="
             f"{indices[outside][0].tolist()} for shape={shape.tolist()}. Check how they were made."
         )
     try:

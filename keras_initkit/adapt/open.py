@@ -147,7 +147,7 @@ def _take_rows(rows: slice, array: Any) -> Any:
     shape = rows.stop - rows.start, *shape_of(array)[1:]
     if not is_ragged(taken) and shape_of(taken) != shape:
         raise ValueError(
-            f"`data` must yield rows as its shape says. Received: a {type(array).__name__} of "
+            f"`data` must yield the rows that its shape has. Received: a {type(array).__name__} of "
             f"shape {shape_of(array)} with {rows.stop - rows.start} rows of shape "
             f"{shape_of(taken)}. Convert it first, e.g. with `np.asarray(data)`."
         )

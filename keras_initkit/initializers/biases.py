@@ -65,7 +65,7 @@ class PriorBias(keras.initializers.Initializer):
         if activation == "softmax" and not (values.ndim == 1 and values.size and in_range.all()):
             raise ValueError(
                 '`prior` must be a sequence of a positive number for each class, for "softmax". '
-                f"Received: prior={prior!r}. For a class that is not in the data count 1."
+                f"Received: prior={prior!r}. For a class that is not in the data write 1."
             )
         self.prior = values.tolist()
         self.activation = activation

@@ -320,7 +320,7 @@ class Normalization(keras.layers.Normalization):
         if self._is_as_made:
             warn_user(
                 f"Layer {self.name!r} is {use} without statistics: its outputs are its inputs. "
-                "Call `layer.adapt(data)` before."
+                "Call `layer.adapt(data)` first."
             )
 
     def _look_at_weights(self) -> None:

@@ -83,9 +83,9 @@ def describe_problems(
         )
     if flat.any():
         yield (
-            f"{flat.sum()} of {flat.size} features vary, but have no scale by method={method!r} "
-            f"in {dtype}; they are shifted only: {names(flat)}. Use another method, or multiply "
-            "them by a constant."
+            f"{flat.sum()} of {flat.size} features vary, but method={method!r} finds no scale for "
+            f"them in {dtype}: {names(flat)}. They are only shifted. Use another method, or "
+            "multiply them by a constant."
         )
     steps = np.zeros(flat.shape)
     varies = scaling.scale > 0
@@ -94,10 +94,10 @@ def describe_problems(
     coarse = steps > _COARSE
     if coarse.any() and dtype != "float64":
         yield (
-            f"{dtype} can't resolve {coarse.sum()} of {coarse.size} features, whose mean is "
-            f"large against their deviations: {names(coarse)}. Its steps are up to "
-            f"{steps.max():.2g} standard deviations. Subtract a constant before the values become "
-            f"{dtype}, or use float64 all the way: `Normalization(dtype='float64')`."
+            f"{dtype} can't resolve {coarse.sum()} of {coarse.size} features, whose means are far "
+            f"larger than their deviations: {names(coarse)}. Neighbouring {dtype} numbers are up "
+            f"to {steps.max():.2g} standard deviations apart. Subtract a constant before the cast "
+            f"to {dtype}, or use float64 throughout: `Normalization(dtype='float64')`."
         )
 
 

@@ -174,14 +174,14 @@ def _report(best: Trial, trials: Sequence[Trial]) -> Mending:
     steps, unchanged = len(best.loss), trials[0]
     losses = f"after {steps} steps the loss is {best.last:.3g}"
     if best.guess > 0:
-        losses += f", and always predicting the same has {best.guess:.3g}"
+        losses += f"; always predicting the same gives {best.guess:.3g}"
     if best.findings:
         helped = " and ".join(f"`{finding.kind}`" for finding in best.findings)
-        verdict = f"The fix of {helped} helped: {losses}. Unchanged it is {unchanged.last:.3g}."
+        verdict = f"Fixing {helped} helped: {losses}. Without it the loss is {unchanged.last:.3g}."
         if not best.learns:
-            verdict += " That is not enough to say that it learns."
+            verdict += " That is not enough to say that the model learns."
     elif best.learns:
-        verdict = f"It learns as it is: {losses}."
+        verdict = f"The model learns as it is: {losses}."
     else:
         verdict = f"No fix helped: {unchanged.error or losses}."
     by_hand = {f.key: f for f in best.diagnosis if f.fix and not f.fix.repairs}

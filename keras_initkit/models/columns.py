@@ -85,7 +85,7 @@ def check_selection(model: Any, layers: Selection, error_of_nothing: type[ValueE
     if idle or not any(map(layers, chances)):
         names = dict.fromkeys(map(layer_path, weights))
         raise (error_of_nothing if idle else ValueError)(
-            "`layers` must select a layer that is trained, each selector of a list one. "
+            "`layers` must select a layer that is trained; in a list, each selector must. "
             f"Received: layers={(idle or [layers.selector])[0]!r}. The model's layers "
             f"are {', '.join(names)}."
         )

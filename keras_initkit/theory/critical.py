@@ -118,8 +118,8 @@ def critical(
         bias_variance = share * _excess(activation, variance)
         if bias_variance < -1e-9 * variance:
             raise ValueError(
-                f"`variance` must not be exceeded without biases; activation={activation!r} "
-                f"leads to {variance - bias_variance / share:.6g}. Received: variance={variance!r}."
+                f"`variance` must be at least that without biases, for activation={activation!r} "
+                f"{variance - bias_variance / share:.6g}. Received: variance={variance!r}."
                 " Choose another, or a centred activation."
             )
         bias_variance = max(0.0, bias_variance)

@@ -93,7 +93,7 @@ def propagate(
             raise ValueError(
                 "`weight_variance` must keep the variance of the pre-activations finite: it "
                 f"overflows at layer {layer + 1} of {depth}. Received: "
-                f"weight_variance={weight_variance!r}. Give a smaller depth to see the way up."
+                f"weight_variance={weight_variance!r}. Use a smaller depth to see it grow."
             )
         moments = gaussian_moments(activation, q[layer])
         chi[layer] = weight_variance * moments.derivative_second_moment

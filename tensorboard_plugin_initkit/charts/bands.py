@@ -18,6 +18,7 @@ from tensorboard_plugin_initkit.charts.theme import (
 from tensorboard_plugin_initkit.diagnosis.depth import depth_bands
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.record.history import GradientHistory
+from tensorboard_plugin_initkit.safe_text import write_part
 
 _VANISHING, _EXPLODING = 1, 2
 # Columns x variables that are judged, each with a window of at most 31 records.
@@ -76,13 +77,13 @@ def draw_bands(
     args = {
         "bands": source,
         "columns": columns,
-        "none": "neither vanishing nor exploding by the callback's rules",
-        "vanishing": f"vanishing by the callback's rule: for {limit} steps the gradient at the "
-        f"input has been less than {ratio:g} of that at the output (or for {window} less than "
-        f"{ratio**2:g}), while the loss hardly fell; at step ",
-        "exploding": f"exploding by the callback's rule: for {limit} steps the gradient at the "
-        f"input has been more than {1 / ratio:,.0f} times that at the output (or for {window} "
-        f"more than {1 / ratio**2:,.0f} times); at step ",
+        "none": "neither vanishing nor exploding",
+        "vanishing": f"vanishing: for {limit} steps the gradient at the input has been less than "
+        f"{write_part(ratio)} of that at the output (or less than {write_part(ratio**2)} for "
+        f"{window} steps), while the loss hardly fell; at step ",
+        "exploding": f"exploding: for {limit} steps the gradient at the input has been more than "
+        f"{1 / ratio:,.0f} times that at the output (or more than {1 / ratio**2:,.0f} times for "
+        f"{window} steps); at step ",
     }
     tooltip = CustomJSHover(args=args, code=_TOOLTIP)
     figure.add_tools(hover([strip], [("judged", "$x{custom}")], formatters={"$x": tooltip}))

@@ -219,8 +219,8 @@ def _predict(history: GradientHistory, statistic: str) -> tuple[npt.NDArray[Any]
     if not np.isfinite(predicted).any():
         return predicted, ""
     parting = find_parting(history)
-    measured = f"but measured {parting}" if parting else "and measured so"
-    return predicted, f"predicted for step 0 from the first weights, {measured}"
+    measured = f"but measured {parting}" if parting else "as then measured"
+    return predicted, f"predicted for step 0 from the initial weights, {measured}"
 
 
 def _slopes(

@@ -41,7 +41,7 @@ def draw_difference(histories: Histories, view: View, theme: ThemeName = "light"
     steps = np.intersect1d(a.steps, b.steps)
     if not layers or not len(steps):
         raise ValueError(
-            "Two records must have layers and steps in common to be compared. Received: "
+            "Two runs must have layers and recorded steps in common to be compared. Received: "
             f"{a!r} and {b!r}."
         )
     one, other = (_grid(history, view, steps, layers) for history in (a, b))

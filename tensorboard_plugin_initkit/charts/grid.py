@@ -52,12 +52,12 @@ return `${name[first]} to ${name[last]}, ${last - first + 1} layers`
 _WEIGHTS = """
 const {j} = special_vars.image_index
 const [first, last] = [rows.data.first[j], rows.data.last[j]]
-return first == last ? layers.data.weights[first] : "of each, if fewer layers are shown"
+return first == last ? layers.data.weights[first] : "filter layers to see the weights of each"
 """
 _STEPS = """
 const {i} = special_vars.image_index
 const {first, last, records} = columns.data
-return first[i] == last[i] ? `${first[i]}` : `${first[i]} to ${last[i]}, ${records[i]} records`
+return first[i] == last[i] ? `${first[i]}` : `${first[i]} to ${last[i]}, ${records[i]} recorded steps`
 """
 _VALUE = """
 const {flat_index} = special_vars.image_index
@@ -66,7 +66,7 @@ const mark = cells.data.marks[0][flat_index]
 const size = Math.abs(number)
 const text = isNaN(number) ? "" : size == 0 ? "0"
   : size < 1e-3 || size >= 1e5 ? number.toExponential(3) : number.toPrecision(4)
-const besides = text ? `; besides ${text}` : ""
+const besides = text ? `; apart from that ${text}` : ""
 if (mark == 1) return size > 0 ? `exactly zero in one of the layers${besides}` : "exactly zero"
 if (mark == 2) return `NaN or infinite${besides}`
 if (mark == 3) return missing
@@ -97,10 +97,10 @@ class Grid(NamedTuple):
     def notes(self, how: How) -> list[str]:
         """Say for the title how records and layers were combined."""
         several = [
-            ("column", "records") if self.bins.records.max(initial=0) > 1 else (),
+            ("column", "steps") if self.bins.records.max(initial=0) > 1 else (),
             ("row", "layers") if len(self.first) < len(self.layers) else (),
         ]
-        return [f"each {part[0]}: {how} of several {part[1]}" for part in several if part]
+        return [f"each {part[0]} is the {how} of several {part[1]}" for part in several if part]
 
 
 class Look(NamedTuple):

@@ -65,7 +65,7 @@ def draw_lines(histories: Histories, view: View, theme: ThemeName = "light") -> 
     bins = bin_statistic(history, view, chosen)
     own = bins.records > 0
     notes = [
-        f"each point: {view.how} of several records" if bins.records.max(initial=0) > 1 else "",
+        f"each point is the {view.how} of several steps" if bins.records.max(initial=0) > 1 else "",
         f"smoothed by {smoothing:g}" if smoothing else "",
     ]
     top = new_figure(
@@ -165,7 +165,7 @@ def _line(
 def _fields(what: str, smoothing: float) -> list[tuple[str, str]]:
     # The name of the renderer.
     fields = [(what, "$name"), ("step", "@step"), ("value", "@value{%.4g}")]
-    return [*fields, ("not smoothed", "@raw{%.4g}")] if smoothing else fields
+    return [*fields, ("unsmoothed", "@raw{%.4g}")] if smoothing else fields
 
 
 def _add_legend(figure: Any, items: list[Any], theme: Theme) -> None:

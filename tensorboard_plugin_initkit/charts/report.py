@@ -96,9 +96,9 @@ const wait = setInterval(() => {
 }, 50);
 </script>""")
 _DEPTH = (
-    "<h2>Over the depth of the model</h2><p>The gradient that comes back to the units of each "
-    "layer. It comes from the output, on the right: a line that falls to the left vanishes on "
-    "its way to the input, one that rises to the left explodes. Click a run to hide it.</p>"
+    "<h2>Over the depth of the model</h2><p>The gradient that reaches the units of each layer. "
+    "Gradients start at the output, on the right: a line that falls towards the left is a "
+    "vanishing gradient, one that rises an exploding one. Click a run to hide it.</p>"
 )
 _HOW_TO_LOG = """<pre>from keras_initkit.callbacks import GradientMonitor
 model.fit(x, y, callbacks=[GradientMonitor("runs/first")])</pre>"""
@@ -172,7 +172,7 @@ def report_html(
         body.append(_difference_section(charts, recorded, statistic))
     body += [_empty_section(name) for name in histories if name not in recorded]
     if not histories:
-        body.append(f"<p>Nothing recorded yet. These two lines make one:</p>{_HOW_TO_LOG}")
+        body.append(f"<p>Nothing recorded yet. Add these two lines:</p>{_HOW_TO_LOG}")
     text, script = charts.embed("\n".join(body))
     if script and theme == "auto":
         script += _FOLLOW.substitute(colours=json.dumps(dark_colours()))
@@ -226,7 +226,7 @@ def _findings_section(histories: Mapping[str, GradientHistory], links: Mapping[s
     title = "<h2>Findings</h2>"
     rows = [(run, finding) for run, history in histories.items() for finding in history.findings]
     if not rows:
-        return f"{title}<p>The log holds no findings.</p>"
+        return f"{title}<p>Nothing wrong was found.</p>"
     rows.sort(key=lambda row: row[1].rank)
     heads = ("Run", "Step", "Kind", "Layer", "Finding", "Evidence")
     head = "".join(f"<th>{text}</th>" for text in heads)
@@ -238,7 +238,7 @@ def _cells(run: str, finding: Finding, links: Mapping[str, int]) -> str:
     evidence = ", ".join(map(" = ".join, finding.numbers.items()))
     cells = [
         _link(run, links),
-        "" if finding.step is None else str(int(finding.step)),
+        "" if finding.step is None else f"{int(finding.step):,}",
         as_html(finding.kind.replace("_", " "), 48),
         as_html(finding.layer, 48) if finding.layer else "all",
         "<br>".join(map(as_html, _paragraphs(finding))),
@@ -255,7 +255,7 @@ def _paragraphs(finding: Finding) -> Iterator[str]:
     if finding.fix:
         yield f"What to change: {finding.fix}"
     for consequence in finding.consequences:
-        yield f"It follows: {consequence}"
+        yield f"What follows from this: {consequence}"
     if finding.link:
         yield f"More: {finding.link}"
 
@@ -263,10 +263,11 @@ def _paragraphs(finding: Finding) -> Iterator[str]:
 def _run_section(
     charts: _Charts, number: int, name: str, history: GradientHistory, view: View
 ) -> str:
-    thinned = ", of a longer record that was thinned" if history.thinned else ""
+    thinned = ", others were thinned out" if history.thinned else ""
+    first, last = history.steps[[0, -1]]
     extent = (
-        f"{len(history)} recorded steps, {history.steps[0]} to {history.steps[-1]}{thinned}; "
-        f"{len(history.layers)} layers, the input at the bottom."
+        f"{len(history):,} recorded steps, {first:,} to {last:,}{thinned}; "
+        f"{len(history.layers):,} layers, the input at the bottom."
     )
     run = {name: history}
     return (
@@ -289,8 +290,8 @@ def _difference_section(
     view = View(statistic, columns=_columns(a))
     return (
         f"<section><h2>{as_html(second, 200)} relative to {as_html(first, 200)}</h2>"
-        "<p>Of the layers and steps that both have: orange where the second is larger, purple "
-        f"where it is smaller.</p>{charts.add('difference', histories, view)}</section>"
+        "<p>For the layers and steps that both have: orange where the first named is larger, "
+        f"purple where it is smaller.</p>{charts.add('difference', histories, view)}</section>"
     )
 
 
@@ -301,7 +302,7 @@ def _columns(history: GradientHistory) -> int:
 
 def _empty_section(name: str) -> str:
     return (
-        f"<section><h2>{as_html(name, 200)}</h2><p>This log holds no recorded step yet: "
-        "the training has not come to one, or was stopped before. A training is recorded by these "
-        f"two lines:</p>{_HOW_TO_LOG}</section>"
+        f"<section><h2>{as_html(name, 200)}</h2><p>This log holds no recorded step: the "
+        "training has not reached one yet, or was stopped before it did. These two lines record "
+        f"a training:</p>{_HOW_TO_LOG}</section>"
     )

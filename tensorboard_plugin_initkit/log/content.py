@@ -102,7 +102,7 @@ def note_gaps(recorded: Sequence[np.ndarray]) -> list[str]:
         distances = {int(np.diff(steps).max(initial=0)) for steps in (before, after)}
         missing = range(before[-1] + 1, after[0])
         if 0 < sum(distances) <= len(missing):
-            gaps.append(f"{missing[0]} to {missing[-1]}")
+            gaps.append(f"{missing[0]:,} to {missing[-1]:,}")
     if not gaps:
         return []
-    return [f"Not in the log, where the training went on after a stop: steps {', '.join(gaps)}."]
+    return [f"Steps {' and '.join(gaps)} are not in the log: the training stopped and resumed."]

@@ -19,7 +19,7 @@ def path_at(place: str | os.PathLike[str]) -> Any:
     if not url or not ("://" in url or isinstance(place, str | os.PathLike)):
         raise ValueError(
             f"`log_dir` must be the path or URL of a directory. Received: log_dir={place!r}. Write "
-            'one as "runs/first"; a monitor without it has its record in `monitor.history` alone.'
+            'one such as "runs/first"; without it the records are in `monitor.history` only.'
         )
     if "://" not in url:
         return _check_name(Path(os.path.expanduser(place)))
@@ -30,8 +30,8 @@ def path_at(place: str | os.PathLike[str]) -> Any:
         from upath import UPath
     except ImportError:
         raise ImportError(
-            "`log_dir` must be the path of a local directory where universal_pathlib is not "
-            f"installed. {received}. Run `pip install 'keras-initkit[fsspec]'`."
+            "`log_dir` must be a local directory unless universal_pathlib is installed. "
+            f"{received}. Run `pip install 'keras-initkit[fsspec]'`."
         ) from None
     try:
         get_filesystem_class(get_protocol(url))
@@ -42,7 +42,7 @@ def path_at(place: str | os.PathLike[str]) -> Any:
     except ValueError as error:
         raise ValueError(
             f"`log_dir` must be of a protocol that fsspec knows. {received}. Write a local path, "
-            "or a URL as gs://bucket/runs."
+            "or a URL such as gs://bucket/runs."
         ) from error
     return UPath(url)
 
@@ -53,7 +53,7 @@ def _check_name(path: Path) -> Path:
     except (OSError, ValueError) as error:  # ValueError: of a null byte
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             raise ValueError(
-                "`log_dir` must be a path that this system can have. Received: log_dir="
+                "`log_dir` must be a path that this system allows. Received: log_dir="
                 f"{str(path)[:80]!r}, of {len(str(path))} characters: "
                 f"{getattr(error, 'strerror', error)}. Choose a shorter, plain name."
             ) from None

@@ -42,7 +42,7 @@ def read_log(
     if damaged not in get_args(Damaged):
         raise ValueError(
             f'`damaged` must be one of "error", "skip". Received: damaged={damaged!r}. Write '
-            "`damaged='skip'` to read what is whole."
+            "`damaged='skip'` to read what is intact."
         )
     history = GradientHistory(max_steps)
     findings: list[list[Finding]] = []
@@ -53,7 +53,7 @@ def read_log(
 
     def report(error: ValueError) -> None:
         if damaged == "error":
-            raise ValueError(f"{error} `damaged='skip'` reads what is whole.") from None
+            raise ValueError(f"{error} `damaged='skip'` reads what is intact.") from None
         errors.append(errors[0] if errors else error)  # there may be millions
 
     trainings = log_files(log_dir)
@@ -80,6 +80,6 @@ def read_log(
         first, *_, last = (str(files[0].parent) for files in trainings)
         history.notes.append(
             f"This is the last of {len(trainings)} trainings in {str(log_dir)!r}: {last!r}. "
-            f"`read_log` reads each by the name of its run, such as {first!r}."
+            f"`read_log` reads the others by the names of their runs, such as {first!r}."
         )
     return history

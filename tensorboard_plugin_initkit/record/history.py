@@ -285,9 +285,9 @@ class GradientHistory:
 def tell_extent(history: GradientHistory) -> str:
     """Tell the numbers of records and layers, and the steps."""
     thinned = ", thinned" if history.thinned else ""
-    steps = f", steps {history.steps[0]} to {history.steps[-1]}" if len(history) else ""
-    records = "1 recorded step" if len(history) == 1 else f"{len(history)} recorded steps"
-    layers = "1 layer" if len(history.layers) == 1 else f"{len(history.layers)} layers"
+    steps = f", steps {history.steps[0]:,} to {history.steps[-1]:,}" if len(history) else ""
+    records = "1 recorded step" if len(history) == 1 else f"{len(history):,} recorded steps"
+    layers = "1 layer" if len(history.layers) == 1 else f"{len(history.layers):,} layers"
     return f"{records} of {layers}{steps}{thinned}"
 
 

@@ -174,16 +174,16 @@ class Experiment:
         notes = note_damage(index.problems)
         if self._samples and len(index.chunks) >= self._samples:
             notes.append(
-                f"TensorBoard keeps only a random sample of this log: {self._samples} of its "
-                "chunks. Records are missing, and with them the spikes of single steps. Start "
-                f"TensorBoard without `--samples_per_plugin {PLUGIN_NAME}=…` to see all."
+                f"TensorBoard keeps only a random sample of this log: {self._samples:,} of its "
+                "blocks of steps. Spikes of single steps may be missing. Start TensorBoard "
+                f"without `--samples_per_plugin {PLUGIN_NAME}=…` to see all."
             )
         else:
             notes += index.gaps
         if not run.has_ended:
             notes.append(
-                f"The log breaks off after step {index.whole.steps[-1]}: the training goes on, "
-                "it was killed, or the file is damaged there."
+                f"The log ends at step {index.whole.steps[-1]:,}: the training is still going on, "
+                "was killed, or the file is damaged there."
             )
         return notes
 
@@ -225,8 +225,8 @@ class Experiment:
             # Every error of gRPC says its code in its text, whatever its class.
             if "RESOURCE_EXHAUSTED" in str(error):
                 sentence = (
-                    f"{what} is larger than the 256 MB that TensorBoard's data server sends at "
-                    "once. Start TensorBoard with `--load_fast=false`, or record fewer steps with "
+                    f"{what} is larger than the 256 MB that TensorBoard's data server can send. "
+                    "Start TensorBoard with `--load_fast=false`, or record fewer steps with "
                     "`GradientMonitor(every_n_steps=…)`."
                 )
             raise LogError(sentence) from error
@@ -247,11 +247,11 @@ class Experiment:
             if index.problems:
                 raise LogError(f"The log {run.title!r} cannot be read: {index.problems[0]}")
             raise EmptyLogError(
-                f"The log {run.title!r} holds no recorded step yet: the training has not come to "
-                "one, or was stopped before."
+                f"The log {run.title!r} holds no recorded step: the training has not reached one "
+                "yet, or was stopped before it did."
             )
         if not index.whole.layout.variables:
-            raise EmptyLogError(f"The log {run.title!r} has no layer with variables to train.")
+            raise EmptyLogError(f"The log {run.title!r} has no layer with trainable weights.")
         return index
 
     def _array(self, run: Run, index: _Index, statistic: str) -> np.ndarray:

@@ -114,7 +114,7 @@ def chart_parameters(query: Query) -> ChartParameters:
         low, high = parameters.limits
         if not low < high or (scale_of(parameters.statistic).log and low <= 0):
             raise ValueError(
-                "The colour range must begin below its end, and above 0 where it is logarithmic. "
+                "The colour range must go from a lower to a higher number, above 0 if logarithmic. "
                 f"Received: {low:g} to {high:g}. Write for example 1e-6 to 1."
             )
     return parameters

@@ -110,7 +110,7 @@ def chart(
     layers = _choose_layers(parameters, logs, notes)
     if layers is None and parameters.statistic == "signal":
         folds = (str(fold_layers(log.history)) for log in logs)
-        notes += [f"Folded, without a signal: {folded}." for folded in folds if folded]
+        notes += [f"Not shown, having no signal: {folded}." for folded in folds if folded]
     shown = max(len(layers or log.history.layers) for log in logs)
     view = View(
         parameters.statistic,
@@ -191,7 +191,7 @@ def _choose_layers(
         if gone:
             names = ", ".join(display_name(layer) for layer in gone[:3])
             more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-            notes.append(f"The run has no such layer: {names}{more}.")
+            notes.append(f"Layers that this run does not have: {names}{more}.")
         if len(gone) < len(parameters.layer):
             return [layer for layer in known if layer in parameters.layer]
     if not parameters.filter.split():
@@ -217,7 +217,7 @@ def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[s
     if not found:
         raise ValueError(
             f"No layer has all of these words in its name or type: {words!r}. "
-            "Write fewer, or others."
+            "Write fewer words, or others."
         )
     return found
 

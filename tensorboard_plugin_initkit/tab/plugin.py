@@ -101,10 +101,10 @@ class InitkitPlugin(TabPlugin):
     def _why(self) -> str:
         """Say why there is nothing to show."""
         others = self._experiment.runs_of_all_plugins()
-        found = "1 run" if others == 1 else f"{others} runs"
+        found = "one run" if others == 1 else f"{others:,} runs" if others else "no run"
         return (
-            "No run in this log directory has records of a GradientMonitor: "
-            f"{f'{found} of other plugins were found' if others else 'it holds no run at all'}."
+            "No run in this log directory was recorded by a GradientMonitor. "
+            f"The directory holds {found}{' without gradients' if others else ' at all'}."
         )
 
     def _run(self, request: Request) -> Response:
@@ -165,7 +165,7 @@ class InitkitPlugin(TabPlugin):
         run = self._experiment.run(name)
         if run is None:
             shown = name if len(name) <= 80 else f"{name[:79]}…"
-            raise HttpError(404, f"TensorBoard has no such run any more: {shown!r}.")
+            raise HttpError(404, f"TensorBoard no longer has the run {shown!r}. Choose another.")
         return run
 
     def _load(self, run: Run) -> payloads.Log:

@@ -107,7 +107,7 @@ def _own(name: str) -> bytes:
     try:
         return (Path(__file__).parent / "static" / name).read_bytes()
     except OSError as error:
-        raise HttpError(404, f"A file of keras-initkit is missing: {name}.") from error
+        raise HttpError(404, f"{name} is missing. Install keras-initkit again.") from error
 
 
 @functools.cache

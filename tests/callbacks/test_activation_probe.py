@@ -133,7 +133,7 @@ def test_training_again_goes_on_and_the_log_is_the_history_of_a_copy_of_the_batc
 
 def test_what_fails_inside_is_one_warning():
     probe = ActivationProbe(data()[0][:, :3])
-    message = "^ActivationProbe stops recording, training goes on. Reason: .*shape"
+    message = "^ActivationProbe stops recording; training goes on. Reason: .*shape"
     with pytest.warns(UserWarning, match=message) as caught:
         history = fit(mlp(), probe)
     assert len([w for w in caught if "ActivationProbe" in str(w.message)]) == 1

@@ -80,12 +80,12 @@ def train(log, steps):
 
 
 FAILS = (
-    r"^GradientMonitor cannot write to runs/first: {}\. Training goes on, and the log is tried "
+    r"^GradientMonitor cannot write to runs/first: {}\. Training goes on, and writing is tried "
     r"again; what is recorded is kept in `monitor\.history`\.$"
 )
 AGAIN = (
-    r"^GradientMonitor could not write to runs/first for a time: {}\. It can again; missing there "
-    r"are {} recorded steps, which are kept in `monitor\.history`\.$"
+    r"^GradientMonitor could not write to runs/first for a time: {}\. It can again, and {} "
+    r"recorded steps are missing there; all are kept in `monitor\.history`\.$"
 )
 
 

@@ -242,7 +242,7 @@ def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
 
     monkeypatch.setattr(Capture if method == "read" else UpdateRecorder, method, fail)
     model = compiled(small, **QUICK)  # in graphs: test_fault_injection.py
-    with pytest.warns(UserWarning, match="stops recording, training goes on.*inside") as caught:
+    with pytest.warns(UserWarning, match="stops recording; training goes on.*inside") as caught:
         history = fit(model, GradientMonitor(every_n_steps=1), epochs=2)
     assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
     assert history.history == plain_losses

@@ -73,7 +73,7 @@ def test_scalars_are_names_or_all_or_none():
             "log_dir",
             [7, "", b"runs", True],
             "`log_dir` must be the path or URL of a directory. Received: log_dir={!r}. Write one "
-            'as "runs/first"; a monitor without it has its record in `monitor.history` alone.',
+            'such as "runs/first"; without it the records are in `monitor.history` only.',
         ),
         (
             "layers",
@@ -136,7 +136,7 @@ def test_a_log_dir_is_a_url_or_a_path_from_here_and_now(tmp_path, monkeypatch):
     assert settings(log_dir=Path("~/runs")).log_dir == tmp_path / "runs"
     assert settings(log_dir=tmp_path).log_dir == tmp_path
     for name in ("x" * 300, "x/" * 3000, "a\0b"):
-        with pytest.raises(ValueError, match=r"can have\. Received: log_dir='[xa].*shorter, plain"):
+        with pytest.raises(ValueError, match=r"allows\. Received: log_dir='[xa].*shorter, plain"):
             settings(log_dir=name)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"which is a file\. Name another directory"):

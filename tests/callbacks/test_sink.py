@@ -74,13 +74,13 @@ def test_a_path_that_cannot_be_written_is_one_warning_a_training_until_it_can(tm
     (tmp_path / "file").write_text("")
     sink = Sink(tmp_path / place)
     for steps in (range(5), range(5, 9)):
-        with pytest.warns(UserWarning, match="Training goes on, and the log is tried") as caught:
+        with pytest.warns(UserWarning, match="Training goes on, and writing is tried") as caught:
             train(sink, steps, FAULTS)
         assert len(caught) == 1
     assert len(sink.history) == 9
     if place == "file/log":
         (tmp_path / "file").unlink()
-        with pytest.warns(UserWarning, match="It can again; missing there are no recorded steps"):
+        with pytest.warns(UserWarning, match="It can again, and no recorded steps are missing"):
             train(sink, range(9, 11))
         assert read_log(tmp_path / place).steps.tolist() == list(range(11))
 
@@ -97,7 +97,7 @@ def test_a_log_that_was_cut_goes_on_in_a_new_file_with_its_layout(tmp_path, left
         warnings.simplefilter("always")
         train(sink, [2, 3])
     lost = 4 - len(read) or "no"
-    text = f"was cut: .* bytes are left. It can again; missing there are {lost} recorded"
+    text = f"was cut: .* bytes are left. It can again, and {lost} recorded"
     assert re.search(text, str(said[-1].message))
     assert len(event_file.event_files(tmp_path / "gradients")) == 2
     assert read_log(tmp_path).steps.tolist() == read
@@ -132,7 +132,7 @@ def test_no_training_hides_another_in_one_directory(tmp_path):
     last = read_log(tmp_path)
     assert last.steps.tolist() == runs()["gradients_2"] == [*range(7), *range(9, 13)]
     gap, several = last.notes
-    assert gap == "Not in the log, where the training went on after a stop: steps 7 to 8."
+    assert gap == "Steps 7 to 8 are not in the log: the training stopped and resumed."
     assert several.startswith(f"This is the last of 2 trainings in '{tmp_path}': '{tmp_path}/gra")
     shutil.rmtree(tmp_path / "gradients")
     (tmp_path / "gradients_7").mkdir()

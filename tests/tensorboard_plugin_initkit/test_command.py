@@ -54,7 +54,7 @@ def test_an_audit_of_a_saved_model(tmp_path, capsys):
     assert main(["audit", str(tmp_path / "m.keras"), "--json"]) == 1
     assert len(json.loads(capsys.readouterr().out)) == 4
     (tmp_path / "text.keras").write_text("none")
-    for name, why in (("no", "which is not there. Write"), ("text", "not readable: ")):
+    for name, why in (("no", "which does not exist. Write"), ("text", "not readable: ")):
         assert main(["audit", str(tmp_path / f"{name}.keras")]) == 2
         told = f"a file that Keras has written. Received: '{tmp_path}/{name}.keras', {why}"
         assert told in capsys.readouterr().err

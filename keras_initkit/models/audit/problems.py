@@ -62,7 +62,7 @@ def find_problems(part: Part, parts: Sequence[Part], bad: Collection[str] = ()) 
         return []
     if part.view is None:
         name = type(part.weight.owner).__name__
-        message = f"`{part.weight.path}` is of unknown use: {name} has no rule for its fans."
+        message = f"`{part.weight.path}` cannot be judged: {name} has no rule for its fans."
         fix = f"write a rule: @keras_initkit.register_fans({name})"
         return [_finding("unknown", part, message, "note", fix)]
     found = _unit_findings(part)
@@ -147,7 +147,7 @@ def _scale_findings(part: Part) -> list[Finding]:
         return [_finding("zero", part, message, "note")]
     # `RMSNormalization` takes no initializer for its scale.
     start = "gamma_initializer='ones'" if name == "gamma" else f"{name}.assign(1)"
-    fix = f"{start}: zeros are for the end of a residual branch"
+    fix = f"{start}: zeros are only right at the end of a residual branch"
     return [_finding("zero", part, message, "warning", fix)]
 
 
@@ -159,7 +159,7 @@ def _unit_findings(part: Part) -> list[Finding]:
         kind, state, reason = "zero", "is all zeros", "no signal passes"
     # A single unit, or the kernel that a channel has for itself, is like no other.
     elif rules.has_like_units(keras.ops.convert_to_numpy(part.view.to_maps(values))):
-        kind, state, reason = "alike", "has like units", "all units start as one"
+        kind, state, reason = "alike", "has equal units", "all units start the same"
         if values.min() == values.max():
             kind, state = "constant", "is constant"
     else:
@@ -192,7 +192,7 @@ def _variance_findings(part: Part, is_bad: bool) -> list[Finding]:
     is_choice = following.is_last or (is_small and (following.adds or following.is_gate))
     wanted = "suited to no usual activation" if intended is None else f"not {intended:.3g}"
     message = (
-        f"Inputs of mean square 1 leave `{part.weight.path}` with variance {variance:.3g}, "
+        f"For inputs of mean square 1 `{part.weight.path}` gives variance {variance:.3g}, "
         f"{wanted} (followed by {following.text})."
     )
     evidence = {"variance": variance} | ({} if intended is None else {"intended": intended})
@@ -214,8 +214,8 @@ def _swallowed_findings(part: Part, parts: Sequence[Part]) -> list[Finding]:
     if part.following.is_sum_normalized or joins or not rules.is_swallowed(signal, epsilon):
         return []
     message = (
-        f"Behind `{part.weight.path}` the variance is {signal:.3g}, not large against epsilon "
-        f"{epsilon:.3g} of `{normalization.name}`: it does not normalize."
+        f"After `{part.weight.path}` the variance is {signal:.3g}, hardly more than epsilon "
+        f"{epsilon:.3g} of `{normalization.name}`, which then does not normalize."
     )
     numbers = {"variance": signal, "epsilon": epsilon}
     return [_finding("swallowed", part, message, "warning", _suggest_code(part), numbers)]
@@ -225,8 +225,8 @@ def _fans_finding(part: Part, finding: Finding) -> Finding:
     """Explain a finding by the fans of the shape."""
     (fan_in, fan_out), (true_in, true_out) = part.keras_fans, part.true_fans or (0.0, 0.0)
     message = (
-        f"Keras reads fans {fan_in:g}/{fan_out:g} from the shape of `{part.weight.path}`; the "
-        f"layer has {true_in:g}/{true_out:g}."
+        f"Keras reads the fans {fan_in:g}/{fan_out:g} from the shape of `{part.weight.path}`; the "
+        f"true ones are {true_in:g}/{true_out:g}."
     )
     numbers = {"keras_fan_in": fan_in, "keras_fan_out": fan_out}
     numbers |= {"fan_in": true_in, "fan_out": true_out}

@@ -163,7 +163,7 @@ class Audit:
         """List the lines below the table: each fix once, with its weights."""
         lines = []
         if left_out := len(self.rows) - len(self._shown):
-            lines.append(f"Not shown, without findings: {left_out} that are no kernels.")
+            lines.append(f"Not shown: {left_out} weights without findings, none of them a kernel.")
         groups: dict[str, list[WeightAudit]] = {}
         for row in self.problems:
             if row.fix:

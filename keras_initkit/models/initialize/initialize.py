@@ -141,9 +141,9 @@ def _assign(aims: Sequence[Aim], values: dict[int, Any], heads: dict[int, Head])
 
 def _warn(waiting: Sequence[Aim]) -> None:
     warnings.warn(
-        "The outputs of some layers could not be measured, and their kernels stay as theory has "
-        f"them: {list_few((aim.kernel.part.weight.path for aim in waiting), 8, str)}. They were "
-        "zero, not finite, or computed inside a loop; give other `data`.",
+        "The outputs of some layers could not be measured, so their kernels have the scale from "
+        f"theory: {list_few((aim.kernel.part.weight.path for aim in waiting), 8, str)}. The "
+        "outputs were zero, not finite, or computed inside a loop; give other `data`.",
         stacklevel=3,
     )
 

@@ -154,9 +154,9 @@ def _check_branches(
     branches = architecture.residual.branches
     if not branches:
         raise ValueError(
-            f'`model` must have residual branches for scheme="{scheme}". Received: a model whose '
-            "graph has none: sums of a signal and of what kernels make of it. Build it as a "
-            'Functional model with keras.layers.Add, or use scheme="auto".'
+            f'`model` must have residual branches, x + f(x), for scheme="{scheme}". Received: a '
+            "model whose graph has none. Build it as a Functional model with keras.layers.Add, or "
+            'use scheme="auto".'
         )
     if is_normalized is False and architecture.has_normalization:
         raise ValueError(
@@ -178,7 +178,7 @@ def _check_alphas(architecture: Architecture, alphas: set[float]) -> None:
             shown = " or ".join(f"{alpha:.4g}" for alpha in sorted(alphas))
             raise ValueError(
                 f'`model` must multiply its skip connections by {shown} for scheme="deepnorm": '
-                "that is no weight. Received: a sum without this factor, after "
+                "no weight can do that. Received: a sum without this factor, after "
                 f"{', '.join(layer.name for layer in branch.last)}. Build it with "
                 f"x = Add()([Rescaling({min(alphas):.4g})(x), branch]) before each normalization."
             )

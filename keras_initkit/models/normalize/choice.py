@@ -160,7 +160,7 @@ def _check_output(port: Port) -> None:
     if is_bounded or not port.is_float:
         what = f"activation {name}" if is_bounded else f"dtype {port.dtype}"
         raise ValueError(
-            "`targets` must be those of outputs that take all values, as normalized ones do. "
+            "`targets` must belong to outputs that can take any value, as normalized targets do. "
             f"Received: targets of {port.name!r}, which is of {what}. End it without activation, "
             "or name only outputs of regression: `targets={name: ...}`."
         )

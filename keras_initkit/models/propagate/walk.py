@@ -198,7 +198,7 @@ class Walk:
             return sample(call)
         except Exception as error:
             raise ValueError(
-                "`model` must have layers that are known, or run on random numbers. Received: "
+                "`model` must have layers with a rule, or that run on random numbers. Received: "
                 f"{type(call.operation).__name__} '{call.operation.name}', which does not. Call "
-                "`propagate` on the part of the model behind it."
+                "`propagate` on the part of the model after it."
             ) from error

@@ -38,8 +38,8 @@ def layer_aware(layer: Any, seed: int | None = None) -> Any:
     """
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
-            f"`layer` must be a keras.layers.Layer. Received: layer={layer!r}. For initializers "
-            "alone there is nothing to know: give them to a layer."
+            f"`layer` must be a keras.layers.Layer. Received: layer={layer!r}. Give an "
+            "initializer to a layer first: `layer_aware(Dense(64, kernel_initializer=...))`."
         )
     _Drawer(layer, check_seed(seed)).draw()
     return layer

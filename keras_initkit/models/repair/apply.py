@@ -34,7 +34,7 @@ REPAIRS: dict[str, Callable[..., Any]] = {
 def apply_fix(fix: Fix, model: Any, x: Any, y: Any) -> Any:
     """Make the repairs of a fix, as `Fix.apply` describes."""
     if not fix.repairs:
-        _refuse(fix, "one of the data, or of your code")
+        _refuse(fix, "a fix of your data or your code")
     for name, arguments in fix.repairs.items():
         try:
             model = REPAIRS[name](model, (x, y), **arguments)
@@ -45,6 +45,6 @@ def apply_fix(fix: Fix, model: Any, x: Any, y: Any) -> Any:
 
 def _refuse(fix: Fix, received: str, error: Exception | None = None) -> None:
     raise ValueError(
-        f"The change must be one that can be made in a model. Received: {received}. Do it by "
+        f"The fix must be one that can be made in the model. Received: {received}. Do it by "
         f"hand: {fix.text or 'there is no advice for this finding.'}"
     ) from error

@@ -28,7 +28,7 @@ def rebuild(model: Any, data: Data, layers: Changes) -> Any:
     known = layers_by_path(model)
     changes = {id(known[path]): layers[path] for path in layers if path in known}
     if len(changes) < len(layers):
-        raise ValueError(f"It has not all of the layers {', '.join(layers)}")
+        raise ValueError(f"It does not have all of the layers {', '.join(layers)}")
 
     def make(layer: Any) -> Any:
         config = layer.get_config()
@@ -44,7 +44,7 @@ def rebuild(model: Any, data: Data, layers: Changes) -> Any:
 
     new = keras.models.clone_model(model, clone_function=make, recursive=True)
     if changes:
-        raise ValueError("The layers to change are inside of others that are not functional")
+        raise ValueError("The layers to change are inside others that are not functional")
     copy_variables(model, new)
     if model.compiled:
         compile_like(new, model)

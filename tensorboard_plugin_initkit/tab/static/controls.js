@@ -38,7 +38,7 @@ export class Controls {
       set({ runFilter: runFilter.value });
     }));
     const runs = box("list");
-    const worst = element("p", { className: "hint" }, "Shown at first: the worst verdict.");
+    const worst = element("p", { className: "hint" }, "Shown: the run with the worst verdict.");
     const runBox = group(["Runs ", all, " ", none], runFilter, runs, worst);
 
     const span = element("span");
@@ -74,7 +74,7 @@ export class Controls {
     const evenly = button("default", () => set({ layers: [] }));
     const zoom = box("control", span, " ", showAll);
     const pair = labelled("", difference);
-    pair.firstChild.append(" difference of the first two runs");
+    pair.firstChild.append(" difference between the first two runs");
     Object.assign(this.#parts, { runFilter, runs, worst, span, zoom, pair, statistic, statisticHint });
     Object.assign(this.#parts, { how, howHint, difference, low, high, filter, steps });
     Object.assign(this.#parts, { smoothing, smoothingValue, layers, layersHint });
@@ -165,12 +165,12 @@ export class Controls {
     }
     const found = runs.reduce((sum, run) => sum + this.#state.faultsIn(run).length, 0);
     parts.badge.textContent = found || "";
-    parts.badge.title = found ? `${found} in the chosen runs` : "";
+    parts.badge.title = found ? `Findings in the chosen runs: ${found}` : "";
 
     for (const [views, control] of this.#controls) control.hidden = !views.includes(choice.view);
     parts.zoom.hidden ||= !zoom;
     parts.pair.hidden ||= runs.length < 2;
-    parts.span.textContent = zoom ? `Steps ${zoom[0]} to ${zoom[1]}` : "";
+    parts.span.textContent = zoom ? `Steps ${zoom.map((step) => step.toLocaleString("en")).join(" to ")}` : "";
     this.#syncRuns();
     this.#syncStatistics(runs);
     this.#syncLayers();
@@ -227,9 +227,9 @@ export class Controls {
     );
     replaceRows(this.#parts.layers, rows);
     const hints = [
-      !choice.layers.length && "None is chosen: ten are shown, evenly from input to output.",
+      !choice.layers.length && "None chosen: ten are shown, evenly spaced from input to output.",
       passing.length > MOST_LISTED &&
-        `${MOST_LISTED} of ${passing.length} are listed: filter them.`,
+        `${MOST_LISTED} of ${passing.length.toLocaleString("en")} are listed: filter to see others.`,
     ];
     this.#parts.layersHint.textContent = hints.filter(Boolean).join(" ");
   }

@@ -13,7 +13,7 @@ export function findingsTable(state) {
   });
   if (!found.length) {
     const known = runs.length > 0 && runs.every((run) => state.info(run).findings);
-    return known ? [say("Nothing was found wrong.")] : errors;
+    return known ? [say("Nothing wrong was found.")] : errors;
   }
   const several = runs.length > 1;
   const titles = ["Step", "Kind", ...(several ? ["Run"] : []), "Layer", "Finding", "Evidence"];
@@ -41,7 +41,7 @@ function findingRow(run, finding, several, goThere) {
       text(message),
       ...(cause ? [text(cause)] : []),
       ...(fix ? [text(`What to change: ${fix}`)] : []),
-      ...(consequences.length ? [folded("What follows from it", consequences.map((one) => text(one)))] : []),
+      ...(consequences.length ? [folded("What follows from this", consequences.map((one) => text(one)))] : []),
       ...(explanation.length ? [folded("Explanation", explanation.map((part) => text(part, 2000)))] : []),
     ),
     cell(...evidence.map((one) => text(one))),

@@ -181,7 +181,7 @@ export class Panels {
     if (view === "difference") return [heading(runs[1]), "relative to", heading(runs[0])];
     const { filter, first, last } = choice;
     const table = (run, child) => {
-      const title = `Values of the layers of ${short(run.title, 200)}, as a table`;
+      const title = `The values of ${short(run.title, 200)} by layer and step, as a table`;
       const href = address("csv", { run: run.name, statistic, first, last, filter });
       return element("a", { href, target: "_blank", title }, child);
     };
@@ -220,8 +220,8 @@ function extent(info) {
   if (!info.layers) return "";
   const count = (number) => number.toLocaleString("en");
   const layers = `${count(info.layers.length)} ${info.layers.length === 1 ? "layer" : "layers"}`;
-  if (info.records === 1) return `${layers}, one recorded step: ${info.first}`;
-  const thinned = info.thinned ? ", of a longer record that was thinned" : "";
+  if (info.records === 1) return `${layers}, one recorded step: ${count(info.first)}`;
+  const thinned = info.thinned ? "; others were thinned out" : "";
   const [records, first, last] = [info.records, info.first, info.last].map(count);
   return `${layers}, ${records} recorded steps from ${first} to ${last}${thinned}`;
 }
@@ -235,7 +235,7 @@ function notes({ server, choice, chosen, listed, runFilter }) {
   const gone = (choice.runs ?? []).filter((name) => !names.has(name)).map((name) => short(name));
   const texts = [
     ...(server.notes ?? []),
-    gone.length && `Not in this log directory any more: ${gone.join(", ")}.`,
+    gone.length && `No longer in this log directory: ${gone.join(", ")}.`,
     !listed.length && `No run matches the regular expression ${short(runFilter)}.`,
     listed.length && !chosen.length && "Choose a run in the list.",
   ];
@@ -251,6 +251,6 @@ function emptyState(server) {
     say(server.why ?? ""),
     say("These two lines log the gradients of a training:"),
     element("pre", { textContent: lines }),
-    say("Then press TensorBoard's reload button, at the top on the right."),
+    say("Then press TensorBoard's reload button, at the top right."),
   ];
 }

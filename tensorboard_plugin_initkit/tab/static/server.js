@@ -22,7 +22,7 @@ export async function ask(url, signal) {
   }
   const content = await answer.json().catch(() => null);
   if (answer.ok && content) return content;
-  throw new Error(content?.error ?? `TensorBoard answered ${answer.status} without saying why.`);
+  throw new Error(content?.error ?? `TensorBoard answered ${answer.status}. Its terminal says why.`);
 }
 
 const scripts = new Map();

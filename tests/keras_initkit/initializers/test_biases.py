@@ -86,7 +86,7 @@ def test_chrono_biases_spread_the_times_of_forgetting():
     [
         (lambda: PriorBias(1.0), "`prior` must be a probability, more than 0 and less than 1,"),
         (lambda: PriorBias([]), "or a sequence of one for each output. Received: prior=[]"),
-        (lambda: PriorBias([1, 0], "softmax"), "For a class that is not in the data count 1."),
+        (lambda: PriorBias([1, 0], "softmax"), "For a class that is not in the data write 1."),
         (lambda: PriorBias(0.5, "tanh"), '`activation` must be one of "sigmoid", "softmax".'),
         (lambda: PriorBias([0.1, 0.2])((3,)), "Received: 2 numbers, and a bias of shape (3,)"),
         (lambda: ChronoBias(4, 1), "`longest` must be a finite number of 2 or more, a number of"),

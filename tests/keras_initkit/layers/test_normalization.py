@@ -275,7 +275,7 @@ def test_a_layer_that_is_not_adapted_warns_once_when_it_is_trained_or_saved(tmp_
     texts = [text for warning in told if "statistics" in (text := str(warning.message))]
     assert texts == [
         "Layer 'n' is trained without statistics: its outputs are its inputs. Call "
-        "`layer.adapt(data)` before."
+        "`layer.adapt(data)` first."
     ]
     for name in ("m.keras", "m.h5"):
         model = model_of(Normalization(name="n"))

@@ -50,7 +50,7 @@ def test_two_faults_are_mended_and_the_model_is_left_alone():
     assert (before[1], before[2]) == (after[1], after[2])
     np.testing.assert_array_equal(before[3], after[3])
     assert [set(fix.repairs) for fix in mending.fixes] == [{"activation"}, {"reinitialize"}]
-    assert mending.verdict.startswith("The fix of `logits` and `equal_weights` helped: after 40")
+    assert mending.verdict.startswith("Fixing `logits` and `equal_weights` helped: after 40")
     unchanged, *_, last = mending.trials
     assert not unchanged.learns
     assert last.learns
@@ -68,7 +68,7 @@ def test_a_healthy_model_learns_as_it_is_from_a_stream_of_batches():
     model = make(layers.Dense(1, "sigmoid", name="head"))
     batches = ((X[i : i + 64], SIDES[i : i + 64]) for i in range(0, 256, 64))
     mending = keras_initkit.autofix(model, batches, steps=40)
-    assert mending.verdict.startswith("It learns as it is: after 40 steps the loss is 0.")
+    assert mending.verdict.startswith("The model learns as it is: after 40 steps the loss is 0.")
     assert (mending.fixes, len(mending.trials)) == ((), 1)
 
 
@@ -81,7 +81,7 @@ def test_a_head_that_keras_refuses_gets_its_units_and_labels_are_left_to_people(
     mending = keras_initkit.autofix(model, X, SIDES * 2 - 1, steps=40)
     assert mending.verdict.startswith("No fix helped")
     assert "To do by hand:\n- label_form: " in str(mending)
-    with pytest.raises(ValueError, match=r"^The change must be one .* Received: .* Do it by hand"):
+    with pytest.raises(ValueError, match=r"^The fix must be one .* Received: .* Do it by hand"):
         mending.by_hand[0].fix.apply(model, X, SIDES)
 
 

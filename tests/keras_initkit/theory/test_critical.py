@@ -88,7 +88,7 @@ def test_a_skip_connection_leaves_its_share_to_the_weights():
     [
         ({"bias_variance": 0.05}, "`bias_variance` must leave a fixed point .*=0.05"),
         ({"activation": lambda x: 0.0 * x + 1.0}, "`activation` must have a slope"),
-        ({"activation": "sigmoid", "variance": 1}, "`variance` must not be exceeded .*=1. Choose"),
+        ({"activation": "sigmoid", "variance": 1}, "`variance` must be at least that .*=1. Choose"),
         ({"bias_variance": 0.1, "variance": 1.0}, "`variance` must be None beside"),
         ({"bias_variance": -1e-9}, "`bias_variance` must be a finite number of 0 or more"),
         ({"variance": 0}, "`variance` must be a finite number above 0"),

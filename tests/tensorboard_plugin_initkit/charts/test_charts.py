@@ -137,7 +137,7 @@ def test_a_map_of_more_steps_than_columns_says_so_and_keeps_spikes():
     norms = np.ones((5000, 3))
     norms[1234, 1] = 1e20
     chart = plot(history_of(norms), statistic="norm", columns=100)
-    assert "each column: max of several records" in chart.title.text
+    assert "each column is the max of several steps" in chart.title.text
     image = source_with(chart, "image")["image"][0]
     assert image.shape == (3, 100)
     np.testing.assert_allclose(image[1].max(), 1e20)
@@ -547,7 +547,7 @@ NO_LAYERS = "`layers` must name at least one layer"
         ("map", {"stat": "norm"}, r"must be of `statistic`, .* Received: stat='norm'"),
         ("map", {"statistic": "nom"}, "The statistic must be one of"),
         ("map", {"statistic": "loss"}, r"`statistic` must be one of layers: .*'loss'"),
-        ("map", {"limits": (0, 1)}, r"must increase, and be positive .* limits=\(0, 1\)"),
+        ("map", {"limits": (0, 1)}, r"must be increasing, and positive .* limits=\(0, 1\)"),
         ("lines", {"smoothing": 1}, r"`smoothing` must be at least 0 .* smoothing=1\."),
         ("map", {"layers": ["layer_1", "nowhere"]}, NOWHERE),
         ("lines", {"layers": ["layer_1", "nowhere"]}, NOWHERE),
@@ -570,7 +570,7 @@ def test_histories_that_cannot_be_drawn_are_said(history):
     for kind, count in (("map", 1), ("lines", 1), ("difference", 2)):
         with pytest.raises(ValueError, match=rf"This chart shows {count} histor.*Received: 3\."):
             plot(dict.fromkeys("abc", history), kind)
-    with pytest.raises(ValueError, match="must have layers and steps in common"):
+    with pytest.raises(ValueError, match="must have layers and recorded steps in common"):
         plot({"a": history, "z": history_of(np.ones((1, 1)), ["z"])}, "difference")
 
 
@@ -616,7 +616,7 @@ def test_a_predicted_signal_is_a_dotted_line_with_a_word_on_it():
     history = history_of(0.5 ** np.arange(20)[::-1][None])
     predicted = {layer: (1.0, 0.5**i) for i, layer in enumerate(history.layers[::-1]) if i != 4}
     history.setup = Setup(prediction=predicted)
-    words = "predicted for step 0 from the first weights, and measured so"
+    words = "predicted for step 0 from the initial weights, as then measured"
     for name, label in (("", words), ("run", f"run, {words}")):
         chart = plot({name: history}, "depth")
         (line,) = [

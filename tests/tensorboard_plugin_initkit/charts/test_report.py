@@ -81,7 +81,7 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     assert not re.search(r"@import|url\(\s*['\"]?http", html)
     html, page = report(tmp_path / "r.html", {"run": histories["a"]})
     assert page.references == ["#run-0"]
-    assert "The log holds no findings." in page.text
+    assert "Nothing wrong was found." in page.text
 
 
 def test_two_runs_are_compared_where_they_can_be(tmp_path):
@@ -113,7 +113,7 @@ def test_hostile_names_are_text_in_a_report(tmp_path):
 
 def test_an_empty_record_says_why_and_what_to_write(tmp_path):
     html, page = report(tmp_path / "r.html", {"started": GradientHistory()})
-    assert "holds no recorded step yet" in page.text
+    assert "holds no recorded step: the training" in page.text
     assert TWO_LINES in page.text
     assert len(html) < 10_000  # no charts, no library
     _, page = report(tmp_path / "r.html", {})
@@ -217,7 +217,7 @@ def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsy
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: path.write_text("text"), "which is no directory"),
+        (lambda path: path.write_text("text"), "which is not a directory"),
         (lambda path: EventFileWriter(path), "which holds no log of gradients"),
     ],
     ids=["a file", "foreign"],
@@ -231,7 +231,7 @@ def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path,
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(
         "keras-initkit: LOGDIR must be a directory that a GradientMonitor has written to, or one "
-        f"above it. Received: 'log', {why}. These two lines write one:"
+        f"above that. Received: 'log', {why}. These two lines write a log:"
     )
     assert "GradientMonitor('log')" in result.stderr
     assert not (tmp_path / "report.html").exists()

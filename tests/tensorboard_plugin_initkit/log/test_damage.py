@@ -204,7 +204,7 @@ def root(tmp_path_factory):
 def test_what_is_wrong_is_a_value_error_with_its_place(root, name):
     with pytest.raises(ValueError, match=PLACE) as error:
         read_log(root / place(name))
-    assert str(error.value).endswith(" `damaged='skip'` reads what is whole.")
+    assert str(error.value).endswith(" `damaged='skip'` reads what is intact.")
     history = read_log(root / place(name), damaged="skip")
     assert len(history) == {"length": 9, **dict.fromkeys(WHOLE, 3)}.get(name, 0)
     (note,) = history.notes

@@ -217,9 +217,8 @@ def remove(monkeypatch, *packages):
 def test_without_its_packages_a_url_is_refused_with_what_to_install(monkeypatch, package):
     remove(monkeypatch, package)
     message = (
-        "`log_dir` must be the path of a local directory where universal_pathlib is not "
-        "installed. Received: log_dir='gs://bucket/runs'. Run "
-        "`pip install 'keras-initkit[fsspec]'`."
+        "`log_dir` must be a local directory unless universal_pathlib is installed. "
+        "Received: log_dir='gs://bucket/runs'. Run `pip install 'keras-initkit[fsspec]'`."
     )
     for use in (check_log_dir, read_log, LogWriter):
         with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
@@ -239,7 +238,7 @@ def test_the_package_of_a_protocol_that_is_missing_is_named(monkeypatch, url, pa
 def test_a_protocol_that_does_not_exist_is_refused():
     message = (
         "`log_dir` must be of a protocol that fsspec knows. Received: log_dir='gss://bucket/runs'. "
-        "Write a local path, or a URL as gs://bucket/runs."
+        "Write a local path, or a URL such as gs://bucket/runs."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_log_dir("gss://bucket/runs")

@@ -423,8 +423,8 @@ def test_a_sampled_log_says_so(tmp_path: Path) -> None:
     experiment = Experiment(python_provider(tmp_path, samples=5), samples=5)
     (run,) = experiment.runs()
     assert experiment.notes(run) == [
-        "TensorBoard keeps only a random sample of this log: 5 of its chunks. Records are missing, "
-        "and with them the spikes of single steps. Start TensorBoard without "
+        "TensorBoard keeps only a random sample of this log: 5 of its blocks of steps. Spikes of "
+        "single steps may be missing. Start TensorBoard without "
         "`--samples_per_plugin initkit=…` to see all."
     ]
     history, expected = experiment.history(run), read_log(tmp_path)
@@ -439,7 +439,7 @@ def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None
         experiment = Experiment(python_provider(tmp_path))
         return experiment.notes(experiment.runs()[0])
 
-    broken = "The log breaks off after step {}: the training goes on, it was killed, or the file "
+    broken = "The log ends at step {}: the training is still going on, was killed, or the file "
     writer, first, second = LogWriter(tmp_path), *chunks_of(SMALL, 0, 20, 10)
     writer.write(first)
     assert notes() == [broken.format(9) + "is damaged there."]
@@ -456,7 +456,7 @@ def test_a_log_that_breaks_off_says_so_until_it_is_ended(tmp_path: Path) -> None
     resumed = LogWriter(tmp_path)
     resumed.write(chunk_of(SMALL, [*range(9, 12)]))
     resumed.end()
-    gap = "Not in the log, where the training went on after a stop: steps 7 to 8."
+    gap = "Steps 7 to 8 are not in the log: the training stopped and resumed."
     assert notes() == read_log(tmp_path).notes == [gap]
 
 

@@ -153,15 +153,15 @@ def test_runs_are_listed(client: Client) -> None:
 
 
 def test_a_directory_without_our_logs_says_why_there_is_nothing(tmp_path: Path) -> None:
-    why = "No run in this log directory has records of a GradientMonitor: "
+    why = "No run in this log directory was recorded by a GradientMonitor. The directory holds "
     answer = get(application(tmp_path), "/runs")
-    assert (answer["runs"], answer["why"]) == ([], f"{why}it holds no run at all.")
+    assert (answer["runs"], answer["why"]) == ([], f"{why}no run at all.")
     scalar = Summary(value=[Summary.Value(tag="loss", simple_value=1.0)])
     event = Event(step=1, wall_time=1.0, summary=scalar).SerializeToString()
     for name in ("train", "validation"):
         EventFileWriter(tmp_path / name).write([event])
     answer = get(application(tmp_path), "/runs")
-    assert (answer["runs"], answer["why"]) == ([], f"{why}2 runs of other plugins were found.")
+    assert (answer["runs"], answer["why"]) == ([], f"{why}2 runs without gradients.")
 
 
 def test_a_run_is_described(client: Client, root: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
         query = urllib.parse.urlencode({"view": view, "run": "first/gradients", "filter": "x y"})
         assert error(client, f"/chart?{query}") == (
             400,
-            "No layer has all of these words in its name or type: 'x y'. Write fewer, or others.",
+            "No layer has all of these words in its name or type: 'x y'. Write fewer words, or others.",
         )
 
 
@@ -274,12 +274,12 @@ def test_lines_are_of_ten_layers_of_those_that_are_left(tmp_path: Path) -> None:
 def test_a_layer_that_is_gone_is_a_note(client: Client) -> None:
     answer = chart(client, "lines", "first", layer=["gone", LAYERS[2], "x" * 99])
     assert answer["notes"] == [
-        f"The run has no such layer: gone, {'x' * 24}…{'x' * 23}.",
+        f"Layers that this run does not have: gone, {'x' * 24}…{'x' * 23}.",
     ]
     assert LAYERS[2] in json.dumps(answer["item"])
     assert LAYERS[1] not in json.dumps(answer["item"])
     answer = chart(client, "lines", "first", layer=["a", "b", "c", "d", "e"])
-    assert answer["notes"] == ["The run has no such layer: a, b, c and 2 more."]
+    assert answer["notes"] == ["Layers that this run does not have: a, b, c and 2 more."]
 
 
 def test_only_what_was_recorded_is_offered(client: Client) -> None:
@@ -360,10 +360,10 @@ GARBAGE = [
     (f"/chart?{CHART}{'&step=1' * 21}", "`step` must be given at most 20 times. Received: 21."),
     (f"/chart?{CHART}&high=inf", "`high` must be a finite number. Received: high='inf'."),
     (f"/chart?{CHART}&high=x", "`high` must be a finite number. Received: high='x'."),
-    (f"/chart?{CHART}&low=0", "The colour range must begin below its end, and above 0 where it is "
-     "logarithmic. Received: 0 to 10. Write for example 1e-6 to 1."),
-    (f"/chart?{CHART}&high=1e-10", "The colour range must begin below its end, and above 0 where "
-     "it is logarithmic. Received: 1e-09 to 1e-10. Write for example 1e-6 to 1."),
+    (f"/chart?{CHART}&low=0", "The colour range must go from a lower to a higher number, above 0 "
+     "if logarithmic. Received: 0 to 10. Write for example 1e-6 to 1."),
+    (f"/chart?{CHART}&high=1e-10", "The colour range must go from a lower to a higher number, above "
+     "0 if logarithmic. Received: 1e-09 to 1e-10. Write for example 1e-6 to 1."),
     (f"/chart?{CHART}&smoothing=1", "`smoothing` must be at least 0 and less than 1. "
      "Received: smoothing='1'."),
     (f"/chart?{CHART}&how=<b>", '`how` must be one of "max", "min", "mean". '
@@ -385,7 +385,7 @@ def test_a_wrong_parameter_is_explained(client: Client, url: str, sentence: str)
 
 @pytest.mark.parametrize("name", ["first", "", "../../etc/passwd"])
 def test_a_run_that_is_not_there_is_not_found(client: Client, name: str) -> None:
-    expected = 404, f"TensorBoard has no such run any more: {name!r}."
+    expected = 404, f"TensorBoard no longer has the run {name!r}. Choose another."
     for route in ("/run?", "/csv?", "/chart?view=map&", "/chart?view=depth&"):
         assert error(client, f"{route}run={urllib.parse.quote(name)}") == expected
 
@@ -394,7 +394,7 @@ def test_a_run_without_records_is_not_found_with_the_reason(client: Client) -> N
     for url in ("/run?run=empty/gradients", "/chart?view=lines&run=empty/gradients"):
         code, sentence = error(client, url)
         assert code == 404
-        assert sentence.startswith("The log 'empty' holds no recorded step yet")
+        assert sentence.startswith("The log 'empty' holds no recorded step: ")
 
 
 def test_a_log_of_another_version_is_an_error_and_others_work(

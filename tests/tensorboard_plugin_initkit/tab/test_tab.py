@@ -220,7 +220,7 @@ def test_the_tab_is_found_without_flags_follows_the_theme_and_reloads(tab, board
         assert board.get("data/plugin/initkit/run", run=run(growing))["records"] == 128
 
     def check_page() -> None:
-        assert f"Not in this log directory any more: {run(doomed)}." in tab.text()
+        assert f"No longer in this log directory: {run(doomed)}." in tab.text()
         assert "128 recorded steps from 0 to 127" in tab.said(chart(growing))
         assert tab.js("return figureOf(arguments[0]).x_range.bounds[1]", chart(growing)) > 120
 
@@ -450,7 +450,7 @@ def test_a_spike_of_one_step_is_visible_at_every_zoom_level_of_the_same_chart(ta
     np.testing.assert_array_equal(columns["records"], all_steps["records"])
     tab.show(rust, runs=[run("spike")], how="min")
     assert tab.values(chart("spike"))[SPIKE_LAYER].max() < 1e-2
-    assert "each column: min of several records" in tab.title(chart("spike"))
+    assert "each column is the min of several steps" in tab.title(chart("spike"))
     assert "min keeps a layer that is dead for one step, and hides spikes." in tab.text()
 
 
@@ -617,7 +617,7 @@ def test_an_empty_directory_is_explained(tab, tmp_path):
         tab.open(address)
         tab.picture("empty")
         assert "Nothing recorded yet" in tab.text()
-        assert "No run in this log directory has records of a GradientMonitor" in tab.text()
+        assert "No run in this log directory was recorded by a GradientMonitor" in tab.text()
         assert tab.find("pre")[0].text == (
             "from keras_initkit.callbacks import GradientMonitor\n"
             'model.fit(x, y, callbacks=[GradientMonitor("runs/first")])'
@@ -661,8 +661,8 @@ def test_damaged_and_foreign_logs_say_so_and_the_others_are_shown(tab, board):
     assert [link.text for link in tab.find("a")].count("CSV") == 2  # there is no other table
     said = tab.said(chart("corrupt"))
     assert "4 layers, 192 recorded steps from 0 to 191" in said
-    assert "The log breaks off after step 191" in said
-    assert "breaks off" not in tab.said(chart("healthy"))
+    assert "The log ends at step 191" in said
+    assert "The log ends" not in tab.said(chart("healthy"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
     # The browser logs each answer that is an error.
     assert all("run=foreign" in message for message in tab.errors())

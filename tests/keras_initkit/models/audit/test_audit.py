@@ -128,14 +128,14 @@ def zero_scale():
 
 STATES = {
     "zero": "is all zeros: no signal passes",
-    "constant": "is constant: all units start as one",
-    "alike": "has like units: all units start as one",
-    "unknown": "is of unknown use: LowRank has no rule for its fans",
+    "constant": "is constant: all units start the same",
+    "alike": "has equal units: all units start the same",
+    "unknown": "cannot be judged: LowRank has no rule for its fans",
 }
 NO_SIGNAL = "no signal passes: kernel_initializer=HeNormal(), or "
-AS_ONE = "all units start as one: kernel_initializer=HeNormal(), or "
+AS_ONE = "all units start the same: kernel_initializer=HeNormal(), or "
 NO_RULE = "write a rule: @keras_initkit.register_fans(LowRank)"
-NO_SCALE = "gamma_initializer='ones': zeros are for the end of a residual branch"
+NO_SCALE = "gamma_initializer='ones': zeros are only right at the end of a residual branch"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_finding_is_a_sentence_with_its_numbers_and_a_fix():
     assert (finding.kind, finding.layer, finding.step) == ("scale", "a", None)
     assert finding.evidence == {"variance": row.variance, "intended": row.intended}
     assert finding.message == (
-        f"Inputs of mean square 1 leave `a/kernel` with variance {row.variance:.3g}, not 2 "
+        f"For inputs of mean square 1 `a/kernel` gives variance {row.variance:.3g}, not 2 "
         "(followed by relu)."
     )
     assert row.initializer == "GlorotUniform"
@@ -305,7 +305,7 @@ def test_the_fixes_are_fixes():
     rows = rows_of(model)
     assert rows["d/kernel"].kinds == ("scale", "fans")
     assert rows["d/kernel"].findings[1].message == (
-        "Keras reads fans 576/9 from the shape of `d/kernel`; the layer has 9/9."
+        "Keras reads the fans 576/9 from the shape of `d/kernel`; the true ones are 9/9."
     )
     assert rows["d/kernel"].fix == (
         "depthwise_initializer=HeNormal(negative_slope=0.1) with keras_initkit.layer_aware(layer), "
@@ -386,8 +386,8 @@ def test_a_normalization_that_does_not_normalize(rng):
     assert rows["s/depthwise_kernel"].kinds == ("swallowed", "fans")
     assert rows["s/pointwise_kernel"].kinds == ()
     assert re.fullmatch(
-        "Behind `s/depthwise_kernel` the variance is 0.00.*, not large against epsilon 0.001 of "
-        "`n`: it does not normalize.",
+        "After `s/depthwise_kernel` the variance is 0.00.*, hardly more than epsilon 0.001 of "
+        "`n`, which then does not normalize.",
         rows["s/depthwise_kernel"].findings[0].message,
     )
     inputs = rng.standard_normal((8, 8, 8, 512), dtype=np.float32)

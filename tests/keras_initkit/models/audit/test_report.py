@@ -97,7 +97,7 @@ def test_as_text():
         "a/kernel  GlorotUniform  9/9 (Keras: 64/64)  0         2         relu     "
         "error: zero, fans",
         "b/kernel  GlorotUniform  64/64               1         2         relu     ok",
-        "Not shown, without findings: 2 that are no kernels.",
+        "Not shown: 2 weights without findings, none of them a kernel.",
         "What to do:",
         "- a/kernel: no signal passes: kernel_initializer=HeNormal()",
     ]

@@ -119,7 +119,7 @@ def ends_in(last):
     return read_ports(keras.Model(x, last(x)))[1]
 
 
-BOUNDED = r"^`targets` must be those of outputs that take all values, .* which is of "
+BOUNDED = r"^`targets` must belong to outputs that can take any value, .* which is of "
 ERRORS = [
     (
         lambda: choose(regression(), only=["age", "wage"]),

@@ -208,9 +208,9 @@ def test_a_loss_of_several_outputs_is_changed_alone():
 @pytest.mark.parametrize(
     ("fix", "received"),
     [
-        (Fix("Shuffle."), "one of the data, or of your code. Do it by hand: Shuffle."),
+        (Fix("Shuffle."), "a fix of your data or your code. Do it by hand: Shuffle."),
         (Fix("Use ReLU.", activate(["lost"], "relu")), "It has no layer `lost`. Do it by hand"),
-        (Fix("", remove("lost")), "It has not all of the layers lost. Do it by hand: there is no"),
+        (Fix("", remove("lost")), "It does not have all of the layers lost. Do it by hand: there"),
         (Fix("", {"learning_rate": {"factor": 0.1}}), "'learning_rate' in the model 'seq"),
         (Fix("", {"normalize": {"inputs": True, "targets": False}}), "`fix.apply(model, x, y)`"),
         (Fix("", {"trainable": {"layers": []}}), "'trainable' in the model 'seq"),
@@ -220,6 +220,6 @@ def test_a_loss_of_several_outputs_is_changed_alone():
 )
 def test_what_cannot_be_applied_is_refused_with_what_to_do(fix, received):
     model = stack(head(1))
-    with pytest.raises(ValueError, match=r"^The change must be .* Received: .* by hand: ") as error:
+    with pytest.raises(ValueError, match=r"^The fix must be .* Received: .* by hand: ") as error:
         fix.apply(model)
     assert received in str(error.value)
