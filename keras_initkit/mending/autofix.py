@@ -177,7 +177,7 @@ def _report(best: Trial, trials: Sequence[Trial]) -> Mending:
         losses += f"; always predicting the same gives {best.guess:.3g}"
     if best.findings:
         helped = " and ".join(f"`{finding.kind}`" for finding in best.findings)
-        verdict = f"Fixing {helped} helped: {losses}. Without it the loss is {unchanged.last:.3g}."
+        verdict = f"Fixing {helped} helped: {losses}. Unchanged, the loss is {unchanged.last:.3g}."
         if not best.learns:
             verdict += " That is not enough to say that the model learns."
     elif best.learns:

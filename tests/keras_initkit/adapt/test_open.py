@@ -633,7 +633,7 @@ TENSORFLOW_ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (lambda: tf_dataset(Y).map(unknown_rank), {}, ValueError, r"a batch axis"),
     (lambda: tf.constant(3.0), {}, ValueError, r"a batch axis"),
     (lambda: sparse_tensor(7), {}, ValueError, r"indices=\[0, 7\] for shape=\[3, 4\]"),
-    (lambda: sparse_tensor(-1), {}, ValueError, r"within its shape.*indices=\[0, -1\]"),
+    (lambda: sparse_tensor(-1), {}, ValueError, r"must lie in its shape.*indices=\[0, -1\]"),
 ]
 
 
