@@ -20,16 +20,16 @@ from tensorboard_plugin_initkit.log.runs import RunPlace
 class ActivationProbe(GuardedCallback):
     """Records each layer's activations on a fixed batch, before training and after every epoch.
 
-    The model is called once on the batch, eagerly, as in inference: without gradients, and
-    without a change of its state, random seeds and metrics included: training goes on as it would
-    have without the probe, bit for bit on CPU. (Layers with random numbers of their own, as by
-    `torch.randn`, draw them here as well.) Each layer is measured when it is called; no outputs
-    are kept. A failure inside the probe is one warning, and training goes on.
+    The model is called once on the batch, eagerly, as in inference: without gradients, and without
+    changing its state, including random seeds and metrics. Training goes on as it would have
+    without the probe, bit for bit on CPU. (Layers with random numbers of their own, such as by
+    `torch.randn`, draw some here as well.) Each layer is measured when it is called; no outputs are
+    kept. A failure inside the probe is one warning, and training goes on.
 
-    All layers are measured, nested ones too, whose output is one floating point tensor; not the
-    model itself, and no layers called by the framework inside a compiled loop. A layer called
-    several times has a column for each of its first 4 calls, the second one's `<path>#2`, and so
-    have several layers of one path. Padding counts, masked or not.
+    All layers whose output is one floating point tensor are measured, nested ones too; but not the
+    model itself, nor layers called by the framework inside a compiled loop. A layer called several
+    times has a column for each of its first 4 calls, the second named `<path>#2`, and so have
+    several layers with one path. Padding counts, masked or not.
 
     For TensorBoard, each record logs for each layer the scalars `activation_<statistic>/<layer>`
     under the run `<log_dir>/activations`, at the current `optimizer.iterations`; of another

@@ -56,20 +56,20 @@ class GradientMonitor(GuardedCallback):
     """Logs the magnitude of the gradients applied by the optimizer, per layer and variable.
 
     The gradients are measured inside the compiled training step, at the moment of the update:
-    after unscaling (mixed precision), accumulation and clipping. Nothing is computed anew, and
-    steps that are not recorded run the model's own, unchanged training function. A failure inside
-    the monitor is one warning, and training goes on.
+    after unscaling (mixed precision), accumulation and clipping. Nothing is recomputed, and steps
+    that are not recorded run the model's own, unchanged training function. A failure inside the
+    monitor is one warning, and training goes on.
 
-    The log is the run `<log_dir>/gradients`: all of it is in TensorBoard's tab Gradient Flow, and
-    the scalars `gradient_norm/<layer>` and a few totals, `gradients/<total>`, are in TensorBoard's
-    own dashboards. In Python the same record is `monitor.history`, or
-    `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`, where the statistics are
-    explained. Another training in the same directory has a run of its
-    own, `<log_dir>/gradients_2`, and so on; one that is resumed goes on in the last.
+    The log is the run `<log_dir>/gradients`: TensorBoard's tab Gradient Flow shows all of it,
+    TensorBoard's own dashboards the scalars `gradient_norm/<layer>` and a few totals,
+    `gradients/<total>`. In Python the same records are `monitor.history`, or
+    `keras_initkit.read_log(log_dir)`: a `keras_initkit.GradientHistory`, which explains the
+    statistics. Another training in the same directory has a run of its own,
+    `<log_dir>/gradients_2`, and so on; a resumed training continues the last run.
 
     Each fault found is a `GradientWarning` at the line of `fit`, with the layer, the step and the
-    numbers, the cause and what to change, and an entry of `monitor.findings`. Broken contracts
-    between output, loss and targets are told before the second step.
+    numbers, the cause and what to change, and an entry of `monitor.findings`. An output, a loss and
+    targets that do not fit each other are reported before the second step.
 
     Example:
     ```python
@@ -85,9 +85,9 @@ class GradientMonitor(GuardedCallback):
         every_n_steps: A positive integer n, to record the steps 0, n, 2n, … of
             `optimizer.iterations`, which go on from one `fit` to the next; or a function of the
             step that returns whether to record it. `None` records the first 100 steps, where a
-            bad start shows, every 10th of the next 100, and every 50th later. Where a model is
-            compiled again, its new optimizer counts from 0: its steps are recorded after those
-            before.
+            bad start shows, every 10th of the next 100, and every 50th later. If a model is
+            compiled again, its new optimizer counts from 0: these steps are numbered after the
+            earlier ones.
         layers: Which layers to record: a class of layers; a name or path, to select the layers
             inside as well, and all of that name (`"<name>#2"` is the second one alone); a
             compiled regular expression, searched for in the path; a function of the layer; a list
@@ -101,29 +101,29 @@ class GradientMonitor(GuardedCallback):
             for "cosine", "snr" and histograms. They are moved to the host with each record.
         scalars: Statistics to write as scalars, `gradient_<statistic>/<layer>`, for TensorBoard's
             own dashboards, out of those of `GradientHistory`; True for all, which are ten and more
-            a layer. Six totals are always among them: the global norm, the change of the signal
-            from the last layer to the first, the largest share of a layer, the numbers of
-            non-finite elements and of faults found, and the learning rate. False for none of
-            these: the tab does without.
-        histograms: Write histograms of log10|g|, of the sampled elements, at every so many
-            recorded steps; 0 or False for none.
+            a layer. Six totals are always among them: the global norm, the ratio of the first
+            layer's signal to the last layer's, the largest share of a layer, the numbers of
+            non-finite elements and of faults found, and the learning rate. False for no scalars:
+            the tab does not need them.
+        histograms: A number n, to write histograms of log10|g| of the sampled elements at every
+            n-th recorded step; 0 or False for none.
         on_finding: "warn"; "stop" to warn and end the training after this batch; "raise" to raise a
             `FindingError`; or a function, called with each `Finding` that is more than a note.
         ignore: Kinds of findings to leave out, such as `["input_scale"]`.
-        verbose: If one line is printed at the end of `fit`: what was recorded, the verdict, and the
-            command that shows it. `None` prints it unless `fit` has `verbose=0`.
-        on_record: A function, called with each recorded step as a `Record`, some seconds after the
-            step at most and at the end of the epoch, on the thread of `fit`; after an exception in
-            `fit` the last ones may come on another thread. What it raises is one warning a
+        verbose: Whether to print one line at the end of `fit`: what was recorded, the verdict, and
+            the command that shows it. `None` prints it unless `fit` has `verbose=0`.
+        on_record: A function, called with each recorded step as a `Record`, at most some seconds
+            after the step and at the end of the epoch, on the thread of `fit`; after an exception
+            in `fit` the last calls may be on another thread. If it raises, there is one warning per
             training. `keras_initkit.callbacks.trackers` has functions for trackers.
         logs: True to add the totals of the last record to Keras's `logs` at the end of each epoch,
-            as `gradients/global_norm`: for `CSVLogger` and others that are behind the monitor in
+            as `gradients/global_norm`: for `CSVLogger` and others that come after the monitor in
             the list of callbacks, and for the `History` that `fit` returns.
-        spikes: True to measure the norms of all steps, also of those that are not to be recorded.
-            Of these, spikes are kept: steps where the norm of a layer, or of all, is ten times
-            its running median or more, or not finite. They are a record each, with `"spike"`,
-            `"norm"` and `"nonfinite"` alone, and the first one is a finding. No step then runs the
-            model's own training function.
+        spikes: True to measure norms at all steps, also at those that are not due, and to keep the
+            spikes among these: steps where the norm of a layer, or of all, is ten times its running
+            median or more, or not finite. Each is a record with only `"spike"`, `"norm"` and
+            `"nonfinite"`, and the first one is a finding. No step then runs the model's own
+            training function.
 
     Attributes:
         history: `GradientHistory` of the training up to now.

@@ -23,9 +23,9 @@ class Record:
         step: `optimizer.iterations` before the update, as in `history.steps`.
         epoch: The epoch, counted from 0.
         scalars: Numbers by tag, as in TensorBoard's own dashboards: `gradient_norm/<layer>` and
-            the totals, `gradients/<total>`; others as the argument `scalars` says. NaN is left
-            out. Empty where findings came after their record.
-        findings: The faults found since the record before; mere notes are left out.
+            the totals, `gradients/<total>`; others as the argument `scalars` says. NaN is left out.
+            Empty if findings came after their record.
+        findings: The faults found since the previous record; mere notes are left out.
     """
 
     step: int

@@ -18,7 +18,7 @@ from keras_initkit.callbacks.reporter import OnRecord, Record
 
 
 def to_wandb(run: Any) -> OnRecord:
-    """Log to Weights & Biases, over the axis `gradients/step`; findings are alerts.
+    """Log to Weights & Biases, over the axis `gradients/step`; findings become alerts.
 
     Args:
         run: What `wandb.init` returns.

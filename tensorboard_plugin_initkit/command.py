@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.strerror:  # of the system
-            text = f"A file must be readable, or writable for output. Received: {error.filename!r}, "
+            text = f"Files must be readable, or writable for output. Received: {error.filename!r}, "
             text += f"{error.strerror}. Name another file."
         sys.stderr.write(f"keras-initkit: {text}\n")
         return _ERROR
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="keras-initkit", description="Tell why Keras networks do not learn, from logs and models."
+        prog="keras-initkit", description="Why Keras networks do not learn, from logs and models."
     )
     parser.add_argument("--version", action="version", version=version("keras-initkit"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

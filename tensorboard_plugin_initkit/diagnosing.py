@@ -26,7 +26,7 @@ def diagnose(source: Any, *, ignore: Collection[str] = ()) -> Diagnosis:
 
     Returns:
         A `Diagnosis`: a sequence of `Finding`s, the worst first, with a verdict. Printed, it tells
-        of each what is seen, why that stops learning, and what to change. Where a log is damaged,
+        for each what was seen, why that stops learning, and what to change. If a log is damaged,
         `notes` say so.
 
     Raises:

@@ -41,10 +41,10 @@ def fans(layer: Any, weight: Any = "kernel", input_size: Size = None) -> Fans:
     """Return the true fans of a weight of a layer.
 
     fan_in is the number of inputs of one unit through the weight, fan_out the number of units fed
-    by one input; of gated recurrent layers, within one gate. Keras's own initializers read other
-    fans from the shape where there are strides, groups, depthwise or
-    transposed convolutions, gates, axes of an einsum shared by inputs and outputs, or one-hot
-    inputs. In convolutions they are those of the interior of a map, unless its size is given.
+    by one input; in gated recurrent layers, within one gate. Keras's own initializers read other
+    fans from the shape where there are strides, groups, depthwise or transposed convolutions,
+    gates, axes of an einsum shared by inputs and outputs, or one-hot inputs. In convolutions the
+    fans are those of the interior of a map, unless its size is given.
 
     Examples:
     >>> layer = keras.layers.Conv2D(32, 3, strides=2, groups=4)

@@ -23,17 +23,17 @@ class Normalization(keras.layers.Normalization):
     The variance is that of the population (ddof 0). By other methods, "mean" is any location and
     "√variance" any scale.
 
-    It takes the place of `keras.layers.Normalization`: same arguments, weights and saved
-    files. It differs in this:
+    It replaces `keras.layers.Normalization`, with the same arguments, weights and saved files. It
+    differs in these points:
 
     - `adapt()` reads the data once and accumulates in float64, whatever their type, size and
       offset, with the same result for an array and for a stream of batches. It reads everything
-      Keras trains on, and tables; it minds masks and weights.
-    - NaN (unless it is to be left out), infinite values and a variance too large for the type are
-      an error. After an error the layer is as it was before.
+      Keras trains on, and tables; it takes account of masks and weights.
+    - NaN (unless it is to be ignored), infinite values and a variance too large for the type are an
+      error. After an error the layer is as it was before.
     - A constant feature comes out as exactly 0, and where the variance is 0 the scale is 1
       (Keras divides by ε: the least deviation later becomes huge). Deviations below ε are scaled
-      as all others.
+      like all others.
     - A model compiled by `fit()` or `predict()` sees the statistics of a later `adapt()`.
       (Inside `tf.data.Dataset.map` they are those of the moment when it was called.)
     - It warns once if it is trained or saved before `adapt()`.

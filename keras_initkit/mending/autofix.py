@@ -74,11 +74,11 @@ def autofix(
     """Find the fixes to make a model learn, by short trainings of copies of it.
 
     A copy is trained as it is and diagnosed. Each fix with repairs is tried on another copy, from
-    the same weights, on the same batches, with the same random numbers. With the best one the copy
-    is diagnosed again, for the case of several faults at once.
+    the same weights, on the same batches, with the same random numbers. The copy with the best one
+    is diagnosed again, in case there are several faults.
 
-    The model itself is not touched: neither weights, compilation, optimizer nor random numbers to
-    come; only it is built, as by `fit`. `apply` makes the changes in it:
+    The model itself is not changed, nor its compilation, its optimizer and the random state; it is
+    only built, as by `fit`. `apply` makes the changes in it:
 
     Example:
     ```python
@@ -90,13 +90,13 @@ def autofix(
 
     Args:
         model: A compiled `keras.Model`. Keras must be able to copy it by its configuration.
-        x: Data as for `check`: arrays and structures of them, or a stream of batches. Rows for 64
-            batches at most are kept in memory; a generator has lost its first ones then.
+        x: Data as for `check`: arrays and structures of them, or a stream of batches. Rows for at
+            most 64 batches are kept in memory; a generator no longer yields these.
         y: Targets, if `x` is arrays.
         sample_weight: Weights of the samples, if `x` is arrays.
         batch_size: Number of samples of one step, if `x` is arrays.
         steps: Number of steps of each training, in whole epochs of these rows. Some faults show
-            after 100 only.
+            only after 100.
         rounds: Number of fixes to combine at most.
         seed: Integer for the order of the samples and the random numbers of the copies.
 

@@ -36,7 +36,7 @@ class Critical(NamedTuple):
         variance: q, the variance of pre-activations, at its fixed point.
         chi: χ₁, the factor of a layer on the squared norm of gradients: 1, up to rounding.
         variance_depth: ξ_q = -1/log V'(q), in layers. It is negative if the fixed point repels the
-            variance: deviations grow by e over so many layers. Infinite if they stay.
+            variance: deviations grow by a factor of e over so many layers. Infinite if they stay.
         correlation: The correlation at which any two inputs end: 1 without dropout.
         correlation_depth: ξ_c = -1/log C'(correlation), in layers: how far two inputs can be told
             apart. Infinite without dropout.
@@ -98,7 +98,7 @@ def critical(
     Raises:
         ValueError: If an argument is out of its range, or both variances are given; if no weight
             variance is critical: for a constant, for ReLU and its like with biases, and for a
-            `variance` that is exceeded without biases; and as `gaussian_moments`.
+            `variance` below that without biases; and as `gaussian_moments`.
     """
     if variance is not None and bias_variance is not None:
         raise ValueError(

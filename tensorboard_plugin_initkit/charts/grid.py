@@ -57,7 +57,7 @@ return first == last ? layers.data.weights[first] : "filter layers to see the we
 _STEPS = """
 const {i} = special_vars.image_index
 const {first, last, records} = columns.data
-return first[i] == last[i] ? `${first[i]}` : `${first[i]} to ${last[i]}, ${records[i]} recorded steps`
+return first[i] == last[i] ? `${first[i]}` : `${first[i]} to ${last[i]}, ${records[i]} recorded`
 """
 _VALUE = """
 const {flat_index} = special_vars.image_index
@@ -66,7 +66,7 @@ const mark = cells.data.marks[0][flat_index]
 const size = Math.abs(number)
 const text = isNaN(number) ? "" : size == 0 ? "0"
   : size < 1e-3 || size >= 1e5 ? number.toExponential(3) : number.toPrecision(4)
-const besides = text ? `; apart from that ${text}` : ""
+const besides = text ? `; otherwise ${text}` : ""
 if (mark == 1) return size > 0 ? `exactly zero in one of the layers${besides}` : "exactly zero"
 if (mark == 2) return `NaN or infinite${besides}`
 if (mark == 3) return missing

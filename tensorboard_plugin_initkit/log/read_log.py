@@ -27,8 +27,8 @@ def read_log(
 
     Returns:
         A `GradientHistory` with its findings, equal to `monitor.history` of the training, unless
-        that is thinned. Of several trainings in the directory it is the last; `notes` say so, and
-        which steps are missing where a training went on after an interruption.
+        that is thinned. If there were several trainings in the directory, it is the last; `notes`
+        say so, and which steps are missing if a training was interrupted and resumed.
 
     Raises:
         FileNotFoundError: If there is no log in `log_dir`.

@@ -50,38 +50,38 @@ class GradientHistory:
       part of the batch, before clipping;
     - `"weight_norm"`: L2 norm of the layer's weights before the update;
     - `"update_ratio"`: L2 norm of the update relative to `"weight_norm"`;
-    - `"cosine"`: cosine of the gradient with the one of the record before;
+    - `"cosine"`: cosine of the gradient with that of the previous record;
     - `"snr"`: signal-to-noise ratio of the gradient over the last records.
 
     and of shape `(n, optimizers)` for the names
 
-    - `"loss"`: mean of the loss over the batches since the record before, in the same epoch;
+    - `"loss"`: mean of the loss over the batches since the previous record, in the same epoch;
     - `"learning_rate"`;
     - `"loss_scale"`: factor of the loss in mixed precision; gradients are of the unscaled loss;
     - `"skipped"`: number of updates skipped by a loss scale since training began;
-    - `"batch_loss"`: the loss of the batch of the step alone; and `"penalty"`, the part of it that
-      is of weights and activities, by regularizers and `add_loss`. Neither is known where a
-      `train_step` does not call `compute_loss`;
+    - `"batch_loss"`: the loss of this step's batch alone; and `"penalty"`, the part of it that
+      comes from regularizers and `add_loss`. Neither is known where a `train_step` does not call
+      `compute_loss`;
     - `"spike"`: at spikes that a monitor with `spikes=True` has found, the largest ratio of a
-      layer's norm, or that of all, to its running median; infinity at the first of some steps
-      that are not finite; NaN at all other steps;
+      layer's norm, or that of all, to its running median; infinity at the first of several
+      non-finite steps; NaN at all other steps;
     - `"global_norm"`, `"global_raw_norm"`: L2 norm of all the optimizer's gradients together,
       applied and before clipping;
     - `"noise_scale"`: gradient noise scale (McCandlish et al. 2018) in units of the global batch,
       averaged over the last 50 records; needs replicas. Multiply with the batch size.
 
     A layer without a gradient at a step is NaN there, and so are statistics that were not recorded.
-    A chunk that goes back in steps replaces the records from its first step on, as in TensorBoard.
+    If steps come again, they replace the records from the first of them on, as in TensorBoard.
 
     `"snr" in history` says if a statistic was recorded, `list(history)` names all that were, and
     `dict(history)` has their arrays; `len(history)` is the number of records. Any thread may read
     a history that grows.
 
-    A long history thins itself. The newest steps all stay, and so do the first one and, for each
+    A long history thins itself. All of the newest steps stay, and so do the first one and, for each
     layer, the steps of its largest and smallest norm and the first one without a finite gradient;
-    of the others the most prominent stay, evenly over the training. A history that is thinned
-    keeps no more than `max_steps` and, where layers are many, the steps of their extremes.
-    `noise_scale` is then averaged over the kept steps.
+    of the others the most prominent stay, evenly over the training. A thinned history keeps at most
+    `max_steps`, or more if there are many layers with extremes. `noise_scale` is then averaged over
+    the kept steps.
 
     Example:
     ```python
@@ -100,7 +100,7 @@ class GradientHistory:
         setup: `Setup` of the model as it is built and compiled, or `None` if it is not known.
 
     Raises:
-        ValueError: If `max_steps` is neither.
+        ValueError: If `max_steps` is something else.
     """
 
     def __init__(self, max_steps: int | None = 4096) -> None:

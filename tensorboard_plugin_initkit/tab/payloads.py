@@ -217,7 +217,7 @@ def find_layers(histories: Sequence[GradientHistory], words: str = "") -> list[s
     if not found:
         raise ValueError(
             f"No layer has all of these words in its name or type: {words!r}. "
-            "Write fewer words, or others."
+            "Use fewer or other words."
         )
     return found
 

@@ -19,26 +19,26 @@ def audit(model: Any) -> Audit:
     The audit looks at the values of the weights, and at the graph behind each layer: it is meant
     for models before training. It changes nothing and calls no layer. It finds
 
-    - a start that loses or blows up signal or gradient on the way from input to output: what the
-      kernels of a row of layers and the activations between them do to the variance, multiplied,
-      is below 1e-4 or above 1e4. In 30 layers of ReLU with Glorot's weights it is; in five not;
+    - a start where signal or gradient vanishes or explodes between input and output: over a row of
+      layers, kernels and activations together change the variance by a factor below 1e-4 or above
+      1e4. 30 layers of ReLU with Glorot's weights do; five do not;
     - kernels that lead to another variance at the layer's output than intended. For independent
       inputs of mean square 1, the intended one keeps signals at mean square 1 through the next
-      activation, the layer's own or one behind normalization, sums and reshapes. A factor of 1.7
-      counts as off, and more for kernels of few numbers. It is a warning where it has a part in a
-      bad start, or is one alone, and a note elsewhere: most networks learn with it;
+      activation, the layer's own or one after normalization, sums and reshapes. A factor of 1.7
+      counts as off; for kernels of few numbers it must be more. It is a warning if it is, or is
+      part of, a bad start, and a note otherwise: most networks learn with it;
     - normalizations with an epsilon of more than a tenth of the variance: they do not normalize.
-      Inputs smaller than of mean square 1, such as half of it behind normalization and ReLU, are
-      swallowed earlier. The variance of the kernel before is free otherwise;
-    - kernels of which Keras reads other fans from the shape than the layer has;
-    - layers with units that start all alike: they learn the same;
+      Inputs of mean square below 1, such as 1/2 after normalization and ReLU, are swallowed
+      earlier. Otherwise any variance of the kernel before them will do;
+    - kernels whose fans, as Keras reads them from the shape, are not the true ones;
+    - layers whose units all start the same: they learn the same;
     - weights with the same or correlated random numbers.
 
-    Where several ways lead on from a layer, the nearest activation on any of them counts. In
-    models without a graph, as subclassed ones, only a layer's own activation is known: otherwise
-    "unknown" follows, as behind products and layers of unknown classes, and for weights that are
-    used in several ways. There a variance that suits no usual activation is a note, without
-    advice.
+    Where several ways lead on from a layer, the nearest activation on any of them counts. In models
+    without a graph, such as subclassed ones, only a layer's own activation is known. What follows
+    is otherwise "unknown", as it is after products and layers of unknown classes, and for weights
+    that are used in several ways: there a variance that suits no usual activation is a note,
+    without advice.
 
     Example:
     ```python

@@ -40,10 +40,10 @@ def check(
 ) -> Diagnosis:
     """Look for what keeps a model from learning, before it is trained.
 
-    The output must fit the loss, and both the targets; data must be finite; loss and gradients
-    of one batch, too. Weights, states, seeds, metrics and optimizer stay as they are. A model that
-    is not built is built, as by `fit`; one that is not compiled has no loss to look at, and one
-    with a `train_step` of its own may have another one.
+    The output must fit the loss, and both must fit the targets; the data, and the loss and
+    gradients of one batch, must be finite. Weights, states, seeds, metrics and optimizer stay as
+    they are. A model that is not built is built, as by `fit`; one that is not compiled has no loss
+    to look at, and one with a `train_step` of its own may use another loss.
 
     Example:
     ```python
@@ -53,9 +53,9 @@ def check(
 
     Args:
         model: A `keras.Model`.
-        x: Data as for `fit`: arrays, tensors, tables, or dicts and lists of these, of which rows
-            are taken evenly over all of them; or a `tf.data.Dataset`, `PyDataset`, `DataLoader` or
-            generator of batches, of which the first ones are taken.
+        x: Data as for `fit`: arrays, tensors, tables, or dicts and lists of these, from which
+            evenly spaced rows are taken; or a `tf.data.Dataset`, `PyDataset`, `DataLoader` or
+            generator of batches, from which the first ones are taken.
         y: Targets, if `x` is arrays.
         sample_weight: Weights of the samples, if `x` is arrays.
         batch_size: Number of samples of one step, if `x` is arrays.

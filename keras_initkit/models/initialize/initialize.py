@@ -41,27 +41,27 @@ def initialize(
     """Start a built model where signal and gradient pass its whole depth, in place.
 
     The model stays the same object, compiled and traced. Its kernels are drawn anew for what
-    follows them, from their true fans, orthogonal where they are multiplied; then one forward
-    pass over a batch corrects each layer's scale for what theory misses: borders, pooling, inputs
-    of another scale, and activations such as gelu and silu, of which each layer repeats the
-    deviations of the layer before, larger. `reinitialize` instead resets weights by rules, each
-    for itself: use it to choose initializers, or for another seed.
+    follows them, from their true fans, orthogonal where they are multiplied; then one forward pass
+    over a batch corrects each layer's scale for what theory misses: borders, pooling, inputs of
+    another scale, and activations such as gelu and silu, with which deviations grow from layer to
+    layer. `reinitialize` instead resets each weight by itself, by rules: use it to choose
+    initializers, or for another seed.
 
     With the scheme "auto",
 
-    - in front of an activation weights and biases are at its critical point
+    - before an activation weights and biases are at its critical point
       (`keras_initkit.theory.critical`): pre-activations keep their variance, 1, and gradients their
       norm. The more layers without skip connections or normalization there are, the smaller the
       variance of tanh and the like, so that the signal lasts; from 30 layers on, ReLU and its like
       get mirrored weights, units in pairs z and -z, as f(z) - f(-z) is linear;
-    - what residual branches add is small: all branches in a row add as much as they find;
-    - with `targets`, the bias of the output layer is what the model should predict without inputs:
-      the frequencies of the classes, or the mean.
+    - residual branches add little: all branches in a row together add as much as there was before;
+    - with `targets`, the bias of the output layer is the best prediction without inputs: the
+      frequencies of the classes, or the mean.
 
-    Left alone are frozen and excluded weights, factors of LoRA, scales, gates, states, kernels and
+    It leaves alone frozen and excluded weights, LoRA factors, scales, gates, states, kernels and
     biases that their layer starts without random numbers (other than biases of zeros), and weights
-    of layers of unknown classes, unless `register_fans` tells of them. Pretrained layers must be
-    frozen or excluded.
+    of layers of unknown classes, unless `register_fans` adds them. Pretrained layers must be frozen
+    or excluded.
 
     Other schemes:
 

@@ -35,20 +35,19 @@ def with_normalization(
     are taken in one pass over the data: one mean and variance for each index of the last axis,
     or for all values if this axis is the batch or has no fixed size.
 
-    Left alone are categorical inputs and those scaled already: inputs of an integer, boolean or
-    string dtype, sparse inputs, and those feeding a `CategoryEncoding`,
-    `Discretization`, `Embedding`, `HashedCrossing`, `Hashing`, `IntegerLookup`, `StringLookup`,
-    `TextVectorization`, `Normalization` or `Rescaling` layer, directly or after a cast, a reshape
-    or a selection.
+    Categorical inputs and those scaled already are left alone: inputs of an integer, boolean or
+    string dtype, sparse inputs, and those feeding a `CategoryEncoding`, `Discretization`,
+    `Embedding`, `HashedCrossing`, `Hashing`, `IntegerLookup`, `StringLookup`, `TextVectorization`,
+    `Normalization` or `Rescaling` layer, directly or after a cast, a reshape or a selection.
 
-    With targets, `model` is to predict them normalized, (y - mean) / √variance. The new model
-    undoes it: it predicts raw values, is fitted to raw values, and has its metrics in raw units.
+    With targets, `model` learns to predict them normalized, (y - mean) / √variance. The new model
+    undoes this: it predicts raw values, is fitted to raw values, and has its metrics in raw units.
     Only the losses are computed on the normalized scale, where they do not depend on the unit of
-    the targets; with several outputs, none outweighs the others by its unit.
+    the targets; with several outputs, none outweighs the others because of its unit.
 
     `model` becomes a layer of the new model, with the same weights: training one trains the
-    other. If `model` is compiled, so is the new one, from the same configuration and with a
-    fresh optimizer; otherwise it is to be compiled. Only the forward pass of `model` is used: an
+    other. If `model` is compiled, so is the new one, from the same configuration and with a fresh
+    optimizer; otherwise you have to compile it. Only the forward pass of `model` is used: an
     overridden `train_step()` is not.
 
     Example:

@@ -17,10 +17,10 @@ from keras_initkit.models.propagate.walk import GaveUp, Walk
 def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Propagation:
     """Predict signals and gradients at every layer of a built model, without running it.
 
-    The statistics of the inputs go forward through rules for each class of layers, and those of
-    the gradient back: closed forms and quadratures for random weights, of which only the mean,
-    the mean square and the like are read. They hold for wide layers before training. A layer
-    without a rule is run alone on random inputs with the predicted statistics.
+    The statistics of the inputs go forward through rules for each class of layers, and those of the
+    gradient back: closed forms and quadratures for random weights, from which only the mean, the
+    mean square and the like are read. They hold for wide layers before training. A layer without a
+    rule is run alone on random inputs with the predicted statistics.
 
     Examples:
     >>> model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(512, "relu")])
@@ -33,9 +33,9 @@ def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Pr
         model: A built `keras.Model`: Functional, Sequential or subclassed.
         input_stats: The statistics of the inputs: `None` for independent numbers of mean 0 and
             variance 1; `(mean, second_moment, correlation)`, where the last is E x x' / E x² of two
-            examples; or a batch of data, to be measured. Of several inputs a list or dict in
-            the structure of the model's inputs.
-        training: Whether layers run in training mode: dropout drops, and batch normalization
+            examples; or a batch of data, to be measured. For several inputs a list or dict in the
+            structure of the model's inputs.
+        training: Whether layers run in training mode: dropout is active, and batch normalization
             uses the batch's statistics.
 
     Returns:

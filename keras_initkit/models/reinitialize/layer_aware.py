@@ -12,12 +12,12 @@ from keras_initkit.models.reinitialize.reinitialize import check_seed, derive_se
 
 
 def layer_aware(layer: Any, seed: int | None = None) -> Any:
-    """Make a layer's initializers know the layer; Keras tells them a shape alone.
+    """Make a layer's initializers know the layer; Keras tells them only a shape.
 
     As soon as the layer is built its weights are drawn with its own initializers, as
-    `reinitialize` does: with the true fans, and gates, heads, groups and channels each for
-    itself. So are those of layers inside it, even if they are built later, at their first call.
-    Afterwards nothing is left on the layers. A layer made from the config of this one, as by
+    `reinitialize` does: with the true fans, and gates, heads, groups and channels one by one. So
+    are those of layers inside it, even if they are built later, at their first call. Afterwards
+    nothing is left on the layers. A layer made from the config of this one, as by
     `keras.models.clone_model`, is not layer-aware.
 
     Examples:

@@ -44,24 +44,24 @@ def reinitialize(
 ) -> dict[str, Any]:
     """Draw the weights of a built model anew, in place, by rules.
 
-    Each weight is drawn for itself: to choose initializers, or for another seed. To start a deep
-    model where signal and gradient pass all of it, `initialize` chooses them for you.
+    Each weight is drawn by itself: to choose initializers, or for another seed. `initialize`
+    chooses them for you, so that signal and gradient pass the whole depth of a model.
 
     The model stays the same object, compiled and traced. Each weight is drawn with the initializer
-    of the first rule to select it, otherwise with its layer's own one. Initializers of this
-    package know the layer: they take its true fans, and draw gates, heads, groups and channels
-    each for itself. Others see the shape, as at construction; and so do ours in layers of unknown
-    classes, unless `register_fans` tells of them.
+    of the first rule to select it, otherwise with its layer's own one. Initializers of this package
+    know the layer: they take its true fans, and draw gates, heads, groups and channels one by one.
+    Others see only the shape, as at construction; and so do ours in layers of unknown classes,
+    unless `register_fans` adds them.
 
     Every weight has random numbers of its own, derived from `seed` and the weight's path: they are
     the same in whatever order the model is built, and no two weights share them, even if they
     share an initializer. Seeds of initializers are not used. The numbers are those of the
     backend's generator: other backends draw others.
 
-    Weights without random numbers are set as at the start as well: biases, scales, moving
-    averages; and so are the factors of LoRA, as `enable_lora` does by default, unless a rule names
-    them. Left alone are weights without floating numbers, as seeds and quantised kernels (of these
-    a warning tells), and the statistics learned by a `Normalization` layer.
+    Weights without random numbers are also reset: biases, scales, moving averages; and so are LoRA
+    factors, as `enable_lora` does by default, unless a rule names them. Weights that are not
+    floating point, such as seeds and quantised kernels (for which there is a warning), and the
+    statistics learned by a `Normalization` layer are left alone.
 
     Examples:
     ```python
@@ -92,8 +92,8 @@ def reinitialize(
         only: A selector of the weights to draw. `None` for all.
         trainable_only: Whether to leave weights alone if they are not trained: those of frozen
             layers, and moving averages.
-        reset_optimizer: Whether to set the optimizer of a compiled model, but for its learning
-            rate, to where it starts: moments, averages and number of steps.
+        reset_optimizer: Whether to reset the optimizer of a compiled model, except for its learning
+            rate: moments, averages and number of steps.
 
     Returns:
         A dict: for the path of each weight drawn, the initializer, with its seed.

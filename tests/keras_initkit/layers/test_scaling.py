@@ -90,7 +90,7 @@ def names(chosen):
     [
         ([[1, 2], [3, 5]], "float32", []),
         ([[1, 2], [3, 3]], "float32", ["1 of 2 features are constant and come out as 0: [1]."]),
-        ([[0, 1e-30], [0, 1]], "float32", ["1 of 2 features vary, but method='standard' finds no s"]),
+        ([[0, 1e-30], [0, 1]], "float32", ["1 of 2 features vary, but method='standard' finds n"]),
         ([[1e7, 1e7 + 2], [0, 1]], "float32", ["float32 can't resolve 1 of 2 features, whose me"]),
         ([[1e7, 1e7 + 2], [0, 1]], "float64", []),
         ([[1e17, 1e17 + 64], [0, 1]], "float64", []),

@@ -257,7 +257,7 @@ def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
         query = urllib.parse.urlencode({"view": view, "run": "first/gradients", "filter": "x y"})
         assert error(client, f"/chart?{query}") == (
             400,
-            "No layer has all of these words in its name or type: 'x y'. Write fewer words, or others.",
+            "No layer has all of these words in its name or type: 'x y'. Use fewer or other words.",
         )
 
 
@@ -362,8 +362,8 @@ GARBAGE = [
     (f"/chart?{CHART}&high=x", "`high` must be a finite number. Received: high='x'."),
     (f"/chart?{CHART}&low=0", "The colour range must go from a lower to a higher number, above 0 "
      "if logarithmic. Received: 0 to 10. Write for example 1e-6 to 1."),
-    (f"/chart?{CHART}&high=1e-10", "The colour range must go from a lower to a higher number, above "
-     "0 if logarithmic. Received: 1e-09 to 1e-10. Write for example 1e-6 to 1."),
+    (f"/chart?{CHART}&high=1e-10", "The colour range must go from a lower to a higher number, "
+     "above 0 if logarithmic. Received: 1e-09 to 1e-10. Write for example 1e-6 to 1."),
     (f"/chart?{CHART}&smoothing=1", "`smoothing` must be at least 0 and less than 1. "
      "Received: smoothing='1'."),
     (f"/chart?{CHART}&how=<b>", '`how` must be one of "max", "min", "mean". '
