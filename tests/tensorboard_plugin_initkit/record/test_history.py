@@ -317,7 +317,7 @@ def test_all_steps_are_kept_on_demand():
     thinned = history_of(whole)
     assert thinned.thinned
     assert thinned.select(slice(0, 2)).thinned
-    assert repr(thinned).endswith("steps 0 to 19999, thinned>")
+    assert repr(thinned).endswith("steps 0 to 19,999, thinned>")
 
 
 @pytest.mark.parametrize("max_steps", [0, 2.5, True])

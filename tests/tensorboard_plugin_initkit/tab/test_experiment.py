@@ -484,7 +484,7 @@ def test_a_statistic_that_is_too_large_for_the_data_server_says_what_to_do(
         history["norm"]
     assert str(error.value) == (
         "'initkit/norm' of the log 'gradients' is larger than the 256 MB that TensorBoard's data "
-        "server sends at once. Start TensorBoard with `--load_fast=false`, or record fewer steps "
+        "server can send. Start TensorBoard with `--load_fast=false`, or record fewer steps "
         "with `GradientMonitor(every_n_steps=…)`."
     )
     assert history["zeros"].shape == (200, 3)
