@@ -19,8 +19,7 @@ class ActivationHistory:
     - `"saturation"`: fraction of its outputs in the flat part of a bounded activation, where the
       slope is below 1 % of the largest (tanh: |y| > .995; sigmoid: y outside (.0025, .9975)); NaN
       for layers without one, and for LSTM and GRU, whose outputs are no values of it;
-    - `"nonfinite"`: number of NaN and infinite outputs; mean and variance are then not finite
-      either.
+    - `"nonfinite"`: number of NaN and infinite outputs; mean and variance are then not finite.
 
     A layer not called at a record is NaN there. `list(history)` names these statistics, and
     `len(history)` is the number of records.

@@ -1,8 +1,8 @@
 """Findings of `keras_initkit.audit` in models of keras.applications as they are shipped.
 
 Prints, for each model, a table of its weights with the problems first, and what to do. Then it
-counts the batch normalizations that do not normalize, since their epsilon is not small against
-the variance that reaches them: as the audit tells from the weights alone, and as measured with
+counts the batch normalizations that do not normalize, because their epsilon is not small compared
+with the variance that reaches them: as the audit tells from the weights alone, and as measured with
 random images.
 
     python examples/audit_applications.py
@@ -63,7 +63,7 @@ def main() -> None:
         shown = audit.rows if arguments.full else [row for row in audit if row.severity != "ok"]
         title = name if arguments.full else f"{name}, what was found"
         console.print(Audit(title, shown) if shown else f"{name}: no findings")
-        console.print(f"{name}: {len(audit)} weights, looked at in {seconds:.2f} s")
+        console.print(f"{name}: {len(audit)} weights, audited in {seconds:.2f} s")
         swallowed = sum("swallowed" in row.kinds for row in audit)
         shares = share_left(model, images.astype("float32"))
         if shares:

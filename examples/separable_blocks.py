@@ -2,12 +2,12 @@
 
 The depthwise kernel of a `SeparableConv2D` has the shape (3, 3, channels, 1). Keras's initializers
 read `9 · channels` inputs of a unit from it, where a unit has 9, so that each block divides the
-variance of its inputs by about the number of channels. Behind eight blocks nothing is left.
+variance of its inputs by about the number of channels. After eight blocks nothing is left.
 
-The same network, optimizer and data, from the same five seeds, three times: with the initializers
-that Keras gives the layers (`glorot_uniform`); with initializers that suit ReLU, which Keras tells
-the shape of each weight; and with the same ones by `keras_initkit.reinitialize`, which knows the
-layer. All runs are shown.
+The same network is trained on the same data with the same optimizer, from the same five seeds,
+three times: with the initializers that Keras gives the layers (`glorot_uniform`); with initializers
+that suit ReLU, but see only the shape of each weight; and with these by
+`keras_initkit.reinitialize`, which knows the layer. All runs are shown.
 
     python examples/separable_blocks.py            # about two minutes on two cores
     python examples/separable_blocks.py --seeds 1 --epochs 4

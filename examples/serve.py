@@ -2,7 +2,7 @@
 
     python examples/serve.py MODEL.keras
 
-Prints its address once it is ready. To load the model, import keras_initkit: no more is needed.
+Prints its address once it is ready. To load the model, it is enough to import keras_initkit.
 """
 
 import json

@@ -267,7 +267,7 @@ RULES = [
     Rule(
         "All-zero weights: all units of a layer stay the same, nothing is learned",
         lambda o: o["all-zero weights"].symmetric and not learns(o["all-zero weights"]),
-        lambda o: f"loss {o['all-zero weights'].loss:.3f}, that of guessing is {math.log(10):.3f}",
+        lambda o: f"loss {o['all-zero weights'].loss:.3f}, guessing gives {math.log(10):.3f}",
     ),
     Rule(
         "... but a logistic regression learns from zeros",
@@ -319,8 +319,8 @@ def outcome_table(outcomes: Mapping[str, Outcome]) -> Table:
     """Every run: how it ended, and its first gradients, measured and expected."""
     table = Table(
         title="Where training ended, and the gradients of its first step",
-        caption="Gradients with respect to the pre-activations (the biases'); theory: "
-        "of random weights, mean-field.",
+        caption="Gradients with respect to the pre-activations (those of the biases); theory: "
+        "mean-field theory of random weights.",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -406,7 +406,7 @@ def main() -> None:
     console.print(finding_table(outcomes))
     tensorboard = Path(sys.executable).with_name("tensorboard")
     console.print(f"\n{time.monotonic() - start:.0f} s. Now look at the gradients themselves,")
-    console.print("in the tab Gradient Flow of\n")
+    console.print("in TensorBoard's tab Gradient Flow:\n")
     console.print(f"    {_shortest(tensorboard)} --logdir {arguments.log_dir}\n", style="bold")
 
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, ValueError, KeyError, TypeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.strerror:  # of the system
-            text = f"Files must be readable, or writable for output. Received: {error.filename!r}, "
+            text = f"Files must be readable, or writable for output. Received: {error.filename!r}: "
             text += f"{error.strerror}. Name another file."
         sys.stderr.write(f"keras-initkit: {text}\n")
         return _ERROR
@@ -129,7 +129,7 @@ def _audit(options: argparse.Namespace) -> int:
         why = f"not readable: {error}" if Path(options.model).exists() else "which does not exist"
         raise ValueError(
             "MODEL.keras must be a file that Keras has written. Received: "
-            f"{options.model!r}, {why}. Write one with `model.save('model.keras')`."
+            f"{options.model!r}, {why.rstrip('.')}. Write one with `model.save('model.keras')`."
         ) from error
     audit = keras_initkit.audit(model)
     if options.json:
@@ -224,7 +224,7 @@ def _runs(log_dir: str) -> Iterator[tuple[str, str]]:
         yield log_dir.rstrip("/").rpartition("/")[2], log_dir
         return
     if not top.is_dir():
-        raise FileNotFoundError(_nothing_in(log_dir, "which is not a directory"))
+        raise FileNotFoundError(_nothing_in(log_dir, "which is not an existing directory"))
     top = top.resolve()
     # Links are not followed: they may lead in circles.
     for directory, below, _ in os.walk(top):

@@ -264,9 +264,8 @@ def _run_section(
     charts: _Charts, number: int, name: str, history: GradientHistory, view: View
 ) -> str:
     thinned = ", others were thinned out" if history.thinned else ""
-    first, last = history.steps[[0, -1]]
     extent = (
-        f"{len(history):,} recorded steps, {first:,} to {last:,}{thinned}; "
+        f"{len(history):,} recorded steps, {history.steps[0]:,} to {history.steps[-1]:,}{thinned}; "
         f"{len(history.layers):,} layers, the input at the bottom."
     )
     run = {name: history}

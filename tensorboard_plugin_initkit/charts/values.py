@@ -31,7 +31,7 @@ def values_of(
     if statistic not in SCALES:
         names = ", ".join(f'"{name}"' for name in SCALES)
         raise ValueError(
-            f"`statistic` must be one of layers: {names}. Received: statistic={statistic!r}."
+            f"`statistic` must be one of those of layers: {names}. Received: {statistic!r}."
         )
     broken = np.isinf(values)
     if statistic != "nonfinite":  # a number that says it by itself

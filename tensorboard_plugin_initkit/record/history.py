@@ -274,8 +274,8 @@ class GradientHistory:
         return f"<GradientHistory: {tell_extent(self)}>"
 
     def _repr_html_(self) -> str:
-        hint = "keras_initkit.diagnose(history) judges it, keras_initkit.plot(history) draws it."
-        sentences = [f"{len(self.findings)} findings. {hint}", *self.notes]
+        hint = "keras_initkit.diagnose(history) and keras_initkit.plot(history) show more."
+        sentences = [f"Findings: {len(self.findings)}. {hint}", *self.notes]
         rows = finding_rows(self.findings)
         return make_card(
             f"GradientHistory: {tell_extent(self)}", "", sentences, FINDING_COLUMNS, rows

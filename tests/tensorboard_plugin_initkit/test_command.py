@@ -34,7 +34,7 @@ def test_a_table_has_the_numbers_of_all_runs(tmp_path, capsys):
     assert main(["csv", str(tmp_path), "--statistics", "nom"]) == 2
     assert capsys.readouterr().out == ""
     assert main(["csv", str(tmp_path), "-o", str(tmp_path / "no" / "t.csv")]) == 2
-    told = f"Received: '{tmp_path}/no/t.csv', No such file or directory. Name another file."
+    told = f"Received: '{tmp_path}/no/t.csv': No such file or directory. Name another file."
     assert told in capsys.readouterr().err
 
 

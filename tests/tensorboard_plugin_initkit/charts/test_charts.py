@@ -546,7 +546,7 @@ NO_LAYERS = "`layers` must name at least one layer"
         ("map", {"theme": "blue"}, r'`theme` must be "light" or "dark"\. Received'),
         ("map", {"stat": "norm"}, r"must be of `statistic`, .* Received: stat='norm'"),
         ("map", {"statistic": "nom"}, "The statistic must be one of"),
-        ("map", {"statistic": "loss"}, r"`statistic` must be one of layers: .*'loss'"),
+        ("map", {"statistic": "loss"}, r"`statistic` must be one of those of layers: .*'loss'"),
         ("map", {"limits": (0, 1)}, r"must be increasing, and positive .* limits=\(0, 1\)"),
         ("lines", {"smoothing": 1}, r"`smoothing` must be at least 0 .* smoothing=1\."),
         ("map", {"layers": ["layer_1", "nowhere"]}, NOWHERE),

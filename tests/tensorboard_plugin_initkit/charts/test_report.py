@@ -217,7 +217,7 @@ def test_a_log_that_is_damaged_is_named_and_the_others_are_shown(tmp_path, capsy
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: path.write_text("text"), "which is not a directory"),
+        (lambda path: path.write_text("text"), "which is not an existing directory"),
         (lambda path: EventFileWriter(path), "which holds no log of gradients"),
     ],
     ids=["a file", "foreign"],
@@ -241,7 +241,7 @@ def test_a_directory_without_a_log_is_an_error_that_says_what_to_write(tmp_path,
     ("options", "message"),
     [
         (["--statistic", "nom"], "The statistic must be one of"),
-        (["--statistic", "loss"], "`statistic` must be one of layers"),
+        (["--statistic", "loss"], "`statistic` must be one of those of layers"),
         (["-o", "no/such/place.html"], "No such file or directory"),
     ],
 )

@@ -454,7 +454,9 @@ def test_head_is_answered_as_get_without_the_content(client: Client) -> None:
 def test_a_sample_is_said_wherever_it_is_shown(root: Path) -> None:
     client = application(root, samples=1)
     (note,) = get(client, "/run", run="first/gradients")["notes"]
-    assert note.startswith("TensorBoard keeps only a random sample of this log: 1 of its blocks of steps.")
+    assert note.startswith(
+        "TensorBoard keeps only a random sample of this log: 1 of its blocks of steps."
+    )
     assert chart(client, "map", "first")["notes"] == [note]
     assert get(client, "/run", run="first/gradients")["records"] == 30
     assert get(application(root, samples=0), "/run", run="first/gradients")["notes"] == []
