@@ -154,8 +154,8 @@ def _check_branches(
     branches = architecture.residual.branches
     if not branches:
         raise ValueError(
-            f'`model` must have residual branches, x + f(x), for scheme="{scheme}". Received: a '
-            "model whose graph has none. Build it as a Functional model with keras.layers.Add, or "
+            f'`model` must have residual branches for scheme="{scheme}". Received: a model whose '
+            "graph has no sum x + f(x). Build it as a Functional model with keras.layers.Add, or "
             'use scheme="auto".'
         )
     if is_normalized is False and architecture.has_normalization:
