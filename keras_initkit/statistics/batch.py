@@ -17,8 +17,9 @@ ROLES = ("x", "y", "y_pred", "sample_weight")
 MEASURED_OF_PORTS = 10
 # Elements of a sample; 8 sequences of 512 words out of 8,192 are 134 MB.
 MOST_ELEMENTS = 2**17
-# Targets with more classes or features have no profile: a step would be spent on counting.
-MOST_CLASSES = 256
+# Targets with more classes or features have no profile: a step would be spent on counting classes,
+# each in all rows. Features, as the pixels of a small picture, are a sum each.
+MOST_CLASSES, MOST_FEATURES = 256, 1024
 # Rows of softmax or smoothed labels in float16 add up to 1 this exactly.
 _SUM_TOLERANCE = 2e-3
 
@@ -136,13 +137,14 @@ class Profile(NamedTuple):
         """Choose the profile of a target by its shape and its prediction's, the batch first.
 
         Its elements are numbers of classes where the prediction has an axis more, or a longer last
-        one. There is none for more than `MOST_CLASSES` classes or features.
+        one. There is none for more than `MOST_CLASSES` classes or `MOST_FEATURES` features.
         """
         width = target[-1] if len(target) > 1 else 1
         units = prediction[-1] if prediction else None
         are_classes = (units or 0) > 1 and (len(target) == len(prediction) - 1 or width == 1)
         size = units if are_classes else width
-        return cls(size, are_classes) if size and size <= MOST_CLASSES else None
+        most = MOST_CLASSES if are_classes else MOST_FEATURES
+        return cls(size, are_classes) if size and size <= most else None
 
     @property
     def length(self) -> int:

@@ -27,8 +27,10 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     if not symptoms:
         return
     symptom = min(symptoms, key=lambda finding: finding.rank)
-    reasons = dict(_list_reasons(facts, int(np.searchsorted(facts.steps, symptom.rank))))
+    place = int(np.searchsorted(facts.steps, symptom.rank))
+    reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
+    also = " As the loss still falls, more `epochs` may help, too."
     yield dataclasses.replace(
         symptom,
         kind="not_learning",
@@ -39,6 +41,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
             "Let the model learn one batch by heart. If it can, look at inputs and targets: do "
             "they belong together, in the same order, and do inputs tell anything of them? If it "
             "cannot, try learning rates ten times larger and smaller, and a wider model."
+            + also * bool(loss.fell[place] > THRESHOLDS["loss_fell"].value)
         ),
         confidence="possible",
     )
@@ -47,17 +50,18 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
 def _find_learnt_by_heart(facts: Facts) -> Bools:
     """Find the end of a training that is hardly better than guessing, with usual updates.
 
-    Its loss still falls, slowly: samples are learned one by one, and nothing that they have in
-    common. With a weak relation under noise it would fall fast, and then no more.
+    Or no better at all, for long. Its loss still falls, slowly: samples are learned one by one,
+    and nothing that they have in common. With a weak relation under noise it would fall fast, and
+    then no more.
     """
     loss, margin = facts.loss, THRESHOLDS["guess_margin"].value
     ratio = lower_median(update_ratios(facts, slice(None)))
     usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
+    is_better = ~loss.failed & (loss.guess > loss.recent)
     return (
         loss.over
         & facts.find_late("patience_steps")
-        & ~loss.failed
-        & (loss.guess > loss.recent)
+        & (is_better | loss.failed & facts.find_late("verdict_steps"))
         & (loss.recent >= loss.guess - margin * loss.reach)
         & (loss.fell > THRESHOLDS["loss_fell"].value)
         & (loss.fell < THRESHOLDS["loss_falling"].value)

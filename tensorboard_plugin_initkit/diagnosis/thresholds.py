@@ -92,6 +92,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "update_wild": Threshold(
         0.1, "Where the loss does not fall: weights are replaced in ten steps, for good."
     ),
+    "rate_fallen": Threshold(
+        0.1, "Of its greatest value: what fell further is not the rate that was chosen."
+    ),
     "clip_tight": Threshold(
         0.1, "Where the loss does not fall: with plain gradient descent, steps ten times too small."
     ),
@@ -178,6 +181,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "label_entropy": Threshold(
         0.1, "In nats: one label in fifty is of another class than all the others."
     ),
+    "percentage_most": Threshold(
+        1e4, "Percent: a hundred times the target. An output of 0 is off by 100 percent."
+    ),
     "sorted_records": Threshold(
         10, "Batches of one class each: by chance, ten of them hardly ever are, even of two."
     ),
@@ -223,6 +229,12 @@ THRESHOLDS: dict[str, Threshold] = {
         0.01, "Of the weights, in a step: without a gradient half of them is gone in 70 steps."
     ),
     "dropout_rate": Threshold(0.8, "Of five units one is left. Usual are 0.1 to 0.5."),
+    "dropout_kept": Threshold(
+        0.1, "Of a signal through all dropouts in a row: four of 0.44 each, or two of 0.7."
+    ),
+    "overlap_error": Threshold(
+        0.05, "Between an overlap at first and that by chance: outputs are not yet all alike."
+    ),
     "spike_factor": Threshold(
         10,
         "Times the running median. Noise of batches makes a norm two or three times as large; ten "

@@ -42,6 +42,10 @@ def change_rate(model: Any, data: Data, value: float | None = None, factor: floa
     if value is None:
         usual = USUAL_RATES.get(type(optimizer).__name__, USUAL_RATE)
         value = min(usual, factor * float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    schedules = keras.optimizers.schedules
+    if isinstance(optimizer.get_config()["learning_rate"], dict):  # takes no number any more
+        value = schedules.ExponentialDecay(value, decay_steps=1, decay_rate=1.0)
+        retrace(model)
     optimizer.learning_rate = value
     return model
 

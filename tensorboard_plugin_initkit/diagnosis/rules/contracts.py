@@ -33,7 +33,7 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
 )
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_thirds
+from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_thirds, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     RECURRENT,
@@ -45,6 +45,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     write_layer,
 )
 from tensorboard_plugin_initkit.record.setup import ANY_SIZE, HeadSetup, LayerSetup, Shape
+from tensorboard_plugin_initkit.safe_text import write_number
 
 INFINITE = float("inf")
 # The least and the greatest value of an activation.
@@ -71,9 +72,8 @@ _KERAS = {"poisson", "cosine_similarity", "circle", "ctc"}
 _TOLERANCE = 0.01
 # Times its first value: so far a loss falls below zero that has no least value.
 _RUNAWAY = 4
-# Names of overlaps; and so near to each other are two that are the same.
+# Names of overlaps.
 _OVERLAP = re.compile(r"dice|iou|jaccard|overlap|f1|tversky")
-_NEAR = 0.05
 # Times the range of an output: no loss of one's own compares it with targets so far outside.
 _FAR = 10
 
@@ -584,10 +584,13 @@ def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
     with np.errstate(divide="ignore", invalid="ignore"):
         dice = 2 * wanted * given / np.array([wanted + given, wanted + power])
     overlaps = np.append(dice, dice / (2 - dice))
-    if not np.abs(loss[0] - overlaps).min() < _NEAR < 2 * _NEAR < np.abs(1 - loss[0] - dice).min():
+    near = THRESHOLDS["overlap_error"].value
+    if not np.abs(loss[0] - overlaps).min() < near < 2 * near < np.abs(1 - loss[0] - dice).min():
         return
     patient = facts.find_late("patience_steps")
-    row = find_first((patient | facts.loss.over) & (loss < loss[0] / 2))
+    row = find_first(
+        (patient | facts.loss.over) & (loss < THRESHOLDS["loss_halved"].value * loss[0])
+    )
     if row is not None:
         yield tell(
             facts,
@@ -601,6 +604,34 @@ def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
             row=row,
             confidence="likely",
         )
+
+
+def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
+    """Find an error in percent of targets that are 0, or next to it."""
+    heads = list_heads(facts)
+    loss, limit = facts.loss.value, THRESHOLDS["percentage_most"].value
+    if [head.setup.loss for head in heads] != ["mean_absolute_percentage_error"]:
+        return
+    row = find_first(persists(loss > limit, facts.start, facts.ready))
+    y = heads[0].y
+    if row is None or y is None:
+        return
+    low, mean, std = (read(facts, y, name, np.fmin)[: row + 1] for name in ("min", "mean", "std"))
+    if not (low < 100 / limit * (np.abs(mean) + std)).any():
+        return
+    yield tell(
+        facts,
+        "loss_choice",
+        f"The {heads[0]} is off by {write_number(loss[row], 2)} percent of its targets, which are "
+        "0 or next to it for some samples.",
+        "Each error is divided by its target: those of targets near 0 outweigh all others.",
+        'Use `loss="mean_absolute_error"`, or `"mean_squared_logarithmic_error"` for targets from '
+        "0 upwards.",
+        heads[0].path,
+        {"loss": loss[row]},
+        row=row,
+        confidence="likely",
+    )
 
 
 def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
@@ -696,6 +727,7 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_negative_loss,
     find_runaway_loss,
     find_minimized_overlaps,
+    find_errors_of_nothing,
     find_broadcast_losses,
     find_uncounted_classes,
     find_idle_outputs,

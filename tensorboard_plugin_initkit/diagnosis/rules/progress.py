@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.loss import find_end
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     change_rate,
     lower_median,
@@ -211,19 +212,25 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     if np.isnan(limit):
         limit = left * known[:1].max(initial=0)
     fell, value = float(loss.fell[last]), float(loss.value[last])
-    updates = facts.setup.steps or int(steps[last] + 1)
+    planned = facts.setup.steps
+    is_stopped = planned > 0 and not find_end(steps, planned, ended=False)[last]
+    updates = int(steps[last] + 1) if is_stopped or not planned else planned
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
     is_short = at_guess and updates < THRESHOLDS["patience_steps"].value
     still = fell > THRESHOLDS["loss_fell"].value
     if not (still or is_short) or not loss.recent[last] > limit:
         return
-    seen = f"Ended early: the training ends after {updates} updates while the loss, {value:.3g}, "
+    seen = f"Ended early: the training ends after {updates} updates "
+    seen += f"of {planned} planned ones " * is_stopped + f"while the loss, {value:.3g}, "
     if still:
         seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
     else:
         seen += f"is no better than {loss.guess[last]:.3g}, that of always predicting the same."
     fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
+    if is_stopped:
+        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
+        fix = Fix(f'{text}`mode="min"`.')
     ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
     ratio = float(np.median(ratios)) if ratios.size else math.nan
     factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
@@ -238,7 +245,9 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         {"updates": float(updates), "fell": fell, "loss": value}
         | ({"update_ratio": ratio} if ratio > 0 else {}),
         severity="warning" if loss.failed[last] else "note",
-        cause="Too few updates of the weights were made.",
+        cause="Too few updates of the weights were made"
+        + "; a callback, as `EarlyStopping`, or you have stopped it." * is_stopped
+        + "." * (not is_stopped),
         fix=fix,
         confidence="possible",
     )

@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.start import read_initializer
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
@@ -150,6 +151,9 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"No gradient: {since} the gradient is exactly zero in all {count} recorded layers."
         )
         cause, fix = _tell_break(facts)
+        if facts.setup.backend == "torch":
+            own = "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`, "
+            fix = Fix(f"{fix} {own}not after it.")
         return Finding("no_gradient", "", step, message, evidence, cause=cause, fix=fix)
     layer, fix = facts.layers[end], Fix()
     others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
@@ -166,8 +170,9 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
         )
     elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
         message = f"Dead units: {message}; all of its units are inactive or saturated."
-        fix = _revive(facts)
-        return Finding("dead_units", layer, step, message, evidence | {"share": 1.0}, fix=fix)
+        cause, fix = _revive(facts, layer)
+        share = {"share": 1.0}
+        return Finding("dead_units", layer, step, message, evidence | share, cause=cause, fix=fix)
     else:
         message = (
             f"No gradient: {message}; what follows multiplies its units by zero, as a loss with a "
@@ -176,11 +181,21 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
 
 
-def _revive(facts: Facts) -> Fix:
-    """Return the fix for dead units: an activation that passes some gradient everywhere."""
-    dying = [item.path for item in facts.setup.layers if read_activation(item.activation) == "relu"]
+def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
+    """Return why units are dead, and the fix: other biases, or some slope everywhere."""
+    items = {item.path: item for item in facts.setup.layers}
+    begin = str(items[layer].arguments.get("bias_initializer", "")) if layer in items else ""
+    name, arguments = read_initializer(begin)
+    value = arguments.get("value", 0)
+    if name == "Constant" and isinstance(value, int | float) and value < 0:
+        return (
+            f"Its biases begin with {value:g}, and inputs add less than {-value:g}: the sum is "
+            "below 0 for every sample.",
+            Fix(f"Leave `bias_initializer` out of `{layer}`: biases begin with 0."),
+        )
+    dying = [path for path, item in items.items() if read_activation(item.activation) == "relu"]
     heads = {head.path for head in list_heads(facts)}
-    return Fix(
+    return "What they sum up is below 0 for every sample, or far on one side.", Fix(
         'Use `activation="leaky_relu"` in the hidden layers, a lower learning rate, and scale the '
         "inputs.",
         activate([path for path in dying if path not in heads], "leaky_relu")
@@ -221,6 +236,7 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
     layer, step = facts.layers[facts.layer_of[units[column]]], int(facts.steps[row])
     number, value = int(lasting[row].sum()), float(share[row, column])
     others = f", as in at least {count_layers(number - 1)} more" if number > 1 else ""
+    cause, fix = _revive(facts, layer)
     yield Finding(
         "dead_units",
         layer,
@@ -228,7 +244,8 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
         f"Dead units: from step {facts.steps[facts.start[row]]} to {step} {value:.0%} of the "
         f"units of `{layer}` receive no gradient{others}.",
         {"share": value, "layers": float(number)},
-        fix=_revive(facts),
+        cause=cause,
+        fix=fix,
     )
 
 

@@ -292,6 +292,25 @@ def find_wrong_axis(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def find_normalized_units(facts: Facts) -> Iterator[Finding]:
+    """Find a LayerNormalization over a single number, of which nothing is left: certain."""
+    for item in facts.setup.layers:
+        axis = item.arguments.get("axis", -1)
+        axes = axis if isinstance(axis, list | tuple) else [axis]
+        is_place = all(isinstance(i, int) and -len(item.shape) <= i < len(item.shape) for i in axes)
+        if item.type == "LayerNormalization" and is_place and {item.shape[i] for i in axes} == {1}:
+            yield tell(
+                facts,
+                "wrong_axis",
+                f"`{item.path}` normalizes over axis {axis} of {item.shape}, of size 1.",
+                "The mean of one number is the number itself: what is left of it is 0, for every "
+                "sample.",
+                Fix("Remove it, or put it before the last `Dense`.", remove(item.path)),
+                item.path,
+                severity="error",
+            )
+
+
 def find_bad_start(facts: Facts) -> Iterator[Finding]:
     """Find initializers too small or too large for the depth of a chain."""
     inputs = list_tensors(facts, "x")
@@ -411,7 +430,8 @@ def find_strong_dropout(facts: Facts) -> Iterator[Finding]:
     dropouts = [item for item in facts.setup.layers if item.type.endswith("Dropout")]
     rates = [float(item.arguments.get("rate", 0) or 0) for item in dropouts]
     kept = float(np.prod([1 - rate for rate in rates]))
-    if not rates or (max(rates) < THRESHOLDS["dropout_rate"].value and kept > 0.1):
+    least = THRESHOLDS["dropout_kept"].value
+    if not rates or (max(rates) < THRESHOLDS["dropout_rate"].value and kept > least):
         return
     layer = dropouts[int(np.argmax(rates))]
     yield tell(
@@ -523,7 +543,8 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     name = facts.setup.optimizer
     if not len(rate):
         return
-    ended = facts.ready if len(facts.steps) > 1 else np.ones(len(rate), bool)
+    # A single record, as before a training, may be the first one of a schedule that rises.
+    ended = facts.ready if len(facts.steps) > 1 else np.full(len(rate), given == 0)
     zero = find_first(np.logical_and.accumulate(rate == 0) & ended)
     large = find_first(rate >= high) if name in ADAPTIVE else None
     if zero is not None:
@@ -556,6 +577,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_equal_weights,
     find_output_faults,
     find_wrong_axis,
+    find_normalized_units,
     find_hidden_softmax,
     find_missing_activations,
     find_deep_sigmoids,

@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import USUAL_RATE, USUAL_RATES, Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
+from tensorboard_plugin_initkit.safe_text import write_number
 
 
 def find_large_updates(facts: Facts) -> Iterator[Finding]:
@@ -40,7 +41,8 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Large updates: from step {facts.steps[0]} to {step} the weights of half of the layers "
-        f"or more grew to {value:.2g} times their norm or more; what they began with is lost.",
+        f"or more grew to {write_number(value, 2)} times their norm or more; what they began with "
+        "is lost.",
         {"growth": value},
         cause="Each update is so large that it overshoots.",
         fix=change_rate(facts, row, 0.1),
@@ -73,8 +75,8 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Small updates: from step {facts.steps[facts.start[row]]} to {step} an update changes "
-        f"the weights of no layer by more than {value:.2g} of their norm, which float32 rounds "
-        "away.",
+        f"the weights of no layer by more than {write_number(value, 2)} of their norm, which "
+        "float32 rounds away.",
         {"update_ratio": value},
         cause=cause,
         fix=fix,
@@ -111,7 +113,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"{'Small' if is_slow else 'Large'} updates: up to step {step} an update changes the "
-        f"weights of half of the layers by {value:.2g} of their norm or "
+        f"weights of half of the layers by {write_number(value, 2)} of their norm or "
         f"{'less' if is_slow else 'more'}, where 0.001 is usual.",
         {"update_ratio": value},
         cause=cause,
@@ -133,8 +135,8 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         "tight_clipping",
         "",
         step,
-        f"Tight clipping: up to step {step} gradients are clipped to {value:.2g} of their norm, "
-        "nearly always.",
+        f"Tight clipping: up to step {step} gradients are clipped to {write_number(value, 2)} of "
+        "their norm, nearly always.",
         {"clip_ratio": value},
         cause="With plain gradient descent, each step is as much shorter.",
         fix=fix,
@@ -163,11 +165,24 @@ def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
 
 
 def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
-    """Return why updates are too small, and the fix: gradients are clipped, or the rate is low."""
+    """Return why updates are too small, and the fix: clipping, a rate that fell, or a low one."""
     if (clipped := _measure_clipping(facts, row)) is not None:
-        return f"Gradients are clipped to {clipped[0]:.2g} of their norm, nearly always.", clipped[
-            1
-        ]
+        part = write_number(clipped[0], 2)
+        return f"Gradients are clipped to {part} of their norm, nearly always.", clipped[1]
+    rates = facts.total("learning_rate")[: row + 1]
+    most, rate = float(np.fmax.reduce(rates)), float(rates[-1])
+    if rate < THRESHOLDS["rate_fallen"].value * most:
+        name = facts.setup.optimizer or "Adam"
+        return (
+            f"The learning rate has fallen from {write_number(most, 2)} to {write_number(rate, 2)}, "
+            "by a schedule or a callback.",
+            Fix(
+                f"Keep it up: `keras.optimizers.{name}(learning_rate={most:.2g})`, or a schedule "
+                "whose `decay_steps` are all steps of the training. `ReduceLROnPlateau` should "
+                'watch a loss with `mode="min"`, and have some `patience`.',
+                {"learning_rate": {"value": float(f"{most:.2g}")}},
+            ),
+        )
     return "The learning rate is too small for these gradients.", change_rate(facts, row, factor)
 
 
