@@ -184,22 +184,22 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
 def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
     """Return why units are dead, and the fix: other biases, or some slope everywhere."""
     items = {item.path: item for item in facts.setup.layers}
+    dying = [path for path, item in items.items() if read_activation(item.activation) == "relu"]
+    heads = {head.path for head in list_heads(facts)}
+    repairs = activate([path for path in dying if path not in heads], "leaky_relu")
+    repairs |= {"learning_rate": {"factor": 0.1}}
+    slope = 'se `activation="leaky_relu"` in the hidden layers'
     begin = str(items[layer].arguments.get("bias_initializer", "")) if layer in items else ""
-    name, arguments = read_initializer(begin)
-    value = arguments.get("value", 0)
-    if name == "Constant" and isinstance(value, int | float) and value < 0:
+    value = read_initializer(begin)[1].get("value", 0)
+    if isinstance(value, int | float) and value < 0:
         return (
             f"Its biases begin with {value:g}, and inputs add less than {-value:g}: the sum is "
             "below 0 for every sample.",
-            Fix(f"Leave `bias_initializer` out of `{layer}`: biases begin with 0."),
+            Fix(f"Leave `bias_initializer` out: biases begin with 0. Or u{slope}.", repairs),
         )
-    dying = [path for path, item in items.items() if read_activation(item.activation) == "relu"]
-    heads = {head.path for head in list_heads(facts)}
-    return "What they sum up is below 0 for every sample, or far on one side.", Fix(
-        'Use `activation="leaky_relu"` in the hidden layers, a lower learning rate, and scale the '
-        "inputs.",
-        activate([path for path in dying if path not in heads], "leaky_relu")
-        | {"learning_rate": {"factor": 0.1}},
+    return (
+        "What they sum up is below 0 for every sample, or far on one side.",
+        Fix(f"U{slope}, a lower learning rate, and scale the inputs.", repairs),
     )
 
 

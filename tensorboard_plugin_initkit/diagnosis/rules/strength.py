@@ -106,6 +106,7 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
     outputs = ports.any(axis=1) & ~np.isfinite(facts.loss.value)
     row = find_first(affected.any(axis=1) | outputs)
     if row is None:
+        yield from _find_lost_losses(facts)
         return
     bad = np.flatnonzero(facts.by_layer(np.logical_or, affected)[row])
     step, number = int(facts.steps[row]), float(np.nansum(facts.per_variable("nonfinite")[row]))
@@ -131,6 +132,33 @@ def find_nonfinite(facts: Facts) -> Iterator[Finding]:
         confidence="certain",
         cause=cause,
         fix=fix,
+    )
+
+
+def _find_lost_losses(facts: Facts) -> Iterator[Finding]:
+    """Find a loss that stays NaN or infinite, though output and gradient are finite."""
+    low, high = (facts.per_port(name)[:, facts.ports_of("y_pred")] for name in ("min", "max"))
+    lost = ~np.isfinite(facts.total("batch_loss")) & ~np.isfinite(facts.loss.value)
+    lost &= np.isfinite(high - low).all(axis=1)
+    row = find_first(persists(lost, facts.start, facts.ready))
+    if row is None or not (low.size and any(head.loss for head in facts.setup.heads)):
+        return
+    yield Finding(
+        "nonfinite",
+        facts.layer_of_head(0),
+        int(facts.steps[row]),
+        f"Non-finite numbers: from step {facts.steps[facts.start[row]]} to {facts.steps[row]} the "
+        f"loss is NaN or infinite; the output is not, and goes from {low[row].min():.3g} to "
+        f"{high[row].max():.3g}.",
+        {"low": float(low[row].min()), "high": float(high[row].max())},
+        severity="error",
+        confidence="certain",
+        cause="The loss takes a logarithm, a root or a quotient where it has no value, as the "
+        "logarithm of 0 and below.",
+        fix=Fix(
+            'Give the output an activation for it, as `"sigmoid"` for a probability, and keep off '
+            "the ends in the loss: `keras.ops.clip(y_pred, 1e-7, 1 - 1e-7)`."
+        ),
     )
 
 

@@ -236,6 +236,20 @@ def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
     assert judge(record.history()) == []
 
 
+def test_biases_that_begin_far_below_0_are_the_cause_of_dead_units():
+    for text, words in (("Constant(value=-9)", "begin with -9,"), ("Zeros", "What they sum up")):
+        record = made()
+        both(supervised(), DEAD)(record)
+        assert record.setup is not None
+        arguments = {"bias_initializer": text}
+        layers = tuple(item._replace(arguments=arguments) for item in record.setup.layers)
+        record.setup = dataclasses.replace(record.setup, layers=layers)
+        (finding,) = judge(record.history())
+        assert finding.kind == "dead_units"
+        assert words in finding.cause
+        assert ("Leave `bias_initializer` out" in str(finding.fix)) == ("Constant" in text)
+
+
 def test_an_output_with_a_loss_weight_of_0_is_no_fault():
     record = made()
     both(supervised(), learns, put(0, *BOTH, layers=-1))(record)

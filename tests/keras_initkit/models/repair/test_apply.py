@@ -175,6 +175,17 @@ def test_a_model_learns_with_the_fix_and_not_without(kind, make, optimizer, loss
 
 
 @ALL
+def test_a_rate_takes_the_place_of_a_schedule():
+    model = stack(head(1))
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    model.compile(keras.optimizers.SGD(schedule), "mse")
+    fit(model, X, NUMBERS)
+    model = Fix("", {"learning_rate": {"value": 0.03}}).apply(model)
+    fit(model, X, NUMBERS)
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(0.03)
+
+
+@ALL
 def test_all_but_the_change_stays_as_it_is():
     model = stack(head(1))
     optimizer, accuracy = keras.optimizers.Adam(0.01), keras.metrics.BinaryAccuracy()

@@ -356,6 +356,19 @@ def test_an_overlap_that_is_made_small(name, start, end, is_told):
     assert all("Return `1 - overlap`" in str(f.fix) for f in found)
 
 
+def test_an_error_in_percent_of_targets_that_are_0():
+    setup = head("linear", 1, "mean_absolute_percentage_error")
+    zeros, far = np.maximum(X[:, :1], 0), 1 + np.abs(X[:, :1])
+
+    def told(y, loss, setup=setup):
+        return [f.kind for f in find(setup, y, steps=(0, 10, 20), loss=loss)]
+
+    assert told(zeros, 1e7) == ["loss_choice"]
+    assert told(far, 1e7) == []  # predictions are far off
+    assert told(zeros, 90.0) == told(zeros, [1e7, 1e7, 90.0]) == []
+    assert told(zeros, 1e7, head("linear", 1, "mean_absolute_error")) == []
+
+
 def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
     def told(y, y_pred, loss="MyLoss", **fields):
         setup = head("linear", 1, loss, **fields)

@@ -274,11 +274,43 @@ def test_a_training_that_is_over_ends_early():
     assert "121 updates" in finding.message
 
 
+def test_a_training_that_a_callback_stops_is_told_with_both_numbers():
+    record = made(EVERY_10)
+    both(supervised(), planned(900), loss(lambda s: 0.69 * 0.998**s))(record)
+    (finding,) = judge(record.history(), ended=True)
+    assert "after 121 updates of 900 planned ones while" in finding.message
+    assert "`EarlyStopping`" in finding.cause
+    assert "more `patience`" in str(finding.fix)
+
+
+def test_a_rate_that_has_fallen_is_the_cause_of_small_updates():
+    for end, words in ((1e-6, "has fallen from 0.001 to 1e-6"), (5e-4, "rate is too small")):
+        record = made(EVERY_10)
+        both(supervised(), put(2.9e-7, "update"))(record)
+        record.rate = np.where(record.elapsed < 50, 1e-3, end)
+        (finding,) = judge(record.history())
+        assert finding.kind == "small_updates"
+        assert "by 2.9e-7 of their norm" in finding.message
+        assert words in finding.cause
+        rate = "learning_rate=0.001" if end < 1e-4 else "Raise the learning rate"
+        assert rate in str(finding.fix)
+
+
 def test_samples_that_are_learned_by_heart():
     for ratio, expected in ((1e-3, ["not_learning"]), (2e-4, [EARLY])):
         record = made(EVERY_10)
         both(supervised(), put(ratio, "update"), loss(lambda s: 0.705 * 0.9994**s))(record)
         assert [finding.kind for finding in judge(record.history(), ended=True)] == expected
+    for ratio, steps, kind in (
+        (1e-3, LONG, "not_learning"),
+        (2e-4, LONG, EARLY),
+        (1e-3, EVERY_10, EARLY),
+    ):
+        record = made(steps)
+        both(supervised(), put(ratio, "update"), loss(lambda s: 0.8 * 0.9996**s))(record)
+        (finding,) = judge(record.history(), ended=True)
+        assert finding.kind == kind
+        assert "more `epochs`" in str(finding.fix)
     both(supervised(level=0.672), put(1e-3, "update"))(record := made(EVERY_10))
     assert judge(record.history(), ended=True) == []  # a weak relation, which is learned
 

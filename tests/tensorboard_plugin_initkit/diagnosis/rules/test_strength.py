@@ -95,6 +95,19 @@ def test_an_output_that_is_not_finite_is_told_without_a_gradient():
     assert finding.message.endswith("weights are finite; the loss and the gradient follow.")
 
 
+def test_a_loss_without_a_value_is_told_though_output_and_gradient_are_finite():
+    record = made()
+    both(supervised("mine"), LOSS)(record)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.severity, finding.step) == ("nonfinite", "error", 60)
+    assert "from step 40 to 60 the loss is NaN or infinite" in finding.message
+    assert "keras.ops.clip" in str(finding.fix)
+    record.loss[5] = 0.7  # one step of them
+    assert judge(record.history(slice(0, 6))) == []
+    both(supervised(""), LOSS)(record := made())
+    assert judge(record.history()) == []  # of a step of one's own the loss is not known
+
+
 @pytest.mark.parametrize("role", ["x", "y", "y_pred"])
 def test_data_with_gaps_do_no_harm_where_the_gradient_is_finite(role):
     """Masks may leave them out."""

@@ -366,8 +366,22 @@ def test_batches_of_one_sample_before_a_normalization_of_features(rng):
 
 def test_a_warm_up_begins_with_a_rate_of_0():
     assert find(GOOD, steps=WINDOW, learning_rate=[0, 1e-4, 2e-4]) == []
-    (finding,) = find(GOOD, steps=WINDOW, learning_rate=0.0)
-    assert finding.message == "The learning rate is 0."
+    assert find(GOOD, steps=(0,), learning_rate=0.0) == []  # of a schedule, perhaps
+    for setup, steps in ((GOOD, WINDOW), (compiled(GOOD, "Adam", 0.0), (0,))):
+        (finding,) = find(setup, steps=steps, learning_rate=0.0)
+        assert finding.message == "The learning rate is 0."
+
+
+def test_a_normalization_of_one_number_leaves_nothing():
+    def told(*layers):
+        return [(f.kind, f.layer, f.severity) for f in find(chain(*layers, loss=SQUARED))]
+
+    one, several = (layer("LayerNormalization", units, axis=[-1]) for units in (1, 8))
+    assert told(HIDDEN, dense(1), one) == [("wrong_axis", "layernormalization_2", "error")]
+    assert told(HIDDEN, dense(8), several, dense(1)) == []
+    steps = layer("LayerNormalization", (7, 1), axis=[1, 2])
+    assert told(HIDDEN, dense((7, 1)), steps) == []
+    assert told(layer("BatchNormalization", 1, axis=-1), HIDDEN, dense(1)) == []
 
 
 def test_start_of_a_chain_is_that_of_theory():
