@@ -41,7 +41,8 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
             "Let the model learn one batch by heart. If it can, look at inputs and targets: do "
             "they belong together, in the same order, and do inputs tell anything of them? If it "
             "cannot, try learning rates ten times larger and smaller, and a wider model."
-            + also * bool(loss.fell[place] > THRESHOLDS["loss_fell"].value)
+            + also
+            * bool(loss.fell[place] > THRESHOLDS["loss_fell"].value)
         ),
         confidence="possible",
     )

@@ -1,7 +1,8 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,7 +204,7 @@ def _is_softmax_of_one(layer: LayerSetup | None) -> bool:
 def _check_dropout(case: Case) -> Finding | None:
     """Check for a dropout as the last layer."""
     head = case.head
-    if head.layer is None or not head.layer.type.endswith("Dropout"):
+    if head.layer is None or "Dropout" not in head.layer.type:
         return None
     seen = f"The {head} is a dropout: in training some outputs are 0, and the others are larger."
     cause = "The loss of an output of 0 cannot become smaller, and the rest learn another scale."
@@ -487,8 +488,20 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
 def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
     """Find softmaxes over an axis of size one inside the model, as in attention scores."""
     heads = {head.path for head in list_heads(facts)}
-    for layer in facts.setup.layers:
-        if layer.activation != "softmax" or layer.path in heads:
+    return _find_softmax_of_one(facts, [x for x in facts.setup.layers if x.path not in heads])
+
+
+def find_outputs_of_one(facts: Facts) -> Iterator[Finding]:
+    """Find softmaxes over an axis of size one at outputs whose loss is not known: a cause."""
+    heads = {head.path for head in list_heads(facts) if not head.setup.loss}
+    layers = [item for item in facts.setup.layers if item.path in heads]
+    for finding in _find_softmax_of_one(facts, layers):
+        yield dataclasses.replace(finding, severity="warning", confidence="likely")
+
+
+def _find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator[Finding]:
+    for layer in layers:
+        if layer.activation != "softmax":
             continue
         axis = layer.arguments.get("axis", -1)
         units = layer.arguments.get("units", layer.arguments.get("filters", 0))
@@ -502,7 +515,7 @@ def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
                 f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
                 "A softmax shares out 1 along its axis: with one place nothing is learned.",
                 "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
-                'or `activation="sigmoid"` for a gate.',
+                'or `activation="sigmoid"` for a gate, or for two classes.',
                 layer.path,
                 {"axis": axis},
                 severity="error",

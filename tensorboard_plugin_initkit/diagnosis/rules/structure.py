@@ -427,7 +427,7 @@ def find_frozen_base(facts: Facts) -> Iterator[Finding]:
 
 def find_strong_dropout(facts: Facts) -> Iterator[Finding]:
     """Find dropouts that leave hardly anything of the signal."""
-    dropouts = [item for item in facts.setup.layers if item.type.endswith("Dropout")]
+    dropouts = [item for item in facts.setup.layers if "Dropout" in item.type]
     rates = [float(item.arguments.get("rate", 0) or 0) for item in dropouts]
     kept = float(np.prod([1 - rate for rate in rates]))
     least = THRESHOLDS["dropout_kept"].value
@@ -490,7 +490,7 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
 
 
 def find_penalties(facts: Facts) -> Iterator[Finding]:
-    """Find penalties larger than the loss of the data, over a window."""
+    """Find penalties larger than the loss of the data, over a window, or at first."""
     if not len(facts.steps):
         return
     loss, penalty = facts.total("batch_loss"), facts.total("penalty")
@@ -499,6 +499,8 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         heavy = (penalty > some * loss) & (loss > 0)
         huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
+    if heavy[0]:  # it may do its harm before it falls
+        row = 0
     if row is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
@@ -514,7 +516,9 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         "strong_penalty",
         f"Up to step {facts.steps[row]} penalties are {penalty[row]:.3g} of a loss of "
         f"{loss[row]:.3g}: {named or '`add_loss` of a layer'}.",
-        "The weights are pulled to zero more than they are pulled to the data.",
+        "The weights are pulled to zero more than they are pulled to the data."
+        if own
+        else "The layers follow it more than they follow the data.",
         Fix(
             "Use a tenth of it, or less: `keras.regularizers.L2(1e-4)`.",
             {"regularizers": {"layers": sorted({path for path, _ in own}), "l2": 1e-4}},

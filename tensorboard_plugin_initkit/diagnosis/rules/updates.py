@@ -174,8 +174,8 @@ def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
     if rate < THRESHOLDS["rate_fallen"].value * most:
         name = facts.setup.optimizer or "Adam"
         return (
-            f"The learning rate has fallen from {write_number(most, 2)} to {write_number(rate, 2)}, "
-            "by a schedule or a callback.",
+            f"The learning rate has fallen from {write_number(most, 2)} to "
+            f"{write_number(rate, 2)}, by a schedule or a callback.",
             Fix(
                 f"Keep it up: `keras.optimizers.{name}(learning_rate={most:.2g})`, or a schedule "
                 "whose `decay_steps` are all steps of the training. `ReduceLROnPlateau` should "

@@ -112,6 +112,7 @@ def test_of_features_there_are_variance_and_entropies_of_all_batches(rng):
         ((None,), (None, 1), (1, False)),
         ((None, 1), (None, 1), (1, False)),
         ((None,), (None, 1000), None),
+        ((None, 784), (None, 784), (784, False)),
         ((None, 5000), (None, 5000), None),
         ((None, None), (None, None), None),
     ],

@@ -5,7 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES, RANGES, squeeze
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import (
+    CONTRACT_RULES,
+    RANGES,
+    find_outputs_of_one,
+    squeeze,
+)
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     RNG,
@@ -304,6 +309,11 @@ def test_a_softmax_over_an_axis_of_one():
     assert find(chain(FIRST, *along_steps, layer("Flatten", 7), dense(1))) == []
     assert find(chain(FIRST, dense((7, 2), "softmax"), dense(1))) == []
     assert find(chain(FIRST, layer("LSTM", 1, "softmax"), dense(1))) == []
+    # Of an output without a loss, in a step of one's own, it is a cause.
+    (finding,) = find_outputs_of_one(facts_of(chain(FIRST, dense(1, "softmax"))))
+    assert (finding.layer, finding.confidence) == ("dense_1", "likely")
+    assert "two classes" in str(finding.fix)
+    assert list(find_outputs_of_one(facts_of(chain(FIRST, dense(2, "softmax"))))) == []
     # Of a model whose shapes are not known.
     unknown = dense(1, "softmax")._replace(shape=(), arguments={"units": 1})
     (finding,) = find(chain(FIRST, unknown, dense(1)))

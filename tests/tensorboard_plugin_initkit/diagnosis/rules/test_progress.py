@@ -301,12 +301,8 @@ def test_samples_that_are_learned_by_heart():
         record = made(EVERY_10)
         both(supervised(), put(ratio, "update"), loss(lambda s: 0.705 * 0.9994**s))(record)
         assert [finding.kind for finding in judge(record.history(), ended=True)] == expected
-    for ratio, steps, kind in (
-        (1e-3, LONG, "not_learning"),
-        (2e-4, LONG, EARLY),
-        (1e-3, EVERY_10, EARLY),
-    ):
-        record = made(steps)
+    for ratio, kind in ((1e-3, "not_learning"), (2e-4, EARLY)):  # for long, and no better at all
+        record = made(LONG)
         both(supervised(), put(ratio, "update"), loss(lambda s: 0.8 * 0.9996**s))(record)
         (finding,) = judge(record.history(), ended=True)
         assert finding.kind == kind

@@ -213,6 +213,13 @@ FAULTS = {
         "drops 90%",
         "Dropout(0.2)",
     ),
+    "much dropout of channels": (
+        classes(conv(8, "relu"), layer("SpatialDropout2D", (8, 8, 8), rate=0.9), OUT),
+        "strong_dropout",
+        "spatialdropout2d_1",
+        "drops 90%",
+        "Dropout(0.2)",
+    ),
     "frozen head": (
         classes(HIDDEN, dense(10, "softmax", trainable=False)),
         "frozen",
@@ -342,6 +349,8 @@ def test_penalties_that_outweigh_the_loss():
     assert find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=[3, 3, 1.0]) == []
     (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=3.0)
     assert "add_loss" in finding.message
+    (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=[3.9, 0, 0])  # and all units are dead
+    assert (finding.kind, finding.step) == ("strong_penalty", 0)
 
 
 def test_a_weight_decay_that_takes_all():
