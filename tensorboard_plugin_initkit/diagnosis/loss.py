@@ -93,7 +93,7 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
         ended: If no more records will come.
     """
     steps, loss = history.steps, _data_loss(history, setup)
-    over = find_end(steps, setup.steps, ended)
+    over = _find_end(steps, setup.steps, ended)
     guess, reach = _best_constant(history, setup)
     start, _ = find_windows(steps, THRESHOLDS["window_steps"].value, setup.steps)
     known = loss[np.isfinite(loss)]
@@ -141,7 +141,7 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
     )
 
 
-def find_end(steps: Ints, planned: int, ended: bool) -> Bools:
+def _find_end(steps: Ints, planned: int, ended: bool) -> Bools:
     """Find the last record, if no more will come, as far as it is known; (n,)."""
     over = np.zeros(len(steps), bool)
     gap = int(np.diff(steps).max(initial=1))

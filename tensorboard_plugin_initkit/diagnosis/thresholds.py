@@ -158,6 +158,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "output_still": Threshold(
         1e-6, "Relative to size and range of the output: rounding errors of float32."
     ),
+    "planned_share": Threshold(
+        0.5, "Of the planned updates: the last record may be some of them before the end."
+    ),
     "loss_gone": Threshold(
         0.05, "Of the first loss: all is learned, and gradients may well be exactly zero."
     ),

@@ -8,7 +8,6 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
-from tensorboard_plugin_initkit.diagnosis.loss import find_end
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     change_rate,
     lower_median,
@@ -213,7 +212,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         limit = left * known[:1].max(initial=0)
     fell, value = float(loss.fell[last]), float(loss.value[last])
     planned = facts.setup.steps
-    is_stopped = planned > 0 and not find_end(steps, planned, ended=False)[last]
+    is_stopped = steps[last] + 1 < THRESHOLDS["planned_share"].value * planned
     updates = int(steps[last] + 1) if is_stopped or not planned else planned
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
