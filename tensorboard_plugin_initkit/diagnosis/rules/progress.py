@@ -212,7 +212,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         limit = left * known[:1].max(initial=0)
     fell, value = float(loss.fell[last]), float(loss.value[last])
     planned = facts.setup.steps
-    is_stopped = steps[last] + 1 < THRESHOLDS["planned_share"].value * planned
+    is_stopped = int(steps[last] + 1) < THRESHOLDS["planned_share"].value * planned
     updates = int(steps[last] + 1) if is_stopped or not planned else planned
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
