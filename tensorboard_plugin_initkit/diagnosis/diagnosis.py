@@ -172,9 +172,12 @@ def _tell_faultless(facts: Facts) -> Verdict:
         )
     begin, end = (write_number(value, 3) for value in loss[[0, -1]])
     course = f"the loss was {begin} at first and {end} after {steps:,} steps"
+    # In a step of one's own that computes its loss elsewhere.
+    is_seen = facts.ports_of("y_pred") or not facts.setup.layers
+    unseen = "" if is_seen else " Outputs and targets are not seen: no `compute_loss` is called."
     if facts.loss.good[-1:].any():
-        return Verdict("healthy", f"Healthy: {course}.")
-    return Verdict("open", f"Nothing wrong found: {course}.")
+        return Verdict("healthy", f"Healthy: {course}.{unseen}")
+    return Verdict("open", f"Nothing wrong found: {course}.{unseen}")
 
 
 def _tell(number: int, finding: Finding) -> str:

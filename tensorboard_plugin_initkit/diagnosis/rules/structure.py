@@ -490,7 +490,7 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
 
 
 def find_penalties(facts: Facts) -> Iterator[Finding]:
-    """Find penalties larger than the loss of the data, over a window, or at first."""
+    """Find penalties larger than the loss of the data, over a window; or by far at first."""
     if not len(facts.steps):
         return
     loss, penalty = facts.total("batch_loss"), facts.total("penalty")
@@ -499,7 +499,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         heavy = (penalty > some * loss) & (loss > 0)
         huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
-    if heavy[0]:  # it may do its harm before it falls
+    if row is None and huge[0]:  # it may do its harm before it falls
         row = 0
     if row is None:
         return

@@ -134,6 +134,14 @@ def test_a_loss_is_held_against_that_of_the_best_constant(monkeypatch, level, ve
     assert diagnose_history(record.history()).verdict.startswith(verdict)
 
 
+def test_a_verdict_says_where_outputs_and_targets_are_not_seen():
+    record = made()
+    supervised(level=0.4)(record)
+    assert "not seen" not in diagnose_history(record.history()).verdict
+    record.ports = {}
+    assert diagnose_history(record.history()).verdict.endswith("no `compute_loss` is called.")
+
+
 @pytest.mark.parametrize(
     ("findings", "verdict"),
     [
