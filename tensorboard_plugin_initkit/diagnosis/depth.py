@@ -57,7 +57,7 @@ class Slope(NamedTuple):
         return f"{factors}: {self.word}" if self.word else factors
 
 
-_BROKEN = Slope("NaN or infinite, no slope")
+_BROKEN = Slope("NaN or infinite: no slope")
 
 
 class Trend(NamedTuple):
@@ -148,7 +148,7 @@ class Folded(NamedTuple):
     def notes(self) -> list[str]:
         """Say for a title how many there are."""
         count = len(self.blind) + len(self.idle)
-        return [f"{count_layers(count)} without a signal folded"] if count else []
+        return [f"{count_layers(count)} without a signal not shown"] if count else []
 
     def __str__(self) -> str:
         def tell(layers: list[str], why: str) -> str:

@@ -39,8 +39,8 @@ class Diagnosis(Sequence[Finding]):
     """The findings in a training, or in a model before its training.
 
     A sequence of `Finding`s, the worst one first; without any it is false, as an empty list.
-    `print(diagnosis)` tells all: of each finding what is seen, why that stops learning, and what to
-    change.
+    `print(diagnosis)` tells everything: for each finding what was seen, why that stops learning,
+    and what to change.
 
     Example:
     ```python
@@ -159,16 +159,16 @@ def _tell_faultless(facts: Facts) -> Verdict:
     needed = int(THRESHOLDS["depth_window_steps"].value)
     steps = int(facts.steps[-1] - facts.steps[0]) + 1 if len(facts.steps) else 0
     if steps < needed:
-        return Verdict("open", f"Too early to say, {steps} of {needed} steps.")
+        return Verdict("open", f"Too early to say: {steps} of {needed} steps.")
     loss = facts.loss.value[np.isfinite(facts.loss.value)]
     if not len(loss):
-        return Verdict("open", f"Nothing wrong found in {steps} steps; the loss is not known.")
+        return Verdict("open", f"Nothing wrong found in {steps:,} steps; the loss is not known.")
     now, guess = facts.loss.recent[-1], facts.loss.guess[-1]
     if now > (1 - THRESHOLDS["guess_margin"].value) * guess:
         return Verdict(
             "open",
-            f"Not better than guessing yet: the loss is {write_number(now, 3)}, and always "
-            f"predicting the same has {write_number(guess, 3)}.",
+            f"No better than guessing yet: the loss is {write_number(now, 3)}; always "
+            f"predicting the same gives {write_number(guess, 3)}.",
         )
     begin, end = (write_number(value, 3) for value in loss[[0, -1]])
     course = f"the loss was {begin} at first and {end} after {steps:,} steps"
@@ -184,7 +184,7 @@ def _tell(number: int, finding: Finding) -> str:
     """Return a finding as a paragraph."""
     where = [finding.kind, *([f"`{finding.layer}`"] if finding.layer else [])]
     if finding.step is not None:
-        where.append(f"step {finding.step}")
+        where.append(f"step {finding.step:,}")
     parts = [f"{number}. {finding.severity}, {finding.confidence}: {', '.join(where)}"]
     parts.append(_wrap(finding.message))
     if finding.cause:
@@ -200,7 +200,7 @@ def _tell(number: int, finding: Finding) -> str:
         numbers = ", ".join(map(" ".join, finding.numbers.items()))
         parts.append(_wrap(f"Numbers: {numbers}"))
     if finding.consequences:
-        parts.append(_wrap("What follows from it:"))
+        parts.append(_wrap("What follows from this:"))
         parts += [_wrap(f"- {message}", "     ", "       ") for message in finding.consequences]
     if finding.link:
         parts.append(_wrap(f"More: {finding.link}"))

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 KINDS = {
-    "single_unit_softmax": "a softmax or a loss of classes over one unit",
+    "single_unit_softmax": "a softmax, or a loss for classes, over one unit",
     "head_activation": "an output activation that does not fit the loss or the targets",
-    "logits": "logits given to a loss of probabilities, or probabilities to one of logits",
+    "logits": "logits given to a loss for probabilities, or probabilities to one for logits",
     "loss_choice": "a loss that does not fit the targets",
     "label_form": "labels in another form than the loss wants",
-    "target_range": "targets outside of what the output or the loss can have",
+    "target_range": "targets outside of the range of the output or the loss",
     "target_shape": "targets that do not fit the output's shape",
-    "negative_loss": "a loss below zero that cannot be",
-    "embedding_indices": "numbers that are no indices of an embedding",
+    "negative_loss": "a loss below zero, where that cannot be",
+    "embedding_indices": "numbers that are not indices of an embedding",
     "constant_input": "inputs that are the same for all samples",
     "input_scale": "inputs far from a mean of 0 and a standard deviation of 1",
     "feature_scales": "features of very different scales",
@@ -43,16 +43,16 @@ KINDS = {
     "exploding": "gradients that grow, towards the input or from step to step",
     "dead_units": "units that pass no gradient on",
     "no_gradient": "layers on which the loss does not depend",
-    "large_updates": "updates that overwrite what the weights began with",
+    "large_updates": "updates that overwrite the initial weights",
     "small_updates": "updates too small for the weights' precision",
     "constant_output": "an output that is the same for all samples",
     "constant_loss": "a loss that does not move",
     "oscillation": "a loss that swings up and down and does not fall",
     "rising_loss": "a loss that grows",
     "no_better_than_guessing": "a loss no better than that of the best constant",
-    "not_learning": "a training that does not learn, for no cause that was found",
+    "not_learning": "a training that does not learn, without a cause being found",
     "spike": "gradients of one step that are far above those of the steps before",
-    "ended_early": "a training that ended while its loss still fell",
+    "ended_early": "a training that ended while its loss was still falling",
 }
 
 

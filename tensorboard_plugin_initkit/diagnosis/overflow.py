@@ -38,7 +38,7 @@ def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
         place = unknown[0]
         path, before = sizes[place][0], sizes[place - 1][1] if place else 0.0
         words = f"the first layer that can have made them is `{path}`"
-        words += f", of an input of the size of {write_number(before, 2)} at most" if before else ""
+        words += f", from inputs of at most {write_number(before, 2)}" if before else ""
         return path, f"{words}; "
     norms = facts.norm_of_layers(facts.per_variable("weight_norm")[[0, row]])
     growth = np.nan_to_num(quotient(norms[1], norms[0]), posinf=0.0)

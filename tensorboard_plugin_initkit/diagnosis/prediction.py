@@ -32,7 +32,7 @@ class Parting(NamedTuple):
 
     def __str__(self) -> str:
         number = write_number(self.factor, 2)
-        return f"from `{self.layer}` on ×{number} of the prediction: {self.reason}"
+        return f"×{number} of the prediction from `{self.layer}` on: {self.reason}"
 
 
 def predict_signals(history: GradientHistory) -> Floats:
@@ -95,23 +95,23 @@ def explain_slope(history: GradientHistory, total: float) -> str:
     if len(known) < THRESHOLDS["depth_layers"].value - 1:
         return ""
     if parting := find_parting(history):
-        return f"Step 0 is not as the weights predict: {parting}."
+        return f"Step 0 is not as the weights predicted: {parting}."
     before = float(known[0] / known[-1])
     number = write_number(before, 2)
     if abs(np.log(before)) > 0.5 * abs(np.log(total)):
-        return f"The first weights make it: ×{number} was predicted for step 0, and measured."
-    return f"Training makes it: ×{number} was predicted for step 0, and measured."
+        return f"The initial weights cause it: ×{number} was predicted for step 0, and measured."
+    return f"Training causes it: ×{number} was predicted for step 0, and measured."
 
 
 def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:
     """Tell why a layer's signal at the first record is not as predicted."""
     rms = _find_inputs(first)
     if rms is not None:
-        return "data", f"inputs have RMS {rms:.3g}, and 1 was assumed"
+        return "data", f"the inputs have RMS {rms:.3g}, and 1 was assumed"
     if "dead_units" in first and first["dead_units"][0, place] > 0.5:
         share = first["dead_units"][0, place]
         return "activation", f"{share:.0%} of its units are dead"
-    return "weights", "its weights, or those of the layers after it, do not act as random ones"
+    return "weights", "its weights, or those of the layers after it, do not act like random ones"
 
 
 def _find_inputs(first: GradientHistory) -> float | None:

@@ -34,12 +34,12 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     yield dataclasses.replace(
         symptom,
         kind="not_learning",
-        message=f"It does not learn, and nothing wrong was found: {message}",
+        message=f"Nothing wrong was found, but {message}",
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
         fix=Fix(
-            "Let the model learn one batch by heart. If it can, look at inputs and targets: do "
-            "they belong together, in the same order, and do inputs tell anything of them? If it "
+            "Let the model learn one batch by heart. If it can, look at inputs and targets: are "
+            "they in the same order, and can the targets be told from the inputs at all? If it "
             "cannot, try learning rates ten times larger and smaller, and a wider model."
             + also
             * bool(loss.fell[place] > THRESHOLDS["loss_fell"].value)

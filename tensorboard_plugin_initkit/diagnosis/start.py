@@ -187,7 +187,7 @@ def judge_start(
     )
     cause = (
         f"Weights are drawn too {'small' if worst < 1 else 'large'} for this activation: over the "
-        f"depth the {what} {'is lost' if worst < 1 else 'grows beyond measure'}."
+        f"depth the {what} {'is lost' if worst < 1 else 'explodes'}."
     )
     changes = {"signal": np.sqrt(forward), "gradient": np.sqrt(backward)}
     numbers = {name: float(change) for name, change in changes.items()} | {"layers": float(depth)}
@@ -211,7 +211,7 @@ def tell_cure(chain: list[Link], received: float) -> str:
     first, last = (chain[i].layer.path for i in (0, -1))
     return (
         f"{cure}: `{first}` would receive {_write_times(after)} the gradient of `{last}`, "
-        f"not {_write_times(received).removesuffix(' of')}"
+        f"not {_write_times(received)} it"
     )
 
 

@@ -178,7 +178,7 @@ def _check_one_unit(case: Case) -> Finding | None:
         return None
     if head.activation == "softmax" and _is_softmax_of_one(head.layer):
         seen = f"The {head} is a softmax over one unit, which is always 1."
-        cause = "A softmax shares out 1 among its units: with one unit nothing can be learned."
+        cause = "The outputs of a softmax sum to 1: with one unit nothing can be learned."
     elif not head.activation and head.y_pred and _are_all(case, head.y_pred, 1.0):
         seen = f"The {head} is 1 for every sample, as a softmax over one unit is."
         cause = "Nothing can be learned from an output that is always the same."
@@ -207,7 +207,7 @@ def _check_dropout(case: Case) -> Finding | None:
     if head.layer is None or "Dropout" not in head.layer.type:
         return None
     seen = f"The {head} is a dropout: in training some outputs are 0, and the others are larger."
-    cause = "The loss of an output of 0 cannot become smaller, and the rest learn another scale."
+    cause = "The loss of a dropped output cannot be reduced, and the rest learn another scale."
     fix = Fix("Move the `Dropout` before the last `Dense`, or remove it.", remove(head.path))
     return case.find("output_dropout", seen, cause, fix)
 
@@ -249,10 +249,10 @@ def _check_activation(case: Case) -> Finding | None:
         return case.find_logits(f"The {head} {has}, and `{loss}` expects probabilities in 0..1.")
     low, high = RANGES[activation]
     seen = f"The {head} ends in `{activation}`, and `{loss}` expects probabilities in 0..1."
-    limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
+    limits = f"{low:g} to {high:g}" if high < INFINITE else f"at least {low:g}"
     limits = limits if low > -INFINITE else "any number"
     cause = (
-        f"It gives {limits}: at 0, below it and above 1 the loss is cut off, without a gradient."
+        f"It gives {limits}: at or below 0, and above 1, the loss is cut off, without a gradient."
     )
     return case.find("head_activation", seen, cause, remedy.as_fix())
 
@@ -263,8 +263,8 @@ def _check_logits(case: Case) -> Finding | None:
     if not head.from_logits:
         return None
     seen = (
-        f"The {head} ends in `{head.activation}`, and its loss `{case.loss}` is told to expect "
-        "logits, that is numbers before it."
+        f"The {head} ends in `{head.activation}`, but its loss `{case.loss}` is told to expect "
+        "logits, the numbers before an activation."
     )
     right = write_loss(case.loss, False)
     fix = Fix(
@@ -272,7 +272,7 @@ def _check_logits(case: Case) -> Finding | None:
         write_repair(head, case.loss, False),
     )
     if case.facts.setup.backend == "tensorflow":
-        cause = "On TensorFlow Keras mostly notices it, and takes what is before the activation."
+        cause = "On TensorFlow Keras mostly notices this, and takes the numbers before it."
         return case.find("logits", seen, cause, fix, "warning")
     cause = f"Then `{head.activation}` is applied twice, which flattens output and gradient."
     return case.find("logits", seen, cause, fix)
@@ -285,7 +285,7 @@ def _check_choice(case: Case) -> Finding | None:
         remedy = case.remedy
         seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`."
         cause = (
-            "A softmax chooses one of the classes; binary cross-entropy asks for each of them "
+            "A softmax chooses one of the classes; binary cross-entropy asks about each class "
             "separately."
         )
         if target is None:
@@ -298,14 +298,14 @@ def _check_choice(case: Case) -> Finding | None:
         seen += f" The targets have {few}."
         return case.find("loss_choice", seen, cause, remedy.as_fix(), severity)
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
-        seen = f"The {head} has independent sigmoids, its loss is `{case.loss}`, for one of n."
+        seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
         return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     several = target is not None and target.is_multi_hot and target.ones > 1 + 5 * _TOLERANCE
     if case.loss in CATEGORICAL - SPARSE and head.activation == "softmax" and several:
         assert target is not None
         seen = (
-            f"The targets of the {head} have {target.ones:.2g} ones a row, and its softmax with "
+            f"The targets of the {head} have {target.ones:.2g} ones per row, but its softmax with "
             f"`{case.loss}` is for exactly one."
         )
         cause = "The probabilities of a softmax sum to 1: two classes cannot both be near 1."
@@ -334,14 +334,14 @@ def _check_shape(case: Case) -> Finding | None:
             cause = f"`{loss}` expects the number of the class, without an axis for the classes."
         return case.find("label_form", seen, cause, case.remedy.as_fix())
     cause = (
-        "Numbers are repeated until both fit, so that outputs are compared with targets of others, "
-        "or the training stops with an error."
+        "Numbers are repeated until both fit, so that outputs are compared with targets that are "
+        "not theirs, or the training stops with an error."
     )
     if len(shape) > 1 and len(y) < len(shape):
         recurrent = any(RECURRENT.fullmatch(item.type) for item in case.facts.setup.layers)
         where = "in the last recurrent layer" if recurrent else "before the last `Dense`"
         code = "return_sequences=False" if recurrent else "keras.layers.Flatten()"
-        fix = Fix(f"Give one output a sample: `{code}` {where}.")
+        fix = Fix(f"Give one output per sample: `{code}` {where}.")
     else:
         fix = case.remedy.as_fix()
     return case.find("target_shape", seen, cause, fix)
@@ -391,10 +391,10 @@ def _check_labels(case: Case) -> Finding | None:
             return None
         places = f"{head.units} units are for 0 to {head.units - 1}"
         seen = f"The labels of the {head} go from {target.span}; {places}."
-        cause = "A label is the number of its unit, counted from 0: there is no unit for others."
+        cause = "A label is the number of a unit, counted from 0: other labels have no unit."
         if target.low >= 1 and target.high == head.units:
             cause += " These labels are counted from 1."
-            fix = Fix(f"{fix} If there is a class 0, too: {head.units + 1} units.", fix.repairs)
+            fix = Fix(f"{fix} If there is also a class 0: {head.units + 1} units.", fix.repairs)
         return case.find("label_form", seen, cause, fix)
     shifted = target.is_integer and (target.low, target.high) == (1, 2)
     if loss in BINARY and (target.is_plus_minus_one or shifted):
@@ -422,12 +422,12 @@ def _check_range(case: Case) -> Finding | None:
     beyond = target.low < low - slack or target.high > high + slack
     if not beyond or case.is_masked or _leaves(case.facts, head, low, high):
         return None
-    limits = f"{low:g} to {high:g}" if high < INFINITE else f"{low:g} upwards"
+    limits = f"{low:g} to {high:g}" if high < INFINITE else f"at least {low:g}"
     end = f"ends in `{head.activation}` and gives {limits}"
     if RANGES.get(head.activation) != (low, high):
         end = f"has the loss `{loss}`, for {limits}"
     seen = f"The targets go from {target.span}; the {head} {end}."
-    cause = f"It cannot come near targets outside of {limits}."
+    cause = "It cannot come near targets outside of this range."
     return case.find("target_range", seen, cause, case.remedy.as_fix())
 
 
@@ -476,7 +476,7 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
             if beyond > _FAR * (high - low) and _are_alike(*squeeze(target.shape, head.shape)):
                 case = Case(facts, row, head, target, False)
                 seen = f"The targets go from {target.span}; the {head} ends in `{head.activation}`"
-                cause = f"If the loss compares them: the output gives {low:g} to {high:g}."
+                cause = f"The output gives {low:g} to {high:g}, if the loss compares the two."
                 fix = Fix(
                     f"Use `{write_layer(head.kernel, head.units)}`.",
                     activate([head.path], "linear"),
@@ -513,7 +513,7 @@ def _find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator
                 facts,
                 "single_unit_softmax",
                 f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
-                "A softmax shares out 1 along its axis: with one place nothing is learned.",
+                "A softmax sums to 1 along its axis: with one element nothing is learned.",
                 "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
                 'or `activation="sigmoid"` for a gate, or for two classes.',
                 layer.path,
@@ -542,7 +542,7 @@ def find_negative_loss(facts: Facts) -> Iterator[Finding]:
         "negative_loss",
         f"The loss `{heads[0].loss}` is {loss[row]:.3g} at step {facts.steps[row]}, and it cannot "
         "be below 0.",
-        "The targets are not of the kind that this loss is for, as labels outside of 0..1.",
+        "The targets are not of the kind that this loss is for, such as labels outside of 0..1.",
         "Print `y.min(), y.max()`. For classes 0 to n - 1 use `Dense(n, "
         'activation="softmax")` with `loss="sparse_categorical_crossentropy"`.',
         numbers={"loss": loss[row]},
@@ -571,9 +571,9 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
             "negative_loss",
             f"The loss `{heads[0].loss}` was {loss[0]:.3g} at first, is {loss[row]:.3g} at step "
             f"{steps[row]}, and falls faster and faster.",
-            "It has no least value: what is made smaller is the opposite of what is meant.",
-            "Change the sign of the loss: a distance or an error is to be small, a likelihood or a "
-            "similarity is to be large, so write `return -likelihood`. Are labels the wrong way "
+            "It has no minimum: training minimizes the opposite of what you want.",
+            "Change the sign of the loss: a distance or an error should be small, a likelihood or "
+            "a similarity large, so write `return -likelihood`. Are the labels the wrong way "
             "round, 0 for 1?",
             numbers={"loss": loss[row]},
             row=row,
@@ -608,9 +608,9 @@ def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
         yield tell(
             facts,
             "loss_choice",
-            f"The loss `{head.setup.loss}` was {loss[0]:.3g} at first, as the overlap of outputs "
-            f"and targets is by chance, and is {loss[row]:.3g} at step {facts.steps[row]}.",
-            "It seems to be the overlap itself: training makes it small.",
+            f"The loss `{head.setup.loss}` was {loss[0]:.3g} at first, like the overlap of outputs "
+            f"and targets by chance, and is {loss[row]:.3g} at step {facts.steps[row]}.",
+            "It seems to be the overlap itself, which training then makes small.",
             f"Return `1 - overlap` in `{head.setup.loss}`.",
             head.path,
             {"loss": loss[row], "at_first": loss[0]},
@@ -636,7 +636,7 @@ def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
         facts,
         "loss_choice",
         f"The {heads[0]} is off by {write_number(loss[row], 2)} percent of its targets, which are "
-        "0 or next to it for some samples.",
+        "0 or nearly 0 for some samples.",
         "Each error is divided by its target: those of targets near 0 outweigh all others.",
         'Use `loss="mean_absolute_error"`, or `"mean_squared_logarithmic_error"` for targets from '
         "0 upwards.",
@@ -672,8 +672,8 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
                 f"{f'`{loss}` ' * bool(loss)}is your own; outputs have an sd of "
                 f"{spread[row]:.2g}, targets of {wanted[row]:.2g}.",
-                "Their difference is a table of each output with the targets of all samples, "
-                "where the loss does not make the shapes alike: then the mean is the best answer.",
+                "If the loss does not make the shapes equal, their difference compares each output "
+                "with the targets of all samples: then the mean is the best answer.",
                 "Use `y = y.reshape(-1, 1)` for the targets, or in the loss "
                 "`y_pred = keras.ops.squeeze(y_pred, -1)`.",
                 head.path,
@@ -707,7 +707,7 @@ def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
             "rare_classes",
             f"All samples of {missing:.0f} of the {classes[row]:.0f} classes have had a weight of "
             f"0 up to step {facts.steps[row]}.",
-            "What does not count is not learned: these classes are never answered.",
+            "Samples that do not count teach nothing: these classes are never predicted.",
             "Leave out `class_weight`, or give each class a weight above 0: "
             "`class_weight={0: 1.0, 1: 20.0}`.",
             head.path,
@@ -725,8 +725,8 @@ def find_idle_outputs(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "no_gradient",
                 f"The {head} has a loss weight of 0.",
-                "Nothing is learned of its targets.",
-                "Use another weight in `compile(loss_weights=...)`, if it is to be learned.",
+                "Nothing is learned from its targets.",
+                "Use another weight in `compile(loss_weights=...)` if it should be learned.",
                 severity="note",
                 confidence="certain",
             )

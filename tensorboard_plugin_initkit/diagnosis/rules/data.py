@@ -87,7 +87,7 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
             )
             fix = Fix(text)
         elif least < 0:
-            fix = Fix(f"Add {-int(least)} to the inputs, and use an `Embedding` of as many more.")
+            fix = Fix(f"Add {-int(least)} to the inputs, and as many rows to the `Embedding`.")
         else:
             count = int(most) + 1
             fix = Fix(
@@ -98,7 +98,7 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
             facts,
             "embedding_indices",
             f"{seen}; the embedding `{layer.path}` has the indices 0 to {max(size - 1, 0)}.",
-            "An embedding looks up a row by its number: fractions are cut off, and a number out of "
+            "An embedding looks up rows by number: fractions are cut off, and a number out of "
             "range has no row.",
             fix,
             layer.path,
@@ -135,7 +135,7 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         named = f"inputs `{tensor.name}`" if tensor.name else "inputs"
         seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and sd {std:.3g}"
         if rescalings:
-            seen += f" behind `{rescalings[-1].path}`"
+            seen += f" after `{rescalings[-1].path}`"
         if low == high:
             finding = _tell(facts, "constant_input", f"The {named} are all {low:.4g}.", numbers)
             varied = [
@@ -166,7 +166,7 @@ def _fix_inputs(
     if rescalings:
         path = rescalings[-1].path
         text = f"Remove `{path}`, or choose its `scale` for inputs from {low:.3g} to {high:.3g}: "
-        return Fix(f"{text}they are scaled elsewhere, too.", remove(path))
+        return Fix(f"{text}they are also scaled elsewhere.", remove(path))
     if is_picture and low >= 0 and 100 < high <= 255:
         return Fix(
             "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its inputs: "
@@ -253,9 +253,9 @@ def find_sorted_classes(facts: Facts) -> Iterator[Finding]:
         if row is None:
             continue
         seen = f"In {alike[row]} of {count[row]} recorded batches all labels of the {head} are of "
-        seen += "one class, and of others in other batches: the data are sorted by class."
+        seen += "one class, but not always of the same one: the data are sorted by class."
         numbers = {"alike": float(alike[row]), "batches": float(count[row])}
-        cause = "Each batch teaches to answer one class always, and the next ones another."
+        cause = "Each batch teaches the model to predict one class always, the next ones another."
         fix = _REASONS["one_class"][1]
         yield tell(
             facts, "one_class", seen, cause, fix, head.path, numbers, row=row, severity="error"
@@ -301,10 +301,10 @@ def find_other_losses(facts: Facts) -> Iterator[Finding]:
     for head, target in _list_targets(facts):
         loss, seen = head.setup.loss, ""
         if loss in BINARY and target.is_one_hot and head.units == target.width:
-            seen = f"The targets of the {head} have one class a row, and `{loss}` asks for each "
-            seen += f"of the {head.units} classes separately."
+            seen = f"The targets of the {head} have one class per row, but `{loss}` asks about "
+            seen += f"each of the {head.units} classes separately."
         elif loss in REGRESSION and (target.is_one_hot or _are_labels(head, target)):
-            seen = f"The targets of the {head} are classes, and `{loss}` is for numbers."
+            seen = f"The targets of the {head} are classes, but `{loss}` is for numbers."
         if seen and not _are_two(head, target):
             yield _tell_loss(facts, head, target, seen)
 
@@ -313,7 +313,7 @@ def find_losses_of_two_classes(facts: Facts) -> Iterator[Finding]:
     """Find losses for numbers where the targets are two classes: these learn, if slowly."""
     for head, target in _list_targets(facts):
         if head.setup.loss in REGRESSION and _are_two(head, target):
-            seen = f"The targets of the {head} are 0 and 1, and `{head.setup.loss}` is for numbers."
+            seen = f"The targets of the {head} are 0 and 1, but `{head.setup.loss}` is for numbers."
             yield _tell_loss(facts, head, target, seen)
 
 
@@ -325,9 +325,9 @@ def find_numbered_classes(facts: Facts) -> Iterator[Finding]:
     for head, target in _list_targets(facts):
         named = any("acc" in metric for metric in head.setup.metrics)
         if head.setup.loss in REGRESSION and named and target.integers < 1:
-            seen = f"The targets of the {head} are numbers, and its metric is an accuracy."
-            cause = "An accuracy counts outputs that are equal to the target: of numbers, none is."
-            fix = 'Use `metrics=["mae"]`, the mean of the distances.'
+            seen = f"The targets of the {head} are numbers, but its metric is an accuracy."
+            cause = "An accuracy counts outputs that equal the target: with numbers, none does."
+            fix = 'Use `metrics=["mae"]`, the mean absolute error.'
             yield tell(facts, "loss_choice", seen, cause, fix, head.path, severity="note")
         is_few = target.low in (0, 1) and 2 <= target.high <= _FEW_CLASSES and head.units == 1
         if head.setup.loss in REGRESSION and is_few and _are_labels(head, target):
@@ -377,15 +377,15 @@ _NORMALIZE = Fix(
     {"normalize": {"inputs": True, "targets": False}},
 )
 _REASONS: dict[str, tuple[str, str | Fix]] = {
-    "constant_input": ("Nothing can be told from an input that is always the same.", "Print `x`."),
+    "constant_input": ("Nothing can be learned from a constant input.", "Print `x`."),
     "input_scale": (
-        "Weights are drawn for inputs of mean 0 and sd 1: with others the units begin far in one "
-        "direction, and one learning rate does not suit all weights.",
+        "Initial weights suit inputs of mean 0 and standard deviation (sd) 1: with others, units "
+        "begin far to one side, and no learning rate suits all weights.",
         _NORMALIZE,
     ),
-    "feature_scales": ("Features of small scale hardly count beside the others.", _NORMALIZE),
+    "feature_scales": ("Features of small scale hardly count next to the others.", _NORMALIZE),
     "target_scale": (
-        "Weights change by about the learning rate a step, and have far to go.",
+        "Weights change by about the learning rate per step, and have far to go.",
         "Normalize the targets.",
     ),
     "one_class": (
@@ -396,7 +396,7 @@ _REASONS: dict[str, tuple[str, str | Fix]] = {
         "A constant output is nearly as good as any.",
         "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`.",
     ),
-    "loss_choice": ("Another loss uses what the targets are known to be.", ""),
+    "loss_choice": ("A loss for this kind of targets learns better.", ""),
     "negative_sample_weights": (
         "Samples with a negative weight are unlearned: their loss grows without end.",
         "Use `sample_weight=np.maximum(sample_weight, 0)`.",

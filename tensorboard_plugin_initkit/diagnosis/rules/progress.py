@@ -53,10 +53,10 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             step,
             f"Constant output: from step {facts.steps[start[row]]} to {step} the output"
             f"{f' `{name}`' if name else ''} is the same for all samples of a batch, {value:.3g} "
-            f"on average; inputs and targets differ.",
+            f"on average, although inputs and targets differ.",
             {"mean": value, "batch_std": float(spread[row, output])},
             cause="Nothing of the input reaches the output: its activation is saturated or cut "
-            "off, or units before it are dead, or the signal is lost over depth.",
+            "off, units before it are dead, or the signal is lost over depth.",
             fix=Fix(
                 "Give the output an activation with the range of the targets, scale inputs and "
                 "targets, and lower the learning rate."
@@ -79,8 +79,8 @@ def tell_guessing(facts: Facts, row: int) -> Finding:
         "no_better_than_guessing",
         facts.layer_of_head(0) if len(facts.setup.heads) == 1 else "",
         step,
-        f"No better than guessing: up to step {step} the loss is {recent:.4g} on average, and "
-        f"always predicting the same, whatever the input, has {guess:.4g}.",
+        f"No better than guessing: up to step {step} the loss is {recent:.4g} on average; always "
+        f"predicting the same, whatever the input, gives {guess:.4g}.",
         {"loss": recent, "guess": guess, "fell": float(loss.fell[row])},
     )
 
@@ -158,10 +158,10 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
         step,
         f"Oscillation: from step {steps[begin]} to {step} the loss swings up {count} times, "
         f"between {low:.3g} and {top:.3g}, and its mean, {now[row]:.3g}, does not fall; always "
-        f"predicting the same has {guess[row]:.3g}.",
+        f"predicting the same gives {guess[row]:.3g}.",
         {"swings": float(count), "low": float(low), "high": float(top), "mean": float(now[row])},
-        cause="Each update goes too far, past what is better: the learning rate is too large for "
-        "the curvature of the loss.",
+        cause="Each update overshoots the minimum: the learning rate is too large for the "
+        "curvature of the loss.",
         fix=change_rate(facts, row, 0.1),
     )
 
@@ -212,7 +212,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         limit = left * known[:1].max(initial=0)
     fell, value = float(loss.fell[last]), float(loss.value[last])
     planned = facts.setup.steps
-    is_stopped = int(steps[last] + 1) < THRESHOLDS["planned_share"].value * planned
+    is_stopped = bool(steps[last] + 1 < THRESHOLDS["planned_share"].value * planned)
     updates = int(steps[last] + 1) if is_stopped or not planned else planned
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
@@ -220,14 +220,16 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     still = fell > THRESHOLDS["loss_fell"].value
     if not (still or is_short) or not loss.recent[last] > limit:
         return
-    seen = f"Ended early: the training ends after {updates} updates "
-    seen += f"of {planned} planned ones " * is_stopped + f"while the loss, {value:.3g}, "
+    made = f"{updates} of {planned} planned updates" if is_stopped else f"{updates} updates"
+    seen = f"Ended early: the training ends after {made} while the loss, {value:.3g}, "
     if still:
         seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
     else:
-        seen += f"is no better than {loss.guess[last]:.3g}, that of always predicting the same."
+        seen += f"is no better than always predicting the same, which gives {loss.guess[last]:.3g}."
     fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
+    cause = "The weights were updated too few times."
     if is_stopped:
+        cause += " You or a callback, such as `EarlyStopping`, stopped the training."
         text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
         fix = Fix(f'{text}`mode="min"`.')
     ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
@@ -244,9 +246,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         {"updates": float(updates), "fell": fell, "loss": value}
         | ({"update_ratio": ratio} if ratio > 0 else {}),
         severity="warning" if loss.failed[last] else "note",
-        cause="Too few updates of the weights were made"
-        + "; a callback, as `EarlyStopping`, or you have stopped it." * is_stopped
-        + "." * (not is_stopped),
+        cause=cause,
         fix=fix,
         confidence="possible",
     )

@@ -89,11 +89,11 @@ def _tell_break(facts: Facts) -> tuple[str, Fix]:
     found = [f"`{item.path}`" for item in facts.setup.layers if _STEPS.fullmatch(item.type)]
     named = f" Here these are {', '.join(found)}." if found else ""
     return (
-        "Between these weights and the loss something passes no gradient on, in the model or in "
+        "Something between these weights and the loss passes no gradient on, in the model or in "
         f"the loss: `round`, `argmax`, comparisons and casts to integers have no slope.{named}",
         Fix(
             "Leave out `round`, `argmax`, comparisons, casts, NumPy and `stop_gradient` in what is "
-            "trained, and use probabilities as they are; look for layers whose output is not used."
+            "trained; use probabilities directly; look for layers whose output is not used."
         ),
     )
 
@@ -175,8 +175,8 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
         return Finding("dead_units", layer, step, message, evidence | share, cause=cause, fix=fix)
     else:
         message = (
-            f"No gradient: {message}; what follows multiplies its units by zero, as a loss with a "
-            "weight of zero or a closed gate does, or all of them are inactive or saturated."
+            f"No gradient: {message}; what follows multiplies its units by 0, as a closed gate or "
+            "a loss weight of 0 does, or all of them are inactive or saturated."
         )
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
 
@@ -198,8 +198,8 @@ def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
             Fix(f"Leave `bias_initializer` out: biases begin with 0. Or u{slope}.", repairs),
         )
     return (
-        "What they sum up is below 0 for every sample, or far on one side.",
-        Fix(f"U{slope}, a lower learning rate, and scale the inputs.", repairs),
+        "Their weighted sums are below 0 for every sample, or far to one side.",
+        Fix(f"U{slope}, lower the learning rate, and scale the inputs.", repairs),
     )
 
 

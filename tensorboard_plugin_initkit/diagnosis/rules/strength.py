@@ -20,7 +20,7 @@ from tensorboard_plugin_initkit.safe_text import write_number
 # They hardly change where they are far from 0.
 _FLAT = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
 _DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
-_OVERFLOW = "The signal grows beyond what numbers can hold on its way to the output."
+_OVERFLOW = "On its way to the output the signal becomes too large for its number format."
 _LOWER = Fix(
     "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs.",
     {"restart": {}, "learning_rate": {"factor": 0.1}, "clip": {"norm": 1.0}},
@@ -47,7 +47,7 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         first,
         step,
         f"{kind.capitalize()} gradients: by step {step} the RMS gradient {changes} on its way back "
-        f"from `{last}` to `{first}` by ×{line.factor:.2g} per layer, by "
+        f"from `{last}` to `{first}`, by ×{line.factor:.2g} per layer and "
         f"×{write_number(line.total, 2)} over {between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
         cause=explain_slope(facts.records, line.total),
@@ -153,11 +153,11 @@ def _find_lost_losses(facts: Facts) -> Iterator[Finding]:
         {"low": float(low[row].min()), "high": float(high[row].max())},
         severity="error",
         confidence="certain",
-        cause="The loss takes a logarithm, a root or a quotient where it has no value, as the "
-        "logarithm of 0 and below.",
+        cause="The loss takes a logarithm, a root or a quotient where none exists, such as the "
+        "logarithm of 0 or less.",
         fix=Fix(
-            'Give the output an activation for it, as `"sigmoid"` for a probability, and keep off '
-            "the ends in the loss: `keras.ops.clip(y_pred, 1e-7, 1 - 1e-7)`."
+            'Give the output a suitable activation, such as `"sigmoid"` for a probability, and '
+            "clip it in the loss: `keras.ops.clip(y_pred, 1e-7, 1 - 1e-7)`."
         ),
     )
 
@@ -193,7 +193,7 @@ def find_spikes(facts: Facts) -> Iterator[Finding]:
         f"Gradient spike: at step {step} gradients are {what}{where}{others}.",
         {"factor": factor, "layers": float(len(layers)), "spikes": float(count)},
         severity="warning" if np.isinf(factor) else "note",
-        cause="A batch unlike the others, or a learning rate at the edge of what is stable.",
+        cause="A batch unlike the others, or a learning rate that is barely stable.",
         fix=Fix(
             "Look at the batch of this step; `clipnorm=1.0` in the optimizer bounds its update."
         ),
@@ -208,21 +208,21 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
         if any(bad[facts.ports_of(role)]):
             count = np.nansum(facts.per_port("nonfinite")[row, facts.ports_of(role)])
             return (
-                f"{words} have {count:.0f} NaN or infinite elements; ",
-                f"The {words} have them, and they pass through all that is computed of them.",
+                f"{words} have {count:,.0f} NaN or infinite elements; ",
+                f"The {words} contain them, and everything computed from them does, too.",
                 Fix(
                     "Look for them with `np.isfinite(data).all()`, and fill or drop these samples."
                 ),
             )
     if any(bad[facts.ports_of("y_pred")]):
         if lost:
-            origin = "the weights are lost before the step; "
+            origin = "the weights were lost before the step; "
         else:
             origin = "the output is NaN or infinite, though inputs and weights are finite; "
             origin += tell_overflow(facts, row)[1]
         return origin, *_tell_scales(facts, _OVERFLOW)
     if facts.ports_of("y_pred"):
-        cause = "Loss or gradient overflow: behind the output."
+        cause = "The loss or the gradient overflows, after the output."
         return "the output is finite; ", *_tell_scales(facts, cause)
     return "", "", Fix()
 
@@ -239,7 +239,7 @@ def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
     if not large:
         return cause, _LOWER
     words = " and ".join(
-        f"{_DATA[role]} are of the size of {write_number(large[role], 3)}" for role in large
+        f"{_DATA[role]} are as large as {write_number(large[role], 3)}" for role in large
     )
     arguments = "model, x, y" if "y" in large else "model, x"
     text = (

@@ -117,14 +117,14 @@ def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
     paths = [item.path for item in hidden]
     fix = write_layer(hidden[0], hidden[0].shape[-1], "relu") if hidden[0].shape else "relu"
     received = _find_received(facts, paths[0], paths[-1])
-    lost = f", which receives {write_part(received)} of the gradient of `{paths[-1]}`"
+    lost = f": it receives {write_part(received)} of the gradient of `{paths[-1]}`"
     yield tell(
         facts,
         "deep_sigmoids",
         f"{len(hidden)} hidden layers have a sigmoid, from `{paths[0]}` on"
         f"{lost if received < 1 else ''}.",
-        "The slope of a sigmoid is at most 1/4: each makes the gradient four times smaller, or "
-        "more.",
+        "The slope of a sigmoid is at most 1/4: each of them makes the gradient at least four "
+        "times smaller.",
         Fix(
             f"Use `{fix}` in the hidden layers, with `kernel_initializer=HeNormal()`; keep the "
             "sigmoid of an output. Or start the layers together, as they are: "
@@ -197,8 +197,8 @@ def find_output_faults(facts: Facts) -> Iterator[Finding]:
                     facts,
                     "output_normalization",
                     f"`{item.path}` normalizes the {head}.",
-                    "Each output has mean 0 and sd 1 in a batch, whatever the layers before it "
-                    "say, and another scale when it is used.",
+                    "In training each output has mean 0 and standard deviation 1 in a batch, "
+                    "whatever the layers before it do; in use it has another scale.",
                     Fix(
                         "Remove this `BatchNormalization`, or move it before the last `Dense`.",
                         remove(item.path),
@@ -229,7 +229,7 @@ def _tell_relu(facts: Facts, head: Head, kernel: LayerSetup) -> Finding:
         facts,
         "head_activation",
         f"{seen}.",
-        "Where it is 0 it has no gradient: an output that is 0 for all samples stays so.",
+        "Where it is 0 there is no gradient: an output that is 0 for all samples stays so.",
         fix,
         head.path,
         row=row or 0,
@@ -254,8 +254,8 @@ def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> 
     yield tell(
         facts,
         "double_activation",
-        f"The {head} ends in `{last}`, and {path} before it has `{name}`: one after the other.",
-        f"`{last}` of numbers that `{name}` has squeezed cannot come near all that it could give.",
+        f"The {head} ends in `{last}`, directly after the `{name}` of {path}.",
+        f"`{name}` limits what `{last}` receives, and so which outputs it can reach.",
         Fix(f"Use `{code}` before `{last}`.", activate([item.path], "linear")),
         item.path,
         confidence=sure,
@@ -303,7 +303,7 @@ def find_normalized_units(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "wrong_axis",
                 f"`{item.path}` normalizes over axis {axis} of {item.shape}, of size 1.",
-                "The mean of one number is the number itself: what is left of it is 0, for every "
+                "The mean of one number is the number itself: subtracting it leaves 0 for every "
                 "sample.",
                 Fix("Remove it, or put it before the last `Dense`.", remove(item.path)),
                 item.path,
@@ -342,8 +342,8 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
             facts,
             "equal_weights",
             f"All weights of the hidden layer `{item.path}` begin with the same value, by `{text}`"
-            + (f", and so do those of `{behind.path}` behind it." if sure else "."),
-            "Its units are the same and get the same gradient: many do no more than one.",
+            + (f", and so do those of `{behind.path}` after it." if sure else "."),
+            "Its units are equal and get equal gradients: they learn what one unit could learn.",
             Fix(
                 f"Use `{code}`, with the usual `kernel_initializer`.",
                 {"reinitialize": {"layers": alike, "initializer": "GlorotUniform"}},
@@ -362,7 +362,7 @@ def find_frozen_model(facts: Facts) -> Iterator[Finding]:
             facts,
             "frozen",
             "No layer of the model has weights.",
-            "There is nothing to train. What a layer of one's own keeps as an array is a constant.",
+            "There is nothing to train. Arrays that a layer of your own keeps are constants.",
             "Make weights by `self.add_weight(...)` in `build`, and keep layers as attributes.",
             severity="error",
         )
@@ -391,7 +391,7 @@ def find_frozen_head(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "frozen",
                 f"`{path}`, the last layer before the {head}, is not trained.",
-                "What it makes of the layers before it cannot change. (In a GAN that is meant.)",
+                "What it makes of its inputs cannot change. (In a GAN that is intended.)",
                 Fix(
                     f"Use `layer.trainable = True` for `{path}`, and compile again.",
                     {"trainable": {"layers": [path]}},
@@ -412,8 +412,8 @@ def find_frozen_base(facts: Facts) -> Iterator[Finding]:
         "frozen",
         f"{len(held)} of {len(weighted)} layers with weights are not trained, up to "
         f"`{held[-1].path}`.",
-        "What they make of the inputs stays as it is: with random weights, or inputs of another "
-        "kind than they were trained with, hardly anything can be told from it.",
+        "What they make of the inputs cannot change: if their weights are random, or were trained "
+        "on other kinds of inputs, hardly anything can be learned from it.",
         Fix(
             'Load trained weights (`weights="imagenet"`, and `preprocess_input` of the same '
             "module for the inputs), or train these layers: `layer.trainable = True`, and compile "
@@ -437,8 +437,8 @@ def find_strong_dropout(facts: Facts) -> Iterator[Finding]:
     yield tell(
         facts,
         "strong_dropout",
-        f"`{layer.path}` drops {max(rates):.0%} of its inputs; of a signal through the dropouts of "
-        f"all layers {kept:.2g} is left.",
+        f"`{layer.path}` drops {max(rates):.0%} of its inputs; all dropouts together leave "
+        f"{kept:.2g} of a signal.",
         "What is left differs so much from step to step that the layers after it learn noise.",
         Fix(
             "Use `Dropout(0.2)`, or none until the model learns the training data.",
@@ -463,8 +463,8 @@ def find_single_samples(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "single_samples",
                 f"Batches have one sample, and `{item.path}` normalizes over the batch.",
-                "The mean of one sample is the sample itself: what is left of it is 0.",
-                "Use a larger `batch_size` in `model.fit`, as 32, or `LayerNormalization()`.",
+                "The mean of one sample is the sample itself: subtracting it leaves 0.",
+                "Use a larger `batch_size` in `model.fit`, such as 32, or `LayerNormalization()`.",
                 item.path,
                 row=row,
                 confidence="likely",
@@ -514,9 +514,9 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
     yield tell(
         facts,
         "strong_penalty",
-        f"Up to step {facts.steps[row]} penalties are {penalty[row]:.3g} of a loss of "
+        f"Up to step {facts.steps[row]} penalties make up {penalty[row]:.3g} of a loss of "
         f"{loss[row]:.3g}: {named or '`add_loss` of a layer'}.",
-        "The weights are pulled to zero more than they are pulled to the data."
+        "The weights are pulled towards zero more than towards fitting the data."
         if own
         else "The layers follow it more than they follow the data.",
         Fix(
@@ -524,7 +524,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
             {"regularizers": {"layers": sorted({path for path, _ in own}), "l2": 1e-4}},
         )
         if own
-        else "Multiply what is given to `add_loss` by a smaller number.",
+        else "Multiply what is given to `add_loss` by a smaller factor.",
         own[0][0] if own else "",
         {"penalty": penalty[row], "loss": loss[row]},
         row=row,
@@ -558,7 +558,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
         value = float(rate[large])
         seen = f"The learning rate is {value:.3g}, with {name}."
         cause = f"{name} changes each weight by about the learning rate in a step, whatever its "
-        cause += "gradient; weights themselves are mostly below 1."
+        cause += "gradient; the weights themselves are mostly below 1."
     else:
         return
     usual = USUAL_RATES.get(name, USUAL_RATE)

@@ -41,8 +41,8 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Large updates: from step {facts.steps[0]} to {step} the weights of half of the layers "
-        f"or more grew to {write_number(value, 2)} times their norm or more; what they began with "
-        "is lost.",
+        f"or more grew to {write_number(value, 2)} times their norm or more: the initial weights "
+        "are lost.",
         {"growth": value},
         cause="Each update is so large that it overshoots.",
         fix=change_rate(facts, row, 0.1),
@@ -138,7 +138,7 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         f"Tight clipping: up to step {step} gradients are clipped to {write_number(value, 2)} of "
         "their norm, nearly always.",
         {"clip_ratio": value},
-        cause="With plain gradient descent, each step is as much shorter.",
+        cause="With plain gradient descent, each step is shorter by the same factor.",
         fix=fix,
         confidence="possible",
     )

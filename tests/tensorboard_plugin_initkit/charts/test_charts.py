@@ -272,7 +272,7 @@ def test_layers_without_a_signal_are_folded_and_others_never():
     shown = [f"layer_{i}" for i in (0, 1, 3, 5, 6, 7)]
     chart = plot(history)
     assert list(chart.yaxis[0].major_label_overrides.values()) == shown
-    assert chart.title.text.endswith("3 layers without a signal folded")
+    assert chart.title.text.endswith("3 layers without a signal not shown")
     assert str(fold_layers(history)) == (
         "1 layer without a bias (layer_4) and 2 layers whose bias changes nothing (layer_2, …)"
     )

@@ -169,7 +169,7 @@ def test_the_command_tells_the_findings_of_all_logs(tmp_path, capsys):
     dead, short = capsys.readouterr().out.strip().split("\n\nshort: ")
     assert dead.startswith("dead: Does not learn. No gradient: from step 0 to 10 the gradient is")
     assert "1. warning, likely: no_gradient, step 10\n" in dead
-    assert short == "Too early to say, 12 of 30 steps."
+    assert short == "Too early to say: 12 of 30 steps."
     assert main(["findings", str(tmp_path), "--ignore", "no_gradient"]) == 0
     assert "No gradient" not in capsys.readouterr().out
     assert main(["findings", str(tmp_path), "--ignore", "no"]) == 2

@@ -194,7 +194,7 @@ def test_where_numbers_are_not_finite_there_is_no_slope():
     put(7, "nonfinite", steps=slice(8, None), layers=slice(3, 5))(record)
     ((before,), (slope,)) = depth_slopes(record.history(), np.array([7, 8]))
     assert before.word == "healthy"
-    assert str(slope) == "NaN or infinite, no slope"
+    assert str(slope) == "NaN or infinite: no slope"
 
 
 def test_the_word_is_that_of_the_step():
@@ -209,7 +209,7 @@ def test_other_statistics_have_a_line_and_no_word():
     assert line.word == ""
     assert line.layers == (0, 5)
     assert re.fullmatch(r"×[\d.e-]+ per layer towards the input, ×[\d.e-]+ in all", str(line))
-    assert str(broken) == "NaN or infinite, no slope"
+    assert str(broken) == "NaN or infinite: no slope"
     assert [slope.word for slope in line_slopes(np.ones((1, 2)))] == ["too few layers for a slope"]
 
 

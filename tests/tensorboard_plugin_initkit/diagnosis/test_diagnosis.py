@@ -74,7 +74,7 @@ Does not learn.
            clipnorm=1.0,
        )
    Numbers: elements inf
-   What follows from it:
+   What follows from this:
      - The loss is NaN.
    More: docs/explanations/kinds.md#nonfinite
 
@@ -108,11 +108,11 @@ def test_errors_can_be_raised():
         ([1.0] * 9, [WARNING, NOTE], "Does not learn. It vanishes."),
         (np.geomspace(1, 0.1, 9), [WARNING], "Learns, but something is wrong. It vanishes."),
         (np.geomspace(1, 0.1, 9), [NOTE], "Healthy: the loss was 1 at first and 0.1 after 81 st"),
-        ([1.0, 0.9], [], "Too early to say, 11 of 30 steps."),
-        ([1.0, 0.9], [NOTE], f"Too early to say, 11 of 30 steps. {NOTE.message}"),
+        ([1.0, 0.9], [], "Too early to say: 11 of 30 steps."),
+        ([1.0, 0.9], [NOTE], f"Too early to say: 11 of 30 steps. {NOTE.message}"),
         ([1.0] * 4, [], "Nothing wrong found: the loss was 1 at first and 1 after 31 steps."),
         ([np.nan] * 4, [], "Nothing wrong found in 31 steps; the loss is not known."),
-        ([], [], "Too early to say, 0 of 30 steps."),
+        ([], [], "Too early to say: 0 of 30 steps."),
     ],
 )
 def test_verdicts_on_trainings(monkeypatch, losses, findings, verdict):
@@ -124,7 +124,7 @@ def test_verdicts_on_trainings(monkeypatch, losses, findings, verdict):
 @pytest.mark.parametrize(
     ("level", "verdict"),
     [
-        (0.69, "Not better than guessing yet: the loss is 0.69, and always predicting the same"),
+        (0.69, "No better than guessing yet: the loss is 0.69; always predicting the same"),
         (0.5, "Nothing wrong found: the loss was 0.50"),
     ],
 )

@@ -237,7 +237,7 @@ def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
 
 
 def test_biases_that_begin_far_below_0_are_the_cause_of_dead_units():
-    for text, words in (("Constant(value=-9)", "begin with -9,"), ("Zeros", "What they sum up")):
+    for text, words in (("Constant(value=-9)", "begin with -9,"), ("Zeros", "Their weighted sums")):
         record = made()
         both(supervised(), DEAD)(record)
         assert record.setup is not None

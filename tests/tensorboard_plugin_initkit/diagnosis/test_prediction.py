@@ -90,15 +90,15 @@ def test_the_first_layer_that_is_off_and_why(factors, keywords, cause):
     assert (found.layer, found.cause) == (PATHS[place], cause)
     assert found.factor == pytest.approx(factors[place], rel=1e-3)
     factor = write_number(found.factor, 2)
-    assert str(found).startswith(f"from `{PATHS[place]}` on ×{factor} of the prediction")
+    assert str(found).startswith(f"×{factor} of the prediction from `{PATHS[place]}` on")
 
 
 @pytest.mark.parametrize(
     ("predicted", "factors", "total", "words"),
     [
-        (FALLING, np.ones(DEPTH), 0.001, "The first weights make it: ×0.00098 was predicted"),
-        (np.ones(DEPTH), np.ones(DEPTH), 0.001, "Training makes it: ×1 was predicted"),
-        (FALLING, AFTER_5, 1e-8, "Step 0 is not as the weights predict: from `net/dense_5` on"),
+        (FALLING, np.ones(DEPTH), 0.001, "The initial weights cause it: ×0.00098 was predicted"),
+        (np.ones(DEPTH), np.ones(DEPTH), 0.001, "Training causes it: ×1 was predicted"),
+        (FALLING, AFTER_5, 1e-8, "Step 0 is not as the weights predicted: ×"),
         (np.zeros(DEPTH), np.ones(DEPTH), 0.001, ""),
     ],
 )

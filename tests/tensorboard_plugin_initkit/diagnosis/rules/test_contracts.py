@@ -74,7 +74,7 @@ BROKEN = {
     "poisson": ("linear", 1, "poisson", DIGITS, "head_activation", "negative", "exponential"),
     "several": ("softmax", 4, BINARY, TWO_HOT, "loss_choice", "several classes at", "sigmoid"),
     "exclusive": ("softmax", 4, BINARY, ONE_HOT, "loss_choice", "have one class", CATEGORICAL),
-    "multi-label": ("softmax", 4, CATEGORICAL, TWO_HOT, "loss_choice", "2 ones a row", BINARY),
+    "multi-label": ("softmax", 4, CATEGORICAL, TWO_HOT, "loss_choice", "2 ones per row", BINARY),
     "sigmoids": ("sigmoid", 4, CATEGORICAL, ONE_HOT, "loss_choice", "independent", "softmax"),
     "sparse sigmoids": ("sigmoid", 10, SPARSE, DIGITS, "loss_choice", "independent", "softmax"),
     "integers": ("softmax", 10, CATEGORICAL, DIGITS, "label_form", "(batch, 10)", SPARSE),
@@ -98,7 +98,7 @@ BROKEN = {
     ),
     "numbers": ("sigmoid", 1, SQUARED, NUMBERS, "target_range", "gives 0 to 1", "`Dense(1)`"),
     "tanh numbers": ("tanh", 1, "huber", NUMBERS, "target_range", "-1 to 1", '`loss="huber"`'),
-    "negative numbers": ("relu", 8, SQUARED, X, "target_range", "gives 0 upwards", "`Dense(8)`"),
+    "negative numbers": ("relu", 8, SQUARED, X, "target_range", "gives at least 0", "`Dense(8)`"),
     "pixels": ("sigmoid", (8, 8, 1), BINARY, PICTURES, "target_range", "0 to 255", "`y = y / 255`"),
     "repeated": ("linear", 3, SQUARED, X[:, :1], "target_shape", "(batch, 3)", "`Dense(1)`"),
     "classes": ("softmax", 10, SQUARED, DIGITS, "target_shape", "(batch, 10)", SPARSE),
@@ -273,7 +273,7 @@ def test_what_keras_mends_is_no_error():
     setup = head("softmax", 10, SPARSE, from_logits=True)
     (finding,) = find(dataclasses.replace(setup, backend="tensorflow"), DIGITS)
     assert (finding.kind, finding.severity) == ("logits", "warning")
-    assert "Keras mostly notices it" in finding.cause
+    assert "Keras mostly notices this" in finding.cause
 
 
 def test_each_of_several_outputs_is_judged_by_its_own_targets():

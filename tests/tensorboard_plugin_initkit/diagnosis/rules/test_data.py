@@ -94,7 +94,7 @@ CAUSES = {
         Y,
         X,
         "input_scale",
-        "sd 0.00397 behind `rescaling_0`",
+        "sd 0.00397 after `rescaling_0`",
         "Remove `rescaling_0`",
     ),
     "a series of prices": (
@@ -125,7 +125,7 @@ CAUSES = {
         np.eye(4)[INDEX % 4],
         X,
         "loss_choice",
-        "one class a row",
+        "one class per row",
         CATEGORICAL,
     ),
     "numbers of classes": (
@@ -133,7 +133,7 @@ CAUSES = {
         np.eye(4)[INDEX % 4],
         X,
         "loss_choice",
-        "are classes, and `mean_squared_error` is for numbers",
+        "are classes, but `mean_squared_error` is for numbers",
         CATEGORICAL,
     ),
     "accuracy": (

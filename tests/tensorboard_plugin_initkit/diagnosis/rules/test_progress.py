@@ -278,7 +278,7 @@ def test_a_training_that_a_callback_stops_is_told_with_both_numbers():
     record = made(EVERY_10)
     both(supervised(), planned(900), loss(lambda s: 0.69 * 0.998**s))(record)
     (finding,) = judge(record.history(), ended=True)
-    assert "after 121 updates of 900 planned ones while" in finding.message
+    assert "after 121 of 900 planned updates while" in finding.message
     assert "`EarlyStopping`" in finding.cause
     assert "more `patience`" in str(finding.fix)
 
@@ -357,7 +357,7 @@ def test_nothing_wrong_found_is_a_verdict_with_what_was_ruled_out(ended, step):
     supervised()(record)
     (finding,) = judge(record.history(), ended)
     assert (finding.kind, finding.step, finding.confidence) == ("not_learning", step, "possible")
-    assert finding.message.startswith("It does not learn, and nothing wrong was found: up to step")
+    assert finding.message.startswith("Nothing wrong was found, but up to step")
     assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
     for words in ("fit each other", "standard deviation of 0.5", "per layer", "10% of", "0.001 of"):
         assert words in finding.cause

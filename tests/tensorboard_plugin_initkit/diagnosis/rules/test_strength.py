@@ -28,7 +28,7 @@ ORIGINS = {
         both(),
         "at step 40 the output is NaN or infinite, though inputs and weights are finite",
     ),
-    "weights": (put(np.nan, "weight", steps=LATE), "the weights are lost before the step"),
+    "weights": (put(np.nan, "weight", steps=LATE), "the weights were lost before the step"),
     "gradient": (port("y_pred", nonfinite=0.0), "at step 40 the output is finite; 192 elements"),
 }
 
@@ -66,9 +66,9 @@ def in_a_row(place, **fields):
         # The inputs have a mean square of 1/2, and every kernel a norm of 1.
         (
             in_a_row(1, type="Lambda"),
-            "the first layer that can have made them is `net/dense_1`, of",
+            "the first layer that can have made them is `net/dense_1`, from",
         ),
-        (in_a_row(3, activation="exponential"), "have made them is `net/dense_3`, of an input"),
+        (in_a_row(3, activation="exponential"), "have made them is `net/dense_3`, from inputs"),
         (
             in_a_row(0, activation="mine"),
             "the first layer that can have made them is `net/dense_0`;",
@@ -130,8 +130,8 @@ def test_the_scale_of_data_is_told_where_numbers_overflow(role, size):
     scale = port(role, std=size) if role else both()
     both(supervised(), port("y_pred", nonfinite=AT), GRADIENTS, LOSS, scale)(record)
     (finding, *_) = (f for f in judge(record.history()) if f.kind == "nonfinite")
-    told = {"x": "The inputs are of the size of 500.", "y": "The targets are of the size of 80."}
+    told = {"x": "The inputs are as large as 500.", "y": "The targets are as large as 80."}
     assert told.get(role, "") in finding.cause
-    assert ("size of" in finding.cause) == bool(role)
+    assert ("as large as" in finding.cause) == bool(role)
     assert ("with_normalization" in str(finding.fix)) == bool(role)
     assert "ower the learning rate" in str(finding.fix)

@@ -82,14 +82,14 @@ FAULTS = {
         classes(HIDDEN, dense(10, "relu"), SOFTMAX),
         "double_activation",
         "dense_1",
-        "has `relu`: one after",
+        "directly after the `relu`",
         "`Dense(10)` before `softmax`",
     ),
     "two softmaxes": (
         classes(HIDDEN, OUT, layer("Softmax", 10, "softmax")),
         "double_activation",
         "dense_1",
-        "has `softmax`",
+        "directly after the `softmax`",
         "`Dense(10)`",
     ),
     "dropout before softmax": (
@@ -342,7 +342,7 @@ def test_penalties_that_outweigh_the_loss():
     (finding,) = find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=3.0)
     assert (finding.kind, finding.layer, finding.step) == ("strong_penalty", "dense_0", 20)
     assert finding.message == (
-        "Up to step 20 penalties are 3 of a loss of 4: `L2(l2=0.1)` in `dense_0`."
+        "Up to step 20 penalties make up 3 of a loss of 4: `L2(l2=0.1)` in `dense_0`."
     )
     assert "L2(1e-4)" in str(finding.fix)
     assert find(classes(strong, OUT), steps=WINDOW, loss=4.0, penalty=1.0) == []
