@@ -1,4 +1,5 @@
 import atexit
+import functools
 import os
 import tempfile
 
@@ -15,10 +16,14 @@ os.environ["XLA_FLAGS"] = (
 )
 if BACKEND == "jax":  # two devices for the tests of data parallelism
     os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
-    # What a test has compiled, later ones of this process read: the same small models come again.
-    compiled = tempfile.TemporaryDirectory(prefix="initkit-jax-")
-    atexit.register(compiled.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    # XLA's older emitters take half the time; where bits are compared, see `usual_emitters`.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # What a test has compiled, later ones read, in the other process too, which inherits the
+    # directory: the same small models come again.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        compiled = tempfile.TemporaryDirectory(prefix="initkit-jax-")
+        atexit.register(compiled.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import numpy as np
@@ -79,6 +84,17 @@ def _no_warning_is_only_logged(caplog):
     """Callbacks log what they would warn of, where warnings are errors, as they are in tests."""
     yield
     assert [r.getMessage() for r in caplog.get_records("call") if r.name == "keras_initkit"] == []
+
+
+@pytest.fixture
+def usual_emitters(monkeypatch):
+    """Where bits are compared, JAX's steps are compiled by the emitters that users have."""
+    if BACKEND == "jax":
+        from keras.src.backend.jax import trainer
+
+        options = {"xla_cpu_use_fusion_emitters": True}
+        usual = functools.partial(trainer.jit, compiler_options=options)
+        monkeypatch.setattr(trainer, "jit", usual)
 
 
 @pytest.fixture

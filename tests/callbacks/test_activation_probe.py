@@ -61,6 +61,7 @@ def test_rows_are_those_of_the_model_at_that_time():
     assert "mean" not in ActivationProbe(x).history
 
 
+@pytest.mark.usefixtures("usual_emitters")
 def test_training_is_bit_for_bit_the_same():
     keras.config.set_dtype_policy("mixed_bfloat16")
 

@@ -48,6 +48,7 @@ if BACKEND == "tensorflow":
     WAYS += [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 10}]
 
 
+@pytest.mark.usefixtures("usual_emitters")
 @pytest.mark.parametrize("way", WAYS, ids=label)
 def test_a_spike_between_records_is_found_with_its_step_and_layers(way, tmp_path):
     plain = train([], **way)

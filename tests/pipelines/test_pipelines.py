@@ -43,6 +43,7 @@ def log_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.mark.usefixtures("usual_emitters")
 @pytest.mark.parametrize("make", list(cases()))
 def test_a_pattern(make, log_dir, monkeypatch):
     with monkeypatch.context() as patch:

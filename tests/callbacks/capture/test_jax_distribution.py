@@ -50,6 +50,7 @@ def test_two_devices_record_what_one_does_with_the_global_batch(alone, two_devic
             )
 
 
+@pytest.mark.usefixtures("usual_emitters")
 def test_training_on_two_devices_is_bit_identical_with_and_without_the_monitor(two_devices):
     def run(*callbacks):
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), 2.0**10)

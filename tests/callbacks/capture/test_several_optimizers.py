@@ -63,6 +63,7 @@ def test_optimizers_inside_a_multi_optimizer(way):
     np.testing.assert_allclose(history["global_norm"][:, 1], one["norm"][:, 2], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("usual_emitters")
 @needs_multi_optimizer
 def test_a_multi_optimizer_is_trained_as_without_the_monitor(tmp_path):
     def trained(*callbacks):
