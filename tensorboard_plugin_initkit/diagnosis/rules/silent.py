@@ -8,6 +8,11 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
+from tensorboard_plugin_initkit.diagnosis.rules.updates import (
+    change_rate,
+    lower_median,
+    update_ratios,
+)
 from tensorboard_plugin_initkit.diagnosis.start import read_initializer
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
@@ -19,6 +24,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     quotient,
 )
 from tensorboard_plugin_initkit.diagnosis.wiring import list_heads, read_activation
+from tensorboard_plugin_initkit.safe_text import write_number
 
 # Activations with a slope everywhere; units behind them cannot be dead.
 _NEVER_FLAT = ("linear", "leaky_relu")
@@ -147,9 +153,10 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
     evidence = {"layers": float(count), "from_input": float(begin == 0)}
     since = f"from step {facts.steps[facts.start[row]]} to {step}"
     if count == len(facts.layers):
-        message = (
-            f"No gradient: {since} the gradient is exactly zero in all {count} recorded layers."
-        )
+        message = f"{since} the gradient is exactly zero in all {count} recorded layers."
+        if (overshot := _find_overshoot(facts, row, message)) is not None:
+            return overshot
+        message = f"No gradient: {message}"
         cause, fix = _tell_break(facts)
         if facts.setup.backend == "torch":
             own = "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`, "
@@ -179,6 +186,26 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             "a loss weight of 0 does, or all of them are inactive or saturated."
         )
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
+
+
+def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
+    """Find the largest update before all layers lost their gradient, if it was large enough."""
+    ratio = lower_median(update_ratios(facts, slice(0, int(facts.start[row]))))
+    largest = int(ratio.argmax()) if ratio.size else -1
+    if largest < 0 or ratio[largest] < THRESHOLDS["update_wild"].value:
+        return None
+    value = float(ratio[largest])
+    return Finding(
+        "large_updates",
+        "",
+        int(facts.steps[row]),
+        f"Large updates: the one of step {facts.steps[largest]} changed the weights of half of the "
+        f"layers by {write_number(value, 2)} times their norm or more, where 0.001 is usual; {seen}",
+        {"update_ratio": value},
+        cause="An update went so far that since then units are inactive or saturated for every "
+        "sample: no gradient passes them.",
+        fix=change_rate(facts, largest, 1e-3 / value),
+    )
 
 
 def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:

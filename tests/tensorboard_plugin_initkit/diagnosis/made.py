@@ -348,6 +348,12 @@ FAULTY: dict[str, tuple[Change, str, int | None, int]] = {
     "nothing at all": (put(0, *BOTH), "no_gradient", None, 20),
     "not connected": (put(np.nan, *COLUMNS, layers=slice(2, 4)), "no_gradient", 2, 20),
     "large steps": (large_steps, "large_updates", None, 20),
+    "one step too large": (
+        both(put(5.0, "update", steps=slice(0, 8)), put(0, *BOTH, steps=slice(8, None))),
+        "large_updates",
+        None,
+        100,
+    ),
     "small steps": (put(1e-9, "update"), "small_updates", None, 20),
 }
 
