@@ -12,11 +12,11 @@ import numpy.typing as npt
 from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.models.propagate.rules.registry import Call, Effect
 from keras_initkit.models.propagate.signal import (
-    REACH,
     Gradient,
     Signal,
     centre,
     gaussian,
+    offset_products,
     white_gradient,
     window,
 )
@@ -38,8 +38,8 @@ def measure(values: Any) -> Signal:
     moment = max(float((values**2).mean()), 1e-300)
     power = (values**2).mean(axis=(0, -1))
     pairs = np.empty((2, *window(shape)))
-    own = _products(values, axes).sum(axis=0)
-    mixed = _products(values.sum(axis=0, keepdims=True), axes)[0]
+    own = offset_products(values, axes).sum(axis=0)
+    mixed = offset_products(values.sum(axis=0, keepdims=True), axes)[0]
     pairs[0] = own / examples
     pairs[1] = (mixed - own) / max(examples * (examples - 1), 1)
     pairs /= shape[-1] * moment
@@ -152,22 +152,6 @@ def _jacobian_power(
         float((((after - before) / (2.0 * _STEP * scale)) ** 2).mean())
         for before, after in zip(*ends, strict=True)
     ][:count]
-
-
-def _products(values: Array, axes: Sequence[int]) -> Array:
-    """Return for each example the sums over units of products at offsets, means over positions."""
-    if not axes:
-        return (values**2).sum(axis=-1)
-    sizes = [values.shape[axis] for axis in axes]
-    spectrum = np.fft.rfftn(values, [2 * size for size in sizes], axes)
-    power = (np.abs(spectrum) ** 2).sum(axis=-1)
-    summed = np.fft.irfftn(power, [2 * size for size in sizes], axes)
-    for axis, size in zip(axes, sizes, strict=True):
-        reach = min(size - 1, REACH)
-        lags = np.arange(-reach, reach + 1)
-        counts = (size - np.abs(lags)).reshape(-1, *[1] * (summed.ndim - 1 - axis))
-        summed = np.take(summed, lags, axis=axis, mode="wrap") / counts
-    return summed
 
 
 def _is_symbolic(value: Any) -> bool:

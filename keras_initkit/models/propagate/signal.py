@@ -72,6 +72,12 @@ class Signal(NamedTuple):
         pairs = (self.pairs * moment - self.mean**2) / max(moment - self.mean**2, 1e-300)
         return np.clip(pairs, -1.0, 1.0)
 
+    @property
+    def correlations(self) -> Array:
+        """Correlations of pairs as at positions of equal variance."""
+        variances = np.maximum(self.power - self.mean**2, 0.0)
+        return np.clip(self.centred / overlap(variances, self.shape), -1.0, 1.0)
+
     def average(self, example: int) -> float:
         """Return E h h' over all pairs of positions of one example (0) or of two (1)."""
         weights = pair_weights(self.shape)
@@ -219,6 +225,38 @@ def window(shape: Sequence[int]) -> tuple[int, ...]:
 def centre(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the index of the middle of an array."""
     return tuple(size // 2 for size in shape)
+
+
+def overlap(power: Array, shape: Sequence[int]) -> Array:
+    """Return the mean of √(q q') over pairs of positions, by offset, relative to that of q.
+
+    Where borders have less power than the middle, pairs at a distance have more than the mean.
+
+    Args:
+        power: The second moments q, an axis of size 1 for equal ones.
+        shape: Shape of the tensor without the batch.
+    """
+    if np.ptp(power) <= 1e-3 * power.max():
+        return np.ones(window(shape))
+    axes = tuple(range(1, power.ndim + 1))
+    products = offset_products(np.sqrt(power)[np.newaxis, ..., np.newaxis], axes)[0]
+    return np.asarray(np.broadcast_to(products / power.mean(), window(shape)))
+
+
+def offset_products(values: Array, axes: Sequence[int]) -> Array:
+    """Return for each example the sums over units of products at offsets, means over positions."""
+    if not axes:
+        return (values**2).sum(axis=-1)
+    sizes = [values.shape[axis] for axis in axes]
+    spectrum = np.fft.rfftn(values, [2 * size for size in sizes], axes)
+    power = (np.abs(spectrum) ** 2).sum(axis=-1)
+    summed = np.fft.irfftn(power, [2 * size for size in sizes], axes)
+    for axis, size in zip(axes, sizes, strict=True):
+        reach = min(size - 1, REACH)
+        lags = np.arange(-reach, reach + 1)
+        counts = (size - np.abs(lags)).reshape(-1, *[1] * (summed.ndim - 1 - axis))
+        summed = np.take(summed, lags, axis=axis, mode="wrap") / counts
+    return summed
 
 
 def pair_weights(shape: Sequence[int]) -> Array:

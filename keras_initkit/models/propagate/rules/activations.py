@@ -16,7 +16,7 @@ from keras_initkit.models.propagate.rules.registry import (
     rule,
 )
 from keras_initkit.models.propagate.sampling import sample_function
-from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre
+from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre, overlap
 from keras_initkit.theory.gains import evaluate
 from keras_initkit.theory.maps import ActivationMap, activation_map
 
@@ -51,10 +51,11 @@ def activate(signal: Signal, function: Function) -> Effect:
     power, slope = _map_positions(base, whole, mapped)
     if inner is not None:
         slope = np.ones_like(slope) * (_WEIGHTS @ slopes)
-    pairs = mapped.product(base.centred) / max(mapped.second_moment, 1e-300)
+    pairs = mapped.product(base.correlations) / max(mapped.second_moment, 1e-300)
+    pairs *= overlap(power, signal.shape)
     pairs[(0, *centre(pairs.shape[1:]))] = 1.0
     output = Signal(signal.shape, mapped.mean, power, pairs, Base(base, whole, own))
-    alike = mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
+    alike = mapped.slope_product(base.correlations[0]) / max(mapped.slope, 1e-300)
 
     def back(gradient: Gradient) -> Gradient:
         factor = slope * gradient.alignment
@@ -101,7 +102,7 @@ def align_slopes(signal: Signal) -> Array:
         return np.ones_like(signal.pairs[0])
     base, function, _ = signal.base
     mapped = activation_map(function, base.mean, base.variance)
-    return mapped.slope_product(base.centred[0]) / max(mapped.slope, 1e-300)
+    return mapped.slope_product(base.correlations[0]) / max(mapped.slope, 1e-300)
 
 
 def _compose(outer: Function, inner: Function) -> Function:

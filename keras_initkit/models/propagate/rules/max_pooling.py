@@ -12,7 +12,7 @@ from keras_initkit.models.propagate.positions import AxisMap, axis_map, move_sig
 from keras_initkit.models.propagate.rules.convolutions import can_convolve
 from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre
+from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre, overlap
 from keras_initkit.theory.combined import Largest, largest
 from keras_initkit.theory.gains import evaluate
 
@@ -73,7 +73,7 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
     if call.signal.base is not None and _increases(call.signal.base):
         base, function, slope = call.signal.base
     rank, count = len(maps), int(np.prod([read.shape[1] for read in reads]))
-    centred = Signal(base.shape, 0.0, np.ones([1] * rank), base.centred)
+    centred = Signal(base.shape, 0.0, np.ones([1] * rank), base.correlations)
     moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))
     # Mean correlation of two places in one window; behind it, of two windows.
     within = (moved.second_moment * count - 1.0) / max(count - 1, 1)
@@ -92,8 +92,9 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
     found = largest(values, scales, counts, within, slopes)
     between = moved.pairs * moved.second_moment / within
     pairs = found.map.product(between) / max(found.second_moment, 1e-300)
-    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
     profile = np.asarray(windows.max(axis=-1))
+    pairs *= overlap(profile, moved.shape)
+    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
     power = found.second_moment * profile / max(profile.mean(), 1e-300)
     kept = len(call.shape) - 1
     output = Signal(

@@ -14,6 +14,7 @@ from keras_initkit.models.propagate.signal import (
     Gradient,
     Signal,
     centre,
+    overlap,
     pair_weights,
     window,
 )
@@ -219,9 +220,11 @@ def _find_base(signals: Sequence[Signal], output: Signal) -> Base | None:
         return keras.ops.convert_to_tensor(table(keras.ops.convert_to_numpy(x)))
 
     mapped, levels = activation_map(whole), np.linspace(-1.0, 1.0, 401)
-    pairs = np.interp(output.pairs * output.second_moment, mapped.product(levels), levels)
-    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
     profile = output.power / max(output.second_moment, 1e-300)
+    shared = overlap(profile, output.shape)
+    products = output.pairs * output.second_moment / shared
+    pairs = np.interp(products, mapped.product(levels), levels) * shared
+    pairs[(0, *centre(pairs.shape[1:]))] = 1.0
     return Base(Signal(output.shape, 0.0, profile, pairs), whole)
 
 
