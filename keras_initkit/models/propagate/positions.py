@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre
+from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre, overlap
 
 Array = npt.NDArray[np.float64]
 
@@ -29,6 +29,7 @@ class AxisMap(NamedTuple):
         back_power: `power` of the transposed map.
         back_offsets: `offsets` of the transposed map.
         total: Mean over outputs of the sum of the numbers.
+        taps: The array of the map; `None` if it stands for a longer axis.
     """
 
     power: Array
@@ -36,6 +37,7 @@ class AxisMap(NamedTuple):
     back_power: Array
     back_offsets: Array
     total: float
+    taps: Array | None
 
 
 Maps = Sequence[AxisMap | None]
@@ -57,7 +59,8 @@ def axis_map(taps: Array, sizes: tuple[int, int] | None = None) -> AxisMap:
         back_power = forth_power * outputs / inputs
     total = float(taps.sum() / taps.shape[1])
     offsets, back_offsets = _offsets(taps, outputs, inputs), _offsets(back, inputs, outputs)
-    return AxisMap(forth_power, offsets, back_power, back_offsets, total)
+    kept = None if sizes else taps
+    return AxisMap(forth_power, offsets, back_power, back_offsets, total, kept)
 
 
 @functools.lru_cache(maxsize=256)
@@ -119,7 +122,7 @@ def move_signal(maps: Maps, signal: Signal, shape: Sequence[int], factor: float 
         shape: Shape behind, without the batch.
         factor: A number that second moments and products are multiplied by.
     """
-    steps = [axis and (axis.power, axis.offsets) for axis in maps]
+    steps = [axis and (axis.power, axis.offsets, axis.taps) for axis in maps]
     power, pairs = _move(steps, signal.power, signal.pairs)
     mean = signal.mean * float(np.prod([axis.total for axis in maps if axis]))
     return Signal(tuple(shape), mean, power * factor, pairs)
@@ -127,19 +130,23 @@ def move_signal(maps: Maps, signal: Signal, shape: Sequence[int], factor: float 
 
 def move_gradient(maps: Maps, gradient: Gradient, factor: float = 1.0) -> Gradient:
     """Return a gradient before maps along the positions, of the one behind them."""
-    steps = [axis and (axis.back_power, axis.back_offsets) for axis in maps]
+    steps = [
+        axis
+        and (axis.back_power, axis.back_offsets, _transpose(axis.taps))
+        for axis in maps
+    ]
     power, pairs = _move(steps, gradient.power, gradient.pairs[np.newaxis])
     return Gradient(power * factor, pairs[0])
 
 
 def _move(
-    steps: Sequence[tuple[Array, Array] | None], power: Array, pairs: Array
+    steps: Sequence[tuple[Array, Array, Array | None] | None], power: Array, pairs: Array
 ) -> tuple[Array, Array]:
-    incoherent = 1.0
+    incoherent, before = 1.0, power
     for axis, step in enumerate(steps):
         if step is None:
             continue
-        shares, offsets = step
+        shares, offsets, taps = step
         if shares.shape == (1, 1):
             power = power.mean(axis=axis, keepdims=True) * shares[0, 0]
         else:
@@ -148,6 +155,9 @@ def _move(
                 power = power.mean(axis=axis, keepdims=True)
             full = np.broadcast_to(power, (*power.shape[:axis], size, *power.shape[axis + 1 :]))
             power = np.moveaxis(np.tensordot(shares, full, (1, axis)), 0, axis)
+        along = before.mean(axis=tuple(i for i in range(before.ndim) if i != axis))
+        if taps is not None and len(along) == taps.shape[2]:
+            offsets = _weigh_offsets(offsets, taps, along)
         pairs = np.moveaxis(np.tensordot(offsets, pairs, (1, axis + 1)), 0, axis + 1)
         incoherent *= float(offsets[centre(offsets.shape)])
     own = float(pairs[(0, *centre(pairs.shape[1:]))])
@@ -155,6 +165,18 @@ def _move(
         return power * 0.0, pairs * 0.0
     # Taps that share their weights add up values, not powers.
     return power * (own / incoherent), pairs / own
+
+
+def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
+    """Return the offsets of a map behind inputs of different second moments."""
+    if np.ptp(power) <= 1e-3 * power.max():
+        return offsets
+    scaled = taps * np.sqrt(power / power.mean())
+    return _offsets(scaled, *taps.shape[1:]) / overlap(power, (len(power), 1))
+
+
+def _transpose(taps: Array | None) -> Array | None:
+    return None if taps is None else taps.swapaxes(1, 2)
 
 
 def _offsets(taps: Array, outputs: int, inputs: int) -> Array:
