@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre, overlap
+from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre, offset_products
 
 Array = npt.NDArray[np.float64]
 
@@ -171,8 +171,11 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
     """Return the offsets of a map behind inputs of different second moments."""
     if np.ptp(power) <= 1e-3 * power.max():
         return offsets
-    scaled = taps * np.sqrt(power / power.mean())
-    return _offsets(scaled, *taps.shape[1:]) / overlap(power, (len(power), 1))
+    levels = np.unique(np.concatenate([[0.0], power]))
+    inside = (power > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
+    scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
+    shared = offset_products(inside.T[np.newaxis], (1,))[0]
+    return _offsets(scaled, *taps.shape[1:]) / shared
 
 
 def _transpose(taps: Array | None) -> Array | None:

@@ -73,12 +73,13 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
     if call.signal.base is not None and _increases(call.signal.base):
         base, function, slope = call.signal.base
     rank, count = len(maps), int(np.prod([read.shape[1] for read in reads]))
-    centred = Signal(base.shape, 0.0, np.ones([1] * rank), base.correlations)
-    moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))
-    # Mean correlation of two places in one window; behind it, of two windows.
-    within = (moved.second_moment * count - 1.0) / max(count - 1, 1)
-    within = float(np.clip(within, 1e-6, 1.0 - 1e-6))
     windows = _windows(np.broadcast_to(base.power, base.shape[:-1]), reads)
+    centred = Signal(base.shape, 0.0, base.power, base.centred)
+    moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))
+    # Correlation of two places in one window.
+    sums, own = np.sqrt(windows).sum(axis=-1) ** 2, float(windows.sum(axis=-1).mean())
+    within = (moved.second_moment * count**2 - own) / max(float(sums.mean()) - own, 1e-300)
+    within = float(np.clip(within, 1e-6, 1.0 - 1e-6))
     scales, counts = _group_scales(windows)
     stddev = np.sqrt(base.variance)
 
@@ -90,7 +91,8 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
         return np.ones_like(x) if slope is None else slope(base.mean + stddev * x)
 
     found = largest(values, scales, counts, within, slopes)
-    between = moved.pairs * moved.second_moment / within
+    between = moved.pairs * (moved.second_moment * count**2 / (within * float(sums.mean())))
+    between /= overlap(sums, moved.shape)
     pairs = found.map.product(between) / max(found.second_moment, 1e-300)
     profile = np.asarray(windows.max(axis=-1))
     pairs *= overlap(profile, moved.shape)
