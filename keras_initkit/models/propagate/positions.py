@@ -18,6 +18,8 @@ Array = npt.NDArray[np.float64]
 
 # Along longer axes borders count for nothing.
 _LONG = 512
+# Along longer axes than this, pairs at borders count as others; so many powers are told apart.
+_SHORT, _LEVELS = 64, 12
 
 
 class AxisMap(NamedTuple):
@@ -29,7 +31,7 @@ class AxisMap(NamedTuple):
         back_power: `power` of the transposed map.
         back_offsets: `offsets` of the transposed map.
         total: Mean over outputs of the sum of the numbers.
-        taps: The array of the map; `None` if it stands for a longer axis.
+        taps: The array of the map; `None` along a long axis.
     """
 
     power: Array
@@ -59,7 +61,7 @@ def axis_map(taps: Array, sizes: tuple[int, int] | None = None) -> AxisMap:
         back_power = forth_power * outputs / inputs
     total = float(taps.sum() / taps.shape[1])
     offsets, back_offsets = _offsets(taps, outputs, inputs), _offsets(back, inputs, outputs)
-    kept = None if sizes else taps
+    kept = taps if sizes is None and max(outputs, inputs) <= _SHORT else None
     return AxisMap(forth_power, offsets, back_power, back_offsets, total, kept)
 
 
@@ -130,11 +132,7 @@ def move_signal(maps: Maps, signal: Signal, shape: Sequence[int], factor: float 
 
 def move_gradient(maps: Maps, gradient: Gradient, factor: float = 1.0) -> Gradient:
     """Return a gradient before maps along the positions, of the one behind them."""
-    steps = [
-        axis
-        and (axis.back_power, axis.back_offsets, _transpose(axis.taps))
-        for axis in maps
-    ]
+    steps = [axis and (axis.back_power, axis.back_offsets, _transpose(axis.taps)) for axis in maps]
     power, pairs = _move(steps, gradient.power, gradient.pairs[np.newaxis])
     return Gradient(power * factor, pairs[0])
 
@@ -168,11 +166,16 @@ def _move(
 
 
 def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
-    """Return the offsets of a map behind inputs of different second moments."""
-    if np.ptp(power) <= 1e-3 * power.max():
+    """Return the offsets of a map behind inputs of different second moments.
+
+    A pair counts with the smaller one: at a border, padding takes the same inputs from both.
+    """
+    low, high = power.min(), power.max()
+    if high - low <= 1e-3 * high:
         return offsets
-    levels = np.unique(np.concatenate([[0.0], power]))
-    inside = (power > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
+    rounded = low + (high - low) * np.round((power - low) / (high - low) * _LEVELS) / _LEVELS
+    levels = np.unique(np.concatenate([[0.0], rounded]))
+    inside = (rounded > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
     shared = offset_products(inside.T[np.newaxis], (1,))[0]
     return _offsets(scaled, *taps.shape[1:]) / shared

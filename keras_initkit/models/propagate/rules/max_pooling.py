@@ -72,7 +72,7 @@ def _take_largest(call: Call, maps: Sequence[AxisMap], reads: Sequence[Array]) -
     base, function, slope = call.signal, None, None
     if call.signal.base is not None and _increases(call.signal.base):
         base, function, slope = call.signal.base
-    rank, count = len(maps), int(np.prod([read.shape[1] for read in reads]))
+    count = int(np.prod([read.shape[1] for read in reads]))
     windows = _windows(np.broadcast_to(base.power, base.shape[:-1]), reads)
     centred = Signal(base.shape, 0.0, base.power, base.centred)
     moved = move_signal(maps, centred, (*[len(read) for read in reads], base.shape[-1]))

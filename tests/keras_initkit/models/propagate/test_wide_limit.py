@@ -55,7 +55,9 @@ def test_pooling_of_maps_with_weak_borders(kind, field, rng):
     model = keras.Model(inputs, pool(kind)(x))
     noise = rng.normal(size=(64, SIZE, SIZE, 64))
     shared = rng.normal(size=(64, 1, 1, 64))
-    prediction = keras_initkit.propagate(model, COMMON**0.5 * shared + (1.0 - COMMON) ** 0.5 * noise)
+    prediction = keras_initkit.propagate(
+        model, COMMON**0.5 * shared + (1.0 - COMMON) ** 0.5 * noise
+    )
     pooled = {
         "MaxPooling2D": lambda: field.max(axis=(2, 4)),
         "AveragePooling2D": lambda: field.mean(axis=(2, 4)),
@@ -63,7 +65,8 @@ def test_pooling_of_maps_with_weak_borders(kind, field, rng):
     }
     expected = (pooled[kind]() ** 2).mean() / (field**2).mean()
     found = prediction["pooled"].second_moment / prediction["relu_c"].second_moment
-    assert found == pytest.approx(expected, rel=0.02)
+    # With pairs taken alike everywhere, the maximum would be off by 5 %.
+    assert found == pytest.approx(expected, rel=0.04 if kind == "MaxPooling2D" else 0.02)
 
 
 def test_overlap_is_the_mean_product_of_standard_deviations(rng):
