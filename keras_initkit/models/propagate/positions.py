@@ -18,8 +18,8 @@ Array = npt.NDArray[np.float64]
 
 # Along longer axes borders count for nothing.
 _LONG = 512
-# Along longer axes than this, pairs at borders count as others; so many powers are told apart.
-_SHORT, _LEVELS = 64, 12
+# Along longer axes pairs at borders count as others.
+_SHORT = 32
 
 
 class AxisMap(NamedTuple):
@@ -170,12 +170,75 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
 
     A pair counts with the smaller one: at a border, padding takes the same inputs from both.
     """
+    if np.ptp(power) <= 1e-3 * power.max():
+        return offsets
+    levels = np.unique(np.concatenate([[0.0], power]))
+    inside = (read >= 0) & (read < size)
+        array[tap, np.arange(outputs)[inside], read[inside]] = 1.0
+    return array
+
+
+def move_signal(maps: Maps, signal: Signal, shape: Sequence[int], factor: float = 1.0) -> Signal:
+    """Return a signal behind maps along its positions.
+
+    Args:
+        maps: For each axis of positions its map, `None` for one that stays.
+        signal: The signal before.
+        shape: Shape behind, without the batch.
+        factor: A number that second moments and products are multiplied by.
+    """
+    steps = [axis and (axis.power, axis.offsets, axis.taps) for axis in maps]
+    power, pairs = _move(steps, signal.power, signal.pairs)
+    mean = signal.mean * float(np.prod([axis.total for axis in maps if axis]))
+    return Signal(tuple(shape), mean, power * factor, pairs)
+
+
+def move_gradient(maps: Maps, gradient: Gradient, factor: float = 1.0) -> Gradient:
+    """Return a gradient before maps along the positions, of the one behind them."""
+    steps = [axis and (axis.back_power, axis.back_offsets, _transpose(axis.taps)) for axis in maps]
+    power, pairs = _move(steps, gradient.power, gradient.pairs[np.newaxis])
+    return Gradient(power * factor, pairs[0])
+
+
+def _move(
+    steps: Sequence[tuple[Array, Array, Array | None] | None], power: Array, pairs: Array
+) -> tuple[Array, Array]:
+    incoherent, before = 1.0, power
+    for axis, step in enumerate(steps):
+        if step is None:
+            continue
+        shares, offsets, taps = step
+        if shares.shape == (1, 1):
+            power = power.mean(axis=axis, keepdims=True) * shares[0, 0]
+        else:
+            size = shares.shape[1]
+            if power.shape[axis] not in (1, size):
+                power = power.mean(axis=axis, keepdims=True)
+            full = np.broadcast_to(power, (*power.shape[:axis], size, *power.shape[axis + 1 :]))
+            power = np.moveaxis(np.tensordot(shares, full, (1, axis)), 0, axis)
+        along = before.mean(axis=tuple(i for i in range(before.ndim) if i != axis))
+        if taps is not None and len(along) == taps.shape[2]:
+            offsets = _weigh_offsets(offsets, taps, along)
+        pairs = np.moveaxis(np.tensordot(offsets, pairs, (1, axis + 1)), 0, axis + 1)
+        incoherent *= float(offsets[centre(offsets.shape)])
+    own = float(pairs[(0, *centre(pairs.shape[1:]))])
+    if own <= 0.0 or incoherent <= 0.0:
+        return power * 0.0, pairs * 0.0
+    # Taps that share their weights add up values, not powers.
+    return power * (own / incoherent), pairs / own
+
+
+def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
+    """Return the offsets of a map behind inputs of different second moments.
+
+    A pair counts with the smaller one: at a border, padding takes the same inputs from both.
+    """
     low, high = power.min(), power.max()
     if high - low <= 1e-3 * high:
         return offsets
     rounded = low + (high - low) * np.round((power - low) / (high - low) * _LEVELS) / _LEVELS
     levels = np.unique(np.concatenate([[0.0], rounded]))
-    inside = (rounded > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
+    inside = (power > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
     shared = offset_products(inside.T[np.newaxis], (1,))[0]
     return _offsets(scaled, *taps.shape[1:]) / shared
