@@ -61,7 +61,7 @@ def axis_map(taps: Array, sizes: tuple[int, int] | None = None) -> AxisMap:
         back_power = forth_power * outputs / inputs
     total = float(taps.sum() / taps.shape[1])
     offsets, back_offsets = _offsets(taps, outputs, inputs), _offsets(back, inputs, outputs)
-    kept = taps if sizes is None and max(outputs, inputs) <= _SHORT else None
+    kept = taps if max(outputs, inputs) <= _SHORT else None
     return AxisMap(forth_power, offsets, back_power, back_offsets, total, kept)
 
 
@@ -175,8 +175,7 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
     levels = np.unique(np.concatenate([[0.0], power]))
     inside = (power > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
-    shared = offset_products(inside.T[np.newaxis], (1,))[0]
-    return _offsets(scaled, *taps.shape[1:]) / shared
+    return _offsets(scaled, *taps.shape[1:]) / offset_products(inside.T[np.newaxis], (1,))[0]
 
 
 def _transpose(taps: Array | None) -> Array | None:
