@@ -172,8 +172,9 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
     """
     if np.ptp(power) <= 1e-3 * power.max():
         return offsets
-    levels = np.unique(np.concatenate([[0.0], power]))
-    inside = (power > levels[:-1, np.newaxis]) * np.sqrt(np.diff(levels))[:, np.newaxis]
+    levels = np.unique([0.0, *power])
+    steps = np.sqrt(np.diff(levels))[:, np.newaxis]
+    inside = np.where(power > levels[:-1, np.newaxis], steps, 0.0)
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
     return _offsets(scaled, *taps.shape[1:]) / offset_products(inside.T[np.newaxis], (1,))[0]
 
