@@ -20,7 +20,8 @@ def convolve(covariance):
     padded = np.zeros((SIZE + 2,) * 4)
     padded[(slice(1, -1),) * 4] = covariance.reshape((SIZE,) * 4)
     steps = [(slice(i, i + SIZE), slice(j, j + SIZE)) for i in range(3) for j in range(3)]
-    return 2.0 / 9.0 * sum(padded[(*step, *step)] for step in steps).reshape([SIZE**2] * 2)
+    total = np.sum([padded[(*step, *step)] for step in steps], axis=0)
+    return 2.0 / 9.0 * total.reshape([SIZE**2] * 2)
 
 
 def draw_field(covariance, rng):
