@@ -30,20 +30,20 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     place = int(np.searchsorted(facts.steps, symptom.rank))
     reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
-    also = " As the loss still falls, more `epochs` may help, too."
+    fix = (
+        "Let the model learn one batch by heart. If it can, look at inputs and targets: are they "
+        "in the same order, and can the targets be told from the inputs at all? If it cannot, try "
+        "learning rates ten times larger and smaller, and a wider model."
+    )
+    if loss.fell[place] > THRESHOLDS["loss_fell"].value:
+        fix += " As the loss still falls, more `epochs` may help, too."
     yield dataclasses.replace(
         symptom,
         kind="not_learning",
         message=f"Nothing wrong was found, but {message}",
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
-        fix=Fix(
-            "Let the model learn one batch by heart. If it can, look at inputs and targets: are "
-            "they in the same order, and can the targets be told from the inputs at all? If it "
-            "cannot, try learning rates ten times larger and smaller, and a wider model."
-            + also
-            * bool(loss.fell[place] > THRESHOLDS["loss_fell"].value)
-        ),
+        fix=Fix(fix),
         confidence="possible",
     )
 
