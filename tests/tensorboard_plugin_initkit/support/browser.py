@@ -142,11 +142,15 @@ class Tab:
                 f"#initkit&turn={self._turns}{link(state)}",
             )
 
-    def go(self, address: str, embedded: bool = False) -> None:
-        """Open the page by its address, and wait until its charts are drawn."""
+    def leave(self) -> None:
+        """Leave the page: it asks its TensorBoard for nothing more."""
         self._here = ""
         self.driver.switch_to.default_content()
-        self.driver.get("about:blank")  # else an address that differs after the # loads nothing
+        self.driver.get("about:blank")
+
+    def go(self, address: str, embedded: bool = False) -> None:
+        """Open the page by its address, and wait until its charts are drawn."""
+        self.leave()  # else an address that differs after the # loads nothing
         self.driver.get(address)
         if embedded:
             eventually(self.enter)

@@ -664,6 +664,7 @@ def test_damaged_and_foreign_logs_say_so_and_the_others_are_shown(tab, board):
     assert "The log ends at step 191" in said
     assert "The log ends" not in tab.said(chart("healthy"))
     assert tab.values(chart("healthy")).shape == (LAYERS, STEPS)
+    tab.leave()
     # The browser logs each answer that is an error.
     assert all("run=foreign" in message for message in tab.errors())
 
