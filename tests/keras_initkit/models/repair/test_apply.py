@@ -171,7 +171,8 @@ def test_a_model_learns_with_the_fix_and_not_without(kind, make, optimizer, loss
         without = 0.0 if kind == "embedding_indices" else np.nan_to_num(skill(model, x, y))
         fixed = finding.fix.apply(model, x, y)
         fit(fixed, x, y)
-    assert skill(fixed, x, y) > max(0.6, without + 0.1)
+    # Where little was missing, half of it.
+    assert skill(fixed, x, y) > max(0.6, without + min(0.1, (1.0 - without) / 2))
 
 
 @ALL
