@@ -283,9 +283,12 @@ class GradientMonitor(GuardedCallback):
     @never_breaks_training
     def on_train_end(self, logs: Any = None) -> None:
         """Log the last records, and wait until they are written (called by Keras)."""
+        is_trained = bool(self._watched.trainable_variables)
+        if self._capture and not (is_trained or self._recorded):
+            self._describe()  # of a model that was built in its first step
         self._end()
         calls = self._capture.calls_made if self._capture else 0
-        if calls > self._calls_before and not self._recorded:
+        if calls > self._calls_before and is_trained and not self._recorded:
             check_selection(self._watched, self._settings.layers, ValueError)
             tell_user(
                 "GradientMonitor recorded no step of this training: no update went through "

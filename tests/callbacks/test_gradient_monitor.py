@@ -101,10 +101,14 @@ def test_phases_of_a_training_are_one_record_and_no_finding(tmp_path):
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-def test_a_model_with_nothing_to_train_is_told_and_no_failure():
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_model_with_nothing_to_train_is_told_and_no_failure(is_built):
     model = compiled(mlp)
+    loss = model.loss
+    if not is_built:  # before its first step
+        model = keras.Sequential([type(x).from_config(x.get_config()) for x in model.layers])
     model.trainable = False
-    model.compile("sgd", model.loss)
+    model.compile("sgd", loss)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="GradientMonitor")
         warnings.filterwarnings("ignore", message="The model does not have any trainable weights")
