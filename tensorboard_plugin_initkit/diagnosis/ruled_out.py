@@ -55,7 +55,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     and nothing that they have in common. With a weak relation under noise it would fall fast, and
     then no more.
     """
-    loss, margin = facts.loss, THRESHOLDS["guess_margin"].value
+    loss, margin = facts.loss, THRESHOLDS["heart_margin"].value
     ratio = lower_median(update_ratios(facts, slice(None)))
     usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
     is_better = ~loss.failed & (loss.guess > loss.recent)
