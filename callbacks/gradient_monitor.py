@@ -284,8 +284,10 @@ class GradientMonitor(GuardedCallback):
     def on_train_end(self, logs: Any = None) -> None:
         """Log the last records, and wait until they are written (called by Keras)."""
         is_trained = bool(self._watched.trainable_variables)
-        if self._capture and not (is_trained or self._recorded):
-            self._describe()  # of a model that was built in its first step
+        if self._capture and not is_trained:  # of a model that was built in its first step
+            self._deliver()
+            if not self._recorded:
+                self._describe()
         self._end()
         calls = self._capture.calls_made if self._capture else 0
         if calls > self._calls_before and is_trained and not self._recorded:
