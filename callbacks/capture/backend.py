@@ -1,7 +1,7 @@
 """The base of every backend: operations on arrays inside the step, and where rows are kept."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,22 +11,31 @@ from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.gradients import Measure, measure_scaled
+from keras_initkit.callbacks.measures.gradients import (
+    Measure,
+    Measured,
+    gradient_statistics,
+    measure_scaled,
+)
 
 
 class Arrays:
     """Operations on the gradients and weights of a step."""
 
-    def __init__(self, measure: Measure = measure_scaled) -> None:
-        self.measure = measure
+    # Tensors of one shape are measured together up to this size, so that many small layers cost
+    # few operations, and big ones are not copied.
+    small = 4096
+
+    def __init__(self, way: Measure = measure_scaled) -> None:
+        self._way = way
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""
         return variable
 
-    def weight(self, variable: Any, keep: bool = False) -> Any:
-        """Return the value of a weight now; with `keep`, safe from later updates."""
-        return variable.value
+    def weights(self, variables: Sequence[Any], keep: bool = False) -> list[Any]:
+        """Return the values of weights now; with `keep`, safe from later updates."""
+        return [variable.value for variable in variables]
 
     def is_dense(self, gradient: Any) -> bool:
         """Check for a gradient with all the elements of its variable."""
@@ -40,6 +49,14 @@ class Arrays:
         """Flatten k tensors of one size into an array (k, size)."""
         whole = tensors[0] if len(tensors) == 1 else ops.stack(tensors)
         return ops.reshape(whole, (len(tensors), -1))
+
+    def measure(self, stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+        """Measure each tensor of all stacks, as `gradient_statistics` does."""
+        return gradient_statistics(stacks, wanted, self._way)
+
+    def subtract(self, stacks: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        """Return the differences of two lists of stacks."""
+        return [stack - other for stack, other in zip(stacks, others, strict=True)]
 
     def elements(self, array: Any, places: np.ndarray) -> Any:
         """Take elements out of an array, flattened: (places,)."""

@@ -16,11 +16,7 @@ from keras import ops
 from keras_initkit.callbacks.capture.backend import Arrays
 from keras_initkit.callbacks.capture.model_parts import Leaf
 from keras_initkit.callbacks.capture.watch import Watched
-from keras_initkit.callbacks.measures.gradients import as_float32, gradient_statistics, norms
-
-# Tensors of one shape are measured together up to this size, so that many small layers cost few
-# operations, and big ones are not copied.
-_SMALL = 4096
+from keras_initkit.callbacks.measures.gradients import as_float32
 
 
 class Plan(NamedTuple):
@@ -57,7 +53,7 @@ def make_plan(gradients: Sequence[Any], columns: dict[int, int], arrays: Arrays)
         gradient = gradients[i]
         if gradient is not None:
             shape = tuple(gradient.shape)
-            alone = not arrays.is_dense(gradient) or None in shape or math.prod(shape) > _SMALL
+            alone = not arrays.is_dense(gradient) or None in shape or math.prod(shape) > arrays.small
             groups.setdefault(i if alone else (shape, gradient.dtype), []).append(i)
     stacks = sorted(groups.values(), key=lambda group: len(group) == 1)
     places = tuple(itertools.chain.from_iterable(stacks))
@@ -70,7 +66,7 @@ def measure_gradients(update: Update, arrays: Arrays) -> dict[str, Any]:
     watched, stacks = update.watched, update.plan.stacks
     wanted = watched.row.statistics
     applied = [update.applied[i] for i in update.plan.places]
-    measured = gradient_statistics(_stacks(update.applied, stacks, arrays), wanted, arrays.measure)
+    measured = arrays.measure(_stacks(update.applied, stacks, arrays), wanted)
     share = arrays.shares(applied)
     if share is not None:
         # What a sparse gradient does not have is zero.
@@ -79,14 +75,19 @@ def measure_gradients(update: Update, arrays: Arrays) -> dict[str, Any]:
         if "zeros" in wanted:
             measured["zeros"] = 1 - (1 - measured["zeros"]) * share
     if "dead_units" in wanted:  # of layers without a bias
+        unseen = ops.zeros((), "float32") + math.nan  # units do not show there
         sources = [watched.unit_sources[column] for column in update.plan.columns]
-        measured["dead_units"] = ops.stack(list(map(_zero_columns, applied, sources)))
+        shares = [
+            _zero_columns(gradient) if source == "kernel" else unseen
+            for gradient, source in zip(applied, sources, strict=True)
+        ]
+        measured["dead_units"] = ops.stack(shares)
     if {"clip_ratio", "local_norm"} & set(wanted):
-        raw = norms(_stacks(update.given, stacks, arrays), arrays.measure)
+        raw = _norms(_stacks(update.given, stacks, arrays), arrays)
     if "clip_ratio" in wanted:
         clipped = measured["norm"]
         if watched.replicas > 1:
-            clipped = norms(_stacks(update.clipped, stacks, arrays), arrays.measure)
+            clipped = _norms(_stacks(update.clipped, stacks, arrays), arrays)
         ratio = ops.where(raw == 0, ops.ones_like(raw), clipped / raw)
         measured["clip_ratio"] = arrays.over_workers(ratio)
     if "local_norm" in wanted:
@@ -99,8 +100,8 @@ def measure_weights(update: Update, after: Sequence[Any], arrays: Arrays) -> dic
     groups, count = update.plan.column_stacks, len(update.plan.columns)
     former = _stacks(update.before, groups, arrays)
     now = _stacks(after, groups, arrays) if after else []
-    changes = [a - b for a, b in zip(now, former, strict=False)]
-    both = norms([*former, *changes], arrays.measure)
+    changes = arrays.subtract(now, former) if after else []
+    both = _norms([*former, *changes], arrays)
     measured = {"weight_norm": both[:count]}
     return measured | {"update_norm": both[count:]} if after else measured
 
@@ -131,13 +132,15 @@ def spread_places(size: int, count: int) -> np.ndarray:
     return np.linspace(0, count - 1, size).astype("int32")
 
 
+def _norms(stacks: Sequence[Any], arrays: Arrays) -> Any:
+    return arrays.measure(stacks, ("norm",))["norm"]
+
+
 def _stacks(tensors: Sequence[Any], groups: Sequence[list[int]], arrays: Arrays) -> list[Any]:
     return [arrays.stack([tensors[i] for i in group]) for group in groups]
 
 
-def _zero_columns(gradient: Any, unit_source: str) -> Any:
-    """Return the share of zero columns in a gradient; NaN if units do not show there."""
-    if unit_source != "kernel":
-        return ops.convert_to_tensor(np.float32("nan"))
+def _zero_columns(gradient: Any) -> Any:
+    """Return the share of zero columns in a gradient."""
     columns = ops.reshape(gradient, (-1, gradient.shape[-1]))
     return ops.mean(ops.cast(ops.all(columns == 0, axis=0), "float32"))

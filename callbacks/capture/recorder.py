@@ -95,8 +95,7 @@ class UpdateRecorder:
         watched = self.heard[id(leaf.optimizer)] = self._meet(leaf.optimizer)
         self.frozen = frozen_layers(self._target.model)
         wanted = {"weight_norm", "update_norm"} & set(watched.row.statistics)
-        variables = watched.variables if wanted else []
-        before = [self._arrays.weight(variable, keep=True) for variable in variables]
+        before = self._arrays.weights(watched.variables, keep=True) if wanted else []
         return Update(leaf, watched, list(gradients), before)
 
     def measure(self, update: Update, clipped: Any, applied: Any, variables: Sequence[Any]) -> None:
@@ -115,7 +114,7 @@ class UpdateRecorder:
         if update.before and update.plan.columns:
             after: list[Any] = []
             if "update_norm" in watched.row.statistics:
-                after = list(map(self._arrays.weight, watched.variables))
+                after = self._arrays.weights(watched.variables)
             update.statistics |= measure_weights(update, after, self._arrays)
         totals = [learning_rate, self._storage.loss_scale(update.leaf)]
         totals += [variable.value for variable in self._loss_sums]

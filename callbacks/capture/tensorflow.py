@@ -42,9 +42,9 @@ class TensorFlowArrays(Arrays):
         """Return the object in an optimizer's update that stands for a variable."""
         return variable.value if isinstance(variable, keras.Variable) else variable
 
-    def weight(self, variable: Any, keep: bool = False) -> Any:
-        """Return the value of a weight now, safe from later updates."""
-        return tf.identity(self.handle(variable))
+    def weights(self, variables: Sequence[Any], keep: bool = False) -> list[Any]:
+        """Return the values of weights now, safe from later updates."""
+        return [tf.identity(self.handle(variable)) for variable in variables]
 
     def is_dense(self, gradient: Any) -> bool:
         """Check for a gradient with all the elements of its variable."""

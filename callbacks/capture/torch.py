@@ -1,6 +1,7 @@
 """Capture on the PyTorch backend: training is eager, so rows are simply kept."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,26 @@ from keras_initkit.callbacks.capture.backend import NOTHING_STORED, Arrays, Stor
 from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
-from keras_initkit.callbacks.measures.torch import measure_on_cpu, measure_together
+from keras_initkit.callbacks.measures.gradients import Measured
+from keras_initkit.callbacks.measures.torch import (
+    copy_together,
+    measure_on_cpu,
+    measure_together,
+    subtract_together,
+)
 
 
 class TorchArrays(Arrays):
-    """Operations on tensors, where they are. See `backend.Arrays`."""
+    """Operations on tensors on a CPU. See `backend.Arrays`."""
 
     def __init__(self) -> None:
-        super().__init__(measure_together if torch.cuda.is_available() else measure_on_cpu)
+        super().__init__(measure_on_cpu)
         self._places: dict[tuple[Any, ...], Any] = {}
 
-    def weight(self, variable: Any, keep: bool = False) -> Any:
-        """Return the value of a weight; to keep it a copy: updates write into the tensor itself."""
-        value = variable.value.detach()
-        return value.clone() if keep else value
+    def weights(self, variables: Sequence[Any], keep: bool = False) -> list[Any]:
+        """Return the values of weights; to keep them copies: updates write into the tensors."""
+        values = [variable.value for variable in variables]
+        return [value.clone() for value in values] if keep else values
 
     def stack(self, tensors: Sequence[Any]) -> Any:
         """Flatten k tensors of one size into an array (k, size)."""
@@ -39,11 +46,37 @@ class TorchArrays(Arrays):
         return array.reshape(-1).index_select(0, self._places[key])
 
 
+class CudaArrays(TorchArrays):
+    """Operations on tensors on a GPU, where their number is what costs time.
+
+    Each takes many tensors as they are: a stack is a list of them, of any shapes.
+    """
+
+    small = 0
+
+    def weights(self, variables: Sequence[Any], keep: bool = False) -> list[Any]:
+        """Return the values of weights; to keep them copies: updates write into the tensors."""
+        values = super().weights(variables)
+        return copy_together(values) if keep else values
+
+    def stack(self, tensors: Sequence[Any]) -> Any:
+        """Return the tensors."""
+        return tensors
+
+    def measure(self, stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+        """Measure each tensor of all stacks, as `gradient_statistics` does."""
+        return measure_together(stacks, wanted)
+
+    def subtract(self, stacks: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        """Return the differences of two lists of stacks."""
+        return [subtract_together(list(itertools.chain(*stacks)), list(itertools.chain(*others)))]
+
+
 class TorchStorage(Storage):
     """A list of rows, each with its step. See `backend.Storage`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(target, TorchArrays())
+        super().__init__(target, CudaArrays() if torch.cuda.is_available() else TorchArrays())
         # A compiled step would break apart there, and be compiled otherwise.
         self.hears_batches = not target.model.jit_compile
         self._rows: list[tuple[dict[int, Any], Any, Any]] = []
@@ -89,6 +122,7 @@ class TorchStorage(Storage):
         return Stored(steps, tables, batches)
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Keep a function of the step out of compiled code."""
-        outside = torch.compiler.disable(function)
-        return lambda *args: (outside if torch.compiler.is_compiling() else function)(*args)
+        """Keep a function of the step out of compiled code, and of differentiation."""
+        plain = torch.no_grad()(function)
+        outside = torch.compiler.disable(plain)
+        return lambda *args: (outside if torch.compiler.is_compiling() else plain)(*args)

@@ -1,11 +1,11 @@
 """Measuring on PyTorch: vectorized operations, and Python to decide.
 
-PyTorch internals: `torch._foreach_norm`, which `torch.nn.utils.clip_grad_norm_` is made of: the
-norms of many tensors in a few kernels.
+PyTorch internals: `torch._foreach_norm` and others of its kind, of which `torch.nn.utils` and
+`torch.optim` are made: operations on many tensors in a few kernels.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,32 +32,41 @@ def measure_on_cpu(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     )
 
 
-def measure_together(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
-    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does.
+def measure_together(stacks: Sequence[Iterable[Any]], wanted: Collection[str]) -> Measured:
+    """Measure each tensor of all stacks, of any shapes, as `gradient_statistics` does.
 
     On a GPU the time goes into the number of operations. In float64 no square is lost.
     """
-    rows = [row for stack in stacks for row in stack.unbind()]
+    tensors = [tensor for stack in stacks for tensor in stack]
 
-    def norm(order: float) -> Any:
-        return torch.stack(torch._foreach_norm(rows, order, dtype=torch.float64))
+    def norm(order: float, tensors: list[Any] = tensors) -> Any:
+        return torch.stack(torch._foreach_norm(tensors, order, dtype=torch.float64))
 
     norms = norm(2.0)
     measured = {"norm": norms}
-    sizes = _hold(tuple(row.numel() for row in rows), norms.device)
+    sizes = _hold(tuple(tensor.numel() for tensor in tensors), norms.device)
     if "mean_abs" in wanted:
         measured["mean_abs"] = norm(1.0) / sizes
     if "max_abs" in wanted:
         measured["max_abs"] = torch.where(torch.isnan(norms), norms, norm(float("inf")))
-    if "zeros" in wanted:
-        nonzeros = torch.stack([torch.count_nonzero(row) for row in rows])
-        measured["zeros"] = 1 - nonzeros / sizes
-    if "nonfinite" in wanted:
-        measured["nonfinite"] = torch.zeros_like(norms)
-        if not torch.isfinite(norms).all():
-            lost = [torch.count_nonzero(~torch.isfinite(row)) for row in rows]
-            measured["nonfinite"] = torch.stack(lost)
+    if {"zeros", "nonfinite"} & set(wanted):
+        if torch.isfinite(norms).all():
+            lost, nonzeros = torch.zeros_like(norms), norm(1.0, torch._foreach_sign(tensors))
+        else:  # NaN has no sign
+            lost = torch.stack([torch.count_nonzero(~torch.isfinite(t)) for t in tensors])
+            nonzeros = norm(0.0)
+        measured |= {"nonfinite": lost, "zeros": 1 - nonzeros / sizes}
     return {name: array.float() for name, array in measured.items() if name in wanted}
+
+
+def copy_together(tensors: Sequence[Any]) -> list[Any]:
+    """Copy tensors in a few operations."""
+    return list(torch._foreach_mul(list(tensors), 1.0))
+
+
+def subtract_together(tensors: list[Any], others: list[Any]) -> list[Any]:
+    """Return the differences of two lists of tensors, in a few operations."""
+    return list(torch._foreach_sub(tensors, others))
 
 
 @functools.lru_cache

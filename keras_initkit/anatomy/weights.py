@@ -1,5 +1,6 @@
 """The layers and weights of a model, each with its places in it."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -150,17 +151,18 @@ def _visit(place: Place, places: dict[int, list[Place]]) -> None:
         if any(child is layer for layer in place.layers):
             continue
         path = f"{place.path}/{number(child.name, names)}".lstrip("/")
-        stream = f"{place.stream}/{number(_strip_number(child), streams)}".lstrip("/")
+        stream = f"{place.stream}/{number(_strip_number(child.name, type(child).__name__), streams)}".lstrip("/")
         _visit(Place((*place.layers, child), path, stream), places)
 
 
-def _strip_number(layer: Any) -> str:
+@functools.lru_cache(4096)
+def _strip_number(name: str, class_name: str) -> str:
     """Return the name of a layer, without its number if Keras named it."""
     # As Keras does: Conv2DTranspose, of which a regular rule would make conv2_d_transpose.
-    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words)
-    given = re.fullmatch(rf"((?:\w+_)?{re.escape(words.lower())})_\d+", layer.name)
+    given = re.fullmatch(rf"((?:\w+_)?{re.escape(words.lower())})_\d+", name)
     # Bidirectional names its layers after the one that it was given.
-    made = re.fullmatch(r"((?:forward|backward)_\w+?)_\d+", layer.name)
+    made = re.fullmatch(r"((?:forward|backward)_\w+?)_\d+", name)
     match = given or made
-    return match.group(1) if match else str(layer.name)
+    return match.group(1) if match else name
