@@ -8,13 +8,13 @@ measure the time from `fit` to the end of step 40, compiling included, and the p
 memory. On PyTorch, where nothing is compiled, one process does. It then trains on in turns of 50
 steps (of 20, where a step takes long): without the monitor, and with it at every 50th step (as by
 default after the first 200), every 10th, every step, and every 50th with `spikes=True`. A figure is
-the median time of a step, reads included, relative to the median without; behind ± is half the
-distance of the quartiles. Batches lie on the device, so that no copy from the host hides the
-monitor's cost.
+the median time of a step relative to the median without; behind ± is half the distance of the
+quartiles. Records are read after a turn, in training every few seconds: how long that takes for one
+record, of a turn with one at every step, has its own column. Batches lie on the device, so that no
+copy from the host hides the monitor's cost.
 
-Counted are the reads of the device in steps, which wait for it: the records of a turn are read
-after its last step. And the recorded norms of the dense layers are compared with gradients computed
-by the framework itself.
+Counted are the reads of the device in steps, which wait for it. And the recorded norms of the dense
+layers are compared with gradients computed by the framework itself.
 
 What is not timed is kept short. A process imports what it needs while the one before it measures.
 The plain step that the first process on JAX has compiled is not compiled again by the second, whose
@@ -196,6 +196,7 @@ class Training:
 
     Attributes:
         seconds: Times of a step in the turns, by name.
+        reading: Seconds to read a record, in the turns with one at every step.
         waits: Numbers of reads in steps, but for the read of all records, by name.
         records: The same of recorded steps.
     """
@@ -212,6 +213,7 @@ class Training:
         self.monitor = GradientMonitor(log_dir / "usual", is_due)
         self.spikes = GradientMonitor(log_dir / "spikes", is_due, spikes=True)
         self.seconds: dict[str, list[float]] = {kind: [] for kind in EVERY}
+        self.reading: list[float] = []
         self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
 
     def fit(self, steps: int, callbacks: Sequence[Any]) -> None:
@@ -245,10 +247,14 @@ class Training:
 
         def end(epoch: int, logs: Any) -> None:
             self.waits[kind] += count() - int(begun[1])
-            # All that waits on the device is read.
-            self.records[kind] += sum(len(monitor.history) for monitor in callbacks) - before[0]
             wait()
-            self.seconds[kind].append((time.perf_counter() - begun[0]) / steps)
+            over = time.perf_counter()
+            self.seconds[kind].append((over - begun[0]) / steps)
+            # All that waits on the device is read.
+            records = sum(len(monitor.history) for monitor in callbacks) - before[0]
+            if kind == "every step":
+                self.reading.append((time.perf_counter() - over) / max(1, records))
+            self.records[kind] += records
 
         timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_epoch_end=end)
         timer.async_safe = True
@@ -263,7 +269,7 @@ class Training:
         is_long = self.take_turn("without", SHORT_TURN) > LONG_STEP
         steps = dict.fromkeys(EVERY, SHORT_TURN if is_long else TURN) | {"by default": TURN}
         start, rounds = time.perf_counter(), 0
-        self.seconds = {kind: [] for kind in EVERY}
+        self.seconds, self.reading = {kind: [] for kind in EVERY}, []
         self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
         while rounds < ROUNDS[0] or (
             rounds < ROUNDS[1] and (time.perf_counter() - start) * (1 + 1 / rounds) < seconds
@@ -321,7 +327,7 @@ def measure(job: Job, seconds: float, small: bool) -> dict[str, Any]:
             found["peaks"] = [*found.get("peaks", []), read_peak()]
     if job.part == "with":
         training.take_turns(seconds)
-        found |= {key: getattr(training, key) for key in ("seconds", "waits", "records")}
+        found |= {key: getattr(training, key) for key in ("seconds", "reading", "waits", "records")}
         if job.model == "mlp":
             found["norms"] = compare_norms(training)
     return found
@@ -374,6 +380,7 @@ def tell_row(job: Job, without: dict[str, Any], found: dict[str, Any]) -> None:
         low, median, high = (value / middle for value in statistics.quantiles(values, n=4))
         if EVERY[kind]:
             cells.append(f"{median:.3f} ± {(high - low) / 2:.3f}")
+    cells.append(f"{1000 * statistics.median(found['reading']):.2f} ms")
     first = [result.get("seconds_to_step_40") for result in (without, found)]
     cells.append(f"{first[0]:.1f} → {first[1]:.1f} s" if without else "")
     peaks = [*without.get("peaks", []), *found["peaks"]][-2:]
@@ -409,7 +416,8 @@ def main() -> None:
     ]
     begun, card = time.perf_counter(), ""
     without: dict[str, Any] = {}
-    heading = ["model", "step", *(kind for kind in EVERY if EVERY[kind]), f"to step {FIRST}"]
+    heading = ["model", "step", *(kind for kind in EVERY if EVERY[kind])]
+    heading += ["reading a record", f"to step {FIRST}"]
     heading += ["peak of memory", f"reads in steps / records: {', '.join(EVERY)}", "error of norms"]
     print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|", flush=True)
     for job, found in run_jobs(jobs, options):

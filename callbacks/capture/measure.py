@@ -53,7 +53,9 @@ def make_plan(gradients: Sequence[Any], columns: dict[int, int], arrays: Arrays)
         gradient = gradients[i]
         if gradient is not None:
             shape = tuple(gradient.shape)
-            alone = not arrays.is_dense(gradient) or None in shape or math.prod(shape) > arrays.small
+            alone = (
+                not arrays.is_dense(gradient) or None in shape or math.prod(shape) > arrays.small
+            )
             groups.setdefault(i if alone else (shape, gradient.dtype), []).append(i)
     stacks = sorted(groups.values(), key=lambda group: len(group) == 1)
     places = tuple(itertools.chain.from_iterable(stacks))

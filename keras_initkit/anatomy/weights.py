@@ -151,7 +151,8 @@ def _visit(place: Place, places: dict[int, list[Place]]) -> None:
         if any(child is layer for layer in place.layers):
             continue
         path = f"{place.path}/{number(child.name, names)}".lstrip("/")
-        stream = f"{place.stream}/{number(_strip_number(child.name, type(child).__name__), streams)}".lstrip("/")
+        name = _strip_number(child.name, type(child).__name__)
+        stream = f"{place.stream}/{number(name, streams)}".lstrip("/")
         _visit(Place((*place.layers, child), path, stream), places)
 
 
