@@ -14,7 +14,8 @@ record, of a turn with one at every step, has its own column. Batches lie on the
 copy from the host hides the monitor's cost.
 
 Counted are the reads of the device in steps, which wait for it. And the recorded norms of the dense
-layers are compared with gradients computed by the framework itself.
+layers are compared with gradients computed by the framework itself: before the turns, since a batch
+that is learned by heart has gradients which the rounding of another program changes.
 
 What is not timed is kept short. A process imports what it needs while the one before it measures.
 The plain step that the first process on JAX has compiled is not compiled again by the second, whose
@@ -326,10 +327,10 @@ def measure(job: Job, seconds: float, small: bool) -> dict[str, Any]:
             training.fit(5, callbacks)
             found["peaks"] = [*found.get("peaks", []), read_peak()]
     if job.part == "with":
-        training.take_turns(seconds)
-        found |= {key: getattr(training, key) for key in ("seconds", "reading", "waits", "records")}
         if job.model == "mlp":
             found["norms"] = compare_norms(training)
+        training.take_turns(seconds)
+        found |= {key: getattr(training, key) for key in ("seconds", "reading", "waits", "records")}
     return found
 
 

@@ -7,7 +7,6 @@ as J. L. Blue, "A Portable Fortran Program to Find the Euclidean Norm of a Vecto
 1978, but with factors for whole tensors.
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -18,6 +17,9 @@ import jax.numpy as jnp
 # elements nothing overflows, and what underflows is below 1e-9 of the sum.
 _LEAST, _MOST = 1e-20, 1e30
 _FACTORS = 2.0**80, 1.0, 2.0**-80
+# Each tensor is reduced to so many numbers, and then all tensors together: in two steps a long sum
+# is exact however it is made, and the second takes a few kernels, not some for each tensor.
+_PARTIAL = 1024
 
 
 class _Part(NamedTuple):
@@ -45,8 +47,11 @@ def measure_at_once(stacks: Sequence[jax.Array], wanted: Collection[str]) -> dic
     """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
     names = [name for name in _PARTS if name in wanted]
     parts = [*_SQUARES, *(_PARTS[name] for name in names)]
-    rows = [_reduce(stack, parts) for stack in stacks]
-    low, middle, high, *others = (jnp.concatenate(column) for column in zip(*rows, strict=True))
+    rows = [_reduce_partly(stack, parts) for stack in stacks]
+    low, middle, high, *others = (
+        part.reduce(jnp.concatenate(column), -1)
+        for part, column in zip(parts, zip(*rows, strict=True), strict=True)
+    )
     sizes = jnp.concatenate([jnp.full(len(stack), stack.shape[1]) for stack in stacks])
     # Of NaN neither holds.
     norms = [jnp.sqrt(s) / factor for s, factor in zip((low, middle, high), _FACTORS, strict=True)]
@@ -61,10 +66,8 @@ def measure_at_once(stacks: Sequence[jax.Array], wanted: Collection[str]) -> dic
     return measured | ({"norm": norm} if "norm" in wanted else {})
 
 
-def _reduce(stack: jax.Array, parts: Sequence[_Part]) -> Sequence[jax.Array]:
-    """Reduce a stack (k, size) to all parts, (k,) each; zeros change none of them."""
-    # In two steps, a long sum is exact however it is made.
+def _reduce_partly(stack: jax.Array, parts: Sequence[_Part]) -> Sequence[jax.Array]:
+    """Reduce a stack (k, size) to some numbers of each part, (k, _PARTIAL); zeros change none."""
     count, size = stack.shape
-    width = 2 ** math.ceil(math.log2(size) / 2)
-    rows = jnp.pad(stack, ((0, 0), (0, -size % width))).reshape(count, -1, width)
-    return [part.reduce(part.reduce(part.of_element(rows), -1), -1) for part in parts]
+    rows = jnp.pad(stack, ((0, 0), (0, -size % _PARTIAL))).reshape(count, _PARTIAL, -1)
+    return [part.reduce(part.of_element(rows), -1) for part in parts]
