@@ -8,6 +8,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks.capture.capture import Capture
 from tests.callbacks.training import BACKEND, compiled, label, layers
 
 pytestmark = [pytest.mark.backends("tensorflow", "jax", "torch"), pytest.mark.newest]
@@ -69,3 +70,12 @@ def test_a_spike_between_records_is_found_with_its_step_and_layers(way, tmp_path
     again = keras_initkit.read_log(tmp_path)
     np.testing.assert_array_equal(again["spike"], history["spike"])
     assert again.findings == monitor.findings
+
+
+def test_steps_before_the_first_record_are_read_together(monkeypatch):
+    """Each read waits for the device."""
+    reads, read = [], Capture.read
+    monkeypatch.setattr(Capture, "read", lambda capture: reads.append(1) or read(capture))
+    train([monitor := GradientMonitor(every_n_steps=lambda step: step == 60, spikes=True)])
+    assert monitor.history.steps.tolist() == [60, SPIKE]
+    assert len(reads) < 10
