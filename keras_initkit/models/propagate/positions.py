@@ -12,7 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre, offset_products
+from keras_initkit.models.propagate.signal import (
+    REACH,
+    Gradient,
+    Signal,
+    centre,
+    offset_products,
+    window,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -135,6 +142,31 @@ def move_gradient(maps: Maps, gradient: Gradient, factor: float = 1.0) -> Gradie
     steps = [axis and (axis.back_power, axis.back_offsets, _transpose(axis.taps)) for axis in maps]
     power, pairs = _move(steps, gradient.power, gradient.pairs[np.newaxis])
     return Gradient(power * factor, pairs[0])
+
+
+def step_products(signal: Signal) -> Array:
+    """Return E x x' of two steps of one example (0) or two (1): (2, steps, steps)."""
+    power = np.broadcast_to(signal.power, signal.shape[0])
+    return np.stack([from_offsets(pairs, power) for pairs in signal.pairs])
+
+
+def from_offsets(pairs: Array, power: Array) -> Array:
+    """Return a matrix of products of two steps, of their correlations by offset."""
+    steps, reach = len(power), len(pairs) // 2
+    offsets = np.clip(np.subtract.outer(np.arange(steps), np.arange(steps)), -reach, reach)
+    return np.sqrt(np.outer(power, power)) * pairs[offsets + reach]
+
+
+def by_offset(products: Array, power: Array, shape: Sequence[int]) -> Array:
+    """Return mean correlations by offset, of a matrix of products of two steps."""
+    (count,) = window(shape)
+    scale = np.sqrt(np.outer(power, power))
+    return np.array(
+        [
+            np.trace(products, offset) / max(np.trace(scale, offset), 1e-300)
+            for offset in range(-(count // 2), count // 2 + 1)
+        ]
+    )
 
 
 def _move(

@@ -75,16 +75,9 @@ def convolve(
     return effect(output, back)
 
 
-def can_convolve(call: Call) -> bool:
-    """Check for the data format that the rules are for."""
-    return getattr(call.operation, "data_format", "channels_last") == "channels_last"
-
-
 @rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 def _convolution(call: Call) -> Effect | None:
     layer = call.operation
-    if not can_convolve(call):
-        return None
     values = to_array(layer.kernel)
     *window, _, filters = values.shape
     rank = len(window)
@@ -98,16 +91,12 @@ def _convolution(call: Call) -> Effect | None:
 
 @rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def _depthwise(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     layer = call.operation
     return with_activation(layer, _convolve_channels(call, layer.kernel, layer.bias, call.shape))
 
 
 @rule(layers.SeparableConv1D, layers.SeparableConv2D)
 def _separable(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     layer = call.operation
     pointwise = to_array(layer.pointwise_kernel)
     kernel = kernel_of(pointwise.reshape(pointwise.shape[-2:]))
@@ -186,7 +175,7 @@ def _transposed(call: Call) -> Effect | None:
     values = to_array(layer.kernel)
     *window, filters, _ = values.shape
     rank, taps = len(window), int(np.prod(window))
-    if not can_convolve(call) or any(d != 1 for d in layer.dilation_rate):
+    if any(d != 1 for d in layer.dilation_rate):
         return None
     flat = np.moveaxis(values, -1, -2).reshape(-1, filters)
     kernel = kernel_of(flat, fan_out=float(taps * filters))
