@@ -208,7 +208,9 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
     steps = np.sqrt(np.diff(levels))[:, np.newaxis]
     inside = np.where(power > levels[:-1, np.newaxis], steps, 0.0)
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
-    return _offsets(scaled, *taps.shape[1:]) / offset_products(inside.T[np.newaxis], (1,))[0]
+    shared = offset_products(inside.T[np.newaxis], (1,))[0]
+    # No pair at a distance may have any power.
+    return _offsets(scaled, *taps.shape[1:]) / np.maximum(shared, 1e-9 * shared.max())
 
 
 def _transpose(taps: Array | None) -> Array | None:

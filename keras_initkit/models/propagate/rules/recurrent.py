@@ -173,7 +173,6 @@ class _Paths:
         )
         self._kernel = (kernel**2).mean(axis=(0, 2))
         self._recurrent = (recurrent**2).mean(axis=(0, 2)) * len(recurrent) * inside
-        self._width = units
         self._input_dropout, self._state_dropout = (1.0 / (1.0 - rate) for rate in dropouts)
         self._drawn = int(np.clip(_NUMBERS // (4 * len(parts) * self._steps), 256, _MOST_UNITS))
         biases = np.zeros((2, gates, units))
@@ -255,7 +254,7 @@ class _Paths:
             at_sums, at_state = self._step_back(step, at_output, at_state)
             found = np.concatenate([found, at_sums[np.newaxis]])
         products = sum(
-            self._kernel[gate] * self._width * (found[:, place] @ found[:, place].T) / count
+            self._kernel[gate] * self._biases.shape[1] * (found[:, place] @ found[:, place].T) / count
             for place, (gate, has_inputs, _) in enumerate(parts)
             if has_inputs
         )

@@ -82,10 +82,17 @@ def _crop(call: Call) -> Effect | None:
 
 @rule(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 def _upsample(call: Call) -> Effect | None:
-    if getattr(call.operation, "interpolation", "nearest") != "nearest":
-        return None
+    kind = getattr(call.operation, "interpolation", "nearest")
     times = list(np.atleast_1d(call.operation.size))
-    return _resize(call, times, lambda n, out, x: np.repeat(np.eye(n), x, axis=0))
+    if kind == "nearest":
+        return _resize(call, times, lambda n, out, x: np.repeat(np.eye(n), x, axis=0))
+    return _resize(call, times, _interpolate) if kind == "bilinear" else None
+
+
+def _interpolate(size: int, outputs: int, times: int) -> Any:
+    """Return the matrix of straight lines between the middles of positions along an axis."""
+    places = np.clip((np.arange(outputs) + 0.5) / times - 0.5, 0.0, size - 1.0)
+    return np.maximum(1.0 - np.abs(places[:, np.newaxis] - np.arange(size)), 0.0)
 
 
 def reshape(signal: Signal, shape: Sequence[int]) -> Effect:
