@@ -65,32 +65,36 @@ class _Sums:
     """Normal numbers, one for each unit and column, drawn step by step with a given covariance.
 
     Args:
+        steps: Number of steps.
         units: Number of units.
         columns: Numbers of a unit at one step: of examples and positions, or one.
         rng: The generator.
     """
 
-    def __init__(self, units: int, columns: int, rng: np.random.Generator) -> None:
+    def __init__(self, steps: int, units: int, columns: int, rng: np.random.Generator) -> None:
         self._columns, self._rng = columns, rng
-        self._factor = np.zeros((0, 0))
-        self._noise = np.zeros((units, 0))
+        self._inverse = np.zeros((0, 0))
+        self._noise = np.zeros((steps * columns, units))
 
     def draw(self, covariance: Array) -> Array:
         """Return (units, columns), given their covariance with all columns so far."""
-        known, new = len(self._factor), len(self._factor) + self._columns
-        noise = self._rng.normal(size=(len(self._noise), self._columns))
-        noise /= np.sqrt((noise**2).mean(axis=0))
-        self._noise = np.concatenate([self._noise, noise], axis=1)
-        factor = np.zeros((new, new))
-        factor[:known, :known] = self._factor
-        if known:
-            solved = np.linalg.lstsq(self._factor, covariance[:, :known].T, rcond=1e-9)[0].T
-            factor[known:, :known] = solved
-        rest = covariance[:, known:] - factor[known:, :known] @ factor[known:, :known].T
+        known, new = len(self._inverse), len(self._inverse) + self._columns
+        noise = self._rng.normal(size=(self._noise.shape[1], self._columns))
+        self._noise[known:new] = (noise / np.sqrt((noise**2).mean(axis=0))).T
+        # The next rows of a root of the covariance: what is given by earlier columns, and the rest.
+        given = covariance[:, :known] @ self._inverse.T
+        rest = covariance[:, known:] - given @ given.T
         values, vectors = np.linalg.eigh((rest + rest.T) / 2.0)
-        factor[known:, known:] = vectors * np.sqrt(np.maximum(values, 0.0))
-        self._factor = factor
-        return np.asarray(self._noise @ factor[known:].T)
+        roots = np.sqrt(np.maximum(values, 0.0))
+        is_random = roots > 1e-6 * np.sqrt(np.abs(covariance[:, known:]).max())
+        own = (
+            vectors.T * np.divide(1.0, roots, np.zeros_like(roots), where=is_random)[:, np.newaxis]
+        )
+        inverse = np.zeros((new, new))
+        inverse[:known, :known] = self._inverse
+        inverse[known:, :known], inverse[known:, known:] = -own @ given @ self._inverse, own
+        self._inverse = inverse
+        return np.asarray((np.hstack([given, vectors * roots]) @ self._noise[:new]).T)
 
 
 class _Cell(NamedTuple):
@@ -197,12 +201,12 @@ class _Paths:
         parts, columns = self._parts, np.arange(self._kinds)
         given = given[columns[:, np.newaxis] ^ columns]
         given[columns, columns] *= self._input_dropout
-        sums = [_Sums(self._drawn, self._kinds, rng) for _ in parts]
+        sums = [_Sums(self._steps, self._drawn, self._kinds, rng) for _ in parts]
         bias = self._biases[:, rng.integers(0, self._biases.shape[1], self._drawn), np.newaxis]
-        outputs = np.zeros((0, self._drawn, self._kinds))
+        self._outputs = np.zeros((self._steps * self._kinds, self._drawn))
         state, self._kept = np.zeros((self._drawn, self._kinds)), []
         for step in range(self._steps):
-            states = self._state_covariance(outputs, step)
+            states = self._state_covariance(step)
             inputs = given[:, :, step, : step + 1].swapaxes(1, 2).reshape(self._kinds, -1)
             drawn = np.stack(
                 [
@@ -215,46 +219,47 @@ class _Paths:
             )
             self._kept.append((drawn + bias, state))
             output, state = self._step(drawn + bias, state)
-            outputs = np.concatenate([outputs, output[np.newaxis]])
-        self._outputs = outputs
+            self._outputs[step * self._kinds : (step + 1) * self._kinds] = output.T
 
-    def _state_covariance(self, outputs: Array, step: int) -> Array:
+    def _state_covariance(self, step: int) -> Array:
         """Return E h h' of the states before a step with those before all steps so far."""
-        found = np.zeros((self._kinds, (step + 1) * self._kinds))
+        kinds = self._kinds
+        found = np.zeros((kinds, (step + 1) * kinds))
         if step:
-            products = np.einsum("nc,snd->csd", outputs[step - 1], outputs) / self._drawn
-            for column in range(self._kinds):
+            outputs = self._outputs[: step * kinds]
+            products = (outputs[-kinds:] @ outputs.T / self._drawn).reshape(kinds, step, kinds)
+            for column in range(kinds):
                 products[column, :, column] *= self._state_dropout
-            found[:, self._kinds :] = products.reshape(self._kinds, -1)
+            found[:, kinds:] = products.reshape(kinds, -1)
         return found
 
     def products(self) -> tuple[Array, Array]:
         """Return the means of the outputs (steps) and their products (kinds, steps, steps)."""
         outputs, columns = self._outputs, np.arange(self._kinds)
-        products = np.einsum("snc,tnd->cdst", outputs, outputs) / self._drawn
-        found = [products[columns, columns ^ kind].mean(axis=0) for kind in columns]
-        return outputs.mean(axis=(1, 2)), np.stack(found)
+        shape = (self._steps, self._kinds)
+        products = (outputs @ outputs.T / self._drawn).reshape(shape * 2)
+        found = [products[:, columns, :, columns ^ kind].mean(axis=0) for kind in columns]
+        return outputs.mean(axis=1).reshape(shape).mean(axis=1), np.stack(found)
 
     def back(self, arriving: Array) -> Array:
         """Return the products (steps, steps) of gradients at inputs, of those at outputs."""
         rng = np.random.default_rng(1)
         steps, parts = self._steps, self._parts
         count = self._kinds * self._drawn
-        drawn = _Sums(count, 1, rng)
-        found = np.zeros((0, len(parts), count))
+        drawn = _Sums(steps, count, 1, rng)
+        found = np.zeros((len(parts), steps, count))
         at_state = np.zeros(count)
-        for step in reversed(range(steps)):
+        for done, step in enumerate(reversed(range(steps))):
             later = np.arange(steps - 1, step - 1, -1)
             covariance = arriving[step, later]
             for place, (gate, _, has_states) in enumerate(parts):
-                if has_states and len(found):
-                    products = (found[-1, place] * found[:, place]).mean(axis=1)
+                if has_states and done:
+                    products = found[place, :done] @ found[place, done - 1] / count
                     covariance[1:] += self._recurrent[gate] * products
             at_output = drawn.draw(covariance[np.newaxis])[:, 0]
-            at_sums, at_state = self._step_back(step, at_output, at_state)
-            found = np.concatenate([found, at_sums[np.newaxis]])
+            found[:, done], at_state = self._step_back(step, at_output, at_state)
         products = sum(
-            self._kernel[gate] * self._biases.shape[1] * (found[:, place] @ found[:, place].T) / count
+            self._kernel[gate] * self._biases.shape[1] * (found[place] @ found[place].T) / count
             for place, (gate, has_inputs, _) in enumerate(parts)
             if has_inputs
         )
@@ -365,16 +370,21 @@ def _move_steps(products: Array, shown: Array) -> Array:
         products: Of one example and two, by turns.
         shown: Array (examples, outputs, steps), one for the step that an output shows.
     """
-    counts = np.einsum("bos,bpt->op", shown, shown)
-    total = np.maximum(shown.sum(axis=(0, 2)), 1e-9)[:, np.newaxis]
-    shares = shown.sum(axis=0) / total
+    shows = shown.sum(axis=2)
+    counts = np.maximum(shows.T @ shows, 1e-9)
+    shares = shown.sum(axis=0) / np.maximum(shows.sum(axis=0), 1e-9)[:, np.newaxis]
     moved = [
-        shares @ one @ shares.T
-        if kind % 2
-        else (shown @ one @ shown.swapaxes(1, 2)).sum(axis=0) / np.maximum(counts, 1e-9)
+        shares @ one @ shares.T if kind % 2 else _gather(one, shown) / counts
         for kind, one in enumerate(products)
     ]
     return np.stack(moved)
+
+
+def _gather(products: Array, shown: Array) -> Array:
+    """Return the sum over examples of the products of the steps that outputs show."""
+    index = np.where(shown.any(axis=2), shown.argmax(axis=2) + 1, 0)
+    padded = np.pad(products, ((1, 0), (1, 0)))
+    return np.asarray(padded[index[:, :, np.newaxis], index[:, np.newaxis]].sum(axis=0))
 
 
 def _follow(call: Call, paths: _Paths, done: _Done, is_whole: bool) -> Effect:
@@ -391,8 +401,7 @@ def _follow(call: Call, paths: _Paths, done: _Done, is_whole: bool) -> Effect:
             power = gradient.power.mean(axis=tuple(range(1, gradient.power.ndim)))
             lags = gradient.pairs[(..., *middle)]
             arriving = from_offsets(lags, np.broadcast_to(power, steps))
-        at_steps = np.mean(shown.swapaxes(1, 2) @ arriving @ shown, axis=0)
-        products = paths.back(at_steps)
+        products = paths.back(_gather(arriving, shown.swapaxes(1, 2)) / len(shown))
         reached = np.maximum(own.sum(axis=(0, 1)), 1e-9) / len(own)
         shares = own.sum(axis=0) / np.maximum(own.sum(axis=(0, 2)), 1e-9)[:, np.newaxis]
         power = shares @ (np.diag(products) / reached)

@@ -44,7 +44,7 @@ def test_channels_first_are_predicted_as_channels_last(has_data, rng):
     for row, other in zip(rows, moved, strict=True):
         assert row.how == other.how == "rule"
         assert other.shape == (row.shape[-1:] + row.shape[:-1])
-        np.testing.assert_allclose(row[3:7], other[3:7], rtol=1e-6)
+        np.testing.assert_allclose(np.array(row[3:7]), np.array(other[3:7]), rtol=1e-6)
 
 
 def test_layers_of_another_layout_mix_all_positions():
