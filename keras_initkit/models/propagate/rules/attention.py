@@ -35,7 +35,9 @@ from keras_initkit.theory.maps import activation_map
 layers = keras.layers
 Array = npt.NDArray[np.float64]
 
-_ROWS, _LEVELS = 512, np.linspace(0.0, 1.0, 5)
+# Queries that are drawn at least, and their scores in all.
+_QUERIES, _SCORES = 512, 2**17
+_LEVELS = np.linspace(0.0, 1.0, 5)
 # Of masks, so many numbers are looked at.
 _NUMBERS = 2**24
 
@@ -101,10 +103,11 @@ def attention_weights(variance: float, visible: Array) -> Weights:
     rng = np.random.default_rng(0)
     seen = visible.sum(axis=-1)
     fewest, most = int(seen[seen > 0].min(initial=visible.shape[-1])), max(int(seen.max()), 1)
-    counts = np.unique(np.geomspace(fewest, most, 8).astype(int))
+    counts = np.unique(np.geomspace(fewest, most, 8).round().astype(int))
     found = np.empty((len(counts), len(_LEVELS) + 1))
     for i, count in enumerate(counts):
-        first, second = rng.normal(size=(2, _ROWS, count)) * np.sqrt(variance)
+        rows = max(_SCORES // count, _QUERIES)
+        first, second = rng.normal(size=(2, rows, count)) * np.sqrt(variance)
         weights = _softmax(first)
         squares = weights**2
         passed = squares * (1.0 - 2.0 * weights + squares.sum(axis=1, keepdims=True))
