@@ -1,11 +1,11 @@
 """Tensors on the walk through a model: signals, gradients, layout, and the data at them."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_initkit.models.propagate.rules.registry import spatial_rank
 from keras_initkit.models.propagate.sampling import measure
 from keras_initkit.models.propagate.signal import (
     Gradient,
@@ -93,8 +93,7 @@ def find_units(operation: Any, inputs: Sequence[Tensor], is_free: bool) -> int:
         is_free: Whether it does the same to any layout.
     """
     if getattr(operation, "data_format", None) == "channels_first":
-        named = (re.search(r"(\d)D", cls.__name__) for cls in type(operation).__mro__)
-        rank = next((int(found[1]) for found in named if found), len(inputs[0].signal.shape) - 1)
-        return -1 - rank
+        rank = spatial_rank(operation)
+        return -len(inputs[0].signal.shape) if rank is None else -1 - rank
     alike = len({len(tensor.signal.shape) for tensor in inputs}) == 1
     return min(tensor.units for tensor in inputs) if is_free and alike else -1

@@ -184,8 +184,8 @@ class Walk:
                 del self.steps[steps:]
                 self._counts = counts
         if effect is None:
-            values, how, units = _compute(plain, inside), "sampled", -1
-            effect = self._sample(call, values and [tensor.values for tensor in inside])
+            effect, values = self._sample(call, plain, inside)
+            how, units = "sampled", -1
         name = self._paths.get(id(operation)) or f"{path}/{operation.name}".lstrip("/")
         outputs = [
             Tensor(signal, units, value, mask)
@@ -197,11 +197,15 @@ class Walk:
         self.steps.append(Step(path, operation, inside, outputs, effect, how, units))
         return outputs
 
-    def _sample(self, call: Call, data: Sequence[Any] | None) -> Effect:
+    def _sample(
+        self, call: Call, made: LayerCall, inputs: Sequence[Tensor]
+    ) -> tuple[Effect, Sequence[Any] | None]:
+        """Run a layer alone, and return its effect, and its outputs for the data, if known."""
         if self._end is not None:
             raise GaveUp
         try:
-            return sample(call, data)
+            values = _compute(made, inputs)
+            return sample(call, values and [tensor.values for tensor in inputs]), values
         except Exception as error:
             raise ValueError(
                 "`model` must have layers with a rule, or that run on random numbers. Received: "

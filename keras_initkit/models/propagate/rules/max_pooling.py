@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_initkit.models.propagate.positions import AxisMap, axis_map, move_signal, window_size
-from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
-from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.rules.pooling import mean_map, window_means
+from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule, spatial_rank
 from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre, overlap
 from keras_initkit.theory.combined import Largest, largest
 from keras_initkit.theory.gains import evaluate
@@ -35,7 +35,7 @@ def _max(call: Call) -> Effect | None:
 @rule(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
 def _global_max(call: Call) -> Effect | None:
     sizes = call.signal.shape[:-1]
-    if pooled_rank(call.operation) != len(sizes):
+    if spatial_rank(call.operation) != len(sizes):
         return None
     reads = [np.arange(size)[np.newaxis] for size in sizes]
     return _take_largest(call, [mean_map(size) for size in sizes], reads)

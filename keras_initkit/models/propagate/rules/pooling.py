@@ -15,7 +15,7 @@ from keras_initkit.models.propagate.positions import (
     step_products,
     window_taps,
 )
-from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule, spatial_rank
 from keras_initkit.models.propagate.signal import Gradient, Signal
 
 layers = keras.layers
@@ -50,7 +50,8 @@ for _name in ("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveA
 def _global_average(call: Call) -> Effect | None:
     if "mask" in call.masks:
         return _average_kept(call, np.asarray(call.masks["mask"], float))
-    rank = pooled_rank(call.operation)
+    rank = spatial_rank(call.operation)
+    assert rank is not None
     return average_positions(
         call, range(len(call.signal.shape) - 1 - rank, len(call.signal.shape) - 1)
     )
@@ -99,11 +100,6 @@ def average_positions(call: Call, axes: Sequence[int]) -> Effect:
 def mean_map(size: int) -> AxisMap:
     """Return the map of the mean over all positions along an axis."""
     return axis_map(np.full((1, 1, size), 1.0 / size))
-
-
-def pooled_rank(layer: Any) -> int:
-    """Return the number of axes that a layer pools over, by its name."""
-    return next(int(cls.__name__[-2]) for cls in type(layer).__mro__ if cls.__name__.endswith("D"))
 
 
 def window_means(call: Call) -> list[AxisMap]:

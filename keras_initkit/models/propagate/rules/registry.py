@@ -1,6 +1,7 @@
 """The table of rules, by the class of a layer or operation."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,6 +119,12 @@ def find_rule(operation: Any) -> Rule | None:
         if "call" in vars(cls):
             return None
     return None
+
+
+def spatial_rank(layer: Any) -> int | None:
+    """Return the number of axes of a layer's maps, by its name; `None` if it has none."""
+    named = (re.search(r"(\d)D", cls.__name__) for cls in type(layer).__mro__)
+    return next((int(found[1]) for found in named if found), None)
 
 
 def effect(output: Signal, back: Callable[[Gradient], Gradient | None]) -> Effect:
