@@ -157,3 +157,18 @@ def test_layers_of_data_are_run_on_the_data(rng):
     assert found["normalize"].how == "sampled"
     assert found["normalize"].second_moment == pytest.approx(1.0, rel=1e-3)
     assert found["re_lu"].second_moment == pytest.approx(0.5, rel=1e-2)
+
+
+def test_masks_go_through_nested_models(tokens):
+    inputs = keras.Input((STEPS,), dtype="int32")
+    flat = keras.Model(inputs, averaged(embed(inputs)))
+    again = keras.Input((STEPS,), dtype="int32")
+    encoder = keras.Model(again, flat.get_layer("lstm")(flat.get_layer("embedding")(again)))
+    rest = flat.get_layer("average")(encoder(inputs))
+    nested = keras.Model(inputs, flat.get_layer("last")(rest))
+    rows, others = (
+        {row.path.rpartition("/")[2]: row for row in keras_initkit.propagate(model, tokens)}
+        for model in (flat, nested)
+    )
+    for name in ("embedding", "lstm", "average", "last"):
+        assert others[name][3:7] == pytest.approx(rows[name][3:7])
