@@ -12,7 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from keras_initkit.models.propagate.signal import REACH, Gradient, Signal, centre, offset_products
+from keras_initkit.models.propagate.signal import (
+    REACH,
+    Gradient,
+    Signal,
+    centre,
+    offset_products,
+    window,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -137,6 +144,31 @@ def move_gradient(maps: Maps, gradient: Gradient, factor: float = 1.0) -> Gradie
     return Gradient(power * factor, pairs[0])
 
 
+def step_products(signal: Signal) -> Array:
+    """Return E x x' of two steps of one example (0) or two (1): (2, steps, steps)."""
+    power = np.broadcast_to(signal.power, signal.shape[0])
+    return np.stack([from_offsets(pairs, power) for pairs in signal.pairs])
+
+
+def from_offsets(pairs: Array, power: Array) -> Array:
+    """Return a matrix of products of two steps, of their correlations by offset."""
+    steps, reach = len(power), len(pairs) // 2
+    offsets = np.clip(np.subtract.outer(np.arange(steps), np.arange(steps)), -reach, reach)
+    return np.sqrt(np.outer(power, power)) * pairs[offsets + reach]
+
+
+def by_offset(products: Array, power: Array, shape: Sequence[int]) -> Array:
+    """Return mean correlations by offset, of a matrix of products of two steps."""
+    (count,) = window(shape)
+    scale = np.sqrt(np.outer(power, power))
+    return np.array(
+        [
+            np.trace(products, offset) / max(np.trace(scale, offset), 1e-300)
+            for offset in range(-(count // 2), count // 2 + 1)
+        ]
+    )
+
+
 def _move(
     steps: Sequence[tuple[Array, Array, Array | None] | None], power: Array, pairs: Array
 ) -> tuple[Array, Array]:
@@ -176,7 +208,9 @@ def _weigh_offsets(offsets: Array, taps: Array, power: Array) -> Array:
     steps = np.sqrt(np.diff(levels))[:, np.newaxis]
     inside = np.where(power > levels[:-1, np.newaxis], steps, 0.0)
     scaled = (taps[:, np.newaxis] * inside[:, np.newaxis]).reshape(-1, *taps.shape[1:])
-    return _offsets(scaled, *taps.shape[1:]) / offset_products(inside.T[np.newaxis], (1,))[0]
+    shared = offset_products(inside.T[np.newaxis], (1,))[0]
+    # No pair at a distance may have any power.
+    return _offsets(scaled, *taps.shape[1:]) / np.maximum(shared, 1e-9 * shared.max())
 
 
 def _transpose(taps: Array | None) -> Array | None:

@@ -13,6 +13,9 @@ from keras_initkit.models.propagate.sampling import measure
 from keras_initkit.models.propagate.signal import Signal, gaussian
 from keras_initkit.models.propagate.walk import GaveUp, Walk
 
+# Of a batch of data, so many are looked at one by one: for masks, and by layers without a rule.
+_EXAMPLES = 256
+
 
 def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Propagation:
     """Predict signals and gradients at every layer of a built model, without running it.
@@ -33,7 +36,8 @@ def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Pr
         model: A built `keras.Model`: Functional, Sequential or subclassed.
         input_stats: The statistics of the inputs: `None` for independent numbers of mean 0 and
             variance 1; `(mean, second_moment, correlation)`, where the last is E x x' / E x² of two
-            examples; or a batch of data, to be measured. For several inputs a list or dict in the
+            examples; or a batch of data, from which masks of padding are computed, too. For several
+            inputs a list or dict in the
             structure of the model's inputs.
         training: Whether layers run in training mode: dropout is active, and batch normalization
             uses the batch's statistics.
@@ -88,7 +92,7 @@ def _walk(model: Any, input_stats: Any, walk: Walk) -> Walk:
     flat = keras.tree.flatten(inputs)
     stats = _match_stats(input_stats, inputs, len(flat))
     tensors = [
-        walk.begin(tensor.name, _read_stats(stat, tuple(tensor.shape[1:])))
+        walk.begin(tensor.name, *_read_stats(stat, tuple(tensor.shape[1:])))
         for tensor, stat in zip(flat, stats, strict=True)
     ]
     walk.go_back(walk.go_in(model, (inputs,), {}, tensors))
@@ -116,9 +120,10 @@ def _match_stats(input_stats: Any, inputs: Any, count: int) -> list[Any]:
     )
 
 
-def _read_stats(stat: Any, shape: tuple[int, ...]) -> Signal:
+def _read_stats(stat: Any, shape: tuple[int, ...]) -> tuple[Signal, Any]:
+    """Return the statistics of an input, and the data that they are of, if any."""
     if stat is None:
-        return gaussian(shape)
+        return gaussian(shape), None
     if isinstance(stat, tuple) and len(stat) == 3:
         mean, second_moment, correlation = map(float, stat)
         if second_moment < mean**2 or not -1.0 <= correlation <= 1.0:
@@ -126,11 +131,11 @@ def _read_stats(stat: Any, shape: tuple[int, ...]) -> Signal:
                 "`input_stats` must be (mean, second_moment, correlation) with a second moment of "
                 f"mean² or more and a correlation from -1 to 1. Received: {stat}"
             )
-        return gaussian(shape, mean, second_moment, correlation)
+        return gaussian(shape, mean, second_moment, correlation), None
     values = np.asarray(keras.ops.convert_to_numpy(stat))
     if values.shape[1:] != shape or len(values) < 2:
         raise ValueError(
             f"`input_stats` must be data of shape (examples, {', '.join(map(str, shape))}), of two "
             f"examples or more. Received: an array of shape {values.shape}"
         )
-    return measure(values)
+    return measure(values), values[:_EXAMPLES]

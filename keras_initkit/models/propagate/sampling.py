@@ -47,25 +47,29 @@ def measure(values: Any) -> Signal:
     return Signal(shape, float(values.mean()), power, pairs)
 
 
-def sample(call: Call) -> Effect:
-    """Measure the effect of a call on random inputs; gradients by differences."""
+def run(operation: Any, args: Any, kwargs: Any, values: Sequence[Any]) -> list[Any]:
+    """Run a layer or operation on values in place of the symbolic tensors in its arguments."""
+    remaining = iter(values)
+
+    def fill(x: Any) -> Any:
+        return keras.ops.convert_to_tensor(next(remaining), x.dtype) if _is_symbolic(x) else x
+
+    args, kwargs = keras.tree.map_structure(fill, (args, kwargs))
+    with keras.StatelessScope(), random_state_kept():
+        outputs = operation(*args, **kwargs)
+    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
+
+
+def sample(call: Call, data: Sequence[Any] | None = None) -> Effect:
+    """Measure the effect of a call on data, or random inputs; gradients by differences."""
     tensors = [x for x in keras.tree.flatten((call.args, call.kwargs)) if _is_symbolic(x)]
-
-    def run(*values: Any) -> list[Any]:
-        converted = [
-            keras.ops.cast(keras.ops.convert_to_tensor(value), tensor.dtype)
-            for value, tensor in zip(values, tensors, strict=True)
-        ]
-        remaining = iter(converted)
-        args, kwargs = keras.tree.map_structure(
-            lambda x: next(remaining) if _is_symbolic(x) else x, (call.args, call.kwargs)
-        )
-        with keras.StatelessScope(), random_state_kept():
-            outputs = call.operation(*args, **kwargs)
-        return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
-
     floats = ["float" in str(tensor.dtype) for tensor in tensors]
-    return _measure_effect(run, call.signals, floats)
+    return _measure_effect(
+        lambda *values: run(call.operation, call.args, call.kwargs, values),
+        call.signals,
+        floats,
+        data,
+    )
 
 
 def sample_function(signal: Signal, function: Function) -> Effect:
@@ -102,15 +106,21 @@ def draw(signal: Signal, examples: int, rng: np.random.Generator) -> Array:
     return values
 
 
-def _measure_effect(run: Function, signals: Sequence[Signal], floats: Sequence[bool]) -> Effect:
+def _measure_effect(
+    run: Function,
+    signals: Sequence[Signal],
+    floats: Sequence[bool],
+    data: Sequence[Any] | None = None,
+) -> Effect:
     rng = np.random.default_rng(0)
     largest = max([math.prod(signal.shape) for signal in signals], default=1)
     examples = min(max(_NUMBERS // max(largest, 1), _FEWEST), _MOST)
-    values = [
+    values = data or [
         # Integers are indices.
         drawn if is_float else np.abs(drawn)
         for drawn, is_float in zip((draw(x, examples, rng) for x in signals), floats, strict=True)
     ]
+    examples = len(values[0]) if values else examples
     outputs = [np.asarray(output, np.float64) for output in run(*values)]
     measured = tuple(
         measure(x) if np.ndim(x) and len(x) == examples else gaussian(np.shape(x)) for x in outputs

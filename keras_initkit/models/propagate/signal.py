@@ -76,7 +76,8 @@ class Signal(NamedTuple):
     def correlations(self) -> Array:
         """Correlations of pairs as at positions of equal variance."""
         variances = np.maximum(self.power - self.mean**2, 0.0)
-        return np.clip(self.centred / overlap(variances, self.shape), -1.0, 1.0)
+        shared = np.maximum(overlap(variances, self.shape), 1e-9)
+        return np.clip(self.centred / shared, -1.0, 1.0)
 
     def average(self, example: int) -> float:
         """Return E h h' over all pairs of positions of one example (0) or of two (1)."""

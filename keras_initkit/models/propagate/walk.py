@@ -12,41 +12,22 @@ import keras
 from keras_initkit.anatomy.layers_inside import children
 from keras_initkit.anatomy.tracing import LayerCall, calls_inside
 from keras_initkit.anatomy.weights import number, places_of
+from keras_initkit.models.propagate.padding import follow_mask, split_masks
 from keras_initkit.models.propagate.result import TensorRow
-from keras_initkit.models.propagate.rules.registry import Call, Effect
+from keras_initkit.models.propagate.rules.registry import FREE, Call, Effect
 from keras_initkit.models.propagate.rules.table import find_rule
-from keras_initkit.models.propagate.sampling import sample
-from keras_initkit.models.propagate.signal import (
-    Gradient,
-    Signal,
-    add_gradients,
-    sum_over_positions,
-    white_gradient,
-)
+from keras_initkit.models.propagate.sampling import measure, run, sample
+from keras_initkit.models.propagate.signal import Signal, sum_over_positions, white_gradient
+from keras_initkit.models.propagate.tensors import Tensor, find_units, move_last
 
+# Operations behind which values are the same.
+_PASSING = ("ConvertToTensor", "Cast", "Identity")
 # Weights with one element a unit, which is added to it.
 _BIASES = ("bias", "beta")
 
 
 class GaveUp(Exception):  # noqa: N818 (no error: the caller asked for it)
     """The end of a walk that would take too long, or run layers."""
-
-
-class Tensor:
-    """A tensor on the walk: its signal, and the gradients that arrive at it.
-
-    Args:
-        signal: The statistics of its values.
-    """
-
-    def __init__(self, signal: Signal) -> None:
-        self.signal = signal
-        self.gradients: list[Gradient] = []
-
-    @property
-    def gradient(self) -> Gradient | None:
-        """The sum of all gradients; `None` if there are none."""
-        return add_gradients(self.gradients) if self.gradients else None
 
 
 class Step(NamedTuple):
@@ -58,6 +39,7 @@ class Step(NamedTuple):
     outputs: Sequence[Tensor]
     effect: Effect | None
     how: str
+    units: int = -1
 
     def signal(self) -> float | None:
         """Return the RMS gradient of the layer's bias, or without one of its kernel."""
@@ -126,7 +108,7 @@ class Walk:
             ]
             for tensor, gradient in zip(step.inputs, step.effect.back(filled), strict=True):
                 if gradient is not None:
-                    tensor.gradients.append(gradient)
+                    tensor.arrive(gradient, step.units)
 
     def rows(self) -> list[TensorRow]:
         """List the statistics of all outputs of the calls."""
@@ -141,20 +123,20 @@ class Walk:
                     TensorRow(
                         step.path if not place else f"{step.path}[{place}]",
                         kind,
-                        signal.shape,
+                        tensor.shape,
                         signal.mean,
-                        signal.second_moment,
+                        tensor.average(signal.power),
                         signal.correlation,
-                        None if gradient is None else gradient.second_moment,
+                        None if gradient is None else tensor.average(gradient.power),
                         None if place else step.signal(),
                         step.how,
                     )
                 )
         return found
 
-    def begin(self, name: str, signal: Signal) -> Tensor:
-        """Return the tensor of an input of the model."""
-        tensor = Tensor(signal)
+    def begin(self, name: str, signal: Signal, values: Any) -> Tensor:
+        """Return the tensor of an input of the model, with its data if there are any."""
+        tensor = Tensor(signal, values=values)
         path = number(name, self._counts)
         self.steps.append(Step(path, None, (), (tensor,), None, "rule"))
         return tensor
@@ -164,17 +146,35 @@ class Walk:
         operation = made.operation
         if self._end is not None and time.monotonic() > self._end:
             raise GaveUp
+        rule, how = find_rule(operation), "rule"
+        masks, plain, inside = split_masks(made, inputs)
+        mask = follow_mask(plain, inside, masks)
         is_training = made.kwargs.get("training")
         call = Call(
             operation,
-            made.args,
-            made.kwargs,
-            tuple(tensor.signal for tensor in inputs),
+            plain.args,
+            plain.kwargs,
+            tuple(tensor.view(-1) for tensor in inside),
             tuple(tuple(output.shape[1:]) for output in made.outputs),
             self._is_training if is_training is None else bool(is_training),
+            -1,
+            masks if mask is None else {**masks, "output": mask},
         )
-        rule, how = find_rule(operation), "rule"
-        effect = rule(call) if rule is not None else None
+        units = find_units(operation, inside, rule in FREE) if inside else -1
+        is_float = any("float" in str(output.dtype) for output in made.outputs)
+        values, effect = None, None
+        if not is_float or type(operation).__name__ in _PASSING:
+            values = _compute(plain, inside)
+        if values is not None and not is_float:
+            effect = _constants(values, call)
+        elif rule is not None:
+            effect = rule(
+                call._replace(
+                    signals=tuple(tensor.view(units) for tensor in inside),
+                    shapes=tuple(move_last(shape, units) for shape in call.shapes),
+                    units=units,
+                )
+            )
         if effect is None and isinstance(operation, keras.layers.Layer) and children(operation):
             steps, counts = len(self.steps), self._counts.copy()
             try:
@@ -184,21 +184,45 @@ class Walk:
                 del self.steps[steps:]
                 self._counts = counts
         if effect is None:
-            effect, how = self._sample(call), "sampled"
+            effect, values = self._sample(call, plain, inside)
+            how, units = "sampled", -1
         name = self._paths.get(id(operation)) or f"{path}/{operation.name}".lstrip("/")
-        outputs = [Tensor(signal) for signal in effect.outputs]
+        outputs = [
+            Tensor(signal, units, value, mask)
+            for signal, value in zip(
+                effect.outputs, values or [None] * len(call.shapes), strict=True
+            )
+        ]
         path = number(name, self._counts)
-        self.steps.append(Step(path, operation, inputs, outputs, effect, how))
+        self.steps.append(Step(path, operation, inside, outputs, effect, how, units))
         return outputs
 
-    def _sample(self, call: Call) -> Effect:
+    def _sample(
+        self, call: Call, made: LayerCall, inputs: Sequence[Tensor]
+    ) -> tuple[Effect, Sequence[Any] | None]:
+        """Run a layer alone, and return its effect, and its outputs for the data, if known."""
         if self._end is not None:
             raise GaveUp
         try:
-            return sample(call)
+            values = _compute(made, inputs)
+            return sample(call, values and [tensor.values for tensor in inputs]), values
         except Exception as error:
             raise ValueError(
                 "`model` must have layers with a rule, or that run on random numbers. Received: "
                 f"{type(call.operation).__name__} '{call.operation.name}', which does not. Call "
                 "`propagate` on the part of the model after it."
             ) from error
+
+
+def _compute(made: LayerCall, inputs: Sequence[Tensor]) -> Sequence[Any] | None:
+    """Return a call's outputs for the data; `None` if not all inputs are known."""
+    if not inputs or any(tensor.values is None for tensor in inputs):
+        return None
+    return run(made.operation, made.args, made.kwargs, [tensor.values for tensor in inputs])
+
+
+def _constants(values: Sequence[Any], call: Call) -> Effect:
+    """Return the effect of a call of which the outputs are known, and pass no gradient."""
+    shaped = zip(values, call.shapes, strict=True)
+    signals = tuple(measure(value)._replace(shape=shape) for value, shape in shaped)
+    return Effect(signals, lambda gradients: [None] * len(call.signals))

@@ -140,23 +140,31 @@ def _map_positions(base: Signal, function: Function, mapped: ActivationMap) -> t
     return found[0], found[1]
 
 
-@rule(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU)
+@rule(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, is_free=True)
 def _activation(call: Call) -> Effect:
     return activate(call.signal, call.operation.call)
 
 
-@rule(layers.PReLU)
+@rule(layers.PReLU, is_free=True)
 def _prelu(call: Call) -> Effect:
     alpha = float(np.mean(keras.ops.convert_to_numpy(call.operation.alpha)))
     return activate(call.signal, lambda x: keras.ops.leaky_relu(x, alpha))
 
 
-@rule(ELEMENTWISE)
+@rule(ELEMENTWISE, is_free=True)
 def _function(call: Call) -> Effect | None:
     """Apply an operation on one tensor that is of the same shape behind it, if elementwise."""
     if len(call.signals) != 1 or call.shape != call.signal.shape or len(call.shapes) > 1:
         return None
-    return activate(call.signal, call.operation.call)
+
+    def function(x: Any) -> Any:
+        filled = keras.tree.map_structure(
+            lambda value: x if isinstance(value, keras.KerasTensor) else value,
+            (call.args, call.kwargs),
+        )
+        return call.operation.call(*filled[0], **filled[1])
+
+    return activate(call.signal, function)
 
 
 @rule(layers.Softmax)
@@ -164,7 +172,7 @@ def _softmax(call: Call) -> Effect | None:
     return sample_function(call.signal, call.operation.call) if len(call.signals) == 1 else None
 
 
-@rule(layers.Rescaling)
+@rule(layers.Rescaling, is_free=True)
 def _rescaling(call: Call) -> Effect | None:
     layer = call.operation
     if np.ndim(layer.scale) or np.ndim(layer.offset):

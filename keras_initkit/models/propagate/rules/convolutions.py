@@ -75,16 +75,9 @@ def convolve(
     return effect(output, back)
 
 
-def can_convolve(call: Call) -> bool:
-    """Check for the data format that the rules are for."""
-    return getattr(call.operation, "data_format", "channels_last") == "channels_last"
-
-
 @rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 def _convolution(call: Call) -> Effect | None:
     layer = call.operation
-    if not can_convolve(call):
-        return None
     values = to_array(layer.kernel)
     *window, _, filters = values.shape
     rank = len(window)
@@ -98,16 +91,12 @@ def _convolution(call: Call) -> Effect | None:
 
 @rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def _depthwise(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     layer = call.operation
     return with_activation(layer, _convolve_channels(call, layer.kernel, layer.bias, call.shape))
 
 
 @rule(layers.SeparableConv1D, layers.SeparableConv2D)
 def _separable(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     layer = call.operation
     pointwise = to_array(layer.pointwise_kernel)
     kernel = kernel_of(pointwise.reshape(pointwise.shape[-2:]))
@@ -186,8 +175,6 @@ def _transposed(call: Call) -> Effect | None:
     values = to_array(layer.kernel)
     *window, filters, _ = values.shape
     rank, taps = len(window), int(np.prod(window))
-    if not can_convolve(call) or any(d != 1 for d in layer.dilation_rate):
-        return None
     flat = np.moveaxis(values, -1, -2).reshape(-1, filters)
     kernel = kernel_of(flat, fan_out=float(taps * filters))
     # All taps see an output only where strides are 1: the share is in the map.
@@ -195,9 +182,9 @@ def _transposed(call: Call) -> Effect | None:
     sizes = zip(call.signal.shape[-1 - rank : -1], call.shape[-1 - rank : -1], strict=True)
     shares = tap_shares(values, rank)
     maps = [
-        _transposed_map(size, outputs, taps_along, stride, layer.padding, share)
-        for (size, outputs), taps_along, stride, share in zip(
-            sizes, window, layer.strides, shares, strict=True
+        _transposed_map(size, outputs, taps_along, stride, dilation, layer.padding, share)
+        for (size, outputs), taps_along, stride, dilation, share in zip(
+            sizes, window, layer.strides, layer.dilation_rate, shares, strict=True
         )
     ]
     done = convolve(call.signal, maps, kernel, layer.bias, call.shape)
@@ -209,13 +196,14 @@ def _transposed_map(
     outputs: int,
     taps: int,
     stride: int,
+    dilation: int,
     padding: str,
     shares: tuple[float, ...] | None,
 ) -> AxisMap:
     """Return the transposed map of a window, which leads from the outputs to the inputs."""
     weights = np.full(taps, 1.0 / taps) if shares is None else np.asarray(shares)
-    if window_size(outputs, taps, stride, 1, padding)[0] != size:
+    if window_size(outputs, taps, stride, dilation, padding)[0] != size:
         padding = "valid"
-        outputs = max(outputs, (size - 1) * stride + taps)
-    array = window_taps(outputs, taps, stride, 1, padding).swapaxes(1, 2)
+        outputs = max(outputs, (size - 1) * stride + (taps - 1) * dilation + 1)
+    array = window_taps(outputs, taps, stride, dilation, padding).swapaxes(1, 2)
     return axis_map(array * np.sqrt(weights)[:, np.newaxis, np.newaxis])

@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_initkit.connectivity.layer_fans import view_of_weight
 from keras_initkit.models.propagate.kernel import Kernel, add_bias, kernel_of, mix, to_array
-from keras_initkit.models.propagate.rules.activations import with_activation
-from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.rules.activations import activate, with_activation
+from keras_initkit.models.propagate.rules.registry import Call, Effect, chain, effect, rule
 from keras_initkit.models.propagate.signal import Gradient, Signal, centre, white_gradient, window
 
 layers = keras.layers
@@ -56,10 +56,10 @@ def _keeps_positions(equation: str) -> bool:
 
 
 @rule(layers.Embedding)
-def _embedding(call: Call) -> Effect | None:
+def _embedding(call: Call) -> Effect:
     layer = call.operation
     if call.kwargs.get("reverse") or True in call.args[1:]:
-        return None
+        return _look_up_tokens(call)
     values = to_array(layer.embeddings)
     kernel = Kernel(float((values**2).mean()), 0.0, float(values.mean()), 0.0)
     # Of two tokens, drawn independently, the products of the same unit.
@@ -69,3 +69,23 @@ def _embedding(call: Call) -> Effect | None:
     power = np.full([1] * (len(call.shape) - 1), kernel.power)
     output = Signal(call.shape, kernel.mean, power, pairs)
     return Effect((output,), lambda gradients: [None])
+
+
+if hasattr(layers, "ReversibleEmbedding"):  # from Keras 3.13 on
+    rule(layers.ReversibleEmbedding)(_embedding)
+
+
+def _look_up_tokens(call: Call) -> Effect:
+    """Multiply units by the vectors of all tokens, as a layer does in reverse."""
+    layer = call.operation
+    table = (
+        to_array(layer.embeddings).T if layer.tie_weights else to_array(layer.reverse_embeddings)
+    )
+    kernel = kernel_of(table)
+    done = effect(
+        mix(kernel, call.signal)._replace(shape=call.shape),
+        lambda gradient: gradient.scale(kernel.back),
+    )
+    if (cap := layer.logit_soft_cap) is None:
+        return done
+    return chain(done, lambda signal: activate(signal, lambda x: keras.ops.tanh(x / cap) * cap))

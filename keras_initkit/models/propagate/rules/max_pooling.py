@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_initkit.models.propagate.positions import AxisMap, axis_map, move_signal, window_size
-from keras_initkit.models.propagate.rules.convolutions import can_convolve
-from keras_initkit.models.propagate.rules.pooling import mean_map, pooled_rank, window_means
-from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.rules.pooling import mean_map, window_means
+from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule, spatial_rank
 from keras_initkit.models.propagate.signal import Base, Gradient, Signal, centre, overlap
 from keras_initkit.theory.combined import Largest, largest
 from keras_initkit.theory.gains import evaluate
@@ -26,7 +25,7 @@ _GROUPS = 9
 @rule(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
 def _max(call: Call) -> Effect | None:
     layer, rank = call.operation, len(call.operation.pool_size)
-    if not can_convolve(call) or rank != len(call.shape) - 1:
+    if rank != len(call.shape) - 1:
         return None
     sizes = zip(call.signal.shape, layer.pool_size, layer.strides, strict=False)
     reads = [_reads(*along, layer.padding) for along in sizes]
@@ -36,7 +35,7 @@ def _max(call: Call) -> Effect | None:
 @rule(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
 def _global_max(call: Call) -> Effect | None:
     sizes = call.signal.shape[:-1]
-    if not can_convolve(call) or pooled_rank(call.operation) != len(sizes):
+    if spatial_rank(call.operation) != len(sizes):
         return None
     reads = [np.arange(size)[np.newaxis] for size in sizes]
     return _take_largest(call, [mean_map(size) for size in sizes], reads)
@@ -45,7 +44,7 @@ def _global_max(call: Call) -> Effect | None:
 def _adaptive_max(call: Call) -> Effect | None:
     """Take the largest of windows of one size; others, of sizes that do not divide, are sampled."""
     sizes = list(zip(call.signal.shape[:-1], call.shape[:-1], strict=True))
-    if not can_convolve(call) or any(size % outputs for size, outputs in sizes):
+    if any(size % outputs for size, outputs in sizes):
         return None
     reads = [np.arange(size).reshape(outputs, -1) for size, outputs in sizes]
     means = [np.repeat(np.eye(len(read)), read.shape[1], 1) / read.shape[1] for read in reads]

@@ -119,7 +119,6 @@ def choose_largest(call: Call, sign: float) -> Effect | None:
 def concatenate(call: Call, axis: int) -> Effect | None:
     """Join tensors along the units, or along positions."""
     rank = len(call.shape)
-    axis = (axis - 1 if axis > 0 else axis) % rank
     sizes = [signal.shape[axis] for signal in call.signals]
     weights = np.array(sizes) / sum(sizes)
     moments = np.array([signal.second_moment for signal in call.signals])

@@ -20,10 +20,10 @@ _POSITIONS = 400
 _POINTS, _WEIGHTS = np.polynomial.laguerre.laggauss(32)
 
 
-@rule(layers.BatchNormalization)
+@rule(layers.BatchNormalization, is_free=True)
 def _batch(call: Call) -> Effect | None:
     layer, signal = call.operation, call.signal
-    if layer.axis not in (-1, len(signal.shape)):
+    if call.axis(layer.axis) != len(signal.shape) - 1:
         return None
     is_training = call.is_training and layer.trainable
     means, variances = to_array(layer.moving_mean), to_array(layer.moving_variance)
@@ -98,11 +98,11 @@ def _normalize_units(
     return np.stack([between + (pairs[0] - pairs[1]) * inverse * total, between]), inverse
 
 
-@rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization)
+@rule(layers.LayerNormalization, layers.RMSNormalization, layers.UnitNormalization, is_free=True)
 def _units(call: Call) -> Effect | None:
     layer, signal = call.operation, call.signal
     axis = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    if list(axis) not in ([-1], [len(signal.shape)]):
+    if list(map(call.axis, axis)) != [len(signal.shape) - 1]:
         return None
     units, times = signal.shape[-1], 1.0
     if isinstance(layer, layers.UnitNormalization):
@@ -116,10 +116,10 @@ def _units(call: Call) -> Effect | None:
     return _scale(signal._replace(power=signal.power * factors, mean=mean), 1.0, layer, factors)
 
 
-@rule(layers.GroupNormalization)
+@rule(layers.GroupNormalization, is_free=True)
 def _groups(call: Call) -> Effect | None:
     layer, signal = call.operation, call.signal
-    if layer.axis not in (-1, len(signal.shape)):
+    if call.axis(layer.axis) != len(signal.shape) - 1:
         return None
     units = signal.shape[-1] if layer.groups == -1 else signal.shape[-1] // layer.groups
     # The square of a group's mean, over its units and all positions of an example.

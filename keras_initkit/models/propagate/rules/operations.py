@@ -1,47 +1,50 @@
 """Arithmetic on tensors and constants, by layers and `keras.ops`: sums, products, means."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_initkit.models.propagate.rules.activations import activate
 from keras_initkit.models.propagate.rules.merging import add, choose_largest, concatenate, multiply
 from keras_initkit.models.propagate.rules.pooling import average_positions
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
-from keras_initkit.models.propagate.signal import Gradient, Signal, white_gradient
+from keras_initkit.models.propagate.signal import Gradient, Signal, centre, white_gradient, window
 
 layers = keras.layers
+Array = npt.NDArray[np.float64]
 
 
-@rule(layers.Add, "Add")
+@rule(layers.Add, "Add", is_free=True)
 def _add(call: Call) -> Effect | None:
     count = len(call.signals)
     return add(call, [1.0] * count) if count > 1 else _with_constant(call)
 
 
-@rule(layers.Average)
+@rule(layers.Average, is_free=True)
 def _average(call: Call) -> Effect | None:
     return add(call, [1.0 / len(call.signals)] * len(call.signals))
 
 
-@rule(layers.Subtract, "Subtract")
+@rule(layers.Subtract, "Subtract", is_free=True)
 def _subtract(call: Call) -> Effect | None:
     return add(call, [1.0, -1.0]) if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule(layers.Multiply, "Multiply")
+@rule(layers.Multiply, "Multiply", is_free=True)
 def _multiply(call: Call) -> Effect | None:
     return multiply(call) if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule(layers.Maximum, "Maximum")
+@rule(layers.Maximum, "Maximum", is_free=True)
 def _maximum(call: Call) -> Effect | None:
     return choose_largest(call, 1.0) if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule(layers.Minimum, "Minimum")
+@rule(layers.Minimum, "Minimum", is_free=True)
 def _minimum(call: Call) -> Effect | None:
     return choose_largest(call, -1.0) if len(call.signals) > 1 else _with_constant(call)
 
@@ -51,9 +54,9 @@ def _binary(call: Call) -> Effect | None:
     return None if len(call.signals) > 1 else _with_constant(call)
 
 
-@rule(layers.Concatenate, "Concatenate")
+@rule(layers.Concatenate, "Concatenate", is_free=True)
 def _concatenate(call: Call) -> Effect | None:
-    return concatenate(call, call.operation.axis)
+    return concatenate(call, call.axis(call.operation.axis))
 
 
 @rule("Mean", "Sum")
@@ -62,7 +65,7 @@ def _mean(call: Call) -> Effect | None:
     signal, rank = call.signal, len(call.signal.shape)
     if call.operation.axis is None:
         return None
-    axes = [axis - 1 if axis > 0 else axis + rank for axis in call.operation.axis]
+    axes = list(map(call.axis, call.operation.axis))
     sizes = [signal.shape[axis] for axis in axes if 0 <= axis < rank]
     if len(sizes) < len(axes) or (rank - 1 in axes and axes != [rank - 1]):
         return None
@@ -76,29 +79,88 @@ def _mean(call: Call) -> Effect | None:
 
 @rule("Matmul")
 def _matmul(call: Call) -> Effect | None:
-    """Multiply two independent tensors as matrices."""
+    """Multiply two tensors as matrices."""
     if len(call.signals) != 2 or len(call.shape) < 2:
         return None
-    first, second = call.signals
-    inner = first.shape[-1]
-    # The mean of a row of the first adds up what all rows of the second have in common.
-    shared = second.spread((2, 1)).pairs[0, 0] * second.second_moment
-    common = inner * (inner - 1) * first.mean**2 * shared
-    moment = common + inner * first.second_moment * second.second_moment
-    output = first.spread(call.shape)._replace(
-        mean=inner * first.mean * second.mean,
-        power=np.full([1] * (len(call.shape) - 1), moment),
-    )
-    rows, columns = call.shape[-2:]
+    return _contract(call, (len(call.signal.shape) - 1, len(call.signals[1].shape) - 2))
+
+
+@rule(layers.Dot)
+def _dot(call: Call) -> Effect | None:
+    """Multiply two tensors along an axis of each, which may be divided by its norm before."""
+    axes = call.operation.axes
+    sizes = [len(signal.shape) for signal in call.signals]
+    axes = [axes, axes] if isinstance(axes, int) else axes
+    places = [axis - 1 if axis > 0 else axis + size for axis, size in zip(axes, sizes, strict=True)]
+    if max(sizes) > 2 or call.signal is call.signals[1]:
+        return None
+    if not call.operation.normalize:
+        return _contract(call, places)
+    if any(place != size - 1 for place, size in zip(places, sizes, strict=True)):
+        return None
+    # Over many units the norm is the same for all examples.
+    factors = [
+        1.0 / max(signal.shape[place] * signal.second_moment, 1e-300)
+        for signal, place in zip(call.signals, places, strict=True)
+    ]
+    signals = [x.scale(math.sqrt(f)) for x, f in zip(call.signals, factors, strict=True)]
+    done = _contract(call._replace(signals=tuple(signals)), places)
+    # Along itself a vector does not change.
+    rest = max(1.0 - done.outputs[0].second_moment, 0.0)
 
     def back(gradients: Sequence[Gradient]) -> list[Gradient | None]:
-        power = gradients[0].second_moment
+        found = zip(done.back(gradients), factors, strict=True)
+        return [gradient and gradient.scale(factor * rest) for gradient, factor in found]
+
+    return done._replace(back=back)
+
+
+def _contract(call: Call, axes: Sequence[int]) -> Effect:
+    """Sum products of two independent tensors along one axis of each.
+
+    The square of Σ x_i y_i is the sum of E x_i x_j E y_i y_j. At two places in the output, or of
+    two examples, it is the same with the products of those.
+    """
+    first, second = (
+        _products(signal, axis) for signal, axis in zip(call.signals, axes, strict=True)
+    )
+    size = call.signal.shape[axes[0]]
+    counts = np.arange(size, 0, -1.0) * np.where(np.arange(size), 2.0, 1.0)
+    # The places in the output differ along an axis of the first tensor, or for vectors not at all.
+    own, other, elsewhere = (
+        float(counts @ (first[i] * second[j])) for i, j in ((0, 0), (1, 1), (2, 0))
+    )
+    pairs = np.full((2, *window(call.shape)), elsewhere / max(own, 1e-300))
+    middle: Any = centre(pairs.shape[1:])
+    pairs[(0, *middle)], pairs[(1, *middle)] = 1.0, other / max(own, 1e-300)
+    power = np.full([1] * (len(call.shape) - 1), own)
+    output = Signal(call.shape, size * call.signal.mean * call.signals[1].mean, power, pairs)
+
+    def back(gradients: Sequence[Gradient]) -> list[Gradient | None]:
+        moment = gradients[0].second_moment * math.prod(call.shape) * size
         return [
-            white_gradient(first.shape, power * columns * second.second_moment),
-            white_gradient(second.shape, power * rows * first.second_moment),
+            white_gradient(x.shape, moment / math.prod(x.shape) * y.second_moment)
+            for x, y in (call.signals, call.signals[::-1])
         ]
 
     return Effect((output,), back)
+
+
+def _products(signal: Signal, axis: int) -> Array:
+    """Return E x_i x_j by the distance along an axis: of one example, two, and at other places."""
+    size, rank = signal.shape[axis], len(signal.shape)
+    apart = max(signal.spread((2, 1)).pairs[0, 0] * signal.second_moment, signal.mean**2)
+    if axis == rank - 1:
+        found = np.full((3, size), signal.mean**2)
+        found[:, 0] = signal.second_moment, signal.correlation * signal.second_moment, apart
+        return found
+    along: Any = [
+        slice(None) if i == axis else x for i, x in enumerate(centre(window(signal.shape)))
+    ]
+    lags = np.minimum(np.arange(size), window(signal.shape)[axis] // 2)
+    pairs = signal.pairs[(slice(None), *along)]
+    same, other = pairs[:, pairs.shape[1] // 2 + lags] * signal.second_moment
+    return np.stack([same, other, np.full(size, signal.mean**2)])
 
 
 def _mean_of_units(call: Call, factor: float) -> Effect | None:

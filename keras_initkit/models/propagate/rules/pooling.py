@@ -9,12 +9,13 @@ import numpy as np
 from keras_initkit.models.propagate.positions import (
     AxisMap,
     axis_map,
+    by_offset,
     move_gradient,
     move_signal,
+    step_products,
     window_taps,
 )
-from keras_initkit.models.propagate.rules.convolutions import can_convolve
-from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule, spatial_rank
 from keras_initkit.models.propagate.signal import Gradient, Signal
 
 layers = keras.layers
@@ -22,8 +23,6 @@ layers = keras.layers
 
 @rule(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 def _average(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     maps = window_means(call)
     every = [*[None] * (len(call.shape) - 1 - len(maps)), *maps]
     output = move_signal(every, call.signal, call.shape)
@@ -31,8 +30,6 @@ def _average(call: Call) -> Effect | None:
 
 
 def _adaptive_average(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
     maps: list[AxisMap | None] = []
     for size, outputs in zip(call.signal.shape[:-1], call.shape[:-1], strict=True):
         ends = np.arange(outputs + 1) * size / outputs
@@ -51,12 +48,33 @@ for _name in ("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveA
 
 @rule(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
 def _global_average(call: Call) -> Effect | None:
-    if not can_convolve(call):
-        return None
-    rank = pooled_rank(call.operation)
+    if "mask" in call.masks:
+        return _average_kept(call, np.asarray(call.masks["mask"], float))
+    rank = spatial_rank(call.operation)
+    assert rank is not None
     return average_positions(
         call, range(len(call.signal.shape) - 1 - rank, len(call.signal.shape) - 1)
     )
+
+
+def _average_kept(call: Call, mask: Any) -> Effect:
+    """Average the steps of each example that its mask does not hide."""
+    signal = call.signal
+    weights = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1.0)
+    mean, shared = weights.mean(axis=0), weights.T @ weights / len(weights)
+    products = step_products(signal)
+    moment = float((products[0] * shared).sum())
+    ones = [1] * (len(call.shape) - 1)
+    pairs = np.array([1.0, mean @ products[1] @ mean / max(moment, 1e-300)]).reshape(2, *ones)
+    output = Signal(call.shape, signal.mean * float(mean.sum()), np.full(ones, moment), pairs)
+
+    def back(gradient: Gradient) -> Gradient:
+        power = np.diag(shared)
+        pairs = by_offset(shared, power, signal.shape)
+        kept = np.maximum(mask.mean(axis=0), 1e-9)
+        return Gradient(power / kept * gradient.second_moment, pairs)
+
+    return effect(output, back)
 
 
 def average_positions(call: Call, axes: Sequence[int]) -> Effect:
@@ -82,11 +100,6 @@ def average_positions(call: Call, axes: Sequence[int]) -> Effect:
 def mean_map(size: int) -> AxisMap:
     """Return the map of the mean over all positions along an axis."""
     return axis_map(np.full((1, 1, size), 1.0 / size))
-
-
-def pooled_rank(layer: Any) -> int:
-    """Return the number of axes that a layer pools over, by its name."""
-    return next(int(cls.__name__[-2]) for cls in type(layer).__mro__ if cls.__name__.endswith("D"))
 
 
 def window_means(call: Call) -> list[AxisMap]:

@@ -1,6 +1,7 @@
 """The table of rules, by the class of a layer or operation."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,8 +22,11 @@ class Call(NamedTuple):
         args: Its positional arguments, symbolic tensors among them.
         kwargs: Its arguments with names.
         signals: Of each symbolic tensor in its arguments, in their order.
-        shapes: Shapes of its outputs without the batch.
+        shapes: Shapes of its outputs without the batch, the units last.
         is_training: Whether it runs in training mode.
+        units: The axis of units in its own layout, counted from the end.
+        masks: Arrays that are false at padding, as they follow from data, by the argument's name;
+            "output" for that of the output. Without data there are none.
     """
 
     operation: Any
@@ -31,6 +35,8 @@ class Call(NamedTuple):
     signals: tuple[Signal, ...]
     shapes: tuple[tuple[int, ...], ...]
     is_training: bool
+    units: int
+    masks: dict[str, Any]
 
     @property
     def signal(self) -> Signal:
@@ -45,6 +51,12 @@ class Call(NamedTuple):
     def bound(self) -> dict[str, Any]:
         """Return the arguments of the layer's `call` by their names."""
         return inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+
+    def axis(self, axis: int) -> int:
+        """Return the place of one of the layer's axes among those of the first input's shape."""
+        rank = len(self.signal.shape)
+        place = axis if axis < 0 else axis - 1 - rank
+        return rank - 1 if place == self.units else rank + place - (place > self.units)
 
     def place(self, tensor: Any) -> int:
         """Return the place of a symbolic tensor among the inputs."""
@@ -72,15 +84,23 @@ class Effect(NamedTuple):
 Rule = Callable[[Call], Effect | None]
 
 RULES: dict[type | str, Rule] = {}
+# Rules that do the same to tensors of any layout.
+FREE: set[Rule] = set()
 # Key of the rule for operations without one of their own, and without an axis to act along.
 ELEMENTWISE = "elementwise"
 
 
-def rule(*keys: type | str) -> Callable[[Rule], Rule]:
-    """Make a function the rule for classes of layers, or for operations by their class's name."""
+def rule(*keys: type | str, is_free: bool = False) -> Callable[[Rule], Rule]:
+    """Make a function the rule for classes of layers, or for operations by their class's name.
+
+    Args:
+        *keys: The classes, or names.
+        is_free: Whether it does the same to tensors of any layout, as elementwise functions do.
+    """
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(keys, function))
+        FREE.update([function] * is_free)
         return function
 
     return register
@@ -99,6 +119,12 @@ def find_rule(operation: Any) -> Rule | None:
         if "call" in vars(cls):
             return None
     return None
+
+
+def spatial_rank(layer: Any) -> int | None:
+    """Return the number of axes of a layer's maps, by its name; `None` if it has none."""
+    named = (re.search(r"(\d)D", cls.__name__) for cls in type(layer).__mro__)
+    return next((int(found[1]) for found in named if found), None)
 
 
 def effect(output: Signal, back: Callable[[Gradient], Gradient | None]) -> Effect:

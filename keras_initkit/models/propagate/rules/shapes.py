@@ -12,20 +12,36 @@ from keras_initkit.models.propagate.positions import (
     move_gradient,
     move_signal,
 )
-from keras_initkit.models.propagate.rules.convolutions import can_convolve
 from keras_initkit.models.propagate.rules.merging import broadcast, reduce_gradient
 from keras_initkit.models.propagate.rules.registry import Call, Effect, effect, rule
+from keras_initkit.models.propagate.sampling import measure
 from keras_initkit.models.propagate.signal import Gradient, Signal, white_gradient
 
 layers = keras.layers
 
 
 @rule(
-    *(layers.Identity, layers.Masking, layers.ActivityRegularization),
+    *(layers.Identity, layers.ActivityRegularization),
     *("Identity", "Cast", "Copy", "ConvertToTensor"),
+    is_free=True,
 )
 def _identity(call: Call) -> Effect:
     return effect(call.signal, lambda gradient: gradient)
+
+
+@rule(layers.Masking)
+def _mask(call: Call) -> Effect:
+    """Leave out the steps that are padding, where data tell: they are zeros."""
+    signal, kept = call.signal, call.masks.get("output")
+    if kept is not None:
+        share = measure(kept[..., np.newaxis])
+        moment = signal.second_moment / max(share.second_moment, 1e-300)
+        pairs = signal.pairs * signal.second_moment
+        pairs /= np.maximum(share.pairs * share.second_moment, 1e-300) * moment
+        signal = Signal(
+            signal.shape, signal.mean / max(share.mean, 1e-300), np.full([1], moment), pairs
+        )
+    return effect(signal, lambda gradient: gradient)
 
 
 @rule("StopGradient")
@@ -66,10 +82,17 @@ def _crop(call: Call) -> Effect | None:
 
 @rule(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 def _upsample(call: Call) -> Effect | None:
-    if getattr(call.operation, "interpolation", "nearest") != "nearest":
-        return None
+    kind = getattr(call.operation, "interpolation", "nearest")
     times = list(np.atleast_1d(call.operation.size))
-    return _resize(call, times, lambda n, out, x: np.repeat(np.eye(n), x, axis=0))
+    if kind == "nearest":
+        return _resize(call, times, lambda n, out, x: np.repeat(np.eye(n), x, axis=0))
+    return _resize(call, times, _interpolate) if kind == "bilinear" else None
+
+
+def _interpolate(size: int, outputs: int, times: int) -> Any:
+    """Return the matrix of straight lines between the middles of positions along an axis."""
+    places = np.clip((np.arange(outputs) + 0.5) / times - 0.5, 0.0, size - 1.0)
+    return np.maximum(1.0 - np.abs(places[:, np.newaxis] - np.arange(size)), 0.0)
 
 
 def reshape(signal: Signal, shape: Sequence[int]) -> Effect:
@@ -123,8 +146,6 @@ def _resize(
     call: Call, amounts: Sequence[Any], matrix: Callable[[int, int, Any], Any]
 ) -> Effect | None:
     """Return the effect of a matrix along each axis of a map."""
-    if not can_convolve(call):
-        return None
     rank, count = len(call.signal.shape) - 1, len(amounts)
     maps: list[AxisMap | None] = [None] * (rank - count)
     before, behind = call.signal.shape[rank - count : rank], call.shape[rank - count : rank]
