@@ -19,10 +19,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
-from tensorboard_plugin_initkit.diagnosis.rules.contracts import (
-    CONTRACT_RULES,
-    find_outputs_of_one,
-)
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
@@ -171,7 +168,7 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
         return
     causes = [
         *_apply(Tier.DATA, DATA_CAUSES, facts),
-        *_apply(Tier.STRUCTURE, (*STRUCTURE_CAUSES, find_outputs_of_one), facts),
+        *_apply(Tier.STRUCTURE, STRUCTURE_CAUSES, facts),
         *_apply(Tier.UPDATE, UPDATE_CAUSES, facts),
     ]
     for tier, cause in causes:

@@ -1,8 +1,7 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,10 @@ from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_sorted_classes,
     find_zero_sample_weights,
 )
-from tensorboard_plugin_initkit.diagnosis.rules.structure import find_frozen_model
+from tensorboard_plugin_initkit.diagnosis.rules.structure import (
+    find_frozen_model,
+    find_softmax_of_one,
+)
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CATEGORICAL,
@@ -36,7 +38,6 @@ from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_thirds, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
-    DENSE,
     RECURRENT,
     Head,
     Tensor,
@@ -488,38 +489,7 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
 def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
     """Find softmaxes over an axis of size one inside the model, as in attention scores."""
     heads = {head.path for head in list_heads(facts)}
-    return _find_softmax_of_one(facts, [x for x in facts.setup.layers if x.path not in heads])
-
-
-def find_outputs_of_one(facts: Facts) -> Iterator[Finding]:
-    """Find softmaxes over an axis of size one at outputs whose loss is not known: a cause."""
-    heads = {head.path for head in list_heads(facts) if not head.setup.loss}
-    layers = [item for item in facts.setup.layers if item.path in heads]
-    for finding in _find_softmax_of_one(facts, layers):
-        yield dataclasses.replace(finding, severity="warning", confidence="likely")
-
-
-def _find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator[Finding]:
-    for layer in layers:
-        if layer.activation != "softmax":
-            continue
-        axis = layer.arguments.get("axis", -1)
-        units = layer.arguments.get("units", layer.arguments.get("filters", 0))
-        shape = layer.shape or (ANY_SIZE, units if DENSE.fullmatch(layer.type) else 0)
-        is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
-        is_place = isinstance(axis, int) and -len(shape) <= axis < len(shape)
-        if is_known and is_place and shape[axis] == 1:
-            yield tell(
-                facts,
-                "single_unit_softmax",
-                f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
-                "A softmax sums to 1 along its axis: with one element nothing is learned.",
-                "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
-                'or `activation="sigmoid"` for a gate, or for two classes.',
-                layer.path,
-                {"axis": axis},
-                severity="error",
-            )
+    return find_softmax_of_one(facts, [x for x in facts.setup.layers if x.path not in heads])
 
 
 def find_negative_loss(facts: Facts) -> Iterator[Finding]:

@@ -226,18 +226,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
     else:
         seen += f"is no better than always predicting the same, which gives {loss.guess[last]:.3g}."
-    fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
-    cause = "The weights were updated too few times."
-    if is_stopped:
-        cause += " You or a callback, such as `EarlyStopping`, stopped the training."
-        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
-        fix = Fix(f'{text}`mode="min"`.')
-    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
-    ratio = float(np.median(ratios)) if ratios.size else math.nan
-    factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
-    if factor > 3:
-        also = change_rate(facts, last, min(100, factor))
-        fix = Fix(f"{fix} {also}", also.repairs)
+    cause, fix, ratio = _tell_end(facts, is_stopped)
     yield Finding(
         "ended_early",
         "",
@@ -250,3 +239,24 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         fix=fix,
         confidence="possible",
     )
+
+
+def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
+    """Return why a training ended too early, the fix, and the size of its last updates.
+
+    These are relative to the weights; NaN if they are not known. Small ones are to be larger.
+    """
+    last = len(facts.steps) - 1
+    fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
+    cause = "The weights were updated too few times."
+    if is_stopped:
+        cause += " You or a callback, such as `EarlyStopping`, stopped the training."
+        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
+        fix = Fix(f'{text}`mode="min"`.')
+    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
+    ratio = float(np.median(ratios)) if ratios.size else math.nan
+    factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
+    if factor > 3:
+        also = change_rate(facts, last, min(100, factor))
+        fix = Fix(f"{fix} {also}", also.repairs)
+    return cause, fix, ratio

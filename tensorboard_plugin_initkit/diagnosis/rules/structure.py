@@ -1,6 +1,7 @@
 """Faults in how a model is built and compiled, told where its training fails to learn."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -39,7 +40,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     trace_back,
     write_layer,
 )
-from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup, Setup
 from tensorboard_plugin_initkit.safe_text import write_part
 
 _LINEAR = ("", "linear")
@@ -165,6 +166,38 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
             ),
             item.path,
         )
+
+
+def find_outputs_of_one(facts: Facts) -> Iterator[Finding]:
+    """Find softmaxes over an axis of size one at outputs whose loss is not known: a cause."""
+    heads = {head.path for head in list_heads(facts) if not head.setup.loss}
+    layers = [item for item in facts.setup.layers if item.path in heads]
+    for finding in find_softmax_of_one(facts, layers):
+        yield dataclasses.replace(finding, severity="warning", confidence="likely")
+
+
+def find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator[Finding]:
+    """Find softmaxes among layers that are over an axis of size one."""
+    for layer in layers:
+        if layer.activation != "softmax":
+            continue
+        axis = layer.arguments.get("axis", -1)
+        units = layer.arguments.get("units", layer.arguments.get("filters", 0))
+        shape = layer.shape or (ANY_SIZE, units if DENSE.fullmatch(layer.type) else 0)
+        is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
+        is_place = isinstance(axis, int) and -len(shape) <= axis < len(shape)
+        if is_known and is_place and shape[axis] == 1:
+            yield tell(
+                facts,
+                "single_unit_softmax",
+                f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
+                "A softmax sums to 1 along its axis: with one element nothing is learned.",
+                "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
+                'or `activation="sigmoid"` for a gate, or for two classes.',
+                layer.path,
+                {"axis": axis},
+                severity="error",
+            )
 
 
 def find_output_faults(facts: Facts) -> Iterator[Finding]:
@@ -583,6 +616,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_wrong_axis,
     find_normalized_units,
     find_hidden_softmax,
+    find_outputs_of_one,
     find_missing_activations,
     find_deep_sigmoids,
     find_bad_start,
