@@ -18,6 +18,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
@@ -225,6 +226,11 @@ class _Root:
     def add(self, other: Finding) -> None:
         """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
+        if self.finding.kind == "loss_choice" and other.kind == "small_updates":
+            # Another loss does not make the steps longer.
+            repairs = self.finding.fix.repairs | other.fix.repairs
+            fix = Fix(f"{self.finding.fix} {other.fix}", repairs)
+            self.finding = dataclasses.replace(self.finding, fix=fix)
         if other.severity == "error":
             self.finding = dataclasses.replace(self.finding, severity="error")
 
@@ -260,7 +266,8 @@ def _explains(root: Ranked, other: Ranked) -> bool:
     if tier == below:
         if tier in (Tier.CONTRACT, Tier.FAULT):  # These may be several.
             return _echoes(symptom, finding)
-        return True
+        # A bare one says less than any other.
+        return finding.kind not in _BARE_SYMPTOMS or symptom.kind in _BARE_SYMPTOMS
     if below == Tier.VERDICT and finding.kind in _BARE_SYMPTOMS:
         return False
     return tier < below and _can_explain(tier, symptom)

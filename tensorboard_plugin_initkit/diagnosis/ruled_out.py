@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.depth import judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.limits import list_limits
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -30,7 +31,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     place = int(np.searchsorted(facts.steps, symptom.rank))
     reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
-    fix = (
+    fix = " ".join([*list_limits(facts), ""]) + (
         "Let the model learn one batch by heart. If it can, look at inputs and targets: are they "
         "in the same order, and can the targets be told from the inputs at all? If it cannot, try "
         "learning rates ten times larger and smaller, and a wider model."
@@ -83,8 +84,8 @@ def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float
         text = f"the gradient changes by ×{factors[0]:.2g} per layer towards the input"
         yield text, {"factor": factors[0]}
     dead = facts.per_variable("dead_units")[row]
-    if np.isfinite(dead).any():
-        share = float(np.nanmax(dead))
+    share = float(np.nanmax(dead, initial=-1))
+    if 0 <= share < THRESHOLDS["dead_share"].value:
         yield f"at most {share:.0%} of the units of a layer have no gradient", {"dead_units": share}
     ratio = update_ratios(facts, slice(row, row + 1))
     if np.nan_to_num(ratio).any():

@@ -177,6 +177,10 @@ def _check_one_unit(case: Case) -> Finding | None:
     head = case.head
     if head.units != 1:
         return None
+    if case.loss == "cosine_similarity" and case.target and case.target.width == 1:
+        seen = f"The {head} has one unit, and its loss is `cosine_similarity`: the sign alone."
+        cause = "This loss compares the directions of vectors: a single number has no other slope."
+        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     if head.activation == "softmax" and _is_softmax_of_one(head.layer):
         seen = f"The {head} is a softmax over one unit, which is always 1."
         cause = "The outputs of a softmax sum to 1: with one unit nothing can be learned."
@@ -618,23 +622,26 @@ def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
 
 
 def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
-    """Find a loss of one's own of targets (batch,) and outputs (batch, 1) that are alike.
+    """Find a loss of one's own that seems to compare each output with the targets of all samples.
 
-    Keras makes the shapes of the two alike for its own losses and for functions. A class of one's
-    own compares each output with all targets, if it does not do so: then their mean is best.
+    Keras makes the shapes (batch,) and (batch, 1) alike for its own losses and for functions, which
+    may change one of them all the same: that is asked where the loss falls no more. A class of
+    one's own has to make them alike itself. If it does not, the mean of the targets is best.
     """
-    patient = facts.find_late("patience_steps")
+    over, patient = facts.loss.over, facts.find_late("patience_steps")
     for head in list_heads(facts):
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
-        is_class = "reduction" in head.setup.arguments or "." in loss
-        if y is None or y_pred is None or {y.shape, y_pred.shape} != {(), (1,)}:
+        if y is None or y_pred is None or not {y.shape, y_pred.shape} <= {(), (1,)}:
             continue
-        if loss and not (is_class and is_own_loss(head.setup)):
+        is_function = bool(loss) and "reduction" not in head.setup.arguments and "." not in loss
+        if (loss and not is_own_loss(head.setup)) or not (is_function or y.shape != y_pred.shape):
             continue
+        late = patient | over
+        if is_function:
+            late = facts.loss.flat | over & (facts.loss.fell < THRESHOLDS["loss_fell"].value)
         shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
         spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
-        small = spread < THRESHOLDS["broadcast_spread"].value * wanted
-        row = find_first((patient | facts.loss.over) & small)
+        row = find_first(late & (spread < THRESHOLDS["broadcast_spread"].value * wanted))
         if row is not None:
             yield tell(
                 facts,
@@ -642,14 +649,15 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
                 f"{f'`{loss}` ' * bool(loss)}is your own; outputs have an sd of "
                 f"{spread[row]:.2g}, targets of {wanted[row]:.2g}.",
-                "If the loss does not make the shapes equal, their difference compares each output "
-                "with the targets of all samples: then the mean is the best answer.",
-                "Use `y = y.reshape(-1, 1)` for the targets, or in the loss "
-                "`y_pred = keras.ops.squeeze(y_pred, -1)`.",
+                "If the two have other shapes where the loss takes their difference, such as "
+                "(batch,) and (batch, 1), each output is compared with the targets of all samples: "
+                "then the mean is the best answer.",
+                "Use `y_pred = keras.ops.reshape(y_pred, (-1,))` and the same of `y_true` in the "
+                "loss: both, or none. In a class or step of your own also `y = y.reshape(-1, 1)`.",
                 head.path,
                 {"spread": spread[row], "wanted": wanted[row]},
                 row=row,
-                confidence="likely",
+                confidence="possible" if is_function else "likely",
             )
 
 
