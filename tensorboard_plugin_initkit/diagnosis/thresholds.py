@@ -246,6 +246,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "decay_share": Threshold(
         0.01, "Of the weights, in a step: without a gradient half of them is gone in 70 steps."
     ),
+    "constraint_norm": Threshold(
+        0.1, "Of a unit's weights, a tenth of a signal in each layer. Usual are 1 to 4."
+    ),
     "dropout_rate": Threshold(0.8, "Of five units one is left. Usual are 0.1 to 0.5."),
     "dropout_kept": Threshold(
         0.1, "Of a signal through all dropouts in a row: four of 0.44 each, or two of 0.7."

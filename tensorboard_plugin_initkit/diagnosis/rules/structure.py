@@ -19,6 +19,7 @@ from tensorboard_plugin_initkit.diagnosis.start import (
     is_constant,
     judge_start,
     read_chain,
+    read_initializer,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
@@ -522,6 +523,27 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
+    """Find constraints that hold the weights of units next to zero."""
+    for item in facts.setup.layers:
+        for name, text in item.arguments.items():
+            value = read_initializer(str(text))[1].get("max_value")
+            held = name.endswith("_constraint") and isinstance(value, int | float)
+            if held and value < THRESHOLDS["constraint_norm"].value:
+                yield tell(
+                    facts,
+                    "strong_penalty",
+                    f"`{name}` of `{item.path}` is `{text}`: it holds weights to a norm of "
+                    f"{value:.2g} a unit.",
+                    "Hardly anything of a signal is left behind weights next to zero.",
+                    "Leave the constraint out, or use `keras.constraints.MaxNorm(3)`.",
+                    item.path,
+                    {"max_value": value},
+                    confidence="likely",
+                )
+                return
+
+
 def find_penalties(facts: Facts) -> Iterator[Finding]:
     """Find penalties larger than the loss of the data, over a window; or by far at first."""
     if not len(facts.steps):
@@ -532,14 +554,16 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         heavy = (penalty > some * loss) & (loss > 0)
         huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
-    if row is None and huge[0]:  # it may do its harm before it falls
+    items = facts.setup.layers
+    kills = any(item.arguments.get("activity_regularizer", "None") != "None" for item in items)
+    if row is None and (huge[0] or (heavy[0] and kills)):  # it may do its harm before it falls
         row = 0
     if row is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
     own = [
         (item.path, value)
-        for item in facts.setup.layers
+        for item in items
         for name, value in item.arguments.items()
         if name.endswith("regularizer") and value and value != "None"
     ]
@@ -610,6 +634,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_frozen_head,
     find_penalties,
     find_weight_decay,
+    find_tight_constraints,
     find_single_samples,
     find_equal_weights,
     find_output_faults,
