@@ -36,7 +36,14 @@ def list_limits(facts: Facts) -> Iterator[str]:
             f"`{pooled[0]}` does not see the order of the steps: if it matters, add an `Embedding` "
             "of the positions to that of the words, or use `Conv1D` or `GRU`."
         )
+    if narrow := tell_width(facts):
+        yield narrow
+
+
+def tell_width(facts: Facts) -> str:
+    """Tell of hidden layers that are all narrow; "" of others."""
     hidden = [item for item in list_hidden(facts) if item.type == "Dense" and item.shape]
     widest = max((item.shape[-1] for item in hidden), default=0)
-    if 0 < widest < THRESHOLDS["few_units"].value:
-        yield f"No hidden layer has more than {widest} units: use `Dense(32)` or wider ones."
+    if not 0 < widest < THRESHOLDS["few_units"].value:
+        return ""
+    return f"No hidden layer has more than {widest} units: use `Dense(32)` or wider ones."

@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.depth import judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
-from tensorboard_plugin_initkit.diagnosis.limits import list_limits
+from tensorboard_plugin_initkit.diagnosis.limits import list_limits, tell_width
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -47,6 +47,30 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         fix=Fix(fix),
         confidence="possible",
     )
+
+
+def find_part_learned(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training that falls no more with most of its loss left, by few units.
+
+    A mere note: much of the loss may be noise.
+    """
+    loss, last = facts.loss, len(facts.steps) - 1
+    narrow = tell_width(facts)
+    if narrow and loss.over[last] and loss.still[last]:
+        recent, known = float(loss.recent[last]), loss.guess[last]
+        whole = float(loss.value[0] if np.isnan(known) else known)
+        yield Finding(
+            "not_learning",
+            facts.layer_of_head(0),
+            int(facts.steps[last]),
+            f"Learned in part: the loss falls no more and is {recent:.4g}; always predicting the "
+            f"same gives about {whole:.4g}.",
+            {"loss": recent, "guess": whole},
+            severity="note",
+            cause="So few units make few folds: they stay at what a part of the samples shows.",
+            fix=Fix(narrow),
+            confidence="possible",
+        )
 
 
 def _find_learnt_by_heart(facts: Facts) -> Bools:

@@ -402,6 +402,28 @@ def test_a_loss_that_rises_is_told_with_what_rises(change, cause, fix):
     assert fix in str(finding.fix)
 
 
+@pytest.mark.parametrize(
+    ("units", "level", "ended", "expected"),
+    [
+        (4, 0.48, True, [("not_learning", "note", "No hidden layer has more than 4 units")]),
+        (4, 0.48, False, []),
+        (4, 0.3, True, []),  # most is learned
+        (16, 0.48, True, []),
+    ],
+)
+def test_a_narrow_model_that_learns_in_part_is_a_note(units, level, ended, expected):
+    record = made(LONG)
+    supervised(level=level)(record)
+    layers = [
+        item._replace(activation="relu", takes=(i - 1,), shape=(-1, units))
+        for i, item in enumerate(record.setup.layers)
+    ]
+    layers[-1] = layers[-1]._replace(activation="sigmoid", shape=(-1, 1))
+    record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+    found = judge(record.history(), ended)
+    assert [(f.kind, f.severity, str(f.fix).partition(":")[0]) for f in found] == expected
+
+
 def test_a_layer_that_receives_zeros_is_told_with_a_constant_output():
     record = made(EVERY_10)
     both(supervised(), DEAD_OUTPUT)(record)
