@@ -226,7 +226,8 @@ class _Root:
     def add(self, other: Finding) -> None:
         """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
-        if self.finding.kind == "loss_choice" and other.kind == "small_updates":
+        is_first = "learning_rate" not in self.finding.fix.repairs
+        if self.finding.kind == "loss_choice" and other.kind == "small_updates" and is_first:
             # Another loss does not make the steps longer.
             repairs = self.finding.fix.repairs | other.fix.repairs
             fix = Fix(f"{self.finding.fix} {other.fix}", repairs)

@@ -349,6 +349,8 @@ def _check_shape(case: Case) -> Finding | None:
         fix = Fix(f"Give one output per sample: `{code}` {where}.")
     else:
         fix = case.remedy.as_fix()
+    if any(tensor.shape == shape for tensor in list_tensors(case.facts, "x")):
+        fix = Fix(f"{fix} If outputs are to be like the inputs: `model.fit(x, x)`.", fix.repairs)
     return case.find("target_shape", seen, cause, fix)
 
 
@@ -621,6 +623,26 @@ def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def find_empty_losses(facts: Facts) -> Iterator[Finding]:
+    """Find losses of one's own that are exactly 0 from the first step on, without a gradient."""
+    heads, nothing = facts.setup.heads, facts.loss.value == 0
+    nothing &= (facts.per_variable("norm") == 0).all(axis=1)
+    row = find_first(np.logical_and.accumulate(nothing) & facts.ready)
+    if row is not None and facts.layers and heads and all(map(is_own_loss, heads)):
+        name = heads[0].loss
+        yield tell(
+            facts,
+            "no_gradient",
+            f"The loss `{name}` is exactly 0 from step {facts.steps[0]} to {facts.steps[row]}, and "
+            "so are all gradients.",
+            "A mask or weight in it leaves out every sample, or it compares a thing with itself.",
+            f"Print what `{name}` keeps: `keras.ops.sum(mask)`, and the values that it compares "
+            "labels with, such as the number of the padding.",
+            row=row,
+            confidence="likely",
+        )
+
+
 def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
     """Find a loss of one's own that seems to compare each output with the targets of all samples.
 
@@ -720,6 +742,7 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_minimized_overlaps,
     find_errors_of_nothing,
     find_broadcast_losses,
+    find_empty_losses,
     find_uncounted_classes,
     find_idle_outputs,
     find_frozen_model,

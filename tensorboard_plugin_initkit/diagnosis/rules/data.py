@@ -193,8 +193,8 @@ def _fix_inputs(
     low, high = span
     if rescalings:
         path = rescalings[-1].path
-        text = f"Remove `{path}`, or choose its `scale` for inputs from {low:.3g} to {high:.3g}: "
-        return Fix(f"{text}they are also scaled elsewhere.", remove(path))
+        text = f"Remove `{path}`, if they are also scaled elsewhere, or choose its `scale` for "
+        return Fix(f"{text}inputs from {low:.3g} to {high:.3g}, such as 1 / 255.", remove(path))
     if is_picture and low >= 0 and 100 < high <= 255:
         return Fix(
             "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its inputs: "

@@ -187,6 +187,12 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"No gradient: {message}; what follows multiplies its units by 0, as a closed gate or "
             "a loss weight of 0 does, or all of them are inactive or saturated."
         )
+        fix = Fix(
+            f"Look at what `{layer}` gives to the layers after it: where a ReLU of its own makes "
+            "all of it 0, use `leaky_relu`, and no activation at an output of any sign, as of a "
+            "generator; leave out `round`, `argmax` and comparisons; begin gates with other "
+            "numbers than 0."
+        )
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
 
 

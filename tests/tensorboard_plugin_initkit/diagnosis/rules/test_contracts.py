@@ -380,6 +380,13 @@ def test_an_error_in_percent_of_targets_that_are_0():
     assert told(zeros, 1e7, head("linear", 1, "mean_absolute_error")) == []
 
 
+def test_outputs_that_are_to_be_like_the_inputs():
+    (finding,) = find(head("sigmoid", 8, SQUARED), BITS)
+    assert (finding.kind, "model.fit(x, x)" in str(finding.fix)) == ("target_shape", True)
+    (finding,) = find(head("sigmoid", 4, SQUARED), BITS)
+    assert "model.fit(x, x)" not in str(finding.fix)
+
+
 def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
     def told(y, y_pred, loss="MyLoss", steps=(0, 10, 100), course=2.3, **fields):
         setup = head("linear", 1, loss, **fields)

@@ -362,6 +362,9 @@ def test_small_updates_are_told_with_an_early_end(ratio, rate):
     assert "Train for longer" in str(finding.fix)
     assert ("Raise the learning rate" in str(finding.fix)) == bool(rate)
     assert rate in str(finding.fix)
+    put(1e-9, "update")(record)  # rates beyond a hundred usual ones are of no use
+    (finding,) = judge(record.history(), ended=True)
+    assert (finding.kind, "learning_rate=0.1" in str(finding.fix)) == ("small_updates", True)
 
 
 @pytest.mark.parametrize(("ended", "step"), [(False, 200), (True, 120)])
@@ -422,6 +425,16 @@ def test_a_narrow_model_that_learns_in_part_is_a_note(units, level, ended, expec
     record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
     found = judge(record.history(), ended)
     assert [(f.kind, f.severity, str(f.fix).partition(":")[0]) for f in found] == expected
+
+
+@pytest.mark.parametrize("name", ["mine", MSE])
+def test_a_loss_of_ones_own_that_is_0_from_the_first_step_on(name):
+    record = made(EVERY_10)
+    both(supervised(name), put(0, "bias", "kernel", "loss"))(record)
+    expected = [] if name == MSE else ["no_gradient"]  # all may have been learned before
+    assert [f.kind for f in judge(record.history())] == expected
+    record.loss[:2] = 0.5  # it was learned
+    assert [f.kind for f in judge(record.history())] == []
 
 
 def test_a_layer_that_receives_zeros_is_told_with_a_constant_output():
