@@ -527,9 +527,10 @@ def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
     """Find constraints that hold the weights of units next to zero."""
     for item in facts.setup.layers:
         for name, text in item.arguments.items():
+            if not name.endswith("_constraint"):
+                continue
             value = read_initializer(str(text))[1].get("max_value")
-            held = name.endswith("_constraint") and isinstance(value, int | float)
-            if held and value < THRESHOLDS["constraint_norm"].value:
+            if isinstance(value, int | float) and value < THRESHOLDS["constraint_norm"].value:
                 yield tell(
                     facts,
                     "strong_penalty",

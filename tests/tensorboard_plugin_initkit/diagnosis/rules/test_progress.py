@@ -417,6 +417,7 @@ def test_a_loss_that_rises_is_told_with_what_rises(change, cause, fix):
 def test_a_narrow_model_that_learns_in_part_is_a_note(units, level, ended, expected):
     record = made(LONG)
     supervised(level=level)(record)
+    assert record.setup is not None
     layers = [
         item._replace(activation="relu", takes=(i - 1,), shape=(-1, units))
         for i, item in enumerate(record.setup.layers)
