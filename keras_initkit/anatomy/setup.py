@@ -299,7 +299,10 @@ def _name_activation(operation: Any, inputs: int) -> str:
 
 
 def _read_arguments(operation: Any) -> dict[str, Any]:
-    """Return arguments of a layer or operation, those of its wrapped layer last."""
+    """Return arguments of a layer or operation, those of its wrapped layer last.
+
+    Those of a `Normalization` are the least and greatest mean and standard deviation that it has.
+    """
     arguments: dict[str, Any] = {}
     for part in (operation, _wrapped(operation)):
         given = {}
@@ -309,6 +312,13 @@ def _read_arguments(operation: Any) -> dict[str, Any]:
                 if value is not None:
                     given[name] = value if name in _ARGUMENTS else _format_configured(value)
         arguments |= keep_plain(given)
+    if isinstance(operation, keras.layers.Normalization):
+        with contextlib.suppress(Exception):
+            mean, variance = (
+                keras.ops.convert_to_numpy(x) for x in (operation.mean, operation.variance)
+            )
+            spans = {"mean": mean, "std": variance**0.5}
+            arguments |= keep_plain({k: [v.min(), v.max()] for k, v in spans.items()})
     return arguments
 
 

@@ -18,11 +18,9 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
-from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
-from tensorboard_plugin_initkit.diagnosis.rules.contracts import (
-    CONTRACT_RULES,
-    find_outputs_of_one,
-)
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning, find_part_learned
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
@@ -149,7 +147,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        roots = list(find_early_end(facts))
+        roots = list(find_early_end(facts)) or list(find_part_learned(facts))
     return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
 
 
@@ -171,7 +169,7 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
         return
     causes = [
         *_apply(Tier.DATA, DATA_CAUSES, facts),
-        *_apply(Tier.STRUCTURE, (*STRUCTURE_CAUSES, find_outputs_of_one), facts),
+        *_apply(Tier.STRUCTURE, STRUCTURE_CAUSES, facts),
         *_apply(Tier.UPDATE, UPDATE_CAUSES, facts),
     ]
     for tier, cause in causes:
@@ -228,6 +226,12 @@ class _Root:
     def add(self, other: Finding) -> None:
         """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
+        is_first = "learning_rate" not in self.finding.fix.repairs
+        if self.finding.kind == "loss_choice" and other.kind == "small_updates" and is_first:
+            # Another loss does not make the steps longer.
+            repairs = self.finding.fix.repairs | other.fix.repairs
+            fix = Fix(f"{self.finding.fix} {other.fix}", repairs)
+            self.finding = dataclasses.replace(self.finding, fix=fix)
         if other.severity == "error":
             self.finding = dataclasses.replace(self.finding, severity="error")
 
@@ -263,7 +267,8 @@ def _explains(root: Ranked, other: Ranked) -> bool:
     if tier == below:
         if tier in (Tier.CONTRACT, Tier.FAULT):  # These may be several.
             return _echoes(symptom, finding)
-        return True
+        # A bare one says less than any other.
+        return finding.kind not in _BARE_SYMPTOMS or symptom.kind in _BARE_SYMPTOMS
     if below == Tier.VERDICT and finding.kind in _BARE_SYMPTOMS:
         return False
     return tier < below and _can_explain(tier, symptom)

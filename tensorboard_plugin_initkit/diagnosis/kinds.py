@@ -35,7 +35,7 @@ KINDS = {
     "strong_dropout": "dropout that leaves hardly anything",
     "single_samples": "a batch normalization of batches of one sample",
     "output_normalization": "a normalization at the output",
-    "strong_penalty": "penalties that outweigh the loss of the data",
+    "strong_penalty": "penalties or constraints that outweigh the loss of the data",
     "learning_rate": "a learning rate that is too large or too small",
     "tight_clipping": "gradients that are clipped all the time",
     "nonfinite": "numbers that are NaN or infinite",

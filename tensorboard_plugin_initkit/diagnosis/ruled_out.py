@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.depth import judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.limits import list_limits, tell_width
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -30,7 +31,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     place = int(np.searchsorted(facts.steps, symptom.rank))
     reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
-    fix = (
+    fix = " ".join([*list_limits(facts), ""]) + (
         "Let the model learn one batch by heart. If it can, look at inputs and targets: are they "
         "in the same order, and can the targets be told from the inputs at all? If it cannot, try "
         "learning rates ten times larger and smaller, and a wider model."
@@ -46,6 +47,30 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         fix=Fix(fix),
         confidence="possible",
     )
+
+
+def find_part_learned(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training that falls no more with most of its loss left, by few units.
+
+    A mere note: much of the loss may be noise.
+    """
+    loss, last = facts.loss, len(facts.steps) - 1
+    narrow = tell_width(facts)
+    if narrow and loss.over[last] and loss.still[last]:
+        recent, known = float(loss.recent[last]), loss.guess[last]
+        whole = float(loss.value[0] if np.isnan(known) else known)
+        yield Finding(
+            "not_learning",
+            facts.layer_of_head(0),
+            int(facts.steps[last]),
+            f"Learned in part: the loss falls no more and is {recent:.4g}; always predicting the "
+            f"same gives about {whole:.4g}.",
+            {"loss": recent, "guess": whole},
+            severity="note",
+            cause="So few units make few folds: they stay at what a part of the samples shows.",
+            fix=Fix(narrow),
+            confidence="possible",
+        )
 
 
 def _find_learnt_by_heart(facts: Facts) -> Bools:
@@ -83,8 +108,8 @@ def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float
         text = f"the gradient changes by ×{factors[0]:.2g} per layer towards the input"
         yield text, {"factor": factors[0]}
     dead = facts.per_variable("dead_units")[row]
-    if np.isfinite(dead).any():
-        share = float(np.nanmax(dead))
+    share = float(np.nanmax(dead, initial=-1))
+    if 0 <= share < THRESHOLDS["dead_share"].value:
         yield f"at most {share:.0%} of the units of a layer have no gradient", {"dead_units": share}
     ratio = update_ratios(facts, slice(row, row + 1))
     if np.nan_to_num(ratio).any():

@@ -103,6 +103,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "Later on, small updates may be those of a training that has converged, and weights may "
         "have grown for good.",
     ),
+    "ordinary": Threshold(
+        1e6,
+        "Nothing that is made of numbers below it by a few products overflows at 3e38: that is "
+        "left to numbers without a value.",
+    ),
     "norm_growth": Threshold(
         1e3, "Gradients grow by 10 to 100 when a healthy network leaves its first plateau."
     ),
@@ -113,6 +118,11 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1, "From one window to the next: more than what differs between batches."
     ),
     "loss_risen": Threshold(1, "Doubled: the noise of batches is less."),
+    "loss_climbed": Threshold(
+        1.5,
+        "Of the first losses, and of the best constant's, the mean of a third of a training: "
+        "batches do not make so much of a mean of so many.",
+    ),
     "loss_fell": Threshold(
         0.02,
         "Between the last third of a training so far and the third before: what learns, if slowly, "
@@ -236,9 +246,20 @@ THRESHOLDS: dict[str, Threshold] = {
     "decay_share": Threshold(
         0.01, "Of the weights, in a step: without a gradient half of them is gone in 70 steps."
     ),
+    "constraint_norm": Threshold(
+        0.1, "Of a unit's weights, a tenth of a signal in each layer. Usual are 1 to 4."
+    ),
     "dropout_rate": Threshold(0.8, "Of five units one is left. Usual are 0.1 to 0.5."),
     "dropout_kept": Threshold(
         0.1, "Of a signal through all dropouts in a row: four of 0.44 each, or two of 0.7."
+    ),
+    "memory_steps": Threshold(
+        30,
+        "Steps of a sequence: so far back the gradient of a recurrent layer is next to nothing at "
+        "first, and only longer trainings than most build it up.",
+    ),
+    "few_units": Threshold(
+        8, "XOR takes 2 units in theory and 4 to 8 in practice, rings 4 to 8, spirals 16 or more."
     ),
     "overlap_error": Threshold(
         0.05, "Between an overlap at first and that by chance: outputs are not yet all alike."

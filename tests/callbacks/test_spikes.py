@@ -75,7 +75,12 @@ def test_a_spike_between_records_is_found_with_its_step_and_layers(way, tmp_path
 def test_steps_before_the_first_record_are_read_together(monkeypatch):
     """Each read waits for the device."""
     reads, read = [], Capture.read
-    monkeypatch.setattr(Capture, "read", lambda capture: reads.append(1) or read(capture))
+
+    def count(capture):
+        reads.append(1)
+        return read(capture)
+
+    monkeypatch.setattr(Capture, "read", count)
     train([monitor := GradientMonitor(every_n_steps=lambda step: step == 60, spikes=True)])
     assert monitor.history.steps.tolist() == [60, SPIKE]
     assert len(reads) < 10

@@ -1,8 +1,7 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,10 @@ from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_sorted_classes,
     find_zero_sample_weights,
 )
-from tensorboard_plugin_initkit.diagnosis.rules.structure import find_frozen_model
+from tensorboard_plugin_initkit.diagnosis.rules.structure import (
+    find_frozen_model,
+    find_softmax_of_one,
+)
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CATEGORICAL,
@@ -36,7 +38,6 @@ from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import find_first, find_thirds, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
-    DENSE,
     RECURRENT,
     Head,
     Tensor,
@@ -176,6 +177,10 @@ def _check_one_unit(case: Case) -> Finding | None:
     head = case.head
     if head.units != 1:
         return None
+    if case.loss == "cosine_similarity" and case.target and case.target.width == 1:
+        seen = f"The {head} has one unit, and its loss is `cosine_similarity`: the sign alone."
+        cause = "This loss compares the directions of vectors: a single number has no other slope."
+        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     if head.activation == "softmax" and _is_softmax_of_one(head.layer):
         seen = f"The {head} is a softmax over one unit, which is always 1."
         cause = "The outputs of a softmax sum to 1: with one unit nothing can be learned."
@@ -344,6 +349,8 @@ def _check_shape(case: Case) -> Finding | None:
         fix = Fix(f"Give one output per sample: `{code}` {where}.")
     else:
         fix = case.remedy.as_fix()
+    if any(tensor.shape == shape for tensor in list_tensors(case.facts, "x")):
+        fix = Fix(f"{fix} If outputs are to be like the inputs: `model.fit(x, x)`.", fix.repairs)
     return case.find("target_shape", seen, cause, fix)
 
 
@@ -488,38 +495,7 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
 def find_hidden_softmax_of_one(facts: Facts) -> Iterator[Finding]:
     """Find softmaxes over an axis of size one inside the model, as in attention scores."""
     heads = {head.path for head in list_heads(facts)}
-    return _find_softmax_of_one(facts, [x for x in facts.setup.layers if x.path not in heads])
-
-
-def find_outputs_of_one(facts: Facts) -> Iterator[Finding]:
-    """Find softmaxes over an axis of size one at outputs whose loss is not known: a cause."""
-    heads = {head.path for head in list_heads(facts) if not head.setup.loss}
-    layers = [item for item in facts.setup.layers if item.path in heads]
-    for finding in _find_softmax_of_one(facts, layers):
-        yield dataclasses.replace(finding, severity="warning", confidence="likely")
-
-
-def _find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator[Finding]:
-    for layer in layers:
-        if layer.activation != "softmax":
-            continue
-        axis = layer.arguments.get("axis", -1)
-        units = layer.arguments.get("units", layer.arguments.get("filters", 0))
-        shape = layer.shape or (ANY_SIZE, units if DENSE.fullmatch(layer.type) else 0)
-        is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
-        is_place = isinstance(axis, int) and -len(shape) <= axis < len(shape)
-        if is_known and is_place and shape[axis] == 1:
-            yield tell(
-                facts,
-                "single_unit_softmax",
-                f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
-                "A softmax sums to 1 along its axis: with one element nothing is learned.",
-                "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
-                'or `activation="sigmoid"` for a gate, or for two classes.',
-                layer.path,
-                {"axis": axis},
-                severity="error",
-            )
+    return find_softmax_of_one(facts, [x for x in facts.setup.layers if x.path not in heads])
 
 
 def find_negative_loss(facts: Facts) -> Iterator[Finding]:
@@ -647,24 +623,47 @@ def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
-    """Find a loss of one's own of targets (batch,) and outputs (batch, 1) that are alike.
+def find_empty_losses(facts: Facts) -> Iterator[Finding]:
+    """Find losses of one's own that are exactly 0 from the first step on, without a gradient."""
+    heads, nothing = facts.setup.heads, facts.loss.value == 0
+    nothing &= (facts.per_variable("norm") == 0).all(axis=1)
+    row = find_first(np.logical_and.accumulate(nothing) & facts.ready)
+    if row is not None and facts.layers and heads and all(map(is_own_loss, heads)):
+        name = heads[0].loss
+        yield tell(
+            facts,
+            "no_gradient",
+            f"The loss `{name}` is exactly 0 from step {facts.steps[0]} to {facts.steps[row]}, and "
+            "so are all gradients.",
+            "A mask or weight in it leaves out every sample, or it compares a thing with itself.",
+            f"Print what `{name}` keeps: `keras.ops.sum(mask)`, and the values that it compares "
+            "labels with, such as the number of the padding.",
+            row=row,
+            confidence="likely",
+        )
 
-    Keras makes the shapes of the two alike for its own losses and for functions. A class of one's
-    own compares each output with all targets, if it does not do so: then their mean is best.
+
+def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
+    """Find a loss of one's own that seems to compare each output with the targets of all samples.
+
+    Keras makes the shapes (batch,) and (batch, 1) alike for its own losses and for functions, which
+    may change one of them all the same: that is asked where the loss falls no more. A class of
+    one's own has to make them alike itself. If it does not, the mean of the targets is best.
     """
-    patient = facts.find_late("patience_steps")
+    over, patient = facts.loss.over, facts.find_late("patience_steps")
     for head in list_heads(facts):
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
-        is_class = "reduction" in head.setup.arguments or "." in loss
-        if y is None or y_pred is None or {y.shape, y_pred.shape} != {(), (1,)}:
+        if y is None or y_pred is None or not {y.shape, y_pred.shape} <= {(), (1,)}:
             continue
-        if loss and not (is_class and is_own_loss(head.setup)):
+        is_function = bool(loss) and "reduction" not in head.setup.arguments and "." not in loss
+        if (loss and not is_own_loss(head.setup)) or not (is_function or y.shape != y_pred.shape):
             continue
+        late = patient | over
+        if is_function:
+            late = facts.loss.flat | over & (facts.loss.fell < THRESHOLDS["loss_fell"].value)
         shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
         spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
-        small = spread < THRESHOLDS["broadcast_spread"].value * wanted
-        row = find_first((patient | facts.loss.over) & small)
+        row = find_first(late & (spread < THRESHOLDS["broadcast_spread"].value * wanted))
         if row is not None:
             yield tell(
                 facts,
@@ -672,14 +671,15 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
                 f"{f'`{loss}` ' * bool(loss)}is your own; outputs have an sd of "
                 f"{spread[row]:.2g}, targets of {wanted[row]:.2g}.",
-                "If the loss does not make the shapes equal, their difference compares each output "
-                "with the targets of all samples: then the mean is the best answer.",
-                "Use `y = y.reshape(-1, 1)` for the targets, or in the loss "
-                "`y_pred = keras.ops.squeeze(y_pred, -1)`.",
+                "If the two have other shapes where the loss takes their difference, such as "
+                "(batch,) and (batch, 1), each output is compared with the targets of all samples: "
+                "then the mean is the best answer.",
+                "Use `y_pred = keras.ops.reshape(y_pred, (-1,))` and the same of `y_true` in the "
+                "loss: both, or none. In a class or step of your own also `y = y.reshape(-1, 1)`.",
                 head.path,
                 {"spread": spread[row], "wanted": wanted[row]},
                 row=row,
-                confidence="likely",
+                confidence="possible" if is_function else "likely",
             )
 
 
@@ -742,6 +742,7 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_minimized_overlaps,
     find_errors_of_nothing,
     find_broadcast_losses,
+    find_empty_losses,
     find_uncounted_classes,
     find_idle_outputs,
     find_frozen_model,

@@ -158,6 +158,34 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             yield _tell(facts, "feature_scales", seen, numbers)
 
 
+def find_useless_normalizations(facts: Facts) -> Iterator[Finding]:
+    """Find a first Normalization without statistics of the inputs: of none, or of one sample.
+
+    Before `adapt` it has a mean of 0 and a standard deviation of 1, after it on a single sample
+    one of 0, and Keras divides by 1e-7 then.
+    """
+    inputs = list_tensors(facts, "x")
+    if len(inputs) != 1 or not len(facts.steps):
+        return
+    mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
+    for item in find_first_layers(facts.setup):
+        held = item.arguments.get("mean"), item.arguments.get("std")
+        is_far = max(abs(mean), std) > THRESHOLDS["input_size"].value
+        if held == ([0, 0], [1, 1]) and is_far:
+            seen = "has a mean of 0 and an sd of 1, as before `adapt`"
+        elif held[1] == [0, 0] and std > 0:
+            seen = "has an sd of 0, as after `adapt` on a single sample"
+        else:
+            continue
+        seen = f"`{item.path}` {seen}; the inputs of step {facts.steps[0]} have mean {mean:.3g} "
+        fix = Fix(
+            f"Call `adapt(x)` of `{item.path}` with all inputs of the training before you build "
+            "and compile the model, or use `keras_initkit.with_normalization(model, x)`."
+        )
+        numbers = {"mean": mean, "std": std}
+        yield _tell(facts, "input_scale", f"{seen}and sd {std:.3g}.", numbers, fix, item.path)
+
+
 def _fix_inputs(
     facts: Facts, span: tuple[float, float], is_picture: bool, rescalings: list[LayerSetup]
 ) -> Fix:
@@ -165,8 +193,8 @@ def _fix_inputs(
     low, high = span
     if rescalings:
         path = rescalings[-1].path
-        text = f"Remove `{path}`, or choose its `scale` for inputs from {low:.3g} to {high:.3g}: "
-        return Fix(f"{text}they are also scaled elsewhere.", remove(path))
+        text = f"Remove `{path}`, if they are also scaled elsewhere, or choose its `scale` for "
+        return Fix(f"{text}inputs from {low:.3g} to {high:.3g}, such as 1 / 255.", remove(path))
     if is_picture and low >= 0 and 100 < high <= 255:
         return Fix(
             "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its inputs: "
@@ -423,6 +451,7 @@ def _tell(
 DATA_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_few_classes,
     find_input_scales,
+    find_useless_normalizations,
     find_target_scales,
     find_other_losses,
     find_negative_sample_weights,

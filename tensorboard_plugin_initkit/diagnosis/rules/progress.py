@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.limits import list_limits
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     change_rate,
     lower_median,
@@ -47,6 +48,7 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             continue
         name = facts.ports[output].name
         step, value = int(facts.steps[row]), float(mean[row, output])
+        cause, fix = _tell_cut(facts, row)
         yield Finding(
             "constant_output",
             facts.layer_of_head(head),
@@ -55,13 +57,39 @@ def find_constant_output(facts: Facts) -> Iterator[Finding]:
             f"{f' `{name}`' if name else ''} is the same for all samples of a batch, {value:.3g} "
             f"on average, although inputs and targets differ.",
             {"mean": value, "batch_std": float(spread[row, output])},
-            cause="Nothing of the input reaches the output: its activation is saturated or cut "
-            "off, units before it are dead, or the signal is lost over depth.",
-            fix=Fix(
-                "Give the output an activation with the range of the targets, scale inputs and "
-                "targets, and lower the learning rate."
-            ),
+            cause=cause,
+            fix=fix,
         )
+
+
+def _tell_cut(facts: Facts, row: int) -> tuple[str, Fix]:
+    """Return why nothing of the input reaches the output, and the fix: a layer may get zeros.
+
+    The gradient of a kernel is a product with what its layer receives, and that of a bias is not.
+    """
+    norm = facts.per_variable("norm")[facts.start[row] : row + 1]
+    paths = [variable.path for variable in facts.records.layout.variables]
+    for i in np.flatnonzero((norm == 0).all(axis=0)).tolist():
+        bias = f"{paths[i].removesuffix('kernel')}bias"
+        if paths[i].endswith("/kernel") and bias in paths and norm[:, paths.index(bias)].all():
+            layer = facts.layers[facts.layer_of[i]]
+            return (
+                f"`{layer}` receives zeros alone: the gradient of its kernel is 0, and that of its "
+                "bias is not. An embedding of zeros, as of words that were not found, does "
+                "so, or a mask.",
+                Fix(
+                    f"Print what `{layer}` receives. Give what comes before it other weights than "
+                    "zeros, or train it: `trainable=True`."
+                ),
+            )
+    return (
+        "Nothing of the input reaches the output: its activation is saturated or cut off, units "
+        "before it are dead, or the signal is lost over depth.",
+        Fix(
+            "Give the output an activation with the range of the targets, scale inputs and "
+            f"targets, and lower the learning rate. {' '.join(list_limits(facts))}".rstrip()
+        ),
+    )
 
 
 def find_no_better_than_guessing(facts: Facts) -> Iterator[Finding]:
@@ -86,10 +114,10 @@ def tell_guessing(facts: Facts, row: int) -> Finding:
 
 
 def find_rising_loss(facts: Facts) -> Iterator[Finding]:
-    """Find growing losses: far above the first ones, or for long at twice them.
+    """Find growing losses: far above the first ones, for long at twice them, or up all the time.
 
-    Twice is asked of losses with a known best constant only, and above it: in adversarial and
-    reinforcement learning a loss may rise for good.
+    The last two are asked of losses with a known best constant only, and above it: in adversarial
+    and reinforcement learning a loss may rise for good.
     """
     loss, records = facts.loss.value, int(THRESHOLDS["window_records"].value)
     first = np.nan if len(loss) < records else np.median(loss[:records])
@@ -98,10 +126,16 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
     far = persists(loss > THRESHOLDS["loss_grown"].value * first, facts.start, facts.ready)
     above = (loss > (1 + THRESHOLDS["loss_risen"].value) * first) & (loss > facts.loss.guess)
     start = np.minimum(facts.start, np.maximum(np.arange(len(loss)) - 9, 0))
-    row = find_first(far | persists(above, start, facts.ready & (np.arange(len(loss)) >= 9)))
+    above = persists(above, start, facts.ready & (np.arange(len(loss)) >= 9))
+    with np.errstate(invalid="ignore"):
+        least = THRESHOLDS["loss_climbed"].value * np.maximum(first, facts.loss.guess)
+        climbs = facts.loss.fell < -THRESHOLDS["loss_falling"].value
+        climbs &= (facts.loss.recent > least) & facts.find_late("patience_steps")
+    row = find_first(far | above | climbs)
     if row is None:
         return
     step, factor = int(facts.steps[row]), float(loss[row] / first)
+    cause, fix = _tell_rise(facts, row)
     yield Finding(
         "rising_loss",
         "",
@@ -109,9 +143,41 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
         f"Rising loss: at step {step} the loss is {loss[row]:.3g}, {factor:.3g} times what it was "
         f"up to step {facts.steps[records - 1]}.",
         {"factor": factor, "loss": float(loss[row])},
-        cause="Updates overshoot: each one makes the loss larger.",
-        fix=change_rate(facts, row, 0.1),
+        cause=cause,
+        fix=fix,
     )
+
+
+def _tell_rise(facts: Facts, row: int) -> tuple[str, Fix]:
+    """Return why a loss rises, and the fix: targets that grow, a wrong sign, or a high rate."""
+    y, records = facts.ports_of("y"), int(THRESHOLDS["window_records"].value)
+    mean, std = (facts.per_port(name)[: row + 1, y] for name in ("mean", "std"))
+    size = np.hypot(mean, std).max(axis=1, initial=0.0)
+    before, now = np.median(size[:records]), np.median(size[-records:])
+    if now > (1 + THRESHOLDS["loss_risen"].value) * before:
+        return (
+            f"The targets grow: at first their RMS is {before:.3g}, now {now:.3g}. They are made "
+            "of the model's own outputs, as in Q-learning, or come in order of size.",
+            Fix(
+                "In Q-learning take targets from a copy of the model that seldom changes, "
+                "`target.set_weights(model.get_weights())`, with a discount below 1 and the "
+                "reward alone where an episode ends, and scale rewards to about 1. Other data: "
+                "shuffle them."
+            ),
+        )
+    ratio = lower_median(update_ratios(facts, slice(int(facts.start[row]), row + 1)))
+    lower = change_rate(facts, row, 0.1)
+    if ratio.size and 0 < np.median(ratio) <= THRESHOLDS["swing_update"].value:
+        return (
+            "Updates are not large, and the loss grows with them: they go uphill, by a wrong sign "
+            "of gradient or loss, or follow something else than this loss.",
+            Fix(
+                "Look at signs: gradients go to the optimizer as they are, and a loss is small "
+                f"where outputs are right. If that is so: {lower}",
+                lower.repairs,
+            ),
+        )
+    return "Updates overshoot: each one makes the loss larger.", lower
 
 
 def find_oscillation(facts: Facts) -> Iterator[Finding]:
@@ -226,18 +292,7 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
     else:
         seen += f"is no better than always predicting the same, which gives {loss.guess[last]:.3g}."
-    fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
-    cause = "The weights were updated too few times."
-    if is_stopped:
-        cause += " You or a callback, such as `EarlyStopping`, stopped the training."
-        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
-        fix = Fix(f'{text}`mode="min"`.')
-    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
-    ratio = float(np.median(ratios)) if ratios.size else math.nan
-    factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
-    if factor > 3:
-        also = change_rate(facts, last, min(100, factor))
-        fix = Fix(f"{fix} {also}", also.repairs)
+    cause, fix, ratio = _tell_end(facts, is_stopped)
     yield Finding(
         "ended_early",
         "",
@@ -250,3 +305,24 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         fix=fix,
         confidence="possible",
     )
+
+
+def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
+    """Return why a training ended too early, the fix, and the size of its last updates.
+
+    These are relative to the weights; NaN if they are not known. Small ones are to be larger.
+    """
+    last = len(facts.steps) - 1
+    fix = Fix("Train for longer: more `epochs` in `model.fit`, or a smaller `batch_size`.")
+    cause = "The weights were updated too few times."
+    if is_stopped:
+        cause += " You or a callback, such as `EarlyStopping`, stopped the training."
+        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
+        fix = Fix(f'{text}`mode="min"`.')
+    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
+    ratio = float(np.median(ratios)) if ratios.size else math.nan
+    factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
+    if factor > 3:
+        also = change_rate(facts, last, min(100, factor))
+        fix = Fix(f"{fix} {also}", also.repairs)
+    return cause, fix, ratio

@@ -176,6 +176,8 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             {"reinitialize": {"layers": [after], "initializer": "GlorotUniform"}},
         )
     elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
+        if (overshot := _find_overshoot(facts, row, message)) is not None:
+            return overshot
         message = f"Dead units: {message}; all of its units are inactive or saturated."
         cause, fix = _revive(facts, layer)
         share = {"share": 1.0}
@@ -185,11 +187,17 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"No gradient: {message}; what follows multiplies its units by 0, as a closed gate or "
             "a loss weight of 0 does, or all of them are inactive or saturated."
         )
+        fix = Fix(
+            f"Look at what `{layer}` gives to the layers after it: where a ReLU of its own makes "
+            "all of it 0, use `leaky_relu`, and no activation at an output of any sign, as of a "
+            "generator; leave out `round`, `argmax` and comparisons; begin gates with other "
+            "numbers than 0."
+        )
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
 
 
 def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
-    """Find the largest update before all layers lost their gradient, if it was large enough."""
+    """Find the largest update before layers or units lost their gradient, if large enough."""
     ratio = lower_median(update_ratios(facts, slice(0, int(facts.start[row]))))
     largest = int(ratio.argmax()) if ratio.size else -1
     if largest < 0 or ratio[largest] < THRESHOLDS["update_wild"].value:
@@ -200,10 +208,11 @@ def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
         "",
         int(facts.steps[row]),
         f"Large updates: the one of step {facts.steps[largest]} changed the weights of half of the "
-        f"layers by {write_number(value, 2)} of their norm or more, where 0.001 is usual; {seen}",
+        f"layers by {write_number(value, 2)} of their norm or more, where 0.001 is usual; "
+        f"{seen.rstrip('.')}.",
         {"update_ratio": value},
         cause="An update went so far that since then units are inactive or saturated for every "
-        "sample: no gradient passes them.",
+        "sample, and no gradient passes them.",
         fix=change_rate(facts, largest, 1e-3 / value),
     )
 
@@ -263,13 +272,17 @@ def find_dead_units(facts: Facts) -> Iterator[Finding]:
     layer, step = facts.layers[facts.layer_of[units[column]]], int(facts.steps[row])
     number, value = int(lasting[row].sum()), float(share[row, column])
     others = f", as in at least {count_layers(number - 1)} more" if number > 1 else ""
+    seen = f"from step {facts.steps[facts.start[row]]} to {step} {value:.0%} of the units of "
+    seen += f"`{layer}` receive no gradient{others}"
+    if (overshot := _find_overshoot(facts, row, seen)) is not None:
+        yield overshot
+        return
     cause, fix = _revive(facts, layer)
     yield Finding(
         "dead_units",
         layer,
         step,
-        f"Dead units: from step {facts.steps[facts.start[row]]} to {step} {value:.0%} of the "
-        f"units of `{layer}` receive no gradient{others}.",
+        f"Dead units: {seen}.",
         {"share": value, "layers": float(number)},
         cause=cause,
         fix=fix,

@@ -222,9 +222,42 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
             origin += tell_overflow(facts, row)[1]
         return origin, *_tell_scales(facts, _OVERFLOW)
     if facts.ports_of("y_pred"):
-        cause = "The loss or the gradient overflows, after the output."
-        return "the output is finite; ", *_tell_scales(facts, cause)
+        return "the output is finite; ", *_tell_backward(facts, row)
     return "", "", Fix()
+
+
+def _tell_backward(facts: Facts, row: int) -> tuple[str, Fix]:
+    """Return why numbers are lost behind a finite output, and the fix.
+
+    Where all others are of usual size, no sum or product of them overflows.
+    """
+    outputs = facts.ports_of("y_pred")
+    is_half = any(facts.ports[i].dtype == "float16" for i in outputs)
+    if is_half and not facts.setup.dtype_policy.startswith("mixed"):
+        return (
+            "The model computes in float16, which ends at 65,504, and takes all below 6e-8 for 0, "
+            "such as the `epsilon` of an optimizer.",
+            Fix(
+                'Leave `dtype="float16"` out, or use `keras.config.set_dtype_policy'
+                '("mixed_float16")` before the model is built: weights stay in float32.'
+            ),
+        )
+    ports = [facts.per_port(name)[row] for name in ("min", "max")]
+    weights = facts.norm_of_layers(facts.per_variable("weight_norm")[[row]])
+    sizes = [*ports, facts.per_variable("norm")[row], weights.ravel()]
+    largest = np.nanmax(np.abs(np.concatenate(sizes)), initial=0.0)
+    loss = abs(facts.total("batch_loss")[row])
+    if not max(largest, loss) < THRESHOLDS["ordinary"].value or np.isnan(loss):
+        return _tell_scales(facts, "The loss or the gradient overflows, after the output.")
+    return (
+        "Output and loss have values, but a slope has none: that of a root at 0, or of a "
+        "logarithm, quotient, norm or power there, also where `where` leaves its value out.",
+        Fix(
+            "Keep what they are taken of away from 0, in the loss and in layers of your own: "
+            "`keras.ops.sqrt(keras.ops.maximum(x, 1e-7))`, `keras.ops.log(x + 1e-7)`, "
+            "`a / (b + 1e-7)`."
+        ),
+    )
 
 
 def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:

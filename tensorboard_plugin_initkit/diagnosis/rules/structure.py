@@ -1,6 +1,7 @@
 """Faults in how a model is built and compiled, told where its training fails to learn."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tensorboard_plugin_initkit.diagnosis.start import (
     is_constant,
     judge_start,
     read_chain,
+    read_initializer,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
@@ -39,7 +41,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     trace_back,
     write_layer,
 )
-from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup, Setup
 from tensorboard_plugin_initkit.safe_text import write_part
 
 _LINEAR = ("", "linear")
@@ -165,6 +167,38 @@ def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
             ),
             item.path,
         )
+
+
+def find_outputs_of_one(facts: Facts) -> Iterator[Finding]:
+    """Find softmaxes over an axis of size one at outputs whose loss is not known: a cause."""
+    heads = {head.path for head in list_heads(facts) if not head.setup.loss}
+    layers = [item for item in facts.setup.layers if item.path in heads]
+    for finding in find_softmax_of_one(facts, layers):
+        yield dataclasses.replace(finding, severity="warning", confidence="likely")
+
+
+def find_softmax_of_one(facts: Facts, layers: Iterable[LayerSetup]) -> Iterator[Finding]:
+    """Find softmaxes among layers that are over an axis of size one."""
+    for layer in layers:
+        if layer.activation != "softmax":
+            continue
+        axis = layer.arguments.get("axis", -1)
+        units = layer.arguments.get("units", layer.arguments.get("filters", 0))
+        shape = layer.shape or (ANY_SIZE, units if DENSE.fullmatch(layer.type) else 0)
+        is_known = DENSE.fullmatch(layer.type) or layer.type in ("Softmax", "Activation")
+        is_place = isinstance(axis, int) and -len(shape) <= axis < len(shape)
+        if is_known and is_place and shape[axis] == 1:
+            yield tell(
+                facts,
+                "single_unit_softmax",
+                f"Layer `{layer.path}` is a softmax over an axis of size 1, so all it gives is 1.",
+                "A softmax sums to 1 along its axis: with one element nothing is learned.",
+                "Use `keras.layers.Softmax(axis=1)` for weights over the steps of a sequence, "
+                'or `activation="sigmoid"` for a gate, or for two classes.',
+                layer.path,
+                {"axis": axis},
+                severity="error",
+            )
 
 
 def find_output_faults(facts: Facts) -> Iterator[Finding]:
@@ -489,6 +523,28 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
+    """Find constraints that hold the weights of units next to zero."""
+    for item in facts.setup.layers:
+        for name, text in item.arguments.items():
+            if not name.endswith("_constraint"):
+                continue
+            value = read_initializer(str(text))[1].get("max_value")
+            if isinstance(value, int | float) and value < THRESHOLDS["constraint_norm"].value:
+                yield tell(
+                    facts,
+                    "strong_penalty",
+                    f"`{name}` of `{item.path}` is `{text}`: it holds weights to a norm of "
+                    f"{value:.2g} a unit.",
+                    "Hardly anything of a signal is left behind weights next to zero.",
+                    "Leave the constraint out, or use `keras.constraints.MaxNorm(3)`.",
+                    item.path,
+                    {"max_value": value},
+                    confidence="likely",
+                )
+                return
+
+
 def find_penalties(facts: Facts) -> Iterator[Finding]:
     """Find penalties larger than the loss of the data, over a window; or by far at first."""
     if not len(facts.steps):
@@ -499,14 +555,16 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         heavy = (penalty > some * loss) & (loss > 0)
         huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
-    if row is None and huge[0]:  # it may do its harm before it falls
+    items = facts.setup.layers
+    kills = any(item.arguments.get("activity_regularizer", "None") != "None" for item in items)
+    if row is None and (huge[0] or (heavy[0] and kills)):  # it may do its harm before it falls
         row = 0
     if row is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
     own = [
         (item.path, value)
-        for item in facts.setup.layers
+        for item in items
         for name, value in item.arguments.items()
         if name.endswith("regularizer") and value and value != "None"
     ]
@@ -577,12 +635,14 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_frozen_head,
     find_penalties,
     find_weight_decay,
+    find_tight_constraints,
     find_single_samples,
     find_equal_weights,
     find_output_faults,
     find_wrong_axis,
     find_normalized_units,
     find_hidden_softmax,
+    find_outputs_of_one,
     find_missing_activations,
     find_deep_sigmoids,
     find_bad_start,

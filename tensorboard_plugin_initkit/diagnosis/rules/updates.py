@@ -203,15 +203,16 @@ def lower_median(values: Floats) -> Floats:
 def change_rate(facts: Facts, row: int, factor: float) -> Fix:
     """Return the fix to multiply the learning rate at a record by a factor, to one digit.
 
-    It becomes not less than a usual one where it is too small, and not more where it is too large.
+    It becomes not less than a usual one where it is too small, and not more where it is too large;
+    nor more than a hundred usual ones: gradients as small as that need another mend.
     """
     rate: Any = facts.total("learning_rate")[row]
     way = "Raise" if factor > 1 else "Lower"
     if not rate > 0:
         return Fix(f"{way} the learning rate.")
     name = facts.setup.optimizer or "Adam"
-    limit = max if factor > 1 else min
-    value = limit(float(f"{rate * factor:.0e}"), USUAL_RATES.get(name, USUAL_RATE))
+    usual, value = USUAL_RATES.get(name, USUAL_RATE), float(f"{rate * factor:.0e}")
+    value = max(rate, usual, min(value, 100 * usual)) if factor > 1 else min(value, usual)
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},

@@ -3,6 +3,7 @@
 import time
 
 import keras
+import numpy as np
 import pytest
 
 from keras_initkit.anatomy.setup import read_setup
@@ -285,6 +286,16 @@ class Failing(keras.layers.Layer):
 
     def call(self, x):
         return x
+
+
+def test_the_statistics_of_a_normalization():
+    for adapted, mean, std in ((False, [0, 0], [1, 1]), (True, [2, 5], [1, 2])):
+        normalization = layers.Normalization()
+        if adapted:
+            normalization.adapt(np.array([[1.0, 3.0], [3.0, 7.0]], np.float32))
+        model = keras.Sequential([keras.Input((2,)), normalization, layers.Dense(1)])
+        arguments = read_setup(model).layers[0].arguments
+        assert (arguments["mean"], arguments["std"]) == (mean, pytest.approx(std))
 
 
 def test_code_of_the_user_that_raises_makes_less_known():

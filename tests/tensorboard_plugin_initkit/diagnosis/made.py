@@ -35,6 +35,7 @@ class Made:
     loss: NDArray[Any]
     rate: NDArray[Any]
     with_bias: bool = True
+    dtype: str = "float32"  # of the ports
     penalty: Any = np.nan
     setup: Setup | None = None
     ports: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -75,7 +76,7 @@ class Made:
         }
         missing = dict.fromkeys(set(RECORDED + TOTALS) - values.keys() - totals.keys())
         layout = Layout(
-            tuple(variables), ports=tuple(Port(role, "", (1,), "float32") for role in self.ports)
+            tuple(variables), ports=tuple(Port(role, "", (1,), self.dtype) for role in self.ports)
         )
         chunk = ones(layout, self.steps, **values, **totals, **missing)
         ports = {
@@ -350,6 +351,18 @@ FAULTY: dict[str, tuple[Change, str, int | None, int]] = {
     "large steps": (large_steps, "large_updates", None, 20),
     "one step too large": (
         both(put(5.0, "update", steps=slice(0, 8)), put(0, *BOTH, steps=slice(8, None))),
+        "large_updates",
+        None,
+        100,
+    ),
+    "a few units die of one step too large": (
+        both(put(5.0, "update", steps=slice(0, 8)), put(0, *BOTH, steps=slice(8, None), layers=1)),
+        "large_updates",
+        None,
+        100,
+    ),
+    "most units die of one step too large": (
+        both(put(5.0, "update", steps=0), put(0.95, "dead", steps=slice(8, None), layers=4)),
         "large_updates",
         None,
         100,

@@ -7,6 +7,7 @@ import pytest
 
 from tensorboard_plugin_initkit.diagnosis import judge as judge_module
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.judge import judge, news
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,
@@ -124,6 +125,20 @@ def test_numbers_that_are_not_finite_follow_from_weights_that_are_too_large(
     assert (found[0].severity == "error") == ("deep_sigmoids" not in expected)
     if not data and len(found) == 1:
         assert found[0].consequences[-1].startswith("Non-finite numbers")
+
+
+@pytest.mark.parametrize(("kind", "is_mended"), [("loss_choice", True), ("input_scale", False)])
+def test_another_loss_comes_with_larger_updates_where_they_are_small(kind, is_mended, monkeypatch):
+    fix = Fix("Use another.", {"loss": {"loss": "mine"}})
+    with_rules(monkeypatch, None, dataclasses.replace(DATA, kind=kind, fix=fix), None)
+    record = made(EVERY_10)
+    both(GUESSES, put(1e-6, "update"))(record)
+    (finding,) = judge(record.history())
+    assert finding.kind == kind
+    assert any(text.startswith("Small updates") for text in finding.consequences)
+    assert str(finding.fix).startswith("Use another.")
+    assert ("Raise the learning rate" in str(finding.fix)) == is_mended
+    assert finding.fix.repairs.keys() == {"loss"} | ({"learning_rate"} if is_mended else set())
 
 
 def test_what_is_never_meant_is_told_of_a_training_that_learns(monkeypatch):

@@ -37,17 +37,17 @@ def activate(signal: Signal, function: Function) -> Effect:
     if signal.base is not None:
         base, inner = signal.base.signal, signal.base.function
         whole = _compose(function, inner)
-    try:
-        mapped = activation_map(whole, base.mean, base.variance)
-    except (ValueError, TypeError):
-        return sample_function(signal, function)
     squared = _squared_slope(function)
 
     def own(u: Array) -> Array:
         return squared(u if inner is None else evaluate(inner, u))
 
     points = base.mean + np.sqrt(base.variance) * _POINTS
-    slopes = own(points)
+    try:
+        mapped = activation_map(whole, base.mean, base.variance)
+        slopes = own(points)  # of a constant, the map is the value of any function
+    except (ValueError, TypeError):
+        return sample_function(signal, function)
     power, slope = _map_positions(base, whole, mapped)
     if inner is not None:
         slope = np.ones_like(slope) * (_WEIGHTS @ slopes)

@@ -177,3 +177,9 @@ def test_arguments_that_do_not_fit():
     pair = keras.Model([x := keras.Input((2,)), y := keras.Input((2,))], layers.Add()([x, y]))
     with pytest.raises(ValueError, match="structure of the model's inputs, of which there are 2"):
         keras_initkit.propagate(pair, (0.0, 1.0, 0.0))
+
+
+def test_a_softmax_of_constants_is_their_share():
+    zeros = layers.Dense(10, "softmax", kernel_initializer="zeros")
+    (*_, (power, _)) = moments(keras.Sequential([keras.Input((4,)), zeros]))
+    assert power == pytest.approx(0.01, rel=1e-5)

@@ -8,9 +8,9 @@ import pytest
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import (
     CONTRACT_RULES,
     RANGES,
-    find_outputs_of_one,
     squeeze,
 )
+from tensorboard_plugin_initkit.diagnosis.rules.structure import find_outputs_of_one
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     RNG,
@@ -100,6 +100,7 @@ BROKEN = {
     "tanh numbers": ("tanh", 1, "huber", NUMBERS, "target_range", "-1 to 1", '`loss="huber"`'),
     "negative numbers": ("relu", 8, SQUARED, X, "target_range", "gives at least 0", "`Dense(8)`"),
     "pixels": ("sigmoid", (8, 8, 1), BINARY, PICTURES, "target_range", "0 to 255", "`y = y / 255`"),
+    "one direction": ("linear", 1, "cosine_similarity", NUMBERS, "loss_choice", "sign", SQUARED),
     "repeated": ("linear", 3, SQUARED, X[:, :1], "target_shape", "(batch, 3)", "`Dense(1)`"),
     "classes": ("softmax", 10, SQUARED, DIGITS, "target_shape", "(batch, 10)", SPARSE),
     "every step": ("linear", (7, 1), SQUARED, X[:, 0], "target_shape", "(batch, 7, 1)", "Flatten"),
@@ -154,7 +155,7 @@ def test_targets_far_out_of_reach_under_a_loss_of_ones_own():
     assert (finding.layer, finding.fix.text) == ("dense_1", "Use `Dense(1)`.")
     assert find(head("sigmoid", 1, "my_loss"), 2 * BITS - 1) == []
     assert find(head("sigmoid", 4, "my_loss"), 10 * NUMBERS) == []  # such as actions
-    assert find(head("tanh", 1, "cosine_similarity"), 10 * NUMBERS) == []
+    assert find(head("tanh", 4, "cosine_similarity"), 100 * X[:, :4]) == []
 
 
 def test_classes_by_number_that_are_learned_as_one_number_are_a_note():
@@ -326,7 +327,7 @@ def test_a_loss_below_0():
     assert "`binary_crossentropy` is -3 at step 0" in finding.message
     assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=-4.0) == []
     assert find(head("sigmoid", 1, BINARY), None, loss=-3.0, penalty=np.nan) == []
-    assert find(head("linear", 1, "cosine_similarity"), X[:, :1], loss=-3.0) == []
+    assert find(head("linear", 4, "cosine_similarity"), X[:, :4], loss=-3.0) == []
     assert find(head("sigmoid", 1, BINARY, loss_weight=-1.0), None, loss=-3.0) == []
     # The labels are told of, not what follows from them.
     assert [f.kind for f in find(head("sigmoid", 1, BINARY), DIGITS, loss=-3.0)] == ["target_range"]
@@ -343,7 +344,7 @@ def test_a_loss_below_0():
 )
 def test_a_loss_of_ones_own_that_falls_faster_and_faster(course, loss, expected):
     steps = np.arange(0, 100, 10)
-    found = find(head("linear", 1, loss), X[:, :1], steps=steps, loss=course(steps))
+    found = find(head("linear", 4, loss), X[:, :4], steps=steps, loss=course(steps))
     assert [(f.kind, f.step) for f in found] == expected
 
 
@@ -379,10 +380,17 @@ def test_an_error_in_percent_of_targets_that_are_0():
     assert told(zeros, 1e7, head("linear", 1, "mean_absolute_error")) == []
 
 
+def test_outputs_that_are_to_be_like_the_inputs():
+    (finding,) = find(head("sigmoid", 8, SQUARED), BITS)
+    assert (finding.kind, "model.fit(x, x)" in str(finding.fix)) == ("target_shape", True)
+    (finding,) = find(head("sigmoid", 4, SQUARED), BITS)
+    assert "model.fit(x, x)" not in str(finding.fix)
+
+
 def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
-    def told(y, y_pred, loss="MyLoss", **fields):
+    def told(y, y_pred, loss="MyLoss", steps=(0, 10, 100), course=2.3, **fields):
         setup = head("linear", 1, loss, **fields)
-        found = find(setup, y, y_pred=y_pred, steps=(0, 10, 100))
+        found = find(setup, y, y_pred=y_pred, steps=steps, loss=course)
         return [(f.kind, f.step, f.severity) for f in found]
 
     y, output = X[:, 0], 0.1 * X[:, 1:2]
@@ -390,6 +398,12 @@ def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
     assert told(y, output, reduction="sum") == told(y, output, "Net.compute_loss") == expected
     assert told(y, output, "") == expected  # a `compute_loss` of one's own
     assert told(y, output) == []  # Keras makes the shapes of a function's arguments alike
+    # Though in it a function may change one of them: asked where the loss falls no more.
+    long = np.arange(0, 200, 10)
+    assert told(y, output, steps=long) == told(y[:, None], output, steps=long) == expected
+    assert told(y, output, steps=long, course=0.99**long) == []
+    assert told(y, output, "mean_squared_error", steps=long) == []
+    assert told(y, 10 * output, steps=long) == []
     assert told(y[:, None], output, reduction="sum") == []
     assert told(y, 10 * output, reduction="sum") == []
     assert told(y, output, "huber", reduction="sum") == []

@@ -35,6 +35,11 @@ CONVOLUTION = chain(layer("Conv2D", (6, 6, 4), "relu"), layer("Flatten", 144), d
 NORMALIZED = chain(layer("Normalization", 8), dense(16, "relu"), dense(1), loss=SQUARED)
 
 
+def normalized(mean, std):
+    first = layer("Normalization", 8, mean=mean, std=std)
+    return chain(first, dense(16, "relu"), dense(1), loss=SQUARED)
+
+
 def embedding(size=10):
     words = layer("Embedding", (8, 4), weights=1, input_dim=size, output_dim=4)
     return chain(words, layer("Flatten", 32), dense(1), loss=SQUARED)
@@ -96,6 +101,22 @@ CAUSES = {
         "input_scale",
         "sd 0.00397 after `rescaling_0`",
         "Remove `rescaling_0`",
+    ),
+    "never adapted": (
+        normalized([0.0, 0.0], [1.0, 1.0]),
+        Y,
+        40 * X,
+        "input_scale",
+        "an sd of 1, as before `adapt`; the inputs of step 0 have mean",
+        "`adapt(x)` of `normalization_0` with all inputs",
+    ),
+    "adapted to one sample": (
+        normalized([-3.0, 2.0], [0.0, 0.0]),
+        Y,
+        X,
+        "input_scale",
+        "an sd of 0, as after `adapt` on a single sample",
+        "with all inputs",
     ),
     "a series of prices": (
         chain(layer("LSTM", 8), dense(1), loss=SQUARED),
@@ -177,6 +198,8 @@ RIGHT = {
     "a single sample, far from 0": (REGRESSION, Y[:1], 0.1 * X[:1] + 4),
     "in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
     "normalized in the model": (NORMALIZED, Y, 100 * X),
+    "adapted": (normalized([-3.0, 4.0], [0.0, 120.0]), Y, 100 * X),
+    "never adapted, and no need of it": (normalized([0.0, 0.0], [1.0, 1.0]), Y, X),
     "rescaled in the model": (
         chain(layer("Rescaling", (8, 8, 3)), layer("Conv2D", (6, 6, 4))),
         None,

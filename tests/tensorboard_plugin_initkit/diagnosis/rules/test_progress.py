@@ -140,6 +140,7 @@ FIRES = {
     ),
     "guesses under a penalty": (both(supervised(), under_a_penalty), EVERY_10, GUESS, 120),
     "rises": (both(supervised(), loss(lambda s: 0.7 * 1.05**s)), EVERY_10, RISING, 120),
+    "climbs": (both(supervised(), loss(lambda s: 0.7 * 1.006**s)), EVERY_10, RISING, 100),
     "rises beyond measure": (loss(lambda s: 10.0 ** (s / 10)), EVERY_10, RISING, 60),
     "swings": (both(supervised(), swinging), EVERY_STEP, SWING, 100),
     "swings in a short training": (
@@ -186,6 +187,16 @@ SILENT = {
     "adversaries": (loss(lambda s: 0.7 + s / 30), LONG, RISING),
     "one bad batch": (
         both(supervised(), loss(lambda s: np.where(s == 60, 1e3, 0.5))),
+        LONG,
+        RISING,
+    ),
+    "climbs to the best constant": (
+        both(supervised(), loss(lambda s: np.minimum(0.2 * 1.006**s, 0.6))),
+        LONG,
+        RISING,
+    ),
+    "higher from early on": (
+        both(supervised(), loss(lambda s: np.where(s < 30, 0.7, 1.3))),
         LONG,
         RISING,
     ),
@@ -351,6 +362,9 @@ def test_small_updates_are_told_with_an_early_end(ratio, rate):
     assert "Train for longer" in str(finding.fix)
     assert ("Raise the learning rate" in str(finding.fix)) == bool(rate)
     assert rate in str(finding.fix)
+    put(1e-9, "update")(record)  # rates beyond a hundred usual ones are of no use
+    (finding,) = judge(record.history(), ended=True)
+    assert (finding.kind, "learning_rate=0.1" in str(finding.fix)) == ("small_updates", True)
 
 
 @pytest.mark.parametrize(("ended", "step"), [(False, 200), (True, 120)])
@@ -364,6 +378,77 @@ def test_nothing_wrong_found_is_a_verdict_with_what_was_ruled_out(ended, step):
     for words in ("fit each other", "standard deviation of 0.5", "per layer", "10% of", "0.001 of"):
         assert words in finding.cause
     assert set(finding.evidence) >= {"loss", "guess", "factor", "update_ratio", "dead_units"}
+
+
+CLIMBS = both(supervised(), loss(lambda s: 0.7 * 1.006**s))
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "fix"),
+    [
+        (CLIMBS, "go uphill", "signs"),
+        (both(CLIMBS, put(0.03, "update")), "overshoot", "Lower the learning rate"),
+        (
+            both(CLIMBS, port("y", std=0.5 * 1.02**EVERY_10)),
+            "at first their RMS is 0.788, now 3.01",
+            "Q-learning",
+        ),
+        (both(CLIMBS, port("y", std=0.5 * 1.004**EVERY_10)), "go uphill", "signs"),
+    ],
+)
+def test_a_loss_that_rises_is_told_with_what_rises(change, cause, fix):
+    record = made(EVERY_10)
+    change(record)
+    (finding,) = judge(record.history())  # before the verdict, and after mere guessing
+    assert finding.kind == RISING
+    assert cause in finding.cause
+    assert fix in str(finding.fix)
+
+
+@pytest.mark.parametrize(
+    ("units", "level", "ended", "expected"),
+    [
+        (4, 0.48, True, [("not_learning", "note", "No hidden layer has more than 4 units")]),
+        (4, 0.48, False, []),
+        (4, 0.3, True, []),  # most is learned
+        (16, 0.48, True, []),
+    ],
+)
+def test_a_narrow_model_that_learns_in_part_is_a_note(units, level, ended, expected):
+    record = made(LONG)
+    supervised(level=level)(record)
+    assert record.setup is not None
+    layers = [
+        item._replace(activation="relu", takes=(i - 1,), shape=(-1, units))
+        for i, item in enumerate(record.setup.layers)
+    ]
+    layers[-1] = layers[-1]._replace(activation="sigmoid", shape=(-1, 1))
+    record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+    found = judge(record.history(), ended)
+    assert [(f.kind, f.severity, str(f.fix).partition(":")[0]) for f in found] == expected
+
+
+@pytest.mark.parametrize("name", ["mine", MSE])
+def test_a_loss_of_ones_own_that_is_0_from_the_first_step_on(name):
+    record = made(EVERY_10)
+    both(supervised(name), put(0, "bias", "kernel", "loss"))(record)
+    expected = [] if name == MSE else ["no_gradient"]  # all may have been learned before
+    assert [f.kind for f in judge(record.history())] == expected
+    record.loss[:2] = 0.5  # it was learned
+    assert [f.kind for f in judge(record.history())] == []
+
+
+def test_a_layer_that_receives_zeros_is_told_with_a_constant_output():
+    record = made(EVERY_10)
+    both(supervised(), DEAD_OUTPUT)(record)
+    (finding,) = find_constant_output(Facts(record.history()))
+    assert "Nothing of the input" in finding.cause
+    put(0, "kernel", layers=3)(record)
+    (finding,) = find_constant_output(Facts(record.history()))
+    assert finding.cause.startswith("`net/dense_3` receives zeros alone")
+    put(0, "bias", layers=3)(record)  # nothing comes back to it
+    (finding,) = find_constant_output(Facts(record.history()))
+    assert "Nothing of the input" in finding.cause
 
 
 def test_a_symptom_is_folded_into_an_earlier_one_of_the_same_output():

@@ -124,6 +124,25 @@ def test_targets_with_gaps_are_told_where_the_loss_is_lost_though_no_gradient_is
     assert "targets have 3 NaN or infinite elements" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("change", "cause", "fix"),
+    [
+        (both(), "that of a root at 0", "1e-7"),
+        (LOSS, "overflows", "clipnorm"),
+        (put(1e9, "weight"), "overflows", "clipnorm"),
+        (put(1e9, "kernel", layers=11), "overflows", "clipnorm"),
+        (put(1e9, "loss"), "overflows", "clipnorm"),
+        (lambda record: setattr(record, "dtype", "float16"), "in float16", "mixed_float16"),
+    ],
+)
+def test_a_slope_without_a_value_is_told_from_numbers_that_grow(change, cause, fix):
+    record = made()
+    both(supervised(), put(8, "nonfinite", steps=LATE, layers=slice(0, 11)), change)(record)
+    (finding, *_) = (f for f in judge(record.history()) if f.kind == "nonfinite")
+    assert cause in finding.cause
+    assert fix in str(finding.fix)
+
+
 @pytest.mark.parametrize(("role", "size"), [("x", 500.0), ("y", 80.0), ("", 0.0)])
 def test_the_scale_of_data_is_told_where_numbers_overflow(role, size):
     record = made()

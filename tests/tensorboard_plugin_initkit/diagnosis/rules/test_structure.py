@@ -351,6 +351,19 @@ def test_penalties_that_outweigh_the_loss():
     assert "add_loss" in finding.message
     (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=[3.9, 0, 0])  # and all units are dead
     assert (finding.kind, finding.step) == ("strong_penalty", 0)
+    active = dense(16, "relu", activity_regularizer="L1(l1=0.1)")
+    (finding,) = find(classes(active, OUT), steps=WINDOW, loss=4.0, penalty=[3.0, 0, 0])
+    assert (finding.layer, finding.step) == ("dense_0", 0)
+
+
+def test_a_constraint_that_leaves_hardly_any_weights():
+    def told(text):
+        held = dense(16, "relu", kernel_constraint=text)
+        return [(f.kind, f.layer) for f in find(classes(held, OUT))]
+
+    assert told("MaxNorm(max_value=0.001, axis=0)") == [("strong_penalty", "dense_0")]
+    assert told("MinMaxNorm(min_value=0.0, max_value=0.01)") == [("strong_penalty", "dense_0")]
+    assert told("MaxNorm(max_value=2, axis=0)") == told("NonNeg") == told("own") == []
 
 
 def test_a_weight_decay_that_takes_all():

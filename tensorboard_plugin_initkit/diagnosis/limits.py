@@ -1,0 +1,49 @@
+"""What a model as it is built can hardly learn, whatever its data: hints, and no faults."""
+
+from collections.abc import Iterator
+
+from tensorboard_plugin_initkit.diagnosis.facts import Facts
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.wiring import RECURRENT, list_hidden, list_tensors
+
+# Layers that give the same whatever the order of the steps, and those that see an order.
+_ORDERLESS = {"MultiHeadAttention", "GlobalAveragePooling1D", "GlobalMaxPooling1D"}
+_ORDERED = {"Conv1D", "SeparableConv1D", "PositionEmbedding", "Flatten"}
+
+
+def list_limits(facts: Facts) -> Iterator[str]:
+    """List what the model can hardly learn, each with what to use instead."""
+    layers, inputs = facts.setup.layers, list_tensors(facts, "x")
+    types = [item.type for item in layers]
+    recurrent = [item for item in layers if RECURRENT.fullmatch(item.type)]
+    shapes = [tensor.shape for tensor in inputs if tensor.shape]
+    steps = max((shape[0] for shape in shapes), default=0)
+    if recurrent and steps >= THRESHOLDS["memory_steps"].value:
+        kind = recurrent[0].type
+        better = "use `GRU` or `LSTM`, and" if kind == "SimpleRNN" else "use `Conv1D` before it, or"
+        yield (
+            f"`{kind}` hardly learns from what comes some tens of steps before the end, and here "
+            f"are {steps}: {better} shorter sequences."
+        )
+    pooled = sorted(_ORDERLESS.intersection(types))
+    if (
+        pooled
+        and not recurrent
+        and not _ORDERED.intersection(types)
+        and types.count("Embedding") < 2
+    ):
+        yield (
+            f"`{pooled[0]}` does not see the order of the steps: if it matters, add an `Embedding` "
+            "of the positions to that of the words, or use `Conv1D` or `GRU`."
+        )
+    if narrow := tell_width(facts):
+        yield narrow
+
+
+def tell_width(facts: Facts) -> str:
+    """Tell of hidden layers that are all narrow; "" of others."""
+    hidden = [item for item in list_hidden(facts) if item.type == "Dense" and item.shape]
+    widest = max((item.shape[-1] for item in hidden), default=0)
+    if not 0 < widest < THRESHOLDS["few_units"].value:
+        return ""
+    return f"No hidden layer has more than {widest} units: use `Dense(32)` or wider ones."

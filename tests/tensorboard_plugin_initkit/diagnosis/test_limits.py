@@ -1,0 +1,42 @@
+"""What models can hardly learn, and models that can."""
+
+import numpy as np
+import pytest
+
+from tensorboard_plugin_initkit.diagnosis.limits import list_limits
+from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
+    BATCH,
+    RNG,
+    X,
+    chain,
+    dense,
+    facts_of,
+    layer,
+)
+
+pytestmark = pytest.mark.numpy_alone
+
+LONG, SHORT = np.zeros((BATCH, 80, 1)), np.zeros((BATCH, 12, 1))
+WORDS = RNG.integers(0, 9, (BATCH, 12))
+EMBEDDING = layer("Embedding", (12, 16), weights=1)
+POOL, END = layer("GlobalAveragePooling1D", 16), dense(1, "sigmoid")
+SAID = {
+    "SimpleRNN": (chain(layer("SimpleRNN", 16), END), LONG, "here are 80: use `GRU` or `LSTM`"),
+    "LSTM": (chain(layer("LSTM", 16), END), LONG, "use `Conv1D` before it"),
+    "short": (chain(layer("SimpleRNN", 16), END), SHORT, ""),
+    "average": (chain(EMBEDDING, POOL, END), WORDS, "does not see the order"),
+    "convolved": (chain(EMBEDDING, layer("Conv1D", (12, 16), "relu"), POOL, END), WORDS, ""),
+    "recurrent": (chain(EMBEDDING, layer("GRU", (12, 16)), POOL, END), WORDS, ""),
+    "positions": (chain(EMBEDDING, EMBEDDING, POOL, END), WORDS, ""),
+    "narrow": (chain(dense(4, "tanh"), END), X, "more than 4 units"),
+    "wide": (chain(dense(4, "tanh"), dense(32, "tanh"), END), X, ""),
+    "linear": (chain(END), X, ""),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_model_can_hardly_learn_is_said(name):
+    setup, x, words = SAID[name]
+    limits = list(list_limits(facts_of(setup, x=x)))
+    assert len(limits) == bool(words)
+    assert words in "".join(limits)
