@@ -12,13 +12,18 @@ from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
 from keras_initkit.callbacks.measures.gradients import Measure, measure_scaled
+from keras_initkit.statistics.batch import measure_port
 
 
 class Arrays:
     """Operations on the gradients and weights of a step."""
 
-    def __init__(self, measure: Measure = measure_scaled) -> None:
-        self.measure = measure
+    def __init__(
+        self,
+        measure: Measure = measure_scaled,
+        measure_port: Callable[[Any], Any] = measure_port,
+    ) -> None:
+        self.measure, self.measure_port = measure, measure_port
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""
