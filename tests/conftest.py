@@ -1,5 +1,6 @@
 import atexit
 import functools
+import gc
 import os
 import tempfile
 
@@ -65,6 +66,11 @@ def pytest_collection_modifyitems(config, items):
     slow = {item.path for item in here if item.get_closest_marker("slow")}
     items[:] = sorted(here, key=lambda item: item.path not in slow)
     config.hook.pytest_deselected(items=elsewhere)
+
+
+def pytest_collection_finish():
+    """Look for garbage in what tests make, not in all that was imported before them."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

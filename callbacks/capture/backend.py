@@ -17,6 +17,7 @@ from keras_initkit.callbacks.measures.gradients import (
     gradient_statistics,
     measure_scaled,
 )
+from keras_initkit.statistics.batch import measure_port
 
 
 class Arrays:
@@ -26,8 +27,10 @@ class Arrays:
     # few operations, and big ones are not copied.
     small = 4096
 
-    def __init__(self, way: Measure = measure_scaled) -> None:
-        self._way = way
+    def __init__(
+        self, way: Measure = measure_scaled, measure_port: Callable[[Any], Any] = measure_port
+    ) -> None:
+        self._way, self.measure_port = way, measure_port
 
     def handle(self, variable: Any) -> Any:
         """Return the object in an optimizer's update that stands for a variable."""

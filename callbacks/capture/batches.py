@@ -16,7 +16,6 @@ from keras_initkit.statistics.batch import (
     ROLES,
     Profile,
     list_ports,
-    measure_port,
 )
 from tensorboard_plugin_initkit.record.chunk import PORT_STATISTICS
 from tensorboard_plugin_initkit.record.layout import Port
@@ -41,10 +40,13 @@ class BatchListener:
         plan: The order of the numbers of the batch heard last.
     """
 
-    def __init__(self, model: Any, store: Callable[[Any], None]) -> None:
+    def __init__(
+        self, model: Any, store: Callable[[Any], None], measure_port: Callable[[Any], Any]
+    ) -> None:
         self.plan = BatchPlan()
         self._model = model
         self._store = store
+        self._measure_port = measure_port
         self._targets: dict[Port, TargetStatistics] = {}
 
     def listening(self, attempt: Callable[..., None]) -> contextlib.AbstractContextManager[None]:
@@ -83,7 +85,7 @@ class BatchListener:
             if room >= MEASURED_OF_PORTS:
                 room -= MEASURED_OF_PORTS
                 ports.append(port)
-                numbers.append(measure_port(tensor))
+                numbers.append(self._measure_port(tensor))
         profiles = []
         weights = tensors["sample_weight"] if len(tensors["y"]) == 1 else []
         pairs = list(zip(tensors["y"], tensors["y_pred"], strict=False))

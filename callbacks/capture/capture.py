@@ -53,7 +53,9 @@ class Capture:
         self._losses = Losses(target.loss_sums)
         # What watches the steps in between for spikes, or `None`.
         self.spikes: Any = None  # `spikes.Spikes`, which imports this file
-        self._batches = BatchListener(target.model, storage.store_batch)
+        self._batches = BatchListener(
+            target.model, storage.store_batch, storage.arrays.measure_port
+        )
         self._directions = DirectionTracker()
         self._calls: list[tuple[int, Call]] = []
         self._plain = plain_function(target.model)

@@ -21,7 +21,11 @@ from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.tensorflow import measure_by_xla, measure_in_graph
+from keras_initkit.callbacks.measures.tensorflow import (
+    measure_by_xla,
+    measure_in_graph,
+    measure_port,
+)
 
 # Batches that wait on the device.
 _MOST_BATCHES = 64
@@ -33,7 +37,8 @@ class TensorFlowArrays(Arrays):
     """Operations on tensors and sparse gradients. See `backend.Arrays`."""
 
     def __init__(self, target: Target) -> None:
-        super().__init__(measure_by_xla if target.model.jit_compile else measure_in_graph)
+        measure = measure_by_xla if target.model.jit_compile else measure_in_graph
+        super().__init__(measure, measure_port)
         strategy = target.model.distribute_strategy
         replicas = strategy.num_replicas_in_sync
         self._has_workers = replicas > 1 and replicas > len(strategy.extended.worker_devices)

@@ -1,7 +1,12 @@
-"""Measuring on TensorFlow: in graphs, where each operation is a pass of its own, and by XLA."""
+"""Measuring on TensorFlow: in graphs, where each operation is a pass of its own, and by XLA.
+
+What measures is itself a graph, traced once for tensors of given shapes and types: the steps of
+other models with such tensors call it, and a step that is run eagerly does so as one operation.
+"""
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -15,6 +20,7 @@ from keras_initkit.callbacks.measures.gradients import (
     measure_scaled,
     measure_twice,
 )
+from keras_initkit.statistics import batch
 
 
 def _each(stacks: Sequence[Any], one: Callable[[Any], Any], many: Callable[..., Any]) -> Any:
@@ -69,9 +75,47 @@ def _choose(
     return tuple(tf.ensure_shape(x, like.shape) for x, like in zip(chosen, plain, strict=True))
 
 
+@functools.lru_cache(256)
+def _trace(measure: Callable[..., Any], specs: tuple[Any, ...], *arguments: Any) -> Any:
+    """Make the graph of a way to measure tensors of given kinds, with more arguments."""
+    return tf.function(
+        lambda *tensors: measure(tensors, *arguments), input_signature=specs, autograph=False
+    )
+
+
+def _spec(tensor: Any, eager: Sequence[int | None], shape: Sequence[int | None]) -> Any:
+    """Describe a tensor: run eagerly by less, as there each text may have a length of its own."""
+    return tf.TensorSpec(eager if tf.executing_eagerly() else shape, tensor.dtype)
+
+
+def _traced_once(measure: Callable[..., Measured]) -> Callable[..., Measured]:
+    @functools.wraps(measure)
+    def call(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+        specs = tuple(_spec(stack, (stack.shape[0], None), stack.shape) for stack in stacks)
+        return _trace(measure, specs, frozenset(wanted))(*stacks)
+
+    return call
+
+
+@_traced_once
 def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
     return measure_twice(stacks, wanted, _GRAPH, _choose)
 
 
-measure_by_xla = functools.partial(measure_scaled, reductions=FOLDED)
+@_traced_once
+def measure_by_xla(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
+    """Measure the same by operations that XLA compiles together."""
+    return measure_scaled(stacks, wanted, FOLDED)
+
+
+def measure_port(tensor: Any) -> Any:
+    """Measure a batch of inputs, targets or predictions: see `statistics.batch.measure_port`."""
+    shape = (None, *tensor.shape[1:])
+    is_small = None not in shape[1:] and math.prod(tensor.shape[1:]) < batch.MOST_ELEMENTS
+    spec = _spec(tensor, [None] * len(shape) if is_small else shape, shape)
+    return _trace(_measure_one, (spec,))(tensor)
+
+
+def _measure_one(tensors: Sequence[Any]) -> Any:
+    return batch.measure_port(*tensors)

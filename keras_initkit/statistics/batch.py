@@ -88,8 +88,10 @@ def measure_port(tensor: Any) -> Any:
     if values.shape[-1] != 1:
         marks = ops.cast(ops.stack([clean == 1, clean == 0]), "float32")
         counts = ops.sum(marks, axis=-1)
-        is_row = ops.logical_and(counts[0] == 1, counts[1] == values.shape[-1] - 1)
-        one_hot = ops.mean(ops.cast(is_row, "float32"))
+        # Of a length that a graph does not know, such as a padded text's.
+        others = ops.cast(ops.shape(values)[-1], "float32") - 1
+        is_row = ops.logical_and(counts[0] == 1, counts[1] == others)
+        one_hot = ops.where(others > 0, ops.mean(ops.cast(is_row, "float32")), one_hot)
     return ops.stack(
         [
             mean,

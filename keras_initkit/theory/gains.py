@@ -350,7 +350,8 @@ def evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
     sample = slice(None, None, max(1, len(points) // 16))
     with _eager_float64(), np.errstate(all="ignore"):
         values = _call(activation, points).astype(np.float64)
-        alone = _call(activation, points[sample]).astype(np.float64)
+        # Beside others than these, even where all points are alike.
+        alone = _call(activation, points[sample], points[0] + 1.0).astype(np.float64)
     if values.shape != points.shape or not np.allclose(
         values[sample], alone, rtol=1e-4, atol=1e-7, equal_nan=True
     ):
@@ -368,9 +369,12 @@ def evaluate(activation: Callable[[Any], Any], points: Array) -> Array:
     return values
 
 
-def _call(activation: Callable[[Any], Any], points: Array) -> npt.NDArray[Any]:
+def _call(
+    activation: Callable[[Any], Any], points: Array, beside: float | None = None
+) -> npt.NDArray[Any]:
     # Of few shapes: some backends compile a function for each.
-    padded = np.full(-(-len(points) // _CALLED) * _CALLED, points[len(points) // 2])
+    padding = points[len(points) // 2] if beside is None else beside
+    padded = np.full(-(-len(points) // _CALLED) * _CALLED, padding)
     padded[: len(points)] = points
     output = activation(keras.ops.convert_to_tensor(padded, dtype="float64"))
     values = np.asarray(keras.ops.convert_to_numpy(output))

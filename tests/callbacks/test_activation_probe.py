@@ -104,7 +104,7 @@ def test_a_model_that_training_builds_is_first_recorded_after_an_epoch():
     assert len(model.layers) == len(probe.history.layers) == 2
 
 
-@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.backends("torch")
 def test_training_again_goes_on_and_the_log_is_the_history_of_a_copy_of_the_batch(tmp_path):
     x = data()[0]
     model, probe = mlp(), ActivationProbe(x, tmp_path)

@@ -1,4 +1,4 @@
-"""The monitor in trainings with TensorFlow: what it records, what it changes, and what fails."""
+"""The monitor in trainings, most with TensorFlow: what it records, changes, and what fails."""
 
 import copy
 import sys
@@ -13,6 +13,7 @@ from keras_initkit.callbacks import ActivationProbe, GradientMonitor, GradientWa
 from tensorboard_plugin_initkit.record.statistics import STATISTICS
 from tests.callbacks.capture.test_backends import assert_same_record, interrupt, small
 from tests.callbacks.training import (
+    BACKEND,
     BATCH,
     QUICK,
     STEPS,
@@ -25,7 +26,8 @@ from tests.callbacks.training import (
     recorded,
 )
 
-tf = pytest.importorskip("tensorflow")
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 
 def functional():
@@ -167,6 +169,35 @@ def test_the_monitor_costs_one_trace_and_a_second_fit_none():
         assert len(traces) == len(plain) + 1
 
 
+def test_what_measures_is_traced_once_for_models_that_are_alike(monkeypatch):
+    from keras_initkit.callbacks.measures import tensorflow as measures
+    from keras_initkit.statistics import batch
+
+    traced: list[object] = []
+
+    def noting(function):
+        def note(*args):
+            traced.append(function)
+            return function(*args)
+
+        return note
+
+    for room, name in ((measures, "measure_twice"), (batch, "measure_port")):
+        monkeypatch.setattr(room, name, noting(getattr(room, name)))
+
+    def count(units, **how):
+        traced.clear()
+        make = lambda: keras.Sequential([keras.Input((8,)), layers.Dense(units)])  # noqa: E731
+        assert len(recorded(make, **how)) == STEPS
+        return len(traced)
+
+    count(21)
+    assert count(21) == 0
+    assert count(22) == 3  # its prediction, its gradients, its weights
+    count(21, **QUICK)
+    assert count(22, **QUICK) == 0  # where batches may have many shapes
+
+
 @pytest.mark.newest
 def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tmp_path):
     model, (x, y) = compiled(mlp), data()
@@ -183,6 +214,7 @@ def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tm
 
 
 @pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_every_training_in_one_directory_has_its_run_and_a_resumed_one_goes_on(tmp_path):
     def train(model, callback, *more):
         fit(model, callback, ActivationProbe(x, tmp_path), *more)

@@ -55,11 +55,20 @@ def compiled(make, optimizer=None, **compile_args):
     return model
 
 
+@functools.cache
+def batches():
+    """The data as `fit` takes it; of arrays TensorFlow traces how to cut them, in each `fit`."""
+    if BACKEND != "tensorflow":
+        return data()
+    import tensorflow as tf
+
+    return (tf.data.Dataset.from_tensor_slices(data()).batch(BATCH),)
+
+
 def fit(model, *callbacks, epochs=1):
-    x, y = data()
-    return model.fit(
-        x, y, BATCH, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
-    )
+    size = None if BACKEND == "tensorflow" else BATCH
+    how = {"batch_size": size, "epochs": epochs, "shuffle": False, "verbose": 0}
+    return model.fit(*batches(), **how, callbacks=list(callbacks))
 
 
 def recorded(make=mlp, optimizer=None, every_n_steps=1, epochs=1, **compile_args):

@@ -67,6 +67,29 @@ def test_ports_have_the_names_of_several_inputs_outputs_and_weights():
     np.testing.assert_array_equal(monitor.history.per_port("max")[:, -2:], [[1, 0.5], [1, 0.5]])
 
 
+@pytest.mark.backends("tensorflow")
+def test_texts_padded_to_the_longest_of_their_batch_are_recorded():
+    import tensorflow as tf
+
+    words = [np.arange(1, 2 + i) for i in range(8)]
+    spec = tf.TensorSpec((None,), tf.int64)
+    texts = tf.data.Dataset.from_generator(lambda: iter(words), output_signature=spec)
+    model = keras.Sequential(
+        [layers.Embedding(9, 3), layers.GlobalAveragePooling1D(), layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    monitor = GradientMonitor(every_n_steps=1)
+    pairs = texts.map(lambda text: (text, 1.0)).padded_batch(4)
+    model.fit(
+        pairs.apply(tf.data.experimental.assert_cardinality(2)),
+        verbose=0,
+        shuffle=False,
+        callbacks=[monitor],
+    )
+    assert monitor.history.ports[0] == Port("x", "", (0,), "int64")
+    np.testing.assert_array_equal(monitor.history.per_port("max")[:, 0], [4, 8])
+
+
 def test_the_penalty_is_the_part_of_the_loss_that_is_of_weights():
     def penalized():
         return keras.Sequential(

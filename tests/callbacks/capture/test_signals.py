@@ -189,7 +189,7 @@ class Twins(keras.Model):
 
 
 @pytest.mark.newest
-@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.backends("torch")
 def test_layers_are_selected_by_name_inside_a_block_together_or_by_number():
     selections = [
         (None, [0, 1, 2, 3]),
@@ -219,7 +219,7 @@ def towers():
 
 
 @pytest.mark.newest
-@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.backends("torch")
 def test_layers_of_one_name_in_two_models_have_their_paths():
     selections = [None, "left", "right/fc", re.compile("^right")]
     recorded = record_with(*(GradientMonitor(layers=chosen) for chosen in selections), make=towers)

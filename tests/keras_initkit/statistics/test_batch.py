@@ -81,6 +81,17 @@ def test_forms_of_labels_are_told_apart(array, integers, one_hot):
     np.testing.assert_array_equal([found["integers"], found["one_hot"]], [integers, one_hot])
 
 
+@pytest.mark.backends("tensorflow")
+@pytest.mark.parametrize("array", [np.eye(4), [[0.0, 2.0], [1.0, 0.0]], [[1.0], [0.0]]])
+def test_samples_of_a_length_that_a_graph_does_not_know_are_measured_alike(array):
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((None, None), tf.float32)
+    traced = tf.function(measure_port, input_signature=[spec])
+    tensor = tf.constant(array, tf.float32)
+    np.testing.assert_allclose(traced(tensor), measure_port(tensor), rtol=1e-6)
+
+
 def test_of_classes_the_entropy_is_that_of_all_batches():
     found = targets_of([np.array([0, 0, 1, 0]), np.array([[1], [1], [3], [9]])], (None, 4))
     shares = np.array([3, 3, 1]) / 7  # class 9 is none of four, and class 2 has not come

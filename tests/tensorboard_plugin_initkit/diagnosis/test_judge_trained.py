@@ -121,18 +121,17 @@ CAUSES = {
 }
 
 
-@pytest.mark.newest
-@pytest.mark.backends("tensorflow")  # what is learned in sixteen steps depends on the weights drawn
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_gradient_of_zero_is_dead_units_only_where_an_activation_is_the_cause(cause, rng):
     build, expected = CAUSES[cause]
+    keras.utils.set_random_seed(1)  # weights with which no model learns in sixteen steps
     model, by_samples = build(), cause == "sample weights"
     x, y = rng.normal(size=(2, 320, 8)).astype("float32")
     y, x[:, 1] = np.tanh(y) ** 2, np.tanh(x[:, 1]) ** 2  # in reach of a sigmoid
     several = len(model.outputs) == 2
     targets = [y[:, 0], x[:, 1]] if several else y[:, 0]
     weights = {"loss_weights": [1.0, float(by_samples)]} if several else {}
-    model.compile("adam", ["mse"] * len(model.outputs), **weights, run_eagerly=True)
+    model.compile("adam", ["mse"] * len(model.outputs), **weights)
     sample_weight = [np.ones(320), np.zeros(320)] if by_samples else None
     monitor = GradientMonitor(every_n_steps=2)
     model.fit(x, targets, 20, 1, 0, [monitor], sample_weight=sample_weight)

@@ -150,7 +150,7 @@ CASES = [
      "restart learning_rate clip"),
 ]  # fmt: skip
 # Of each repair one case.
-EVERYWHERE = [4, 5, 8, 15, 19, 20, 21]
+EVERYWHERE = [4, 5, 8, 15, 20, 21]
 
 
 @pytest.mark.parametrize(
