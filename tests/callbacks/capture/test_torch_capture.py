@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.callbacks.capture import torch as capture
 from tests.callbacks.capture.test_backends import small
-from tests.callbacks.training import STEPS, compiled, fit, norms, trained_beside
+from tests.callbacks.training import STEPS, compiled, fit, norms, recorded, trained_beside, varied
 
 pytestmark = pytest.mark.backends("torch")
 
@@ -45,3 +46,13 @@ def test_a_compiled_step_is_recorded_rightly_and_left_as_it_is():
             rtol=1e-5,
             err_msg=statistic,
         )
+
+
+def test_what_is_measured_on_a_gpu_is_what_is_measured_on_a_cpu(monkeypatch):
+    on_cpu = recorded(varied)
+    monkeypatch.setattr(capture, "TorchArrays", capture.CudaArrays)
+    on_gpu = recorded(varied)
+    for statistic in ("norm", "max_abs", "zeros", "nonfinite", "weight_norm", "update_ratio"):
+        got, want = (history.per_variable(statistic) for history in (on_gpu, on_cpu))
+        assert np.isfinite(want[1:]).all()  # of zeros, the first update is infinite
+        np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=statistic)
