@@ -17,6 +17,7 @@ class StepClock:
     Attributes:
         offset: Number to add to this optimizer's updates, to come after those of the optimizers
             before it.
+        has_due: Whether a call that was due has run since the last read.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class StepClock:
         self._expected = 0
         self._is_due = False
         self._run = 0
+        self.has_due = False
 
     def begin_training(self, iterations: int, iterations_per_update: int = 1) -> None:
         """Begin to count, from the optimizer's iterations now and its accumulation steps."""
@@ -99,7 +101,9 @@ class StepClock:
         """Count the expected call as run; return whether there was one that was due."""
         expected, self._expected = self._expected, 0
         self._run += expected
-        return expected > 0 and self._is_due
+        was_due = expected > 0 and self._is_due
+        self.has_due = self.has_due or was_due
+        return was_due
 
     def count_updates(self, params: dict[str, Any] | None) -> int:
         """Return the number of updates of a training by Keras's `params`; 0 if it is not known."""
@@ -124,4 +128,4 @@ class StepClock:
 
     def read(self) -> None:
         """Count all updates as read but those of the next call."""
-        self._run = 0
+        self._run, self.has_due = 0, False

@@ -243,7 +243,7 @@ class GradientMonitor(GuardedCallback):
         if capture is None:
             return
         was_due = clock.settle()
-        is_first = was_due and not self._recorded  # which tells of broken contracts
+        is_first = clock.has_due and not self._recorded  # which tells of broken contracts
         if clock.waiting and (is_first or time.monotonic() - self._last_read > _SECONDS):
             self._deliver()
         block = range(batch, batch + self._watched.steps_per_execution)

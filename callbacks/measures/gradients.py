@@ -177,11 +177,6 @@ def gradient_statistics(
     return measure([as_float32(stack) for stack in stacks], wanted)
 
 
-def norms(stacks: Sequence[Array], measure: Measure = measure_scaled) -> Array:
-    """Return the L2 norm of each tensor of all stacks, as `gradient_statistics` does."""
-    return gradient_statistics(stacks, ("norm",), measure)["norm"]
-
-
 def as_float32(array: Array) -> Array:
     """Cast to float32, if need be: even a cast to the same type costs in eager steps."""
     if array.dtype == np.float32 or keras.backend.standardize_dtype(array.dtype) == "float32":

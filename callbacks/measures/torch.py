@@ -51,11 +51,14 @@ def measure_together(stacks: Sequence[Iterable[Any]], wanted: Collection[str]) -
         measured["max_abs"] = torch.where(torch.isnan(norms), norms, norm(float("inf")))
     if {"zeros", "nonfinite"} & set(wanted):
         if torch.isfinite(norms).all():
-            lost, nonzeros = torch.zeros_like(norms), norm(1.0, torch._foreach_sign(tensors))
+            measured["nonfinite"] = torch.zeros_like(norms)
+            order, counted = 1.0, torch._foreach_sign(tensors) if "zeros" in wanted else ()
         else:  # NaN has no sign
-            lost = torch.stack([torch.count_nonzero(~torch.isfinite(t)) for t in tensors])
-            nonzeros = norm(0.0)
-        measured |= {"nonfinite": lost, "zeros": 1 - nonzeros / sizes}
+            lost = [torch.count_nonzero(~torch.isfinite(tensor)) for tensor in tensors]
+            measured["nonfinite"] = torch.stack(lost)
+            order, counted = 0.0, tensors
+        if "zeros" in wanted:
+            measured["zeros"] = 1 - norm(order, list(counted)) / sizes
     return {name: array.float() for name, array in measured.items() if name in wanted}
 
 

@@ -84,3 +84,15 @@ def test_steps_before_the_first_record_are_read_together(monkeypatch):
     train([monitor := GradientMonitor(every_n_steps=lambda step: step == 60, spikes=True)])
     assert monitor.history.steps.tolist() == [60, SPIKE]
     assert len(reads) < 10
+
+
+def test_the_first_record_is_read_at_once_in_epochs_of_one_batch():
+    """Broken contracts are told by it."""
+    lengths, model = [], compiled(net, keras.optimizers.SGD(1e-3))
+    monitor = GradientMonitor()
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: lengths.append(monitor._recorded)
+    )
+    x, y, _ = batches(1.0)
+    model.fit(x[:4], y[:4], epochs=3, verbose=0, callbacks=[monitor, look])
+    assert lengths[:2] == [0, 1]

@@ -37,8 +37,7 @@ def propagate(model: Any, input_stats: Any = None, training: bool = False) -> Pr
         input_stats: The statistics of the inputs: `None` for independent numbers of mean 0 and
             variance 1; `(mean, second_moment, correlation)`, where the last is E x x' / E x² of two
             examples; or a batch of data, from which masks of padding are computed, too. For several
-            inputs a list or dict in the
-            structure of the model's inputs.
+            inputs a list or dict in the structure of the model's inputs.
         training: Whether layers run in training mode: dropout is active, and batch normalization
             uses the batch's statistics.
 
