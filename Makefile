@@ -1,8 +1,9 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
-# Two processes, each with whole files, in the order of `tests/conftest.py`.
+# Three processes, as some tests wait for others, each with whole files, in the order of
+# `tests/conftest.py`.
 # Left out are the patterns of `examples-test` but for a few.
-PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
+PYTEST = -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
 
 # Packages come by uv where it is installed, which takes seconds, and by pip elsewhere, minutes.
 # PyTorch comes by pip: its settings can name a place with a build for CPUs, of a tenth of the size.

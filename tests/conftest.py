@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config, items):
         mark = item.get_closest_marker("backends")
         backends = mark.args if mark else ("tensorflow",)
         (here if BACKEND in backends else elsewhere).append(item)
-    # Files with slow tests come first, so that two processes end at about the same time.
+    # Files with slow tests come first, so that all processes end at about the same time.
     slow = {item.path for item in here if item.get_closest_marker("slow")}
     items[:] = sorted(here, key=lambda item: item.path not in slow)
     config.hook.pytest_deselected(items=elsewhere)
