@@ -32,6 +32,9 @@ Measure = Callable[[Sequence[Array], Collection[str]], Measured]
 _SCALES = 1e-37, 1e37
 # A sum of squares in between lost no square to underflow that matters, and none to overflow.
 _ORDINARY = 1e-20, 1e30
+# Tensors of up to so many elements can lie together in rows of such a width: few rows for each, as
+# their numbers are summed one by one.
+WIDTHS = (2**14, 256), (2**20, 4096)
 # Compilers turn sums over fewer elements than 32 into plain vector loops.
 _FOLD = 16
 
@@ -92,28 +95,72 @@ FOLDED = Reductions(
 )
 
 
+class _Sheets(NamedTuple):
+    """Tensors as rows of some arrays, so that one loop of a compiler reduces many tensors."""
+
+    arrays: list[Array]  # of shapes (rows, width)
+    tensors: list[np.ndarray]  # the tensor of each row of each array
+
+    def times(self, factors: Array) -> "_Sheets":
+        """Multiply each tensor by a factor of its own."""
+        pairs = zip(self.arrays, self.tensors, strict=True)
+        arrays = [a * ops.expand_dims(ops.take(factors, rows, axis=0), 1) for a, rows in pairs]
+        return self._replace(arrays=arrays)
+
+    def reduce(
+        self, reduction: Reduction, combine: Callable[..., Array] = ops.segment_sum
+    ) -> Array:
+        """Reduce rows, and then the rows of each tensor."""
+        tensors = np.concatenate(self.tensors)
+        count = int(tensors.max()) + 1
+        rows = reduction(self.arrays)
+        return rows if np.array_equal(tensors, range(count)) else combine(rows, tensors, count)
+
+
+def _lay_out(stacks: Sequence[Array], widths: Sequence[tuple[int, int]]) -> _Sheets:
+    """Write tensors of known sizes into rows of such widths, zeros behind them; others as is."""
+    sheets: dict[int, tuple[list[Array], list[np.ndarray]]] = {}
+    first = 0
+    for stack in stacks:
+        count, size = stack.shape
+        numbers = np.arange(first, first + count)
+        first += count
+        width = next((width for most, width in widths if size is not None and size <= most), 0)
+        if width:
+            padded = ops.pad(stack, [[0, 0], [0, -size % width]])
+            stack = ops.reshape(padded, (-1, width))
+            numbers = np.repeat(numbers, -(-size // width))
+        arrays, tensors = sheets.setdefault(width or -first, ([], []))
+        arrays.append(stack)
+        tensors.append(numbers)
+    joined = [rows[0] if len(rows) == 1 else ops.concatenate(rows) for rows, _ in sheets.values()]
+    return _Sheets(joined, [np.concatenate(tensors) for _, tensors in sheets.values()])
+
+
 def measure_scaled(
-    stacks: Sequence[Array], wanted: Collection[str], reductions: Reductions = PLAIN
+    stacks: Sequence[Array],
+    wanted: Collection[str],
+    reductions: Reductions = PLAIN,
+    widths: Sequence[tuple[int, int]] = (),
 ) -> Measured:
-    """Measure relative to the largest magnitude of each tensor; see `gradient_statistics`."""
-    largest = reductions.largest(stacks)
+    """Measure relative to the largest magnitude of each tensor; see `gradient_statistics`.
+
+    With `widths`, such as `WIDTHS`, tensors are copied into rows, of which a compiler makes a few
+    loops, not some for each tensor.
+    """
+    sheets = _lay_out(stacks, widths)
+    largest = sheets.reduce(reductions.largest, ops.segment_max)
     scales = ops.where(ops.isfinite(largest), ops.clip(largest, *_SCALES), 1)
-    ends = np.cumsum([stack.shape[0] for stack in stacks])
-    factors = [
-        1 / scales[end - stack.shape[0] : end] for stack, end in zip(stacks, ends, strict=True)
-    ]
-    scaled = [
-        stack * ops.expand_dims(factor, 1) for stack, factor in zip(stacks, factors, strict=True)
-    ]
-    measured = {"norm": scales * ops.sqrt(reductions.squares(scaled))}
+    scaled = sheets.times(1 / scales)
+    measured = {"norm": scales * ops.sqrt(scaled.reduce(reductions.squares))}
     if "mean_abs" in wanted:
-        measured["mean_abs"] = scales * reductions.magnitudes(scaled) / _sizes(stacks)
+        measured["mean_abs"] = scales * scaled.reduce(reductions.magnitudes) / _sizes(stacks)
     if "max_abs" in wanted:  # XLA's maximum passes over NaN
         measured["max_abs"] = _pass_on_nan(measured["norm"], largest)
     if "zeros" in wanted:
-        measured["zeros"] = _share_of_zeros(reductions.nonzeros(stacks), stacks)
+        measured["zeros"] = _share_of_zeros(sheets.reduce(reductions.nonzeros), stacks)
     if "nonfinite" in wanted:
-        measured["nonfinite"] = _count_nonfinite(stacks)
+        measured["nonfinite"] = sheets.reduce(_count_nonfinite)
     return {name: array for name, array in measured.items() if name in wanted}
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.measures.gradients import (
     FOLDED,
+    WIDTHS,
     Measured,
     Reductions,
     each,
@@ -106,7 +107,7 @@ def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured
 @_traced_once
 def measure_by_xla(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure the same by operations that XLA compiles together."""
-    return measure_scaled(stacks, wanted, FOLDED)
+    return measure_scaled(stacks, wanted, FOLDED, WIDTHS)
 
 
 def measure_port(tensor: Any) -> Any:
