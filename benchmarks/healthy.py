@@ -509,6 +509,69 @@ row("Q-learning", walk, "24*2 2:linear", "mse", epochs=10)
 row("policy gradient", of(walk, True), "24 2:softmax")
 
 
+def classify(
+    make: Callable[[], Any], data: Callable[[], Data], cast: Callable[..., Any]
+) -> Program:
+    """Train a backbone of keras_hub, from its start, to tell classes by the mean of its outputs."""
+    x, y = data()
+    backbone = make()
+    inputs = {item.name: item for item in backbone.inputs}
+    out = backbone.output
+    if isinstance(out, dict):
+        out = out.get("sequence_output", out.get("decoder_sequence_output"))
+    shape = out.shape[1:-1]
+    means: list[Any] = [L.GlobalAveragePooling1D(), L.GlobalAveragePooling2D()]
+    head = L.Dense(int(y.max()) + 1, "softmax")(means[len(shape) - 1](out))
+    model = keras.Model(inputs, head)
+    model.compile(Adam(1e-3), CLASSES, jit_compile=False)
+    return Program(model, ({name: cast(x, name) for name in inputs}, y), 10, 32)
+
+
+def as_tokens(x: Any, name: str) -> Any:
+    """Turn words, padded with 0, into one of the inputs of a language model."""
+    given = {"mask": (x > 0).astype("int32"), "segment": np.zeros_like(x)}
+    return next((array for part, array in given.items() if part in name), x)
+
+
+def as_pictures(x: Any, name: str) -> Any:
+    """Turn pictures of 8 by 8 grey pixels into ones of 32 by 32 in three channels."""
+    return np.repeat(x.repeat(4, axis=1).repeat(4, axis=2), 3, axis=3)
+
+
+def add_backbones() -> None:
+    """Add small ones of keras_hub, where it is installed: `pip install keras-hub`."""
+    try:
+        from keras_hub import models
+    except ModuleNotFoundError:
+        return
+    size = {"vocabulary_size": 200, "num_layers": 2, "hidden_dim": 32, "intermediate_dim": 64}
+    grouped = size | {"num_query_heads": 2, "num_key_value_heads": 1}
+    image = {"image_shape": (32, 32, 3)}
+    plain = ("Bert", "GPT2", "DistilBert", "Roberta", "OPT", "T5", "DebertaV3", "GPTNeoX", "Bloom")
+    texts = dict.fromkeys(plain, size | {"num_heads": 2})
+    texts |= {"Albert": size | {"num_heads": 2, "embedding_dim": 16}, "FNet": size}
+    texts |= {"Llama": grouped, "Mistral": grouped, "Gemma": grouped | {"head_dim": 16}}
+    stages = {"stackwise_num_filters": [16, 32], "stackwise_num_blocks": [1, 1]}
+    pictured: dict[str, dict[str, Any]] = {
+        "ViT": {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64},
+        "DenseNet": {"stackwise_num_repeats": [2, 2], "growth_rate": 8},
+        "VGG": {"stackwise_num_repeats": [1, 1], "stackwise_num_filters": [8, 16]},
+        "ResNet": stages
+        | {"input_conv_filters": [16], "input_conv_kernel_sizes": [3], "block_type": "basic_block"}
+        | {"stackwise_num_strides": [1, 2]},
+    }
+    for kinds, data, cast, more in (
+        (texts, words, as_tokens, {}),
+        (pictured, pictures, as_pictures, image),
+    ):
+        for name, options in kinds.items():
+            make = of(getattr(models, f"{name}Backbone"), **options, **more)
+            PROGRAMS[f"backbone {name}"] = of(classify, make, data, cast)
+
+
+add_backbones()
+
+
 def guess(loss: Any, y: Any) -> float:
     """Return the loss of the best of some constants; NaN where it is not known."""
     if not isinstance(loss, str | keras.losses.Loss) or not isinstance(y, np.ndarray):
@@ -580,7 +643,11 @@ def main() -> int:
         begin = time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            losses, best, found = run(name, options.every)
+            try:
+                losses, best, found = run(name, options.every)
+            except ModuleNotFoundError as error:  # some are of TensorFlow alone
+                print(f"{name:32} needs {error.name}")
+                continue
         seconds, first, last = time.monotonic() - begin, losses[0], losses[-1]
         print(f"{name:32}{seconds:5.1f} s  loss {last:9.3g}, guessing {best:9.3g}", end="  ")
         if not last < (0.97 * best if best > 0 else first - 0.1 * abs(first)):
