@@ -32,7 +32,7 @@ from tensorboard_plugin_initkit.record.setup import (
 _ARGUMENTS = [
     *("units", "filters", "axis", "rate", "use_bias", "kernel_size", "strides", "padding"),
     *("data_format", "momentum", "epsilon", "input_dim", "output_dim", "mask_zero"),
-    *("return_sequences", "scale", "offset"),
+    *("return_sequences", "scale", "offset", "value_range"),
 ]
 _WEIGHTS = ("kernel", "recurrent", "bias", "depthwise", "pointwise", "embeddings")
 _CONFIGURED = [

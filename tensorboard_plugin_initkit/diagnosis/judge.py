@@ -21,7 +21,11 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning, find_part_learned
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
-from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
+from tensorboard_plugin_initkit.diagnosis.rules.data import (
+    DATA_CAUSES,
+    find_losses_of_two_classes,
+    find_rare_classes,
+)
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
@@ -147,7 +151,8 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        roots = list(find_early_end(facts)) or list(find_part_learned(facts))
+        ends = (find_rare_classes, find_early_end, find_part_learned)
+        roots = next(filter(None, (list(rule(facts)) for rule in ends)), [])
     return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
 
 

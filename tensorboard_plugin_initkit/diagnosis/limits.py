@@ -1,5 +1,6 @@
 """What a model as it is built can hardly learn, whatever its data: hints, and no faults."""
 
+import re
 from collections.abc import Iterator
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
@@ -8,6 +9,8 @@ from tensorboard_plugin_initkit.diagnosis.wiring import RECURRENT, list_hidden, 
 
 # Layers that give the same whatever the order of the steps, and those that see an order.
 _ORDERLESS = {"MultiHeadAttention", "GlobalAveragePooling1D", "GlobalMaxPooling1D"}
+# Layers that change inputs at random.
+_RANDOM = re.compile(r"Random\w+|RandAugment|AugMix|GaussianNoise|MixUp|CutMix")
 _ORDERED = {"Conv1D", "SeparableConv1D", "PositionEmbedding", "Flatten"}
 
 
@@ -35,6 +38,11 @@ def list_limits(facts: Facts) -> Iterator[str]:
         yield (
             f"`{pooled[0]}` does not see the order of the steps: if it matters, add an `Embedding` "
             "of the positions to that of the words, or use `Conv1D` or `GRU`."
+        )
+    if noisy := [item.path for item in layers if _RANDOM.fullmatch(item.type)]:
+        yield (
+            f"Train once without `{'`, `'.join(noisy)}`: too much of it may destroy what is to be "
+            "learned. Look at what it gives for some samples."
         )
     if narrow := tell_width(facts):
         yield narrow

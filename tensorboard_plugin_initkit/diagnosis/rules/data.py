@@ -186,6 +186,44 @@ def find_useless_normalizations(facts: Facts) -> Iterator[Finding]:
         yield _tell(facts, "input_scale", f"{seen}and sd {std:.3g}.", numbers, fix, item.path)
 
 
+def find_value_ranges(facts: Facts) -> Iterator[Finding]:
+    """Find augmentations for pixels up to 255 on others, or the other way round."""
+    inputs, (scale, offset, _) = list_tensors(facts, "x"), find_rescaling(facts.setup)
+    if len(inputs) != 1 or not len(facts.steps):
+        return
+    most = float(read(facts, inputs[0], "max", np.fmax)[0]) * scale + offset
+    far = THRESHOLDS["value_range"].value
+    for item in facts.setup.layers:
+        high = (item.arguments.get("value_range") or [0, 0])[-1]
+        # It changes differences from the mean alone, and cuts off what is beyond.
+        is_wide = high > far * most and item.type != "RandomContrast"
+        if high > 0 and most > 0 and (is_wide or most > far * high):
+            seen = f"`{item.path}` is for values up to {high:g}; the inputs of step "
+            seen += f"{facts.steps[0]} go up to {most:.3g}."
+            fix = f"Use `{item.type}(..., value_range=(0, {1 if is_wide else 255}))`."
+            numbers = {"high": most, "value_range": high}
+            cause = "What is left of a picture after it is nearly all black or white."
+            yield tell(facts, "input_scale", seen, cause, fix, item.path, numbers)
+
+
+def find_rare_classes(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training with rare classes of which less than half is learned: a note."""
+    loss, last = facts.loss, len(facts.steps) - 1
+    heads = list_heads(facts)
+    if len(heads) != 1 or heads[0].y is None or heads[0].setup.loss not in CROSSENTROPY:
+        return
+    classes, entropy = count_classes(facts, heads[0], heads[0].y)
+    is_rare = classes[last] > 1 and entropy[last] < THRESHOLDS["rare_entropy"].value
+    if is_rare and loss.over[last] and loss.recent[last] > (
+        THRESHOLDS["loss_halved"].value * loss.guess[last]
+    ):
+        seen = f"Most labels of the {heads[0]} are of one class: their entropy is "
+        seen += f"{entropy[last]:.2g} nats, and the loss in the end {loss.recent[last]:.2g}."
+        numbers = {"entropy": float(entropy[last]), "loss": float(loss.recent[last])}
+        found = _tell(facts, "rare_classes", seen, numbers, None, heads[0].path, last)
+        yield found if loss.failed[last] else dataclasses.replace(found, severity="note")
+
+
 def _fix_inputs(
     facts: Facts, span: tuple[float, float], is_picture: bool, rescalings: list[LayerSetup]
 ) -> Fix:
@@ -422,7 +460,8 @@ _REASONS: dict[str, tuple[str, str | Fix]] = {
     ),
     "rare_classes": (
         "A constant output is nearly as good as any.",
-        "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`.",
+        "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`, and look "
+        "at `keras.metrics.Recall()` or `AUC()`: the accuracy is high for a constant, too.",
     ),
     "loss_choice": ("A loss for this kind of targets learns better.", ""),
     "negative_sample_weights": (
@@ -450,6 +489,7 @@ def _tell(
 # Told where the training fails to learn.
 DATA_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_few_classes,
+    find_value_ranges,
     find_input_scales,
     find_useless_normalizations,
     find_target_scales,

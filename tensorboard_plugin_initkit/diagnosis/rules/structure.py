@@ -28,6 +28,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     ADAPTIVE,
     DENSE,
+    SLOPE_OF_ONE,
     Head,
     find_first_layers,
     find_input_size,
@@ -62,10 +63,13 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
     others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
     names = ", ".join(f"`{item.path}`" for item in layers)
     fix = write_layer(layers[0], layers[0].shape[-1], "relu")
+    seen = f"Without an activation: {names}" + (", and no other layer has one." * (not others) or ".")
+    if any(item.activation == SLOPE_OF_ONE for item in setup.layers):
+        seen += " (A LeakyReLU with `negative_slope=1` is none.)"
     yield tell(
         facts,
         "no_activation",
-        f"Without an activation: {names}" + (", and no other layer has one." * (not others) or "."),
+        seen,
         "Two layers with nothing between them do no more than one: the product of two matrices is "
         "a matrix.",
         Fix(f"Use `{fix}`.", activate((item.path for item in layers), "relu")),
@@ -92,12 +96,16 @@ def _list_pairs(setup: Setup, activations: tuple[str, ...]) -> Iterator[tuple[in
 
 
 def _is_between(item: LayerSetup) -> bool:
-    return is_passing(item) or item.type == "BatchNormalization"
+    is_linear = item.type == "Activation" and not item.activation
+    is_linear |= not item.weights and read_activation(item.activation) == "linear"
+    return is_passing(item) or item.type == "BatchNormalization" or is_linear
 
 
 def _is_needless(facts: Facts, position: int, after: int) -> bool:
     first, second = facts.setup.layers[position], facts.setup.layers[after]
-    if first.activation not in _LINEAR or not first.shape or not second.shape:
+    if first.activation and read_activation(first.activation) != "linear":
+        return False
+    if not first.shape or not second.shape:
         return False
     small = (1, [1], [1, 1], [1, 1, 1], (1, 1), None)
     pointwise = any(

@@ -1,0 +1,151 @@
+"""`ask_loss`: whether a loss of the user's is smallest where predictions are right.
+
+It is given predictions made of targets: right ones, the same for all samples, and those of other
+samples. No model is called.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initkit.anatomy.seeds import random_state_kept
+from keras_initkit.models.check.sample import draw_sample
+from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
+
+_ROWS, _CONSTANTS = 64, 9
+# Of the values that are compared.
+_TOLERANCE = 1e-3
+# What is as good as certain, as a probability and as a logit.
+_SURE, _LOGIT = 0.99, 4.0
+# Of the activations of an output, as far as an answer goes.
+_LIMITS = {
+    ("sigmoid", "hard_sigmoid", "softmax"): (1 - _SURE, _SURE),
+    ("tanh", "softsign"): (-_SURE, _SURE),
+    ("relu", "softplus"): (0.0, np.inf),
+}
+# Keras's class around a function.
+_FUNCTION: Any = keras.losses.MeanSquaredError.__base__
+
+_Loss = Callable[[Any, Any], Any]
+
+
+def ask_loss(model: Any, setup: Setup, y: Any) -> Setup:
+    """Ask the only loss of a model, if it is the user's, for its value of right predictions.
+
+    Args:
+        model: A compiled `keras.Model`.
+        setup: The model as it is built and compiled.
+        y: Targets of the training: an array or tensor.
+
+    Returns:
+        The setup; where right predictions are not the best, with arguments of the loss: `fault`,
+        which is "sign", "swapped" arguments, "labels" that should be -1 and 1, or "samples" that
+        are mixed up; `of_targets`, the loss of right predictions, and `of_constant`, of the same
+        for all samples.
+    """
+    loss = _find_own_loss(model)
+    if loss is None or len(setup.heads) != 1 or not len(getattr(y, "shape", ())):
+        return setup
+    (head,) = setup.heads
+    with contextlib.suppress(Exception), random_state_kept():  # of the user's code
+        rows = np.asarray(draw_sample(y, None, None, _ROWS).batch[0], np.float32)
+        order = np.argsort(rows.reshape(len(rows), -1).mean(axis=1), kind="stable")
+        found = _judge(loss, head, rows[order])
+        named = head._replace(arguments=head.arguments | found)
+        return dataclasses.replace(setup, heads=(named,))
+    return setup
+
+
+def _find_own_loss(model: Any) -> _Loss | None:
+    """Return the loss of a model as Keras calls it, if it is the user's."""
+    given = getattr(model, "loss", None)
+    is_object = isinstance(given, keras.losses.Loss)
+    own = getattr(given, "fn", type(given)) if is_object else given
+    if not callable(own) or type(model).compute_loss is not keras.Model.compute_loss:
+        return None
+    if (getattr(own, "__module__", None) or "").startswith("keras."):
+        return None
+    return given if is_object else _FUNCTION(given)
+
+
+def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:
+    """Return the arguments of a loss of which right predictions are not the best."""
+    outputs = list(_list_right(head, y))
+    if not outputs or not np.isfinite(y).all() or not np.ptp(y, axis=0).any():
+        return {}
+    found = _ask(loss, y, outputs)
+    # A loss may take no targets: then what it takes is in the model.
+    others = _ask(loss, y[:1] + 0 * y, outputs)
+    if found.is_fit or np.isnan(found).any() or np.allclose(found, others):
+        return {}
+    best = min(found.constant, found.right)
+    prefers_wrong = found.wrong < best - _TOLERANCE * abs(best)
+    has_two_sides = set(np.unique(y)) == {-1, 1}
+    if prefers_wrong and (found.wrong >= 0 or has_two_sides):
+        return {}  # a distance, small where two are alike, or a critic: any sign will do
+    reason, worst = "samples", max(found.constant, found.wrong)
+    if prefers_wrong or found.right > worst + _TOLERANCE * abs(worst):
+        reason = "sign"
+    elif _ask(lambda y_true, y_pred: loss(y_pred, y_true), y, outputs).is_fit:
+        reason = "swapped"
+    elif set(np.unique(y)) == {0, 1}:
+        signed = _ask(loss, 2 * y - 1, outputs)
+        reason = "labels" if signed.is_fit and min(signed) >= 0 else reason
+    return {"fault": reason, "of_targets": found.right, "of_constant": found.constant}
+
+
+class _Answer(NamedTuple):
+    """The least values of a loss: of right predictions, constant ones, and of other samples'."""
+
+    right: float
+    constant: float
+    wrong: float
+
+    @property
+    def is_fit(self) -> bool:
+        rest = min(self.constant, self.wrong)
+        return self.right < rest - _TOLERANCE * max(abs(rest), abs(self.right))
+
+
+def _ask(loss: _Loss, y: np.ndarray, outputs: list[np.ndarray]) -> _Answer:
+    def least(predictions: Iterable[np.ndarray]) -> float:
+        values = [
+            float(np.mean(ops.convert_to_numpy(loss(y, np.broadcast_to(p, outputs[0].shape)))))
+            for p in predictions
+        ]
+        return float(np.fmin.reduce(values))
+
+    count = len(y)
+    places = np.linspace(0, count - 1, _CONSTANTS).astype(np.int64)
+    return _Answer(
+        least(outputs),
+        least(row for right in outputs for row in [right.mean(axis=0), *right[places]]),
+        least(np.roll(right, count // 2, axis=0) for right in outputs),
+    )
+
+
+def _list_right(head: HeadSetup, y: np.ndarray) -> Iterator[np.ndarray]:
+    """List right predictions, within the range of an output's activation."""
+    shape, activation = head.shape[1:], head.activation.partition("(")[0]
+    numbers = np.arange(shape[-1] if shape else 0, dtype=np.float32)
+    if np.prod(shape) == y[0].size:
+        right = y.reshape(len(y), *shape)
+    elif y.shape[1:] in (shape[:-1], (*shape[:-1], 1)) and np.isin(y, numbers).all():
+        right = np.float32(y.reshape(len(y), *shape[:-1], 1) == numbers)
+    else:
+        return
+    low, high = right.min(), right.max()
+    ways = [right]
+    if np.isin(right, (low, high)).all() and (low, high) in ((0, 1), (-1, 1)):
+        share = (right - low) / (high - low)
+        ways += [share, 2 * share - 1, _LOGIT * (2 * share - 1)]
+    least, most = next((r for names, r in _LIMITS.items() if activation in names), (-np.inf, np.inf))
+    for way in ways:
+        inside = np.clip(way, least, most)
+        if np.allclose(way, inside, atol=2 * (1 - _SURE)):
+            yield inside
