@@ -24,6 +24,8 @@ from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     DATA_CAUSES,
     find_losses_of_two_classes,
+    find_missing_classes,
+    find_other_losses,
     find_rare_classes,
 )
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
@@ -73,6 +75,7 @@ class Tier(IntEnum):
 
 # Told after faults of gradients, which make updates small, too.
 UPDATE_CAUSES: tuple[Rule, ...] = (
+    find_other_losses,
     find_unfit_updates,
     find_tight_clipping,
     find_losses_of_two_classes,
@@ -151,7 +154,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        ends = (find_rare_classes, find_early_end, find_part_learned)
+        ends = (find_missing_classes, find_rare_classes, find_early_end, find_part_learned)
         roots = next(filter(None, (list(rule(facts)) for rule in ends)), [])
     return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
 

@@ -3,9 +3,16 @@
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.wiring import RECURRENT, list_hidden, list_tensors
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    RECURRENT,
+    list_hidden,
+    list_tensors,
+    read,
+)
 
 # Layers that give the same whatever the order of the steps, and those that see an order.
 _ORDERLESS = {"MultiHeadAttention", "GlobalAveragePooling1D", "GlobalMaxPooling1D"}
@@ -19,6 +26,13 @@ def list_limits(facts: Facts) -> Iterator[str]:
     layers, inputs = facts.setup.layers, list_tensors(facts, "x")
     types = [item.type for item in layers]
     recurrent = [item for item in layers if RECURRENT.fullmatch(item.type)]
+    words = [item for item in layers if item.type == "Embedding"]
+    padded = any(read(facts, t, "min", np.fmin)[:1].tolist() == [0] for t in inputs)
+    if recurrent and words and padded and not any(x.arguments.get("mask_zero") for x in words):
+        yield (
+            f"If texts are padded with 0 at their end, `{recurrent[0].type}` has forgotten them "
+            'there: use `Embedding(..., mask_zero=True)`, or `pad_sequences(padding="pre")`.'
+        )
     shapes = [tensor.shape for tensor in inputs if tensor.shape]
     steps = max((shape[0] for shape in shapes), default=0)
     if recurrent and steps >= THRESHOLDS["memory_steps"].value:

@@ -205,6 +205,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "entropy_weighted": Threshold(
         0.5, "Of the labels' entropy, that with weights: weights that help rare classes raise it."
     ),
+    "saturating_norm": Threshold(
+        10, "Of a unit's weights: at a sum of 10 the slope of a sigmoid is 5e-5."
+    ),
     "value_range": Threshold(
         2, "Times the greatest input: a batch of pictures has pixels that are nearly white."
     ),

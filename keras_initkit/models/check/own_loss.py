@@ -43,10 +43,10 @@ def ask_loss(model: Any, setup: Setup, y: Any) -> Setup:
         y: Targets of the training: an array or tensor.
 
     Returns:
-        The setup; where right predictions are not the best, with arguments of the loss: `fault`,
-        which is "sign", "swapped" arguments, "labels" that should be -1 and 1, or "samples" that
-        are mixed up; `of_targets`, the loss of right predictions, and `of_constant`, of the same
-        for all samples.
+        The setup; if the loss could be asked, with arguments of it: `of_targets`, its value for
+        right predictions, and `of_constant`, for the same for all samples; and `fault`, which is ""
+        where right ones are best, or else "sign", "swapped" arguments, "labels" that should be -1
+        and 1, or "samples" that are mixed up.
     """
     loss = _find_own_loss(model)
     if loss is None or len(setup.heads) != 1 or not len(getattr(y, "shape", ())):
@@ -74,14 +74,14 @@ def _find_own_loss(model: Any) -> _Loss | None:
 
 
 def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:
-    """Return the arguments of a loss of which right predictions are not the best."""
+    """Return the arguments of a loss that was asked; none if it could not be."""
     outputs = list(_list_right(head, y))
     if not outputs or not np.isfinite(y).all() or not np.ptp(y, axis=0).any():
         return {}
     found = _ask(loss, y, outputs)
     # A loss may take no targets: then what it takes is in the model.
     others = _ask(loss, y[:1] + 0 * y, outputs)
-    if found.is_fit or np.isnan(found).any() or np.allclose(found, others):
+    if np.isnan(found).any() or np.allclose(found, others):
         return {}
     best = min(found.constant, found.right)
     prefers_wrong = found.wrong < best - _TOLERANCE * abs(best)
@@ -89,7 +89,9 @@ def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:
     if prefers_wrong and (found.wrong >= 0 or has_two_sides):
         return {}  # a distance, small where two are alike, or a critic: any sign will do
     reason, worst = "samples", max(found.constant, found.wrong)
-    if prefers_wrong or found.right > worst + _TOLERANCE * abs(worst):
+    if found.is_fit:
+        reason = ""
+    elif prefers_wrong or found.right > worst + _TOLERANCE * abs(worst):
         reason = "sign"
     elif _ask(lambda y_true, y_pred: loss(y_pred, y_true), y, outputs).is_fit:
         reason = "swapped"
@@ -144,7 +146,9 @@ def _list_right(head: HeadSetup, y: np.ndarray) -> Iterator[np.ndarray]:
     if np.isin(right, (low, high)).all() and (low, high) in ((0, 1), (-1, 1)):
         share = (right - low) / (high - low)
         ways += [share, 2 * share - 1, _LOGIT * (2 * share - 1)]
-    least, most = next((r for names, r in _LIMITS.items() if activation in names), (-np.inf, np.inf))
+    least, most = next(
+        (r for names, r in _LIMITS.items() if activation in names), (-np.inf, np.inf)
+    )
     for way in ways:
         inside = np.clip(way, least, most)
         if np.allclose(way, inside, atol=2 * (1 - _SURE)):

@@ -284,21 +284,12 @@ def _check_choice(case: Case) -> Finding | None:
     """Check for exclusive classes in the output and not in the loss, or the other way round."""
     head, target = case.head, case.target
     if case.loss in BINARY and head.activation == "softmax" and head.units > 1:
-        remedy = case.remedy
-        seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`."
-        cause = (
-            "A softmax chooses one of the classes; binary cross-entropy asks about each class "
-            "separately."
-        )
-        if target is None:
-            loss = "categorical_crossentropy"
-            one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
-            fix = f"Use {one} For several classes at once, {remedy}"
-            return case.find("loss_choice", seen, cause, one.as_fix(fix))
-        few = "one class" if not target.is_multi_hot else "several classes at once"
-        severity: Severity = "error" if target.is_multi_hot else "warning"
-        seen += f" The targets have {few}."
-        return case.find("loss_choice", seen, cause, remedy.as_fix(), severity)
+        if target is None or not target.is_multi_hot:  # with one class per row it learns, too
+            return None
+        seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`. The "
+        seen += "targets have several classes at once."
+        cause = "A softmax chooses one of the classes: its probabilities sum to 1."
+        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
         seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
@@ -530,7 +521,7 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
     What has a least value comes down to it ever more slowly.
     """
     heads, steps, loss = facts.setup.heads, facts.steps, facts.loss.value
-    if len(heads) != 1 or not is_own_loss(heads[0]):
+    if len(heads) != 1 or not is_own_loss(heads[0]) or "fault" in heads[0].arguments:
         return
     middle, late = (np.minimum(place, len(loss) - 1) for place in find_thirds(steps))
     with np.errstate(invalid="ignore"):

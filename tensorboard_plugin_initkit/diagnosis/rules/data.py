@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
+    CATEGORICAL,
     CROSSENTROPY,
     REGRESSION,
     Target,
@@ -82,10 +83,8 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
         seen += ", with fractions" if integers[row] < 1 else ""
         layer = first[sizes.index(size)] if size else first[0]
         if integers[row] < 1:
-            text = (
-                "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
-            )
-            fix = Fix(text)
+            text = "If they are words, give their numbers as they are, integers that are not scaled"
+            fix = Fix(f"{text}. If they are measured, remove the `Embedding`: use `Dense`.")
         elif least < 0:
             fix = Fix(f"Add {-int(least)} to the inputs, and as many rows to the `Embedding`.")
         else:
@@ -214,14 +213,36 @@ def find_rare_classes(facts: Facts) -> Iterator[Finding]:
         return
     classes, entropy = count_classes(facts, heads[0], heads[0].y)
     is_rare = classes[last] > 1 and entropy[last] < THRESHOLDS["rare_entropy"].value
-    if is_rare and loss.over[last] and loss.recent[last] > (
-        THRESHOLDS["loss_halved"].value * loss.guess[last]
+    if (
+        is_rare
+        and loss.over[last]
+        and loss.recent[last] > (THRESHOLDS["loss_halved"].value * loss.guess[last])
     ):
         seen = f"Most labels of the {heads[0]} are of one class: their entropy is "
         seen += f"{entropy[last]:.2g} nats, and the loss in the end {loss.recent[last]:.2g}."
         numbers = {"entropy": float(entropy[last]), "loss": float(loss.recent[last])}
         found = _tell(facts, "rare_classes", seen, numbers, None, heads[0].path, last)
         yield found if loss.failed[last] else dataclasses.replace(found, severity="note")
+
+
+def find_missing_classes(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training in which one of a few classes never came: a note."""
+    last = len(facts.steps) - 1
+    for head in list_heads(facts):
+        if head.y is None or head.setup.loss not in CATEGORICAL or not facts.loss.over[last]:
+            continue
+        classes = float(count_classes(facts, head, head.y)[0][last])
+        if 1 < classes < head.units <= _FEW_CLASSES and facts.ready[last]:
+            seen = f"Only {classes:.0f} of the {head.units} classes of the {head} came."
+            finding = _tell(
+                facts, "rare_classes", seen, {"classes": classes}, None, head.path, last
+            )
+            fix = Fix(
+                "Shuffle x and y together before you divide them: `validation_split` takes the "
+                "last rows, which have classes of their own where data are sorted."
+            )
+            cause = "What never comes is never learned."
+            yield dataclasses.replace(finding, severity="note", cause=cause, fix=fix)
 
 
 def _fix_inputs(
@@ -456,7 +477,9 @@ _REASONS: dict[str, tuple[str, str | Fix]] = {
     ),
     "one_class": (
         "A constant output is the best answer so far. Data sorted by class is often the reason.",
-        "Shuffle the data: `order = np.random.permutation(len(x)); x, y = x[order], y[order]`.",
+        "Print `np.unique(y)`. If there are several classes, shuffle the data: `order = "
+        "np.random.permutation(len(x)); x, y = x[order], y[order]`, and look if a generator of "
+        "batches goes on. If there is one, look at how labels are made: were they scaled or cut?",
     ),
     "rare_classes": (
         "A constant output is nearly as good as any.",
@@ -493,6 +516,5 @@ DATA_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_input_scales,
     find_useless_normalizations,
     find_target_scales,
-    find_other_losses,
     find_negative_sample_weights,
 )

@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.start import (
     judge_start,
     read_chain,
     read_initializer,
+    read_variance,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
@@ -63,7 +64,9 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
     others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
     names = ", ".join(f"`{item.path}`" for item in layers)
     fix = write_layer(layers[0], layers[0].shape[-1], "relu")
-    seen = f"Without an activation: {names}" + (", and no other layer has one." * (not others) or ".")
+    seen = f"Without an activation: {names}" + (
+        ", and no other layer has one." * (not others) or "."
+    )
     if any(item.activation == SLOPE_OF_ONE for item in setup.layers):
         seen += " (A LeakyReLU with `negative_slope=1` is none.)"
     yield tell(
@@ -366,6 +369,39 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
         yield tell(facts, "bad_start", *told, confidence="likely")
 
 
+def find_saturated_units(facts: Facts) -> Iterator[Finding]:
+    """Find sigmoids and tanhs whose weights begin so large that most samples saturate them."""
+    limit = THRESHOLDS["saturating_norm"].value
+    hidden = [facts.setup.layers[i] for i, _ in _list_pairs(facts.setup, (*_FLAT, "tanh"))]
+    for item in hidden:
+        position = facts.setup.layers.index(item)
+        fan_in = find_input_size(facts, position) * (item.type == "Dense")
+        text = str(item.arguments.get("kernel_initializer", ""))
+        variance = read_variance(text, fan_in, item.shape[-1]) if fan_in and item.shape else None
+        norm = np.sqrt(fan_in * variance) if variance else 0.0
+        if norm > limit:
+            yield tell(
+                facts,
+                "bad_start",
+                f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
+                f"`{text}`.",
+                f"Its {item.activation} is saturated for nearly all samples: there it has no slope.",
+                Fix(
+                    "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
+                    {
+                        "reinitialize": {
+                            "layers": [item.path for item in hidden],
+                            "initializer": "GlorotUniform",
+                        }
+                    },
+                ),
+                item.path,
+                {"norm": float(norm)},
+                confidence="likely",
+            )
+            return
+
+
 def find_equal_weights(facts: Facts) -> Iterator[Finding]:
     """Find hidden layers with equal units: they stay equal if the next layer's are, too."""
     layers, alike = facts.setup.layers, []
@@ -420,6 +456,26 @@ def find_frozen_model(facts: Facts) -> Iterator[Finding]:
             ),
             severity="error",
         )
+
+
+def find_frozen_zeros(facts: Facts) -> Iterator[Finding]:
+    """Find layers that are not trained and whose weights are all zero: certain."""
+    for item in facts.setup.layers:
+        if item.arguments.get("is_zero"):
+            yield tell(
+                facts,
+                "equal_weights",
+                f"All weights of `{item.path}` are 0, and it is not trained.",
+                "It gives the same for every input. Of an embedding, the words may not have been "
+                "found in the file of vectors: look at upper and lower case.",
+                Fix(
+                    f"Print how many rows of the weights are not 0. Or train `{item.path}`: leave "
+                    "out its weights and `trainable=False`."
+                ),
+                item.path,
+                severity="error",
+            )
+            return
 
 
 def find_frozen_head(facts: Facts) -> Iterator[Finding]:
@@ -640,6 +696,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
 # Told where the training fails to learn, the surest first.
 STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
+    find_frozen_zeros,
     find_frozen_head,
     find_penalties,
     find_weight_decay,
@@ -652,6 +709,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_hidden_softmax,
     find_outputs_of_one,
     find_missing_activations,
+    find_saturated_units,
     find_deep_sigmoids,
     find_bad_start,
     find_strong_dropout,
