@@ -353,7 +353,7 @@ class GradientMonitor(GuardedCallback):
         planned = self._clock.count_updates(self.params)
         setup = read_setup(self._watched, planned and self._clock.steps_before + planned)
         if self._fit is not None:
-            setup = ask_loss(self._watched, setup, self._fit.read_data()[1])
+            setup = ask_loss(self._watched, setup, *self._fit.read_data()[:2])
         if (known := self._sink.history.setup) is not None:
             setup = dataclasses.replace(setup, prediction=known.prediction)
         elif not (self._recorded or self._clock.steps_before + self._clock.offset):

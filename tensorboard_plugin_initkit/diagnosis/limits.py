@@ -28,7 +28,8 @@ def list_limits(facts: Facts) -> Iterator[str]:
     recurrent = [item for item in layers if RECURRENT.fullmatch(item.type)]
     words = [item for item in layers if item.type == "Embedding"]
     padded = any(read(facts, t, "min", np.fmin)[:1].tolist() == [0] for t in inputs)
-    if recurrent and words and padded and not any(x.arguments.get("mask_zero") for x in words):
+    ends = any(item.arguments.get("return_sequences") is False for item in recurrent)
+    if ends and words and padded and not any(x.arguments.get("mask_zero") for x in words):
         yield (
             f"If texts are padded with 0 at their end, `{recurrent[0].type}` has forgotten them "
             'there: use `Embedding(..., mask_zero=True)`, or `pad_sequences(padding="pre")`.'
@@ -52,6 +53,11 @@ def list_limits(facts: Facts) -> Iterator[str]:
         yield (
             f"`{pooled[0]}` does not see the order of the steps: if it matters, add an `Embedding` "
             "of the positions to that of the words, or use `Conv1D` or `GRU`."
+        )
+    if "GlobalAveragePooling2D" in types and "Flatten" not in types:
+        yield (
+            "`GlobalAveragePooling2D` does not see where in a picture something is: if that "
+            "matters, use `Flatten`."
         )
     if noisy := [item.path for item in layers if _RANDOM.fullmatch(item.type)]:
         yield (

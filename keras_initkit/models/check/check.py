@@ -131,7 +131,7 @@ def look_at_start(model: Any, data: tuple[Any, Any, Any], batch_size: int = 32) 
     if outcome.error is not None:
         kind = type(outcome.error).__name__
         notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
-    setup = ask_loss(model, read_setup(model), sample.rows[1])
+    setup = ask_loss(model, read_setup(model), *sample.rows[:2])
     is_cut = bool(outcome.gradients) and all(gradient is None for gradient in outcome.gradients)
     return Start(setup, _record(model, setup, sample, outcome), notes, outcome.error, is_cut)
 

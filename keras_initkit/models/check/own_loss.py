@@ -17,7 +17,7 @@ from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.models.check.sample import draw_sample
 from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
 
-_ROWS, _CONSTANTS = 64, 9
+_ROWS, _CONSTANTS, _PAIRS = 64, 9, 256
 # Of the values that are compared.
 _TOLERANCE = 1e-3
 # What is as good as certain, as a probability and as a logit.
@@ -34,19 +34,20 @@ _FUNCTION: Any = keras.losses.MeanSquaredError.__base__
 _Loss = Callable[[Any, Any], Any]
 
 
-def ask_loss(model: Any, setup: Setup, y: Any) -> Setup:
+def ask_loss(model: Any, setup: Setup, x: Any, y: Any) -> Setup:
     """Ask the only loss of a model, if it is the user's, for its value of right predictions.
 
     Args:
         model: A compiled `keras.Model`.
         setup: The model as it is built and compiled.
+        x: Inputs of the training, for pairs: two arrays or tensors of one shape.
         y: Targets of the training: an array or tensor.
 
     Returns:
         The setup; if the loss could be asked, with arguments of it: `of_targets`, its value for
         right predictions, and `of_constant`, for the same for all samples; and `fault`, which is ""
         where right ones are best, or else "sign", "swapped" arguments, "labels" that should be -1
-        and 1, or "samples" that are mixed up.
+        and 1, "pairs" that are pushed apart where they are alike, or "samples" that are mixed up.
     """
     loss = _find_own_loss(model)
     if loss is None or len(setup.heads) != 1 or not len(getattr(y, "shape", ())):
@@ -56,6 +57,8 @@ def ask_loss(model: Any, setup: Setup, y: Any) -> Setup:
         rows = np.asarray(draw_sample(y, None, None, _ROWS).batch[0], np.float32)
         order = np.argsort(rows.reshape(len(rows), -1).mean(axis=1), kind="stable")
         found = _judge(loss, head, rows[order])
+        if _pushes_alike_apart(loss, keras.tree.flatten(x), y):
+            found = {"fault": "pairs"}
         named = head._replace(arguments=head.arguments | found)
         return dataclasses.replace(setup, heads=(named,))
     return setup
@@ -99,6 +102,32 @@ def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:
         signed = _ask(loss, 2 * y - 1, outputs)
         reason = "labels" if signed.is_fit and min(signed) >= 0 else reason
     return {"fault": reason, "of_targets": found.right, "of_constant": found.constant}
+
+
+def _pushes_alike_apart(loss: _Loss, x: list[Any], y: Any) -> bool:
+    """Check for a loss of distances in pairs that is small where those alike are far apart.
+
+    Of one label, distances are to be 0; of the other they are to be large, and may be more.
+    """
+    if len(x) != 2 or tuple(x[0].shape) != tuple(x[1].shape):
+        return False
+    (first, second), labels, _ = draw_sample(x, y, None, _PAIRS).batch
+    labels = np.ravel(labels)
+    if set(np.unique(labels)) != {0, 1}:
+        return False
+
+    def value(label: int, distance: int) -> float:
+        pair = np.full((len(labels), 1), label, np.float32), np.float32(distance)
+        found = loss(pair[0], np.full_like(pair[0], pair[1]))
+        return float(np.mean(ops.convert_to_numpy(found)))
+
+    near = [label for label in (0, 1) if value(label, 0) < min(value(label, -1), value(label, 1))]
+    if len(near) != 1 or not value(1 - near[0], 0) > value(1 - near[0], 1) >= value(1 - near[0], 3):
+        return False
+    apart = np.square(first.astype(np.float64) - second).reshape(len(labels), -1).mean(axis=1)
+    groups = [apart[labels == label] for label in (near[0], 1 - near[0])]
+    (wanted, other), errors = map(np.mean, groups), [np.std(g) / np.sqrt(len(g)) for g in groups]
+    return bool(wanted - other > 3 * np.hypot(*errors))
 
 
 class _Answer(NamedTuple):

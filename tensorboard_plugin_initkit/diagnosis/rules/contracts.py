@@ -284,12 +284,19 @@ def _check_choice(case: Case) -> Finding | None:
     """Check for exclusive classes in the output and not in the loss, or the other way round."""
     head, target = case.head, case.target
     if case.loss in BINARY and head.activation == "softmax" and head.units > 1:
-        if target is None or not target.is_multi_hot:  # with one class per row it learns, too
-            return None
-        seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`. The "
-        seen += "targets have several classes at once."
-        cause = "A softmax chooses one of the classes: its probabilities sum to 1."
-        return case.find("loss_choice", seen, cause, case.remedy.as_fix())
+        remedy = case.remedy
+        seen = f"The {head} is a softmax of {head.units} classes, its loss is `{case.loss}`."
+        cause = (
+            "A softmax chooses one of the classes; binary cross-entropy asks about each class "
+            "separately."
+        )
+        if target is not None and target.is_multi_hot:
+            seen += " The targets have several classes at once."
+            return case.find("loss_choice", seen, cause, remedy.as_fix())
+        loss = "categorical_crossentropy"
+        one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
+        fix = one.as_fix(f"Use {one} For several classes at once, a sigmoid for each.")
+        return case.find("loss_choice", seen, cause, fix, "note")  # it learns, too
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
         seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
@@ -549,43 +556,51 @@ def find_unfit_losses(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         arguments, name = head.setup.arguments, head.setup.loss
         if (fault := arguments.get("fault")) in _FAULTS_OF_LOSSES:
-            right, constant = arguments["of_targets"], arguments["of_constant"]
-            kind, cause, fix = _FAULTS_OF_LOSSES[fault]
-            yield tell(
-                facts,
-                kind,
-                f"The loss `{name}` is {right:.3g} for outputs that are the targets, and "
-                f"{constant:.3g} for outputs that are the same for all samples.",
-                cause,
-                fix,
-                head.path,
-                {"of_targets": right, "of_constant": constant},
-                severity="error",
-            )
+            numbers = {x: arguments[x] for x in ("of_targets", "of_constant") if x in arguments}
+            kind, seen, cause, fix = _FAULTS_OF_LOSSES[fault]
+            if not seen:
+                right, constant = numbers.values()
+                seen = f"is {right:.3g} for outputs that are the targets, and {constant:.3g} for "
+                seen += "outputs that are the same for all samples."
+            seen = f"The loss `{name}` {seen}"
+            yield tell(facts, kind, seen, cause, fix, head.path, numbers, severity="error")
 
 
-# Of each fault of a loss, as it was asked: the kind, the cause, and what helps.
+# Of each fault of a loss, as it was asked: the kind, what is seen if it is no value for right
+# outputs, the cause, and what helps.
 _FAULTS_OF_LOSSES = {
+    "pairs": (
+        "label_form",
+        "is small where the outputs are far from 0 for pairs of one label; but the inputs of these "
+        "are nearer to each other than those of the other label.",
+        "It makes distances small, 0, for the other label: pairs that are alike are pushed apart.",
+        "Exchange the two terms of the loss, or give it `1 - y`: it should take the square of the "
+        "distance where a pair is alike, and `maximum(margin - distance, 0) ** 2` where it is not.",
+    ),
     "sign": (
         "loss_choice",
+        "",
         "It is largest where outputs are right, and training makes it small: its sign is wrong, or "
         "it is a similarity or an overlap, as a Dice coefficient.",
         "Change its sign: `return -value`; or, for a coefficient from 0 to 1, `return 1 - value`.",
     ),
     "swapped": (
         "loss_choice",
+        "",
         "Its arguments are in the wrong order: with targets and outputs exchanged it is as it "
         "should be.",
         "Begin it with `def loss(y_true, y_pred):`. Keras gives the targets first.",
     ),
     "labels": (
         "label_form",
+        "",
         "The labels are 0 and 1; with -1 and 1 the loss is as it should be: a hinge loss "
         "multiplies by them, so that samples of class 0 teach nothing.",
         "Use `y = 2 * y - 1`, a linear or tanh output, and its sign as the class.",
     ),
     "samples": (
         "target_shape",
+        "",
         "Each output has to be compared with its own target, before the mean is taken. Shapes as "
         "(batch,) and (batch, 1) compare each output with the targets of all samples; a mean "
         "before the square lets errors cancel out; and a difference alone has no minimum.",

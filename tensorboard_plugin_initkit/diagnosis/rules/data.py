@@ -65,8 +65,15 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
     inputs = list_tensors(facts, "x")
     # Of inputs that are rescaled first, other numbers were measured.
     is_rescaled = bool(find_rescaling(facts.setup)[2])
-    if not first or is_rescaled or any(layer.type != "Embedding" for layer in first):
+    others = [item for item in first if item.type != "Embedding"]
+    first = [item for item in first if item.type == "Embedding"]
+    if not first or is_rescaled:
         return
+    if others:  # whose inputs have other shapes
+        shapes = [item.shape[1:-1] for item in first]
+        inputs = [tensor for tensor in inputs if tensor.shape in shapes]
+        if len(inputs) != len(first):
+            return
     sizes = [layer.arguments.get("input_dim", 0) for layer in first]
     # Which of several inputs an embedding takes is not known.
     size = max(sizes) if all(sizes) else 0

@@ -179,6 +179,11 @@ def _tell_rise(facts: Facts, row: int) -> tuple[str, Fix]:
                 lower.repairs,
             ),
         )
+    if facts.setup.backend == "torch":
+        own = (
+            "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`: else "
+        )
+        lower = Fix(f"{lower} {own}gradients of all steps add up.", lower.repairs)
     return "Updates overshoot: each one makes the loss larger.", lower
 
 
