@@ -96,12 +96,18 @@ def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:
         reason = ""
     elif prefers_wrong or found.right > worst + _TOLERANCE * abs(worst):
         reason = "sign"
-    elif _ask(lambda y_true, y_pred: loss(y_pred, y_true), y, outputs).is_fit:
+    elif _ask(
+        lambda y_true, y_pred: loss(y_pred, y_true), _shape_as(y, outputs[0]), outputs
+    ).is_fit:
         reason = "swapped"
     elif set(np.unique(y)) == {0, 1}:
         signed = _ask(loss, 2 * y - 1, outputs)
         reason = "labels" if signed.is_fit and min(signed) >= 0 else reason
     return {"fault": reason, "of_targets": found.right, "of_constant": found.constant}
+
+
+def _shape_as(y: np.ndarray, output: np.ndarray) -> np.ndarray:
+    return y.reshape(output.shape) if y.size == output.size else y
 
 
 def _pushes_alike_apart(loss: _Loss, x: list[Any], y: Any) -> bool:

@@ -385,7 +385,7 @@ def find_saturated_units(facts: Facts) -> Iterator[Finding]:
                 "bad_start",
                 f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
                 f"`{text}`.",
-                f"Its {item.activation} is saturated for nearly all samples, and has no slope there.",
+                f"Its {item.activation} is saturated for nearly all samples: no slope is left.",
                 Fix(
                     "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
                     {
