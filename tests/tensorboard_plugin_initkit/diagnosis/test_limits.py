@@ -38,6 +38,11 @@ SAID = {
         WORDS,
         "",
     ),
+    "place": (
+        chain(layer("GlobalAveragePooling2D", 8), END),
+        np.zeros((BATCH, 9, 9, 8)),
+        "use `Flatten`",
+    ),
     "shaken": (chain(layer("RandomErasing", (8, 8, 1)), END), X, "Train once without"),
     "narrow": (chain(dense(4, "tanh"), END), X, "more than 4 units"),
     "wide": (chain(dense(4, "tanh"), dense(32, "tanh"), END), X, ""),

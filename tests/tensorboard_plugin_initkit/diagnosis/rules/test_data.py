@@ -87,6 +87,17 @@ def test_embeddings_of_numbers_that_are_no_indices(x, message, fix):
     assert fix in str(finding.fix)
 
 
+def test_embeddings_beside_other_inputs():
+    words = layer("Embedding", (1, 4), weights=1, input_dim=32, output_dim=4, takes=(-1,))
+    setup = chain(words, dense(16, takes=(-1,)), layer("Concatenate", 20, takes=(0, 1)), dense(1))
+    codes = INDEX[:, None]
+    (finding,) = find(CONTRACT_RULES, setup, x=[codes / 32, X])
+    assert (finding.kind, finding.layer) == ("embedding_indices", "embedding_0")
+    assert "integers that are not scaled" in str(finding.fix)
+    assert find(CONTRACT_RULES, setup, x=[codes, X]) == []
+    assert find(CONTRACT_RULES, setup, x=[codes, X[:, :1]]) == []  # either may be its input
+
+
 def test_indices_of_embeddings():
     assert find(CONTRACT_RULES, embedding(), Y, INDEX[:, None] % 10) == []
     assert find(CONTRACT_RULES, embedding(), Y, (INDEX[:, None] % 10).astype(float)) == []
