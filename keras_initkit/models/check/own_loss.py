@@ -17,7 +17,7 @@ from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.models.check.sample import draw_sample
 from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
 
-_ROWS, _CONSTANTS, _PAIRS = 64, 9, 256
+_ROWS, _CONSTANTS, _PAIRS = 64, 5, 256
 # Of the values that are compared.
 _TOLERANCE = 1e-3
 # What is as good as certain, as a probability and as a logit.
@@ -173,10 +173,10 @@ def _list_right(head: HeadSetup, y: np.ndarray) -> Iterator[np.ndarray]:
     if np.prod(shape) == y[0].size:
         right = y.reshape(len(y), *shape)
     elif y.shape[1:] in (shape[:-1], (*shape[:-1], 1)) and np.isin(y, numbers).all():
-        right = np.float32(y.reshape(len(y), *shape[:-1], 1) == numbers)
+        right = (y.reshape(len(y), *shape[:-1], 1) == numbers).astype(np.float32)
     else:
         return
-    low, high = right.min(), right.max()
+    low, high = float(right.min()), float(right.max())
     ways = [right]
     if np.isin(right, (low, high)).all() and (low, high) in ((0, 1), (-1, 1)):
         share = (right - low) / (high - low)

@@ -556,10 +556,10 @@ def find_unfit_losses(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         arguments, name = head.setup.arguments, head.setup.loss
         if (fault := arguments.get("fault")) in _FAULTS_OF_LOSSES:
-            numbers = {x: arguments[x] for x in ("of_targets", "of_constant") if x in arguments}
+            numbers = {name: x for name, x in arguments.items() if name.startswith("of_")}
             kind, seen, cause, fix = _FAULTS_OF_LOSSES[fault]
             if not seen:
-                right, constant = numbers.values()
+                right, constant = numbers["of_targets"], numbers["of_constant"]
                 seen = f"is {right:.3g} for outputs that are the targets, and {constant:.3g} for "
                 seen += "outputs that are the same for all samples."
             seen = f"The loss `{name}` {seen}"
@@ -670,6 +670,8 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
         if y is None or y_pred is None or not {y.shape, y_pred.shape} <= {(), (1,)}:
+            continue
+        if "fault" in head.setup.arguments:  # it was asked
             continue
         is_function = bool(loss) and "reduction" not in head.setup.arguments and "." not in loss
         if (loss and not is_own_loss(head.setup)) or not (is_function or y.shape != y_pred.shape):

@@ -1,11 +1,15 @@
 """Losses of one's own that are, and are not, smallest where outputs are right."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 from keras_initkit.anatomy.setup import read_setup
+from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.models.check.check import check
 from keras_initkit.models.check.own_loss import ask_loss
 
 RNG = np.random.default_rng(0)
@@ -36,7 +40,7 @@ class Flattened(keras.losses.Loss):
 
 
 # A loss, targets, the output's activation, and the fault.
-LOSSES = {
+LOSSES: dict[str, tuple[Any, Any, str | None, str | None]] = {
     "minus squares": (lambda y, p: -squares(y, p), NUMBERS, None, "sign"),
     "likelihood": (likelihood, BITS, "sigmoid", "sign"),
     "Dice coefficient": (dice, MASKS, "sigmoid", "sign"),
@@ -139,10 +143,23 @@ def test_pairs_that_are_pushed_apart_where_they_are_alike():
     assert told(lambda y, p: squares(y, p), [first, second], BITS) == ""
 
 
+def test_check_and_the_monitor_tell_of_it():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1, "sigmoid")])
+    model.compile("sgd", likelihood)
+    x = RNG.normal(size=(99, 3))
+    (finding,) = check(model, x, BITS)
+    assert (finding.kind, finding.severity) == ("loss_choice", "error")
+    monitor = GradientMonitor(verbose=False)
+    with pytest.warns(UserWarning, match="The loss `likelihood` is"):
+        model.fit(x, BITS, verbose=0, callbacks=[monitor])
+    assert [f.kind for f in monitor.findings] == ["loss_choice"]
+
+
 def test_nothing_of_the_model_or_of_random_numbers_changes():
     keras.utils.set_random_seed(0)
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state(legacy=True)[1].copy()  # type: ignore[index]
     ask(
         lambda y, p: squares(y, p + keras.random.normal((1,))), None, NUMBERS, (3,), layers.Dense(1)
     )
-    assert (np.random.get_state()[1] == before).all()
+    after = np.random.get_state(legacy=True)[1]  # type: ignore[index]
+    assert (after == before).all()
