@@ -371,32 +371,28 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
 
 def find_saturated_units(facts: Facts) -> Iterator[Finding]:
     """Find sigmoids and tanhs whose weights begin so large that most samples saturate them."""
-    limit = THRESHOLDS["saturating_norm"].value
-    hidden = [facts.setup.layers[i] for i, _ in _list_pairs(facts.setup, (*_FLAT, "tanh"))]
-    for item in hidden:
-        position = facts.setup.layers.index(item)
+    pairs = list(_list_pairs(facts.setup, (*_FLAT, "tanh")))
+    hidden = [facts.setup.layers[i].path for i, _ in pairs]
+    for position, _ in pairs:
+        item = facts.setup.layers[position]
         fan_in = find_input_size(facts, position) * (item.type == "Dense")
         text = str(item.arguments.get("kernel_initializer", ""))
         variance = read_variance(text, fan_in, item.shape[-1]) if fan_in and item.shape else None
-        norm = np.sqrt(fan_in * variance) if variance else 0.0
-        if norm > limit:
+        norm = float(np.sqrt(fan_in * (variance or 0.0)))
+        if norm > THRESHOLDS["saturating_norm"].value:
+            seen = f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
+            fix = Fix(
+                "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
+                {"reinitialize": {"layers": hidden, "initializer": "GlorotUniform"}},
+            )
             yield tell(
                 facts,
                 "bad_start",
-                f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
-                f"`{text}`.",
+                f"{seen}`{text}`.",
                 f"Its {item.activation} is saturated for nearly all samples: no slope is left.",
-                Fix(
-                    "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
-                    {
-                        "reinitialize": {
-                            "layers": [item.path for item in hidden],
-                            "initializer": "GlorotUniform",
-                        }
-                    },
-                ),
+                fix,
                 item.path,
-                {"norm": float(norm)},
+                {"norm": norm},
                 confidence="likely",
             )
             return
