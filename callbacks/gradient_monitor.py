@@ -35,6 +35,7 @@ from keras_initkit.callbacks.settings import (
 )
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.check.check import Start, look_at_start
+from keras_initkit.models.check.own_loss import ask_loss
 from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.models.propagate.propagate import predict_signals
 from keras_initkit.user_warnings import tell_user
@@ -351,6 +352,8 @@ class GradientMonitor(GuardedCallback):
         """Keep how the model is built and compiled; the first record tells of its targets."""
         planned = self._clock.count_updates(self.params)
         setup = read_setup(self._watched, planned and self._clock.steps_before + planned)
+        if self._fit is not None:
+            setup = ask_loss(self._watched, setup, *self._fit.read_data()[:2])
         if (known := self._sink.history.setup) is not None:
             setup = dataclasses.replace(setup, prediction=known.prediction)
         elif not (self._recorded or self._clock.steps_before + self._clock.offset):

@@ -32,7 +32,7 @@ from tensorboard_plugin_initkit.record.setup import (
 _ARGUMENTS = [
     *("units", "filters", "axis", "rate", "use_bias", "kernel_size", "strides", "padding"),
     *("data_format", "momentum", "epsilon", "input_dim", "output_dim", "mask_zero"),
-    *("return_sequences", "scale", "offset"),
+    *("return_sequences", "scale", "offset", "value_range"),
 ]
 _WEIGHTS = ("kernel", "recurrent", "bias", "depthwise", "pointwise", "embeddings")
 _CONFIGURED = [
@@ -312,6 +312,10 @@ def _read_arguments(operation: Any) -> dict[str, Any]:
                 if value is not None:
                     given[name] = value if name in _ARGUMENTS else _format_configured(value)
         arguments |= keep_plain(given)
+    weights = getattr(operation, "weights", ())
+    if weights and not operation.trainable and isinstance(operation, keras.layers.Embedding):
+        with contextlib.suppress(Exception):
+            arguments["is_zero"] = not keras.ops.any(weights[0] != 0)
     if isinstance(operation, keras.layers.Normalization):
         with contextlib.suppress(Exception):
             mean, variance = (

@@ -154,13 +154,13 @@ class Profile(NamedTuple):
         return self.size if self.are_classes else 2 * self.size + 1
 
     def measure(self, target: Any, weight: Any = None) -> Any:
-        """Measure a batch of targets, of all samples or of those with a weight: (length,)."""
+        """Measure a batch of targets, each sample by its weight, if that is positive: (length,)."""
         values = ops.cast(target, "float32")
         width = 1 if self.are_classes else self.size
         rows = ops.reshape(values, (-1, width))
         counted = ops.ones_like(rows[:, :1])
         if weight is not None:
-            counted = counted * ops.cast(ops.reshape(weight, (-1, 1)) != 0, "float32")
+            counted = counted * ops.maximum(ops.cast(ops.reshape(weight, (-1, 1)), "float32"), 0.0)
 
         def average(numbers: Any) -> Any:
             return ops.sum(numbers * counted, axis=0) / ops.sum(counted)

@@ -19,9 +19,19 @@ import numpy as np
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
-from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning, find_part_learned
+from tensorboard_plugin_initkit.diagnosis.ruled_out import (
+    find_not_learning,
+    find_own_step,
+    find_part_learned,
+)
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
-from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
+from tensorboard_plugin_initkit.diagnosis.rules.data import (
+    DATA_CAUSES,
+    find_losses_of_two_classes,
+    find_missing_classes,
+    find_other_losses,
+    find_rare_classes,
+)
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
@@ -69,6 +79,7 @@ class Tier(IntEnum):
 
 # Told after faults of gradients, which make updates small, too.
 UPDATE_CAUSES: tuple[Rule, ...] = (
+    find_other_losses,
     find_unfit_updates,
     find_tight_clipping,
     find_losses_of_two_classes,
@@ -91,6 +102,16 @@ SYMPTOMS: tuple[Rule, ...] = (
     find_constant_loss,
     find_no_better_than_guessing,
 )
+# Of a training that is over, if nothing else is told: the first that speaks.
+ENDS: tuple[Rule, ...] = (
+    find_missing_classes,
+    find_rare_classes,
+    find_part_learned,
+    find_early_end,
+    find_own_step,
+)
+# Scales that make a training slow.
+_SLOW = ("input_scale", "feature_scales", "target_scale")
 # These are told as consequences of others, or of the verdict.
 _BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
 
@@ -147,7 +168,9 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
     roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        roots = list(find_early_end(facts)) or list(find_part_learned(facts))
+        roots = next(filter(None, (list(rule(facts)) for rule in ENDS)), [])
+        if roots and roots[0].kind == "ended_early":
+            roots = _fold(_note_causes(facts, roots[0]), scope)
     return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
 
 
@@ -188,6 +211,16 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
             yield tier, dataclasses.replace(cause, step=min(steps))
         elif cause.kind in _NEVER_MEANT:
             yield Tier.HINT, cause
+
+
+def _note_causes(facts: Facts, end: Finding) -> list[Ranked]:
+    """Return the end of a training, behind the scales that have made it slow."""
+    causes = [
+        dataclasses.replace(cause, step=end.step, severity=end.severity)
+        for tier, cause in _apply(Tier.DATA, DATA_CAUSES, facts)
+        if cause.kind in _SLOW
+    ]
+    return [*((Tier.DATA, cause) for cause in causes), (Tier.SYMPTOM, end)]
 
 
 def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:

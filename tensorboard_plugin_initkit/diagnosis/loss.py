@@ -124,7 +124,10 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
         guessing = still & is_guess
         # A cross-entropy is above the constant's where classes are right, and a few are far off.
         fast = THRESHOLDS["loss_falling" if losses & CROSSENTROPIES else "loss_halved"].value
-        ends = over & at_guess & ~(fell > fast)
+        # The mean of a few losses of single samples says little.
+        place = np.arange(1, len(steps) + 1)
+        noise = error * np.sqrt((place - find_thirds(steps)[1]) / (place - start))
+        ends = over & (now >= guess - np.fmax(margin, noise) * reach) & ~(fell > fast)
         failed = ends & is_guess & (elapsed >= THRESHOLDS["patience_steps"].value)
         times = np.where(elapsed < THRESHOLDS["patience_at_end"].value, guess_far, 1)
         thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))

@@ -32,15 +32,23 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
     fix = " ".join([*list_limits(facts), ""]) + (
-        "Let the model learn one batch by heart. If it can, look at inputs and targets: are they "
-        "in the same order, and can the targets be told from the inputs at all? If it cannot, try "
-        "learning rates ten times larger and smaller, and a wider model."
+        "Let the model learn one batch by heart. If it can, look at inputs and targets as the "
+        "model gets them: are both in the same order (shuffled together), is a sample still what "
+        "it was (a `reshape` in place of a `transpose` scrambles it), and can the target be told "
+        "from it at all? If it cannot, try learning rates ten times larger and smaller, and a "
+        "wider model."
     )
-    if loss.fell[place] > THRESHOLDS["loss_fell"].value:
+    falls = loss.fell[place] > THRESHOLDS["loss_fell"].value
+    if falls:
         fix += " As the loss still falls, more `epochs` may help, too."
+    # By less than a weak relation under noise gives, but it is no longer falling.
+    is_doubtful = loss.recent[place] < loss.guess[place] and not (
+        falls or loss.guessing[place] or loss.failed[place]
+    )
     yield dataclasses.replace(
         symptom,
         kind="not_learning",
+        severity="note" if is_doubtful else "warning",
         message=f"Nothing wrong was found, but {message}",
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
         cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
@@ -50,25 +58,57 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
 
 
 def find_part_learned(facts: Facts) -> Iterator[Finding]:
-    """Find the end of a training that falls no more with most of its loss left, by few units.
+    """Find the end of a training with most of its loss left, by few units.
 
     A mere note: much of the loss may be noise.
     """
     loss, last = facts.loss, len(facts.steps) - 1
     narrow = tell_width(facts)
-    if narrow and loss.over[last] and loss.still[last]:
-        recent, known = float(loss.recent[last]), loss.guess[last]
-        whole = float(loss.value[0] if np.isnan(known) else known)
+    recent, known = float(loss.recent[last]), loss.guess[last]
+    whole = float(loss.value[0] if np.isnan(known) else known)
+    is_left = recent > THRESHOLDS["loss_halved"].value * whole
+    is_slow = loss.fell[last] < THRESHOLDS["loss_falling"].value
+    if narrow and loss.over[last] and is_left and is_slow:
         yield Finding(
             "not_learning",
             facts.layer_of_head(0),
             int(facts.steps[last]),
-            f"Learned in part: the loss falls no more and is {recent:.4g}; always predicting the "
-            f"same gives about {whole:.4g}.",
+            f"Learned in part: the loss hardly falls any more and is {recent:.4g}; always "
+            f"predicting the same gives about {whole:.4g}.",
             {"loss": recent, "guess": whole},
             severity="note",
             cause="So few units make few folds: they stay at what a part of the samples shows.",
-            fix=Fix(narrow),
+            fix=Fix(f"{narrow} Or train for longer."),
+            confidence="possible",
+        )
+
+
+def find_own_step(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training in steps of one's own with most of its loss left: a note.
+
+    Of such a step nothing is known but the loss. With several optimizers it may be meant to stay.
+    """
+    loss, last = facts.loss, len(facts.steps) - 1
+    first, recent = float(loss.value[0]), float(loss.recent[last])
+    is_own = not any(head.loss for head in facts.setup.heads) and len(facts.setup.heads) == 1
+    is_left = recent > THRESHOLDS["loss_halved"].value * first
+    patient = facts.find_late("patience_at_end")[last]
+    if is_own and is_left and patient and loss.over[last] and len(facts.optimizers) == 1:
+        yield Finding(
+            "not_learning",
+            facts.layer_of_head(0),
+            int(facts.steps[last]),
+            f"Learned in part: the loss of a step of your own was {first:.4g} at first and is "
+            f"{recent:.4g} in the end.",
+            {"loss": recent, "first": first},
+            severity="note",
+            cause="Keras does not make shapes alike in such a step: targets (batch,) and outputs "
+            "(batch, 1) compare each output with the targets of all samples, so that the mean is "
+            "best.",
+            fix=Fix(
+                "Print the shapes of both and of their difference: `y = keras.ops.reshape(y, "
+                "keras.ops.shape(y_pred))`. Use `self.compute_loss(x=x, y=y, y_pred=y_pred)`."
+            ),
             confidence="possible",
         )
 
@@ -89,7 +129,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
         & facts.find_late("patience_steps")
         & (is_better | loss.failed & facts.find_late("verdict_steps"))
         & (loss.recent >= loss.guess - margin * loss.reach)
-        & (loss.fell > THRESHOLDS["loss_fell"].value)
+        & (loss.fell > 0)
         & (loss.fell < THRESHOLDS["loss_falling"].value)
         & (usual > THRESHOLDS["update_usual"].value)
     )

@@ -199,6 +199,18 @@ THRESHOLDS: dict[str, Threshold] = {
     "label_entropy": Threshold(
         0.1, "In nats: one label in fifty is of another class than all the others."
     ),
+    "rare_entropy": Threshold(
+        0.35, "In nats, for a note: one label in nine is of another class than all the others."
+    ),
+    "entropy_weighted": Threshold(
+        0.5, "Of the labels' entropy, that with weights: weights that help rare classes raise it."
+    ),
+    "saturating_norm": Threshold(
+        10, "Of a unit's weights: at a sum of 10 the slope of a sigmoid is 5e-5."
+    ),
+    "value_range": Threshold(
+        2, "Times the greatest input: a batch of pictures has pixels that are nearly white."
+    ),
     "percentage_most": Threshold(
         1e4, "Percent: a hundred times the target. An output of 0 is off by 100 percent."
     ),
@@ -260,9 +272,6 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "few_units": Threshold(
         8, "XOR takes 2 units in theory and 4 to 8 in practice, rings 4 to 8, spirals 16 or more."
-    ),
-    "overlap_error": Threshold(
-        0.05, "Between an overlap at first and that by chance: outputs are not yet all alike."
     ),
     "spike_factor": Threshold(
         10,

@@ -18,6 +18,8 @@ from tensorboard_plugin_initkit.record.setup import (
     Shape,
 )
 
+# A LeakyReLU that changes nothing.
+SLOPE_OF_ONE = "leaky_relu(1)"
 # Layers of one kernel each.
 DENSE = re.compile(r"Dense|Conv[123]D")
 RECURRENT = re.compile(r"LSTM|GRU|SimpleRNN|RNN|Bidirectional|ConvLSTM[123]D")
@@ -26,7 +28,7 @@ ADAPTIVE = ("Adam", "AdamW", "Nadam", "Adamax", "RMSprop", "Lion")
 # Layers that hand on numbers as they are, or some of them.
 _PASSING = re.compile(
     r"InputLayer|Identity|Flatten|Reshape|Permute|Masking|(Spatial|Alpha|Gaussian)?Dropout(\dD)?"
-    r"|GaussianNoise|ActivityRegularization"
+    r"|GaussianNoise|ActivityRegularization|Random\w+|Resizing|CenterCrop|(ZeroPadding|Cropping)\dD"
 )
 
 
@@ -94,6 +96,8 @@ class Head(NamedTuple):
 def read_activation(name: str) -> str:
     """Return the plain name of an activation; "" if its arguments may change its range."""
     plain, _, arguments = name.partition("(")
+    if name == SLOPE_OF_ONE:
+        return "linear"
     if arguments and not (plain == "leaky_relu" or arguments.startswith("max_value")):
         return ""
     return {"swish": "silu", "log_sigmoid": "log_softmax", "exp": "exponential"}.get(plain, plain)

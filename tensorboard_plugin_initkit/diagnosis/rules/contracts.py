@@ -1,6 +1,5 @@
 """Broken contracts between output, loss, targets and data: each is certain, from one record on."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -74,8 +73,6 @@ _KERAS = {"poisson", "cosine_similarity", "circle", "ctc"}
 _TOLERANCE = 0.01
 # Times its first value: so far a loss falls below zero that has no least value.
 _RUNAWAY = 4
-# Names of overlaps.
-_OVERLAP = re.compile(r"dice|iou|jaccard|overlap|f1|tversky")
 # Times the range of an output: no loss of one's own compares it with targets so far outside.
 _FAR = 10
 
@@ -293,15 +290,13 @@ def _check_choice(case: Case) -> Finding | None:
             "A softmax chooses one of the classes; binary cross-entropy asks about each class "
             "separately."
         )
-        if target is None:
-            loss = "categorical_crossentropy"
-            one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
-            fix = f"Use {one} For several classes at once, {remedy}"
-            return case.find("loss_choice", seen, cause, one.as_fix(fix))
-        few = "one class" if not target.is_multi_hot else "several classes at once"
-        severity: Severity = "error" if target.is_multi_hot else "warning"
-        seen += f" The targets have {few}."
-        return case.find("loss_choice", seen, cause, remedy.as_fix(), severity)
+        if target is not None and target.is_multi_hot:
+            seen += " The targets have several classes at once."
+            return case.find("loss_choice", seen, cause, remedy.as_fix())
+        loss = "categorical_crossentropy"
+        one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
+        fix = one.as_fix(f"Use {one} For several classes at once, a sigmoid for each.")
+        return case.find("loss_choice", seen, cause, fix, "note")  # it learns, too
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
         seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
@@ -533,7 +528,7 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
     What has a least value comes down to it ever more slowly.
     """
     heads, steps, loss = facts.setup.heads, facts.steps, facts.loss.value
-    if len(heads) != 1 or not is_own_loss(heads[0]):
+    if len(heads) != 1 or not is_own_loss(heads[0]) or "fault" in heads[0].arguments:
         return
     middle, late = (np.minimum(place, len(loss) - 1) for place in find_thirds(steps))
     with np.errstate(invalid="ignore"):
@@ -556,43 +551,64 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def find_minimized_overlaps(facts: Facts) -> Iterator[Finding]:
-    """Find an overlap, as the Dice coefficient, that is made small and not large.
+def find_unfit_losses(facts: Facts) -> Iterator[Finding]:
+    """Find losses of one's own that are not smallest where outputs are what they should be."""
+    for head in list_heads(facts):
+        arguments, name = head.setup.arguments, head.setup.loss
+        if (fault := arguments.get("fault")) in _FAULTS_OF_LOSSES:
+            numbers = {name: x for name, x in arguments.items() if name.startswith("of_")}
+            kind, seen, cause, fix = _FAULTS_OF_LOSSES[fault]
+            if not seen:
+                right, constant = numbers["of_targets"], numbers["of_constant"]
+                seen = f"is {right:.3g} for outputs that are the targets, and {constant:.3g} for "
+                seen += "outputs that are the same for all samples."
+            seen = f"The loss `{name}` {seen}"
+            yield tell(facts, kind, seen, cause, fix, head.path, numbers, severity="error")
 
-    Outputs know nothing of the targets at first: then their overlap follows from both means, and
-    tells a coefficient from 1 minus it.
-    """
-    heads, loss = list_heads(facts), facts.loss.value
-    if len(heads) != 1 or not is_own_loss(heads[0].setup) or not len(loss):
-        return
-    (head,) = heads
-    if head.y is None or head.y_pred is None or not _OVERLAP.search(head.setup.loss.lower()):
-        return
-    wanted, given = (read(facts, t, "mean", np.fmax)[0] for t in (head.y, head.y_pred))
-    power = given**2 + read(facts, head.y_pred, "std", np.fmax)[0] ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dice = 2 * wanted * given / np.array([wanted + given, wanted + power])
-    overlaps = np.append(dice, dice / (2 - dice))
-    near = THRESHOLDS["overlap_error"].value
-    if not np.abs(loss[0] - overlaps).min() < near < 2 * near < np.abs(1 - loss[0] - dice).min():
-        return
-    patient = facts.find_late("patience_steps")
-    row = find_first(
-        (patient | facts.loss.over) & (loss < THRESHOLDS["loss_halved"].value * loss[0])
-    )
-    if row is not None:
-        yield tell(
-            facts,
-            "loss_choice",
-            f"The loss `{head.setup.loss}` was {loss[0]:.3g} at first, like the overlap of outputs "
-            f"and targets by chance, and is {loss[row]:.3g} at step {facts.steps[row]}.",
-            "It seems to be the overlap itself, which training then makes small.",
-            f"Return `1 - overlap` in `{head.setup.loss}`.",
-            head.path,
-            {"loss": loss[row], "at_first": loss[0]},
-            row=row,
-            confidence="likely",
-        )
+
+# Of each fault of a loss, as it was asked: the kind, what is seen if it is no value for right
+# outputs, the cause, and what helps.
+_FAULTS_OF_LOSSES = {
+    "pairs": (
+        "label_form",
+        "is small where the outputs are far from 0 for pairs of one label; but the inputs of these "
+        "are nearer to each other than those of the other label.",
+        "It makes distances small, 0, for the other label: pairs that are alike are pushed apart.",
+        "Exchange the two terms of the loss, or give it `1 - y`: it should take the square of the "
+        "distance where a pair is alike, and `maximum(margin - distance, 0) ** 2` where it is not.",
+    ),
+    "sign": (
+        "loss_choice",
+        "",
+        "It is largest where outputs are right, and training makes it small: its sign is wrong, or "
+        "it is a similarity or an overlap, as a Dice coefficient.",
+        "Change its sign: `return -value`; or, for a coefficient from 0 to 1, `return 1 - value`.",
+    ),
+    "swapped": (
+        "loss_choice",
+        "",
+        "Its arguments are in the wrong order: with targets and outputs exchanged it is as it "
+        "should be.",
+        "Begin it with `def loss(y_true, y_pred):`. Keras gives the targets first.",
+    ),
+    "labels": (
+        "label_form",
+        "",
+        "The labels are 0 and 1; with -1 and 1 the loss is as it should be: a hinge loss "
+        "multiplies by them, so that samples of class 0 teach nothing.",
+        "Use `y = 2 * y - 1`, a linear or tanh output, and its sign as the class.",
+    ),
+    "samples": (
+        "target_shape",
+        "",
+        "Each output has to be compared with its own target, before the mean is taken. Shapes as "
+        "(batch,) and (batch, 1) compare each output with the targets of all samples; a mean "
+        "before the square lets errors cancel out; and a difference alone has no minimum.",
+        "Use `y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))` in the loss, square or "
+        "take the absolute value first, and then the mean over `axis=-1`. Are the labels of a kind "
+        "that this loss is for, and does each class add to it?",
+    ),
+}
 
 
 def find_errors_of_nothing(facts: Facts) -> Iterator[Finding]:
@@ -655,6 +671,8 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
         y, y_pred, loss = head.y, head.y_pred, head.setup.loss
         if y is None or y_pred is None or not {y.shape, y_pred.shape} <= {(), (1,)}:
             continue
+        if "fault" in head.setup.arguments:  # it was asked
+            continue
         is_function = bool(loss) and "reduction" not in head.setup.arguments and "." not in loss
         if (loss and not is_own_loss(head.setup)) or not (is_function or y.shape != y_pred.shape):
             continue
@@ -689,45 +707,60 @@ def is_own_loss(head: HeadSetup) -> bool:
 
 
 def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
-    """Find classes of which all samples have a weight of 0, where samples have one weight each."""
+    """Find classes that weights of samples take out: of weight 0, or rare ones made rarer.
+
+    It is asked where samples have one weight each.
+    """
     weights, (head, *others) = list_tensors(facts, "sample_weight"), [*list_heads(facts), None]
     if head is None or head.y is None or others != [None] or len(weights) != 1:
         return
     if head.setup.loss not in CROSSENTROPY or weights[0].shape:
         return
-    counted, _ = count_classes(facts, head, weights[0])
-    classes, _ = count_classes(facts, head, head.y)
-    long = facts.find_late("patience_at_end")
+    counted, weighted = count_classes(facts, head, weights[0])
+    classes, entropy = count_classes(facts, head, head.y)
+    long = facts.find_late("patience_at_end") | facts.loss.over
     low = np.fmin.accumulate(read(facts, weights[0], "min", np.fmin))
-    row = find_first((long | facts.loss.over) & (low == 0) & (counted < classes))
-    if row is not None:
-        missing = classes[row] - counted[row]
-        yield tell(
-            facts,
-            "rare_classes",
-            f"All samples of {missing:.0f} of the {classes[row]:.0f} classes have had a weight of "
-            f"0 up to step {facts.steps[row]}.",
-            "Samples that do not count teach nothing: these classes are never predicted.",
-            "Leave out `class_weight`, or give each class a weight above 0: "
-            "`class_weight={0: 1.0, 1: 20.0}`.",
-            head.path,
-            {"classes": classes[row], "counted": counted[row]},
-            row=row,
-            confidence="likely",
-        )
+    none = (low == 0) & (counted < classes)
+    fewer = weighted < THRESHOLDS["entropy_weighted"].value * entropy
+    row = find_first(long & (none | fewer))
+    if row is None:
+        return
+    missing = classes[row] - counted[row]
+    if none[row]:
+        seen = f"All samples of {missing:.0f} of the {classes[row]:.0f} classes have had a weight "
+        seen += f"of 0 up to step {facts.steps[row]}."
+        cause = "Samples that do not count teach nothing: these classes are never predicted."
+    else:
+        seen = "Sample weights make frequent classes count still more: the entropy of the labels, "
+        seen += f"{entropy[row]:.2g} nats, is {weighted[row]:.2g} with the weights."
+        cause = "Rare classes hardly count then: the weights are the wrong way round."
+    yield tell(
+        facts,
+        "rare_classes",
+        seen,
+        cause,
+        "Give rare classes the larger weights: `class_weight={c: len(y) / (n_classes * "
+        "np.sum(y == c)) for c in range(n_classes)}`. Or leave `class_weight` out.",
+        head.path,
+        {"classes": classes[row], "counted": counted[row], "entropy": entropy[row]}
+        | {"weighted": weighted[row]},
+        row=row,
+        confidence="likely",
+    )
 
 
 def find_idle_outputs(facts: Facts) -> Iterator[Finding]:
-    """Find outputs with metrics, and a loss weight of 0: a mere note, as it may be meant."""
-    for head in list_heads(facts):
-        if head.setup.arguments.get("loss_weight") == 0 and head.setup.metrics:
+    """Find outputs with metrics, and a loss weight of 0: a mere note, if there are others."""
+    heads = list_heads(facts)
+    for head in heads:
+        if head.setup.arguments.get("loss_weight") == 0 and (head.setup.metrics or len(heads) == 1):
             yield tell(
                 facts,
                 "no_gradient",
                 f"The {head} has a loss weight of 0.",
                 "Nothing is learned from its targets.",
                 "Use another weight in `compile(loss_weights=...)` if it should be learned.",
-                severity="note",
+                severity="note" if len(heads) > 1 else "warning",
                 confidence="certain",
             )
 
@@ -739,7 +772,7 @@ CONTRACT_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_hidden_softmax_of_one,
     find_negative_loss,
     find_runaway_loss,
-    find_minimized_overlaps,
+    find_unfit_losses,
     find_errors_of_nothing,
     find_broadcast_losses,
     find_empty_losses,

@@ -11,6 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
+    CATEGORICAL,
     CROSSENTROPY,
     REGRESSION,
     Target,
@@ -64,8 +65,15 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
     inputs = list_tensors(facts, "x")
     # Of inputs that are rescaled first, other numbers were measured.
     is_rescaled = bool(find_rescaling(facts.setup)[2])
-    if not first or is_rescaled or any(layer.type != "Embedding" for layer in first):
+    others = [item for item in first if item.type != "Embedding"]
+    first = [item for item in first if item.type == "Embedding"]
+    if not first or is_rescaled:
         return
+    if others:  # whose inputs have other shapes
+        shapes = [item.shape[1:-1] for item in first]
+        inputs = [tensor for tensor in inputs if tensor.shape in shapes]
+        if len(inputs) != len(first):
+            return
     sizes = [layer.arguments.get("input_dim", 0) for layer in first]
     # Which of several inputs an embedding takes is not known.
     size = max(sizes) if all(sizes) else 0
@@ -82,10 +90,8 @@ def find_bad_indices(facts: Facts) -> Iterator[Finding]:
         seen += ", with fractions" if integers[row] < 1 else ""
         layer = first[sizes.index(size)] if size else first[0]
         if integers[row] < 1:
-            text = (
-                "Remove the `Embedding` and give the numbers to a `Dense` layer; it is for words."
-            )
-            fix = Fix(text)
+            text = "If they are words, give their numbers as they are, integers that are not scaled"
+            fix = Fix(f"{text}. If they are measured, remove the `Embedding`: use `Dense`.")
         elif least < 0:
             fix = Fix(f"Add {-int(least)} to the inputs, and as many rows to the `Embedding`.")
         else:
@@ -184,6 +190,66 @@ def find_useless_normalizations(facts: Facts) -> Iterator[Finding]:
         )
         numbers = {"mean": mean, "std": std}
         yield _tell(facts, "input_scale", f"{seen}and sd {std:.3g}.", numbers, fix, item.path)
+
+
+def find_value_ranges(facts: Facts) -> Iterator[Finding]:
+    """Find augmentations for pixels up to 255 on others, or the other way round."""
+    inputs, (scale, offset, _) = list_tensors(facts, "x"), find_rescaling(facts.setup)
+    if len(inputs) != 1 or not len(facts.steps):
+        return
+    most = float(read(facts, inputs[0], "max", np.fmax)[0]) * scale + offset
+    far = THRESHOLDS["value_range"].value
+    for item in facts.setup.layers:
+        high = (item.arguments.get("value_range") or [0, 0])[-1]
+        # It changes differences from the mean alone, and cuts off what is beyond.
+        is_wide = high > far * most and item.type != "RandomContrast"
+        if high > 0 and most > 0 and (is_wide or most > far * high):
+            seen = f"`{item.path}` is for values up to {high:g}; the inputs of step "
+            seen += f"{facts.steps[0]} go up to {most:.3g}."
+            fix = f"Use `{item.type}(..., value_range=(0, {1 if is_wide else 255}))`."
+            numbers = {"high": most, "value_range": high}
+            cause = "What is left of a picture after it is nearly all black or white."
+            yield tell(facts, "input_scale", seen, cause, fix, item.path, numbers)
+
+
+def find_rare_classes(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training with rare classes of which less than half is learned: a note."""
+    loss, last = facts.loss, len(facts.steps) - 1
+    heads = list_heads(facts)
+    if len(heads) != 1 or heads[0].y is None or heads[0].setup.loss not in CROSSENTROPY:
+        return
+    classes, entropy = count_classes(facts, heads[0], heads[0].y)
+    is_rare = classes[last] > 1 and entropy[last] < THRESHOLDS["rare_entropy"].value
+    if (
+        is_rare
+        and loss.over[last]
+        and loss.recent[last] > (THRESHOLDS["loss_halved"].value * loss.guess[last])
+    ):
+        seen = f"Most labels of the {heads[0]} are of one class: their entropy is "
+        seen += f"{entropy[last]:.2g} nats, and the loss in the end {loss.recent[last]:.2g}."
+        numbers = {"entropy": float(entropy[last]), "loss": float(loss.recent[last])}
+        found = _tell(facts, "rare_classes", seen, numbers, None, heads[0].path, last)
+        yield found if loss.failed[last] else dataclasses.replace(found, severity="note")
+
+
+def find_missing_classes(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training in which one of a few classes never came: a note."""
+    last = len(facts.steps) - 1
+    for head in list_heads(facts):
+        if head.y is None or head.setup.loss not in CATEGORICAL or not facts.loss.over[last]:
+            continue
+        classes = float(count_classes(facts, head, head.y)[0][last])
+        if 1 < classes < head.units <= _FEW_CLASSES and facts.ready[last]:
+            seen = f"Only {classes:.0f} of the {head.units} classes of the {head} came."
+            finding = _tell(
+                facts, "rare_classes", seen, {"classes": classes}, None, head.path, last
+            )
+            fix = Fix(
+                "Shuffle x and y together before you divide them: `validation_split` takes the "
+                "last rows, which have classes of their own where data are sorted."
+            )
+            cause = "What never comes is never learned."
+            yield dataclasses.replace(finding, severity="note", cause=cause, fix=fix)
 
 
 def _fix_inputs(
@@ -418,11 +484,14 @@ _REASONS: dict[str, tuple[str, str | Fix]] = {
     ),
     "one_class": (
         "A constant output is the best answer so far. Data sorted by class is often the reason.",
-        "Shuffle the data: `order = np.random.permutation(len(x)); x, y = x[order], y[order]`.",
+        "Print `np.unique(y)`. If there are several classes, shuffle the data: `order = "
+        "np.random.permutation(len(x)); x, y = x[order], y[order]`, and look if a generator of "
+        "batches goes on. If there is one, look at how labels are made: were they scaled or cut?",
     ),
     "rare_classes": (
         "A constant output is nearly as good as any.",
-        "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`.",
+        "Give rare classes more weight: `model.fit(..., class_weight={0: 1.0, 1: 20.0})`, and look "
+        "at `keras.metrics.Recall()` or `AUC()`: the accuracy is high for a constant, too.",
     ),
     "loss_choice": ("A loss for this kind of targets learns better.", ""),
     "negative_sample_weights": (
@@ -450,9 +519,9 @@ def _tell(
 # Told where the training fails to learn.
 DATA_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_few_classes,
+    find_value_ranges,
     find_input_scales,
     find_useless_normalizations,
     find_target_scales,
-    find_other_losses,
     find_negative_sample_weights,
 )

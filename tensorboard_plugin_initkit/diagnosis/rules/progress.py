@@ -82,13 +82,15 @@ def _tell_cut(facts: Facts, row: int) -> tuple[str, Fix]:
                     "zeros, or train it: `trainable=True`."
                 ),
             )
+    usual = (
+        "give the output an activation with the range of the targets, scale inputs and targets, "
+    )
+    usual += "and lower the learning rate."
+    limits = [*list_limits(facts), "Otherwise: "]
     return (
         "Nothing of the input reaches the output: its activation is saturated or cut off, units "
-        "before it are dead, or the signal is lost over depth.",
-        Fix(
-            "Give the output an activation with the range of the targets, scale inputs and "
-            f"targets, and lower the learning rate. {' '.join(list_limits(facts))}".rstrip()
-        ),
+        "before it are dead, or the signal is lost over depth or time.",
+        Fix(" ".join(limits) + usual if len(limits) > 1 else usual.capitalize()),
     )
 
 
@@ -177,6 +179,11 @@ def _tell_rise(facts: Facts, row: int) -> tuple[str, Fix]:
                 lower.repairs,
             ),
         )
+    if facts.setup.backend == "torch":
+        own = (
+            "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`: else "
+        )
+        lower = Fix(f"{lower} {own}gradients of all steps add up.", lower.repairs)
     return "Updates overshoot: each one makes the loss larger.", lower
 
 
@@ -293,6 +300,9 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     else:
         seen += f"is no better than always predicting the same, which gives {loss.guess[last]:.3g}."
     cause, fix, ratio = _tell_end(facts, is_stopped)
+    if is_short and not is_stopped:
+        again = "If `fit` is called in a loop, build and compile the model once, before it."
+        fix = Fix(f"{fix} {again}", fix.repairs)
     yield Finding(
         "ended_early",
         "",

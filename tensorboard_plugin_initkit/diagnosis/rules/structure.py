@@ -20,6 +20,7 @@ from tensorboard_plugin_initkit.diagnosis.start import (
     judge_start,
     read_chain,
     read_initializer,
+    read_variance,
 )
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
@@ -28,6 +29,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     ADAPTIVE,
     DENSE,
+    SLOPE_OF_ONE,
     Head,
     find_first_layers,
     find_input_size,
@@ -62,10 +64,15 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
     others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
     names = ", ".join(f"`{item.path}`" for item in layers)
     fix = write_layer(layers[0], layers[0].shape[-1], "relu")
+    seen = f"Without an activation: {names}" + (
+        ", and no other layer has one." * (not others) or "."
+    )
+    if any(item.activation == SLOPE_OF_ONE for item in setup.layers):
+        seen += " (A LeakyReLU with `negative_slope=1` is none.)"
     yield tell(
         facts,
         "no_activation",
-        f"Without an activation: {names}" + (", and no other layer has one." * (not others) or "."),
+        seen,
         "Two layers with nothing between them do no more than one: the product of two matrices is "
         "a matrix.",
         Fix(f"Use `{fix}`.", activate((item.path for item in layers), "relu")),
@@ -92,12 +99,16 @@ def _list_pairs(setup: Setup, activations: tuple[str, ...]) -> Iterator[tuple[in
 
 
 def _is_between(item: LayerSetup) -> bool:
-    return is_passing(item) or item.type == "BatchNormalization"
+    is_linear = item.type == "Activation" and not item.activation
+    is_linear |= not item.weights and read_activation(item.activation) == "linear"
+    return is_passing(item) or item.type == "BatchNormalization" or is_linear
 
 
 def _is_needless(facts: Facts, position: int, after: int) -> bool:
     first, second = facts.setup.layers[position], facts.setup.layers[after]
-    if first.activation not in _LINEAR or not first.shape or not second.shape:
+    if first.activation and read_activation(first.activation) != "linear":
+        return False
+    if not first.shape or not second.shape:
         return False
     small = (1, [1], [1, 1], [1, 1, 1], (1, 1), None)
     pointwise = any(
@@ -358,6 +369,35 @@ def find_bad_start(facts: Facts) -> Iterator[Finding]:
         yield tell(facts, "bad_start", *told, confidence="likely")
 
 
+def find_saturated_units(facts: Facts) -> Iterator[Finding]:
+    """Find sigmoids and tanhs whose weights begin so large that most samples saturate them."""
+    pairs = list(_list_pairs(facts.setup, (*_FLAT, "tanh")))
+    hidden = [facts.setup.layers[i].path for i, _ in pairs]
+    for position, _ in pairs:
+        item = facts.setup.layers[position]
+        fan_in = find_input_size(facts, position) * (item.type == "Dense")
+        text = str(item.arguments.get("kernel_initializer", ""))
+        variance = read_variance(text, fan_in, item.shape[-1]) if fan_in and item.shape else None
+        norm = float(np.sqrt(fan_in * (variance or 0.0)))
+        if norm > THRESHOLDS["saturating_norm"].value:
+            seen = f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
+            fix = Fix(
+                "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
+                {"reinitialize": {"layers": hidden, "initializer": "GlorotUniform"}},
+            )
+            yield tell(
+                facts,
+                "bad_start",
+                f"{seen}`{text}`.",
+                f"Its {item.activation} is saturated for nearly all samples: no slope is left.",
+                fix,
+                item.path,
+                {"norm": norm},
+                confidence="likely",
+            )
+            return
+
+
 def find_equal_weights(facts: Facts) -> Iterator[Finding]:
     """Find hidden layers with equal units: they stay equal if the next layer's are, too."""
     layers, alike = facts.setup.layers, []
@@ -412,6 +452,26 @@ def find_frozen_model(facts: Facts) -> Iterator[Finding]:
             ),
             severity="error",
         )
+
+
+def find_frozen_zeros(facts: Facts) -> Iterator[Finding]:
+    """Find layers that are not trained and whose weights are all zero: certain."""
+    for item in facts.setup.layers:
+        if item.arguments.get("is_zero"):
+            yield tell(
+                facts,
+                "equal_weights",
+                f"All weights of `{item.path}` are 0, and it is not trained.",
+                "It gives the same for every input. Of an embedding, the words may not have been "
+                "found in the file of vectors: look at upper and lower case.",
+                Fix(
+                    f"Print how many rows of the weights are not 0. Or train `{item.path}`: leave "
+                    "out its weights and `trainable=False`."
+                ),
+                item.path,
+                severity="error",
+            )
+            return
 
 
 def find_frozen_head(facts: Facts) -> Iterator[Finding]:
@@ -632,6 +692,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
 # Told where the training fails to learn, the surest first.
 STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
+    find_frozen_zeros,
     find_frozen_head,
     find_penalties,
     find_weight_decay,
@@ -644,6 +705,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_hidden_softmax,
     find_outputs_of_one,
     find_missing_activations,
+    find_saturated_units,
     find_deep_sigmoids,
     find_bad_start,
     find_strong_dropout,

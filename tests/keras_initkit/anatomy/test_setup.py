@@ -298,6 +298,18 @@ def test_the_statistics_of_a_normalization():
         assert (arguments["mean"], arguments["std"]) == (mean, pytest.approx(std))
 
 
+def test_embeddings_of_zeros_that_are_not_trained():
+    for start, trainable, expected in (
+        ("zeros", False, True),
+        ("zeros", True, None),
+        ("uniform", False, False),
+    ):
+        words = layers.Embedding(9, 4, start, trainable=trainable)
+        setup = read_setup(keras.Sequential([keras.Input((3,)), words]))
+        assert setup.layers[0].arguments.get("is_zero") is expected
+        assert Setup.from_json(setup.to_json()) == setup
+
+
 def test_code_of_the_user_that_raises_makes_less_known():
     model = keras.Sequential([keras.Input((2,)), Failing(name="own"), layers.Dense(1, name="fc")])
     assert rows(read_setup(model)) == [

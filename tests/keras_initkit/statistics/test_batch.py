@@ -132,13 +132,16 @@ def test_targets_are_classes_where_predictions_have_an_axis_more(target, predict
     assert Profile.of(target, prediction) == (profile and Profile(*profile))
 
 
-def test_targets_of_samples_that_count(rng):
-    y, weight = rng.integers(0, 3, 20), np.append(np.zeros(5), rng.uniform(1, 2, 15))
+def test_targets_count_by_the_weights_of_their_samples(rng):
+    y, weight = rng.integers(0, 3, 20), np.append(np.zeros(5), rng.integers(1, 4, 15))
     for prediction in ((20, 4), (20, 1)):
         profile = Profile.of((20,), prediction)
         assert profile is not None
         some, all_of_these = (
             keras.ops.convert_to_numpy(profile.measure(keras.ops.convert_to_tensor(a), b))
-            for a, b in ((y, keras.ops.convert_to_tensor(weight)), (y[5:], None))
+            for a, b in (
+                (y, keras.ops.convert_to_tensor(weight)),
+                (np.repeat(y, weight.astype(int)), None),
+            )
         )
         np.testing.assert_allclose(some, all_of_these, rtol=1e-6)

@@ -28,6 +28,22 @@ SAID = {
     "convolved": (chain(EMBEDDING, layer("Conv1D", (12, 16), "relu"), POOL, END), WORDS, ""),
     "recurrent": (chain(EMBEDDING, layer("GRU", (12, 16)), POOL, END), WORDS, ""),
     "positions": (chain(EMBEDDING, EMBEDDING, POOL, END), WORDS, ""),
+    "padded": (chain(EMBEDDING, layer("LSTM", 9, return_sequences=False), END), WORDS, "mask_zero"),
+    "masked": (
+        chain(
+            EMBEDDING._replace(arguments={"mask_zero": True}),
+            layer("LSTM", 9, return_sequences=False),
+            END,
+        ),
+        WORDS,
+        "",
+    ),
+    "place": (
+        chain(layer("GlobalAveragePooling2D", 8), END),
+        np.zeros((BATCH, 9, 9, 8)),
+        "use `Flatten`",
+    ),
+    "shaken": (chain(layer("RandomErasing", (8, 8, 1)), END), X, "Train once without"),
     "narrow": (chain(dense(4, "tanh"), END), X, "more than 4 units"),
     "wide": (chain(dense(4, "tanh"), dense(32, "tanh"), END), X, ""),
     "linear": (chain(END), X, ""),

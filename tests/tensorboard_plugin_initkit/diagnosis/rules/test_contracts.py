@@ -73,7 +73,7 @@ BROKEN = {
     ),
     "poisson": ("linear", 1, "poisson", DIGITS, "head_activation", "negative", "exponential"),
     "several": ("softmax", 4, BINARY, TWO_HOT, "loss_choice", "several classes at", "sigmoid"),
-    "exclusive": ("softmax", 4, BINARY, ONE_HOT, "loss_choice", "have one class", CATEGORICAL),
+    "exclusive": ("softmax", 4, BINARY, ONE_HOT, "loss_choice", "softmax of 4", CATEGORICAL),
     "multi-label": ("softmax", 4, CATEGORICAL, TWO_HOT, "loss_choice", "2 ones per row", BINARY),
     "sigmoids": ("sigmoid", 4, CATEGORICAL, ONE_HOT, "loss_choice", "independent", "softmax"),
     "sparse sigmoids": ("sigmoid", 10, SPARSE, DIGITS, "loss_choice", "independent", "softmax"),
@@ -115,9 +115,9 @@ def test_a_broken_contract_is_told_from_one_record_with_its_remedy(name):
     assert message in finding.message
     assert fix in str(finding.fix)
     assert finding.cause.endswith(".")
-    is_doubtful = name in ("exclusive", "poisson")
-    expected = ("warning", "likely") if is_doubtful else ("error", "certain")
-    assert (finding.severity, finding.confidence) == expected
+    severity = {"exclusive": "note", "poisson": "warning"}.get(name, "error")
+    sure = "certain" if severity == "error" else "likely"
+    assert (finding.severity, finding.confidence) == (severity, sure)
     assert {"units", "low", "high"} == set(finding.evidence)
     # The same, however often it is seen.
     assert find(head(activation, units, loss), y, steps=range(5)) == [finding]
@@ -346,25 +346,26 @@ def test_a_loss_of_ones_own_that_falls_faster_and_faster(course, loss, expected)
     steps = np.arange(0, 100, 10)
     found = find(head("linear", 4, loss), X[:, :4], steps=steps, loss=course(steps))
     assert [(f.kind, f.step) for f in found] == expected
+    asked = head("linear", 4, loss, fault="")  # as minus a Dice coefficient
+    assert find(asked, X[:, :4], steps=steps, loss=course(steps)) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "start", "end", "is_told"),
+    ("fault", "kind", "fix"),
     [
-        ("dice_coef", 0.29, 0.05, True),  # by chance .2 and .5 overlap by 2 · .1 / .7
-        ("my_iou", 0.17, 0.05, True),
-        ("dice_coef", 0.71, 0.05, False),  # 1 - dice
-        ("dice_coef", 0.29, 0.2, False),  # as much as by chance
-        ("bce_dice", 1.4, 0.1, False),
-        ("mine", 0.29, 0.05, False),
+        ("sign", "loss_choice", "return 1 - value"),
+        ("swapped", "loss_choice", "y_true, y_pred"),
+        ("labels", "label_form", "y = 2 * y - 1"),
+        ("samples", "target_shape", "ops.reshape(y_true"),
     ],
 )
-def test_an_overlap_that_is_made_small(name, start, end, is_told):
-    y, y_pred = np.full((BATCH, 10), 0.2), np.full((BATCH, 10), 0.5)
-    loss = [start, end, end]
-    found = find(head("sigmoid", 10, name), y, y_pred=y_pred, steps=(0, 50, 100), loss=loss)
-    assert [f.kind for f in found] == ["loss_choice"] * is_told
-    assert all("Return `1 - overlap`" in str(f.fix) for f in found)
+def test_a_loss_of_ones_own_that_is_not_smallest_for_right_outputs(fault, kind, fix):
+    asked = {"of_targets": 1.0, "of_constant": 0.5}
+    (finding,) = find(head("sigmoid", 1, "mine", fault=fault, **asked), BITS)
+    assert (finding.kind, finding.severity) == (kind, "error")
+    assert "is 1 for outputs that are the targets, and 0.5 for" in finding.message
+    assert fix in str(finding.fix)
+    assert find(head("sigmoid", 1, "mine", fault="", **asked), BITS) == []
 
 
 def test_an_error_in_percent_of_targets_that_are_0():
@@ -410,8 +411,11 @@ def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
 
 
 def test_an_output_with_metrics_that_does_not_count_is_a_note():
-    found = find(head("linear", 1, SQUARED, metrics=("mae",), loss_weight=0), X[:, :1])
-    assert [(f.kind, f.severity) for f in found] == [("no_gradient", "note")]
+    setup = head("linear", 1, SQUARED, metrics=("mae",), loss_weight=0)
+    two = dataclasses.replace(setup, heads=(*setup.heads, setup.heads[0]._replace(arguments={})))
+    for model, severity in ((setup, "warning"), (two, "note")):
+        found = find(model, X[:, :1], y_pred=X[:, :1])
+        assert [(f.kind, f.severity) for f in found] == [("no_gradient", severity)]
 
 
 def test_shapes_are_squeezed_as_keras_does():

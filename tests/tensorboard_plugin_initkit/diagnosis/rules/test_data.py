@@ -7,7 +7,14 @@ import pytest
 
 from tensorboard_plugin_initkit.diagnosis.judge import UPDATE_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
-from tensorboard_plugin_initkit.diagnosis.rules.data import DATA_CAUSES, find_losses_of_two_classes
+from tensorboard_plugin_initkit.diagnosis.rules.data import (
+    DATA_CAUSES,
+    find_losses_of_two_classes,
+    find_missing_classes,
+    find_other_losses,
+    find_rare_classes,
+    find_value_ranges,
+)
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     RNG,
@@ -68,7 +75,7 @@ def test_sample_weights_of_zero():
 @pytest.mark.parametrize(
     ("x", "message", "fix"),
     [
-        (X, "from -3.106 to 3.066, with fractions; the embedding `emb", "Remove the `Embedding`"),
+        (X, "from -3.106 to 3.066, with fractions; the embedding `emb", "remove the `Embedding`"),
         (INDEX[:, None], "go from 0 to 31; the embedding `embedding_0` has", "Embedding(32, 4)"),
         (INDEX[:, None] % 8 - 1, "-1 to 6", "Add 1 to"),
     ],
@@ -78,6 +85,17 @@ def test_embeddings_of_numbers_that_are_no_indices(x, message, fix):
     assert (finding.kind, finding.layer) == ("embedding_indices", "embedding_0")
     assert message in finding.message
     assert fix in str(finding.fix)
+
+
+def test_embeddings_beside_other_inputs():
+    words = layer("Embedding", (1, 4), weights=1, input_dim=32, output_dim=4, takes=(-1,))
+    setup = chain(words, dense(16, takes=(-1,)), layer("Concatenate", 20, takes=(0, 1)), dense(1))
+    codes = INDEX[:, None]
+    (finding,) = find(CONTRACT_RULES, setup, x=[codes / 32, X])
+    assert (finding.kind, finding.layer) == ("embedding_indices", "embedding_0")
+    assert "integers that are not scaled" in str(finding.fix)
+    assert find(CONTRACT_RULES, setup, x=[codes, X]) == []
+    assert find(CONTRACT_RULES, setup, x=[codes, X[:, :1]]) == []  # either may be its input
 
 
 def test_indices_of_embeddings():
@@ -139,7 +157,7 @@ CAUSES = {
         "`y = (y - ",
     ),
     "mean": (REGRESSION, Y + 500, X, "target_scale", "mean 500", "undo it after `predict`"),
-    "one class": (CLASSES, BITS * 0, X, "one_class", "Up to step 20 all labels", "Shuffle"),
+    "one class": (CLASSES, BITS * 0, X, "one_class", "Up to step 20 all labels", "shuffle"),
     "one": (BIT, BITS * 0, X, "one_class", "all labels of the output", "permutation"),
     "exclusive": (
         chain(dense(4, "sigmoid"), loss=BINARY),
@@ -171,7 +189,7 @@ CAUSES = {
 @pytest.mark.parametrize("name", CAUSES)
 def test_causes_in_the_data(name):
     setup, y, x, kind, message, fix = CAUSES[name]
-    finding, *_ = find(DATA_CAUSES, setup, y, x, steps=WINDOW)
+    finding, *_ = find([*DATA_CAUSES, find_other_losses], setup, y, x, steps=WINDOW)
     assert finding.kind == kind
     assert message in finding.message
     assert fix in str(finding.fix)
@@ -223,7 +241,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_data_that_is_right(name):
-    assert find(DATA_CAUSES, *RIGHT[name], steps=WINDOW) == []
+    assert find([*DATA_CAUSES, find_other_losses], *RIGHT[name], steps=WINDOW) == []
 
 
 def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
@@ -267,17 +285,58 @@ def test_one_class_is_told_where_the_loss_is_gone():
 
 
 def test_classes_of_which_no_sample_counts():
-    def told(y, weights, setup=BIT, steps=(*WINDOW, 50)):
+    def told(y, weights, setup=BIT, steps=(*WINDOW, 50), entropy=None):
         facts = facts_of(setup, y, sample_weight=weights, steps=steps)
         ports, counted = facts.records._joined().ports, measure(y[weights != 0])
         for name in ("classes", "entropy", "variance", "binary_entropy"):
             ports[name][:, -1] = counted.get(name, np.nan)
+        if entropy is not None:
+            ports["binary_entropy"][:, -1] = entropy
         return [(f.kind, f.step) for rule in CONTRACT_RULES for f in rule(facts)]
 
     assert told(BITS, BITS) == told(BITS, BITS, CLASSES) == [("rare_classes", 50)]
     assert told(INDEX % 4, INDEX % 4, DIGITS) == [("rare_classes", 50)]
+    # Weights that make the rarer class rarer still, and those that help it; half is 0.35.
+    assert told(BITS, BITS + 0.1, entropy=0.3) == [("rare_classes", 50)]
+    assert told(BITS, BITS + 0.1, entropy=0.4) == []
     # Some samples of each class count; a weight that is not 0; too early to say.
     assert told(BITS, INDEX % 3) == told(BITS, BITS + 0.1) == told(BITS, BITS, BIT, WINDOW) == []
+
+
+def test_augmentations_for_another_range_of_pixels():
+    def told(high, x, kind="RandomBrightness", **fields):
+        first = layer(kind, (8, 8, 1), value_range=[0, high], **fields)
+        setup = chain(first, layer("Conv2D", (6, 6, 4)), dense(1), loss=SQUARED)
+        found = find([find_value_ranges], setup, x=x)
+        return [(f.kind, f.fix.text.partition("value_range")[2][:9]) for f in found]
+
+    assert told(255, PICTURES / 255) == [("input_scale", "=(0, 1))`")]
+    assert told(1, PICTURES) == [("input_scale", "=(0, 255)")]
+    assert told(255, PICTURES) == told(1, PICTURES / 255) == []
+    assert told(255, PICTURES / 255, "RandomContrast") == []
+
+
+def test_rare_classes_are_noted_at_the_end():
+    steps, setup = (*WINDOW, 60), dataclasses.replace(BIT, steps=61)
+
+    def told(y, loss, setup=setup):
+        found = find([find_rare_classes], setup, y, steps=steps, loss=loss)
+        return [(f.kind, f.severity) for f in found]
+
+    rare = (INDEX < 2).astype(int)  # 0.23 nats
+    assert told(rare, 0.2) == [("rare_classes", "note")]
+    assert told(rare, 0.1) == told(BITS, 0.6) == told(rare, 0.2, BIT) == []
+
+
+def test_classes_that_never_come_are_noted_at_the_end():
+    def told(y, setup):
+        found = find([find_missing_classes], dataclasses.replace(setup, steps=21), y, steps=WINDOW)
+        return [f.message.partition(" classes")[0] for f in found]
+
+    few = chain(dense(3, "softmax"), loss=SPARSE)
+    assert told(BITS, few) == ["Only 2 of the 3"]
+    assert told(INDEX % 3, few) == told(BITS, BIT) == []
+    assert told(BITS, chain(dense(5000, "softmax"), loss=SPARSE)) == []  # words
 
 
 def in_turn(spread, entropy=0.69, x=1.0):

@@ -322,6 +322,11 @@ def test_samples_that_are_learned_by_heart():
         assert "more `epochs`" in str(finding.fix)
     both(supervised(level=0.672), put(1e-3, "update"))(record := made(EVERY_10))
     assert judge(record.history(), ended=True) == []  # a weak relation, which is learned
+    slow = loss(lambda s: 0.69 * 0.9999**s)
+    both(supervised(), put(1e-3, "update"), slow)(record := made(EVERY_10))
+    assert [(f.kind, f.severity) for f in judge(record.history(), True)] == [
+        ("not_learning", "note")
+    ]
 
 
 def under_noise(course):
@@ -426,6 +431,33 @@ def test_a_narrow_model_that_learns_in_part_is_a_note(units, level, ended, expec
     record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
     found = judge(record.history(), ended)
     assert [(f.kind, f.severity, str(f.fix).partition(":")[0]) for f in found] == expected
+
+
+def test_a_step_of_ones_own_that_learns_in_part_is_a_note():
+    def told(course, name="", ended=True):
+        record = made(EVERY_10)
+        both(supervised(name), loss(course))(record)
+        return [(f.kind, f.severity) for f in judge(record.history(), ended)]
+
+    note = [("not_learning", "note")]
+    assert told(lambda s: 0.9 * 0.999**s) == note
+    assert told(lambda s: 0.9 * 0.98**s) == told(lambda s: 0.9 * 0.999**s, ended=False) == []
+    assert told(lambda s: 0.9 * 0.995**s, "mine") != note
+
+
+def test_inputs_of_another_scale_come_before_an_early_end():
+    record = made(EVERY_10)
+    both(supervised(level=0.6), loss(lambda s: 0.65 * 0.999**s))(record)
+    assert [f.kind for f in judge(record.history(), True)] == [EARLY]
+    record.ports["x"] |= {"mean": 300.0, "std": 60.0, "max": 600.0}
+    assert record.setup is not None
+    layers = [
+        item._replace(takes=(i - 1,), shape=(-1, 16)) for i, item in enumerate(record.setup.layers)
+    ]
+    record.setup = dataclasses.replace(record.setup, layers=tuple(layers), has_graph=True)
+    (finding,) = judge(record.history(), True)
+    assert (finding.kind, finding.severity) == ("input_scale", "note")
+    assert finding.consequences[0].startswith("Ended early")
 
 
 @pytest.mark.parametrize("name", ["mine", MSE])

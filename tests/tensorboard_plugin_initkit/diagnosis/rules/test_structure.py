@@ -57,6 +57,27 @@ FAULTS = {
         "`dense_0`, `dense_1`",
         'Dense(64, activation="relu")',
     ),
+    "a slope of 1": (
+        classes(dense(8), layer("LeakyReLU", 8, "leaky_relu(1)"), dense(9, "leaky_relu(1)"), OUT),
+        "no_activation",
+        "dense_0",
+        "`dense_0`, `dense_2`. (A LeakyReLU with `negative_slope=1` is none.)",
+        'Dense(8, activation="relu")',
+    ),
+    "saturated": (
+        classes(HIDDEN, dense(64, "tanh", kernel_initializer="RandomNormal(stddev=2.0)"), OUT),
+        "bad_start",
+        "dense_1",
+        "begin with a norm of 16,",
+        "Leave `kernel_initializer` out",
+    ),
+    "zeros that are not trained": (
+        chain(layer("Embedding", 8, weights=1, trainable=False, is_zero=True), OUT, loss=SQUARED),
+        "equal_weights",
+        "embedding_0",
+        "All weights of `embedding_0` are 0",
+        "leave out its weights",
+    ),
     "convolutions": (
         classes(conv(16), conv(32, "relu"), layer("Flatten", 2048), OUT),
         "no_activation",
@@ -230,7 +251,14 @@ FAULTS = {
     "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=0.01"),
     "rate of 1": (compiled(GOOD, "Adam", 1.0), "learning_rate", "", "1, with Adam", "Adam(learn"),
 }
-CERTAIN = ("two softmaxes", "zeros", "nothing trained", "no weights", "rate of 0")
+CERTAIN = (
+    "two softmaxes",
+    "zeros",
+    "zeros that are not trained",
+    "nothing trained",
+    "no weights",
+    "rate of 0",
+)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -298,6 +326,9 @@ NORMALIZED = (
 )
 HEALTHY = {
     "plain": GOOD,
+    "a tanh of larger weights": classes(
+        HIDDEN, dense(64, "tanh", kernel_initializer="RandomNormal(stddev=0.5)"), OUT
+    ),
     "convolutions": classes(
         conv(16, "relu"), layer("BatchNormalization", (8, 8, 16), axis=-1), conv(32, "relu"), OUT
     ),
