@@ -551,7 +551,7 @@ def add_backbones() -> None:
     texts = dict.fromkeys(plain, size | {"num_heads": 2})
     texts |= {"Albert": size | {"num_heads": 2, "embedding_dim": 16}, "FNet": size}
     texts |= {"Llama": grouped, "Mistral": grouped, "Gemma": grouped | {"head_dim": 16}}
-    stages = {"stackwise_num_filters": [16, 32], "stackwise_num_blocks": [1, 1]}
+    stages = {"stackwise_num_filters": [64, 64], "stackwise_num_blocks": [1, 1]}
     pictured: dict[str, dict[str, Any]] = {
         "ViT": {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64},
         "DenseNet": {"stackwise_num_repeats": [2, 2], "growth_rate": 8},

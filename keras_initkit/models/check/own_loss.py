@@ -7,6 +7,7 @@ samples. No model is called.
 import contextlib
 import dataclasses
 import dis
+import math
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from keras_initkit.models.check.sample import draw_sample
 from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
 
 _ROWS, _CONSTANTS, _PAIRS = 64, 5, 256
+# Of pictures fewer rows, as long as there are some: asking takes well below a second.
+_LEAST_ROWS, _ELEMENTS = 8, 2**18
 # Of the values that are compared.
 _TOLERANCE = 1e-3
 # What is as good as certain, as a probability and as a logit.
@@ -60,8 +63,11 @@ def ask_loss(model: Any, setup: Setup, x: Any, y: Any) -> Setup:
     if loss is None or len(setup.heads) != 1 or not len(getattr(y, "shape", ())):
         return setup
     (head,) = setup.heads
+    count = min(_ROWS, _ELEMENTS // max(1, math.prod(y.shape[1:])))
+    if count < _LEAST_ROWS:
+        return setup
     with contextlib.suppress(Exception), random_state_kept():  # of the user's code
-        rows = np.asarray(draw_sample(y, None, None, _ROWS).batch[0], np.float32)
+        rows = np.asarray(draw_sample(y, None, None, count).batch[0], np.float32)
         order = np.argsort(rows.reshape(len(rows), -1).mean(axis=1), kind="stable")
         found = _judge(loss, head, rows[order])
         if _pushes_alike_apart(loss, keras.tree.flatten(x), y):
