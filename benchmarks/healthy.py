@@ -557,7 +557,7 @@ def add_backbones() -> None:
         "DenseNet": {"stackwise_num_repeats": [2, 2], "growth_rate": 8},
         "VGG": {"stackwise_num_repeats": [1, 1], "stackwise_num_filters": [8, 16]},
         "ResNet": stages
-        | {"input_conv_filters": [16], "input_conv_kernel_sizes": [3], "block_type": "basic_block"}
+        | {"input_conv_filters": [64], "input_conv_kernel_sizes": [3], "block_type": "basic_block"}
         | {"stackwise_num_strides": [1, 2]},
     }
     for kinds, data, cast, more in (
