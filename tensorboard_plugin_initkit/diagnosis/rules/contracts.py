@@ -721,7 +721,8 @@ def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
     long = facts.find_late("patience_at_end") | facts.loss.over
     low = np.fmin.accumulate(read(facts, weights[0], "min", np.fmin))
     none = (low == 0) & (counted < classes)
-    fewer = weighted < THRESHOLDS["entropy_weighted"].value * entropy
+    # Advantages, as of policy gradients, go down to 0 and below.
+    fewer = (low > 0) & (weighted < THRESHOLDS["entropy_weighted"].value * entropy)
     row = find_first(long & (none | fewer))
     if row is None:
         return

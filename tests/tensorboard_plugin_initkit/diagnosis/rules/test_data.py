@@ -299,6 +299,7 @@ def test_classes_of_which_no_sample_counts():
     # Weights that make the rarer class rarer still, and those that help it; half is 0.35.
     assert told(BITS, BITS + 0.1, entropy=0.3) == [("rare_classes", 50)]
     assert told(BITS, BITS + 0.1, entropy=0.4) == []
+    assert told(BITS, BITS - 0.5, entropy=0.3) == []  # advantages
     # Some samples of each class count; a weight that is not 0; too early to say.
     assert told(BITS, INDEX % 3) == told(BITS, BITS + 0.1) == told(BITS, BITS, BIT, WINDOW) == []
 
