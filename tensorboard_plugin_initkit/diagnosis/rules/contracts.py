@@ -296,7 +296,8 @@ def _check_choice(case: Case) -> Finding | None:
         loss = "categorical_crossentropy"
         one = Remedy("", f'"{loss}"', repairs=write_repair(case.head, loss, False))
         fix = one.as_fix(f"Use {one} For several classes at once, a sigmoid for each.")
-        return case.find("loss_choice", seen, cause, fix, "note")  # it learns, too
+        # Of two classes both losses are the same.
+        return case.find("loss_choice", seen, cause, fix, "warning" if head.units > 2 else "note")
     if case.loss in CATEGORICAL and head.activation in _SIGMOIDS:
         seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
