@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.limits import list_limits, tell_width
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, window_mean
 
@@ -69,17 +70,17 @@ def find_part_learned(facts: Facts) -> Iterator[Finding]:
     is_left = recent > THRESHOLDS["loss_halved"].value * whole
     is_slow = loss.fell[last] < THRESHOLDS["loss_falling"].value
     if narrow and loss.over[last] and is_left and is_slow:
-        yield Finding(
+        yield tell(
+            facts,
             "not_learning",
-            facts.layer_of_head(0),
-            int(facts.steps[last]),
             f"Learned in part: the loss hardly falls any more and is {recent:.4g}; always "
             f"predicting the same gives about {whole:.4g}.",
+            "So few units make few folds: they stay at what a part of the samples shows.",
+            f"{narrow} Or train for longer.",
+            facts.layer_of_head(0),
             {"loss": recent, "guess": whole},
+            row=last,
             severity="note",
-            cause="So few units make few folds: they stay at what a part of the samples shows.",
-            fix=Fix(f"{narrow} Or train for longer."),
-            confidence="possible",
         )
 
 
@@ -94,22 +95,20 @@ def find_own_step(facts: Facts) -> Iterator[Finding]:
     is_left = recent > THRESHOLDS["loss_halved"].value * first
     patient = facts.find_late("patience_at_end")[last]
     if is_own and is_left and patient and loss.over[last] and len(facts.optimizers) == 1:
-        yield Finding(
+        yield tell(
+            facts,
             "not_learning",
-            facts.layer_of_head(0),
-            int(facts.steps[last]),
             f"Learned in part: the loss of a step of your own was {first:.4g} at first and is "
             f"{recent:.4g} in the end.",
-            {"loss": recent, "first": first},
-            severity="note",
-            cause="Keras does not make shapes alike in such a step: targets (batch,) and outputs "
+            "Keras does not make shapes alike in such a step: targets (batch,) and outputs "
             "(batch, 1) compare each output with the targets of all samples, so that the mean is "
             "best.",
-            fix=Fix(
-                "Print the shapes of both and of their difference: `y = keras.ops.reshape(y, "
-                "keras.ops.shape(y_pred))`. Use `self.compute_loss(x=x, y=y, y_pred=y_pred)`."
-            ),
-            confidence="possible",
+            "Print the shapes of both and of their difference: `y = keras.ops.reshape(y, "
+            "keras.ops.shape(y_pred))`. Use `self.compute_loss(x=x, y=y, y_pred=y_pred)`.",
+            facts.layer_of_head(0),
+            {"loss": recent, "first": first},
+            row=last,
+            severity="note",
         )
 
 

@@ -240,16 +240,18 @@ def find_missing_classes(facts: Facts) -> Iterator[Finding]:
             continue
         classes = float(count_classes(facts, head, head.y)[0][last])
         if 1 < classes < head.units <= _FEW_CLASSES and facts.ready[last]:
-            seen = f"Only {classes:.0f} of the {head.units} classes of the {head} came."
-            finding = _tell(
-                facts, "rare_classes", seen, {"classes": classes}, None, head.path, last
-            )
-            fix = Fix(
+            yield tell(
+                facts,
+                "rare_classes",
+                f"Only {classes:.0f} of the {head.units} classes of the {head} came.",
+                "What never comes is never learned.",
                 "Shuffle x and y together before you divide them: `validation_split` takes the "
-                "last rows, which have classes of their own where data are sorted."
+                "last rows, which have classes of their own where data are sorted.",
+                head.path,
+                {"classes": classes},
+                row=last,
+                severity="note",
             )
-            cause = "What never comes is never learned."
-            yield dataclasses.replace(finding, severity="note", cause=cause, fix=fix)
 
 
 def _fix_inputs(
