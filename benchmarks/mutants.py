@@ -548,12 +548,16 @@ def mend(first: Any, mutant: Program, healthy: Program) -> str:
         _, model = train(mutant, first.fix, STEPS_MENDED)
     except (ValueError, NotImplementedError):  # or a layer that Keras cannot copy
         return "by hand"
+    return "mended" if is_as_good(model, mutant, healthy, STEPS_MENDED) else "not mended"
+
+
+def is_as_good(model: Any, mutant: Program, healthy: Program, steps: int) -> bool:
+    """Check if a model of a mutant has .95 of the score of its healthy twin."""
     twin = make_twin(mutant, healthy)
-    best = score(train(twin, steps=STEPS_MENDED)[1], twin, healthy)
-    try:
-        return "mended" if score(model, mutant, healthy) >= 0.95 * best else "not mended"
-    except ValueError:  # other shapes
-        return "not mended"
+    best = score(train(twin, steps=steps)[1], twin, healthy)
+    with contextlib.suppress(Exception):  # Keras refuses it, or it has other shapes
+        return score(model, mutant, healthy) >= 0.95 * best
+    return False
 
 
 def look(monitor: Any) -> list[Any]:
@@ -572,7 +576,9 @@ class Verdict:
     kind: str = ""  # of the first finding; none without one
     layer: str = ""
     told: Sequence[str] = ()
-    after: str = ""  # the fix: "mended", "not mended" or "by hand"
+    # The fix: "mended", "not mended" or "by hand"; "no harm" where nothing is found and the network
+    # learns as well as the healthy one.
+    after: str = ""
 
     @property
     def is_right(self) -> bool:
@@ -583,11 +589,14 @@ class Verdict:
 def judge_program(name: str, fault: str = "", fix: bool = False) -> Verdict:
     """Train a program, healthy or with a fault, and judge it; with `fix`, make the fix, too."""
     program, mutant = make_mutant(name, fault)
-    found = look(train(mutant)[0])
+    monitor, model = train(mutant)
+    found = look(monitor)
     verdict = Verdict(name, fault, told=[finding.text for finding in found])
     if found:
         verdict.kind, verdict.layer = found[0].kind, found[0].layer
         verdict.after = mend(found[0], mutant, program) if fix and fault else ""
+    elif fault and is_as_good(model, mutant, program, STEPS):
+        verdict.after = "no harm"
     return verdict
 
 
@@ -625,7 +634,8 @@ def main() -> int:
 
 def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table of faults, with the first findings of each."""
-    numbers = ("programs", "found", "right kind", "right layer", "mended", "not mended", "by hand")
+    numbers = ("programs", "found", "no harm", "right kind", "right layer")
+    numbers += ("mended", "not mended", "by hand")
     titles = ("fault", *numbers, "first finding")
     sys.stdout.write(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n")
     total: collections.Counter[str] = collections.Counter()
@@ -647,13 +657,18 @@ def report(verdicts: Sequence[Verdict]) -> None:
         cells = ["" if n == "right layer" and not fault.layer else str(count[n]) for n in numbers]
         first = ", ".join(f"{kind} {n}" for kind, n in kinds)
         sys.stdout.write(f"| {' | '.join([fault.name, *cells, first])} |\n")
-    everything, made = max(1, total["programs"]), max(1, total["mended"] + total["not mended"])
-    sys.stdout.write(
-        f"of {total['programs']} mutants found {total['found'] / everything:.2f}, right kind "
-        f"{total['right kind'] / everything:.2f}, right layer "
-        f"{total['right layer'] / max(1, total['with layer']):.2f}; of {made} fixes made, mended "
-        f"{total['mended'] / made:.2f}; by hand {total['by hand']}\n"
-    )
+    shares = [
+        f"{name} {total[name]} of {total[of]}"
+        for name, of in (
+            ("found", "programs"),
+            ("no harm", "programs"),
+            ("right kind", "programs"),
+            ("right layer", "with layer"),
+        )
+    ]
+    if made := total["mended"] + total["not mended"]:
+        shares.append(f"mended {total['mended']} of {made}, by hand {total['by hand']}")
+    sys.stdout.write(f"{', '.join(shares)}\n")
 
 
 if __name__ == "__main__":

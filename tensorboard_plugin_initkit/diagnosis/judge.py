@@ -35,6 +35,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.data import (
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
+    find_early_averages,
     find_early_end,
     find_no_better_than_guessing,
     find_oscillation,
@@ -108,6 +109,7 @@ ENDS: tuple[Rule, ...] = (
     find_rare_classes,
     find_part_learned,
     find_early_end,
+    find_early_averages,
     find_own_step,
 )
 # Scales that make a training slow.
@@ -121,7 +123,7 @@ _OVERFLOWS = ("bad_start", "learning_rate")
 _NEVER_MEANT = ("output_dropout", "wrong_axis")
 
 # Courses of the loss with which causes are told, though no symptom is.
-_FLAT, _FAR, _STILL = "flat", "far", "still"
+_FLAT, _FAR, _LEFT, _STILL = "flat", "far", "left", "still"
 
 Ranked = tuple[Tier, Finding]
 
@@ -182,12 +184,14 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
     """Find the causes of symptoms; each is told at the step of the first symptom at least.
 
     A loss that falls no more opens the door to causes, too, and one far above that of the best
-    constant, or above it in the end, to causes in the data. What is certain needs neither.
+    constant, or above it in the end, to causes in the data; if most of it is left in the end, to
+    extreme inputs. What is certain needs neither.
     """
     # Guessing is a flat loss, which may fall by the time that a cause has waited for.
     doors = [x for x in symptoms if x.step is not None and x.kind != "no_better_than_guessing"]
     loss = facts.loss
-    courses = {_FLAT: loss.flat | loss.failed, _FAR: loss.far, _STILL: loss.still}
+    courses = {_FLAT: loss.flat | loss.failed, _FAR: loss.far}
+    courses |= {_LEFT: loss.left, _STILL: loss.still}
     if not len(facts.steps):
         return
     causes = [
@@ -259,14 +263,19 @@ class _Root:
     def add(self, other: Finding) -> None:
         """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
-        is_first = "learning_rate" not in self.finding.fix.repairs
-        if self.finding.kind == "loss_choice" and other.kind == "small_updates" and is_first:
-            # Another loss does not make the steps longer.
-            repairs = self.finding.fix.repairs | other.fix.repairs
-            fix = Fix(f"{self.finding.fix} {other.fix}", repairs)
+        ours, theirs = self.finding.fix, other.fix
+        if self._is_beside(other) and theirs.repairs.keys() - ours.repairs:
+            repairs = ours.repairs | theirs.repairs if ours.repairs else {}
+            fix = Fix(f"{ours} {theirs}", repairs)
             self.finding = dataclasses.replace(self.finding, fix=fix)
         if other.severity == "error":
             self.finding = dataclasses.replace(self.finding, severity="error")
+
+    def _is_beside(self, other: Finding) -> bool:
+        """Check for a fault of its own, which is left when that of the root is mended."""
+        is_loss = self.finding.kind == "loss_choice" and other.kind == "small_updates"
+        is_scale = self.tier == Tier.CONTRACT and other.kind in _SLOW
+        return is_loss or (is_scale and "with_normalization" not in self.finding.fix.text)
 
     def tell(self) -> Finding:
         """Return the finding with its consequences."""
@@ -278,6 +287,8 @@ def _opens(course: str, tier: Tier, cause: Finding) -> bool:
     """Check for a course of the loss as a reason to tell a cause."""
     if course == _FAR:
         return tier == Tier.DATA
+    if course == _LEFT:
+        return cause.kind == "input_scale" and cause.confidence == "likely"
     # Much is left of a loss that falls no more: beside a penalty, or with a linear model.
     is_heavy = cause.kind == "strong_penalty" and cause.confidence == "likely"
     return course == _FLAT or is_heavy or cause.kind == "no_activation"

@@ -41,7 +41,7 @@ class Loss(NamedTuple):
         value: The loss without penalties, as far as those are known.
         guess: The loss of the best constant prediction for the targets so far; NaN if unknown.
         reach: How much less than that is possible.
-        recent: Geometric mean over the last third of the training so far.
+        recent: Mean over the last third of the training so far.
         fell: Part of the loss that was lost since the third before.
         halved, falling, gone, risen: Masks, by means over windows.
         flat: Mask of the records where it falls no more, and is still what it was at first or what
@@ -52,6 +52,8 @@ class Loss(NamedTuple):
             though training has gone on for long; in the end, where it is above it.
         failed: Mask of the last record, if the training is over, was not short, and is not better
             than the best constant.
+        left: Mask of the last record, if the training is over, and most of the best constant's
+            loss is left, even if it falls.
         over: Mask of the last record, if no more will come.
     """
 
@@ -69,6 +71,7 @@ class Loss(NamedTuple):
     still: Bools
     far: Bools
     failed: Bools
+    left: Bools
     over: Bools
 
     @property
@@ -129,7 +132,9 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
         noise = error * np.sqrt((place - find_thirds(steps)[1]) / (place - start))
         ends = over & (now >= guess - np.fmax(margin, noise) * reach) & ~(fell > fast)
         failed = ends & is_guess & (elapsed >= THRESHOLDS["patience_steps"].value)
-        times = np.where(elapsed < THRESHOLDS["patience_at_end"].value, guess_far, 1)
+        is_short = elapsed < THRESHOLDS["patience_at_end"].value
+        left = over & ~is_short & (now > THRESHOLDS["loss_halved"].value * guess)
+        times = np.where(is_short, guess_far, 1)
         thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))
         planned = quotient(3 * (setup.steps - steps), elapsed)  # thirds that are still to come
         far = ready & (recent > guess_far * guess)
@@ -140,7 +145,7 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
     halved &= possible & ~at_guess
     return Loss(
         *(loss, guess, reach, recent, fell, halved, falling, gone, risen),
-        *(still & behind, guessing, most, far, failed, over),
+        *(still & behind, guessing, most, far, failed, left, over),
     )
 
 
@@ -160,9 +165,10 @@ def _compare_thirds(
     When the training is over, its last record can be judged a little earlier.
 
     Returns:
-        The geometric mean of the last third; what was lost since the third before, as a part;
-        the standard errors of both, as a part; and if there is enough of it to judge. Losses
-        of zero or less have no such means: all are NaN from there on.
+        The mean of the last third, of which single large losses make little; what was lost since
+        the third before, by geometric means, as a part; the standard errors of both, as a part;
+        and if there is enough of it to judge. Losses of zero or less have no such means: all are
+        NaN from there on.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.log(loss)
@@ -181,7 +187,10 @@ def _compare_thirds(
     patient = elapsed >= THRESHOLDS["patience_steps"].value
     patient |= over & (elapsed >= THRESHOLDS["patience_at_end"].value)
     ready = patient & (former >= least) & (count >= least)
-    return np.exp(mean), -np.expm1(mean - before), (error, np.hypot(error, former_error)), ready
+    # Of noisy losses the geometric mean is below the usual one, which the best constant's loss is.
+    noise = np.minimum(count * np.square(error) / 2, THRESHOLDS["guess_margin"].value)
+    recent, fell = np.exp(mean + noise), -np.expm1(mean - before)
+    return recent, fell, (error, np.hypot(error, former_error)), ready
 
 
 def _mean_and_error(count: Floats, total: Floats, squares: Floats) -> tuple[Floats, Floats, Floats]:

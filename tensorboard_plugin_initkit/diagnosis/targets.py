@@ -7,6 +7,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.wiring import Head, Tensor, read, write_layer
 from tensorboard_plugin_initkit.record.setup import Shape
 
@@ -35,6 +36,7 @@ REGRESSION = frozenset(
 # More labels than these are taken for numbers.
 _MANY_CLASSES = 1000
 _NEARLY_ALL = 0.99
+_SCALE = "model = keras_initkit.with_normalization(model, x, y)"
 
 
 class Target(NamedTuple):
@@ -97,9 +99,9 @@ class Target(NamedTuple):
 
 
 class Remedy(NamedTuple):
-    """An output layer, a loss and a change of the labels, as code; "" for no change.
+    """An output layer, a loss and a change of the targets, as code; "" for no change.
 
-    `repairs` are those of the model; none where labels are to be changed.
+    `repairs` are those of the model; none where labels are to be changed by hand.
     """
 
     layer: str
@@ -166,7 +168,11 @@ def suggest(head: Head, target: Target | None) -> Remedy:
     is_near = -1 <= target.low < 0 and target.high <= 1
     if is_near and head.activation in ("sigmoid", "hard_sigmoid"):
         return Remedy("", "", "y = (y + 1) / 2")
-    return _write(head, width, "", loss if loss in REGRESSION else "mean_squared_error")
+    numbers = _write(head, width, "", loss if loss in REGRESSION else "mean_squared_error")
+    if target.square > THRESHOLDS["target_size"].value ** 2:
+        scale = {"normalize": {"inputs": True, "targets": True}} if numbers.repairs else {}
+        return numbers._replace(labels=_SCALE, repairs=numbers.repairs | scale)
+    return numbers
 
 
 def _write(head: Head, units: int, activation: str, loss: str, labels: str = "") -> Remedy:

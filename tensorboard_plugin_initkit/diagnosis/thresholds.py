@@ -173,6 +173,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "output_still": Threshold(
         1e-6, "Relative to size and range of the output: rounding errors of float32."
     ),
+    "average_left": Threshold(
+        0.5, "Of what a moving average began with: at a momentum of 0.99, after 69 updates."
+    ),
     "planned_share": Threshold(
         0.5, "Of the planned updates: the last record may be some of them before the end."
     ),
@@ -184,6 +187,12 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "input_offset": Threshold(
         3, "Standard deviations: beyond it nearly all inputs have one sign, and units one side."
+    ),
+    "input_size_extreme": Threshold(
+        1e3, "Pixels, and most tables as they are, are smaller, and are learned if slowly."
+    ),
+    "input_offset_extreme": Threshold(
+        30, "Standard deviations: temperatures in kelvin, 290 ± 10, are just below it."
     ),
     "input_scales": Threshold(
         1e3, "Between features: the best learning rates of their weights differ by a million."

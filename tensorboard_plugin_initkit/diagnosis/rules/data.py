@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Confidence, Finding, Severity
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, remove
 from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
@@ -158,7 +158,12 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         ):
             is_picture = len(tensor.shape or ()) > 1 and whole == 1
             fix = _fix_inputs(facts, (low, high), is_picture, rescalings)
-            yield _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
+            found = _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
+            extreme, remote = (
+                THRESHOLDS[f"{name}_extreme"].value for name in ("input_size", "input_offset")
+            )
+            is_extreme = max(abs(mean), std) > extreme or (spread != 0 and abs(mean) > remote * std)
+            yield dataclasses.replace(found, confidence="likely") if is_extreme else found
         elif high_std > ratio * low_std > _ROUNDING * ratio * high_std:
             seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
             yield _tell(facts, "feature_scales", seen, numbers)
@@ -228,8 +233,9 @@ def find_rare_classes(facts: Facts) -> Iterator[Finding]:
         seen = f"Most labels of the {heads[0]} are of one class: their entropy is "
         seen += f"{entropy[last]:.2g} nats, and the loss in the end {loss.recent[last]:.2g}."
         numbers = {"entropy": float(entropy[last]), "loss": float(loss.recent[last])}
-        found = _tell(facts, "rare_classes", seen, numbers, None, heads[0].path, last)
-        yield found if loss.failed[last] else dataclasses.replace(found, severity="note")
+        severity: Severity = "warning" if loss.failed[last] else "note"
+        layer = heads[0].path
+        yield _tell(facts, "rare_classes", seen, numbers, None, layer, last, severity)
 
 
 def find_missing_classes(facts: Facts) -> Iterator[Finding]:
@@ -511,11 +517,23 @@ def _tell(
     fix: Fix | None = None,
     layer: str = "",
     row: int = 0,
+    severity: Severity = "warning",
 ) -> Finding:
     """Make a finding of a cause."""
     cause, usual = _REASONS[kind]
     sure: Confidence = "likely" if kind in ("constant_input", "one_class") else "possible"
-    return tell(facts, kind, seen, cause, fix or usual, layer, numbers, row=row, confidence=sure)
+    return tell(
+        facts,
+        kind,
+        seen,
+        cause,
+        fix or usual,
+        layer,
+        numbers,
+        row=row,
+        confidence=sure,
+        severity=severity,
+    )
 
 
 # Told where the training fails to learn.

@@ -14,6 +14,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     lower_median,
     update_ratios,
 )
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
     Bools,
@@ -23,6 +24,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     quotient,
     window_mean,
 )
+from tensorboard_plugin_initkit.diagnosis.wiring import find_first_layers, list_tensors, read
 
 
 def find_constant_output(facts: Facts) -> Iterator[Finding]:
@@ -284,17 +286,15 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     if np.isnan(limit):
         limit = left * known[:1].max(initial=0)
     fell, value = float(loss.fell[last]), float(loss.value[last])
-    planned = facts.setup.steps
-    is_stopped = bool(steps[last] + 1 < THRESHOLDS["planned_share"].value * planned)
-    updates = int(steps[last] + 1) if is_stopped or not planned else planned
+    updates, is_stopped = _count_updates(facts)
     margin = THRESHOLDS["guess_margin"].value * loss.reach[last]
     at_guess = loss.recent[last] > loss.guess[last] - margin
     is_short = at_guess and updates < THRESHOLDS["patience_steps"].value
     still = fell > THRESHOLDS["loss_fell"].value
     if not (still or is_short) or not loss.recent[last] > limit:
         return
-    made = f"{updates} of {planned} planned updates" if is_stopped else f"{updates} updates"
-    seen = f"Ended early: the training ends after {made} while the loss, {value:.3g}, "
+    made = f"{updates} of {facts.setup.steps} planned" if is_stopped else f"{updates}"
+    seen = f"Ended early: the training ends after {made} updates while the loss, {value:.3g}, "
     if still:
         seen += f"still falls: by {fell:.1%} from the middle third of the training to the last."
     else:
@@ -315,6 +315,46 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
         fix=fix,
         confidence="possible",
     )
+
+
+def _count_updates(facts: Facts) -> tuple[int, bool]:
+    """Return how many updates a training has made in the end, and if more were planned."""
+    made, planned = int(facts.steps[-1]) + 1, facts.setup.steps
+    is_stopped = made < THRESHOLDS["planned_share"].value * planned
+    return made if is_stopped else max(made, planned), is_stopped
+
+
+def find_early_averages(facts: Facts) -> Iterator[Finding]:
+    """Find the end of a training before the moving averages of a batch normalization are right.
+
+    They begin as those of units of mean 0 and standard deviation 1, which others are far from
+    where they are the inputs as they are; it is a note elsewhere.
+    """
+    last = len(facts.steps) - 1
+    updates, _ = _count_updates(facts)
+    first, inputs = find_first_layers(facts.setup), list_tensors(facts, "x")
+    sizes = [np.abs(read(facts, x, name, np.fmax)[0]) for x in inputs for name in ("mean", "std")]
+    is_far = max(sizes, default=0.0) > THRESHOLDS["input_size"].value
+    for item in facts.setup.layers:
+        if item.type != "BatchNormalization" or not item.trainable or not facts.loss.over[last]:
+            continue
+        left = item.arguments.get("momentum", 0.0) ** updates
+        if left > THRESHOLDS["average_left"].value:
+            yield tell(
+                facts,
+                "ended_early",
+                f"Ended early: after {updates} updates the moving averages of `{item.path}` are "
+                f"still {left:.0%} of what they began with, mean 0 and standard deviation 1.",
+                "`evaluate` and `predict` use them, and the training does not: it can be good, and "
+                "predictions are not.",
+                "Use `BatchNormalization(momentum=0.9)`, train for longer, or normalize inputs "
+                "before the training: `keras_initkit.with_normalization(model, x)`.",
+                item.path,
+                {"updates": updates, "left": left},
+                row=last,
+                severity="warning" if is_far and item in first else "note",
+            )
+            return
 
 
 def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:

@@ -1,6 +1,5 @@
 """Updates too small or too large for the initial weights."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,13 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import USUAL_RATE, USUAL_RATES, Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists, quotient
+from tensorboard_plugin_initkit.diagnosis.windows import (
+    Floats,
+    find_first,
+    persists,
+    quotient,
+    window_mean,
+)
 from tensorboard_plugin_initkit.safe_text import write_number
 
 
@@ -89,25 +94,29 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     Not while the learning rate rises. Those of plain gradient descent need not be as small.
     """
     rate = facts.total("learning_rate")
-    flat = find_first(facts.loss.flat & ~(rate > rate[facts.start]))
-    if flat is None:
+    flat = facts.loss.flat & ~(rate > rate[facts.start])
+    if not flat.any():
         return
-    rows = slice(int(facts.start[flat]), flat + 1)
-    ratio = lower_median(update_ratios(facts, rows))
-    value = float(np.median(ratio)) if ratio.size else math.nan
+    ratio = lower_median(update_ratios(facts, slice(None)))
+    if not ratio.size:
+        return
+    with np.errstate(divide="ignore"):
+        ratio = np.exp(window_mean(np.log(ratio), facts.start))
     is_plain = facts.setup.optimizer == "SGD" and not facts.setup.optimizer_arguments.get(
         "momentum"
     )
     slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
-    is_slow = 0 < value < slow
-    if not is_slow and not value > THRESHOLDS["update_wild"].value:
+    small = (ratio > 0) & (ratio < slow)
+    row = find_first(flat & (small | (ratio > THRESHOLDS["update_wild"].value)))
+    if row is None:
         return
-    step = int(facts.steps[flat])
+    is_slow, value = bool(small[row]), float(ratio[row])
+    step = int(facts.steps[row])
     if is_slow:
-        cause, fix = _tell_small(facts, flat, 1e-3 / value)
+        cause, fix = _tell_small(facts, row, 1e-3 / value)
     else:
         cause = "The learning rate is too large for these gradients."
-        fix = change_rate(facts, flat, 1e-3 / value)
+        fix = change_rate(facts, row, 1e-3 / value)
     yield Finding(
         "small_updates" if is_slow else "large_updates",
         "",
