@@ -634,8 +634,8 @@ def main() -> int:
 
 def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table of faults, with the first findings of each."""
-    numbers = ("programs", "found", "no harm", "right kind", "right layer")
-    numbers += ("mended", "not mended", "by hand")
+    numbers = ["programs", "found", "no harm", "right kind", "right layer"]
+    numbers += ["mended", "not mended", "by hand"]
     titles = ("fault", *numbers, "first finding")
     sys.stdout.write(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n")
     total: collections.Counter[str] = collections.Counter()

@@ -108,8 +108,8 @@ ENDS: tuple[Rule, ...] = (
     find_missing_classes,
     find_rare_classes,
     find_part_learned,
-    find_early_end,
     find_early_averages,
+    find_early_end,
     find_own_step,
 )
 # Scales that make a training slow.

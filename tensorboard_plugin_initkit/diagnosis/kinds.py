@@ -52,6 +52,7 @@ KINDS = {
     "no_better_than_guessing": "a loss no better than that of the best constant",
     "not_learning": "a training that does not learn, without a cause being found",
     "spike": "gradients of one step that are far above those of the steps before",
+    "moving_average": "averages of a batch normalization that are still those of the start",
     "ended_early": "a training that ended while its loss was still falling",
 }
 

@@ -214,6 +214,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "entropy_weighted": Threshold(
         0.5, "Of the labels' entropy, that with weights: weights that help rare classes raise it."
     ),
+    "weight_large": Threshold(
+        10, "Root mean square: of a kernel for a single feature it is 1.4 at most."
+    ),
+    "output_large": Threshold(
+        1e3, "Times the greatest input or target, or 1: 20 layers that lose or gain 1.4 each."
+    ),
+    "epsilon_large": Threshold(
+        0.1, "A hundred times the usual 0.001. Beside a variance of 1 less makes no difference."
+    ),
     "saturating_norm": Threshold(
         10, "Of a unit's weights: at a sum of 10 the slope of a sigmoid is 5e-5."
     ),

@@ -18,6 +18,7 @@ from tensorboard_plugin_initkit.record.setup import (
     Shape,
 )
 
+LINEAR, SIGMOIDS = ("", "linear"), ("sigmoid", "hard_sigmoid")
 # A LeakyReLU that changes nothing.
 SLOPE_OF_ONE = "leaky_relu(1)"
 # Layers of one kernel each.
@@ -173,6 +174,30 @@ def find_takers(setup: Setup) -> list[list[int]]:
             if 0 <= taken < len(takers):
                 takers[taken].append(position)
     return takers
+
+
+def list_pairs(setup: Setup, activations: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """List layers with one of some activations and the next kernels, where only these take them.
+
+    They are kernels themselves, or activations between kernels; for no activation, kernels.
+    """
+    takers, kinds = find_takers(setup), ("Activation",) * (activations != LINEAR)
+    for position, item in enumerate(setup.layers):
+        if read_activation(item.activation) not in activations:
+            continue
+        after = takers[position]
+        while len(after) == 1 and is_between(setup.layers[after[0]]):
+            after = takers[after[0]]
+        is_own = DENSE.fullmatch(item.type) or item.type in kinds
+        if is_own and len(after) == 1 and DENSE.fullmatch(setup.layers[after[0]].type):
+            yield position, after[0]
+
+
+def is_between(item: LayerSetup) -> bool:
+    """Check for a layer with nothing non-linear and no kernel."""
+    is_linear = item.type == "Activation" and not item.activation
+    is_linear |= not item.weights and read_activation(item.activation) == "linear"
+    return is_passing(item) or item.type == "BatchNormalization" or is_linear
 
 
 def find_first_layers(setup: Setup) -> list[LayerSetup]:

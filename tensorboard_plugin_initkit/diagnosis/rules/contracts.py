@@ -484,6 +484,8 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
                     f"Use `{write_layer(head.kernel, head.units)}`.",
                     activate([head.path], "linear"),
                 )
+                if not case.remedy.layer:  # pixels to be scaled
+                    fix = case.remedy.as_fix()
                 yield case.find("target_range", f"{seen}.", cause, fix, "warning")
                 break
 

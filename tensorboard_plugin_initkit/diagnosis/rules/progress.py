@@ -342,8 +342,8 @@ def find_early_averages(facts: Facts) -> Iterator[Finding]:
         if left > THRESHOLDS["average_left"].value:
             yield tell(
                 facts,
-                "ended_early",
-                f"Ended early: after {updates} updates the moving averages of `{item.path}` are "
+                "moving_average",
+                f"After {updates} updates the moving averages of `{item.path}` are "
                 f"still {left:.0%} of what they began with, mean 0 and standard deviation 1.",
                 "`evaluate` and `predict` use them, and the training does not: it can be good, and "
                 "predictions are not.",

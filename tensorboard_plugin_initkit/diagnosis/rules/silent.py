@@ -23,7 +23,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     persists,
     quotient,
 )
-from tensorboard_plugin_initkit.diagnosis.wiring import list_heads, read_activation
+from tensorboard_plugin_initkit.diagnosis.wiring import find_takers, list_heads, read_activation
 from tensorboard_plugin_initkit.safe_text import write_number
 
 # Activations with a slope everywhere; units behind them cannot be dead.
@@ -157,6 +157,10 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
         if (overshot := _find_overshoot(facts, row, message)) is not None:
             return overshot
         message = f"No gradient: {message}"
+        if all(_is_all_zero(facts, row, layer) for layer in range(count)):
+            cause = "All their weights are 0: of a product of two of them, neither has a slope."
+            fix = Fix("Begin one factor of each product with random numbers; the other may be 0.")
+            return Finding("no_gradient", "", step, message, evidence, cause=cause, fix=fix)
         cause, fix = _tell_break(facts)
         if facts.setup.backend == "torch":
             own = "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`, "
@@ -175,6 +179,10 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"Begin `{after}` with other weights than zeros: leave out its `kernel_initializer`.",
             {"reinitialize": {"layers": [after], "initializer": "GlorotUniform"}},
         )
+    elif _is_before_step(facts, layer):
+        cause, fix = _tell_break(facts)
+        message = f"No gradient: {message}."
+        return Finding("no_gradient", layer, step, message, evidence, cause=cause, fix=fix)
     elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
         if (overshot := _find_overshoot(facts, row, message)) is not None:
             return overshot
@@ -191,9 +199,20 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             f"Look at what `{layer}` gives to the layers after it: where a ReLU of its own makes "
             "all of it 0, use `leaky_relu`, and no activation at an output of any sign, as of a "
             "generator; leave out `round`, `argmax` and comparisons; begin gates with other "
-            "numbers than 0."
+            "numbers than 0, or train them: `trainable=True`."
         )
     return Finding("no_gradient", layer, step, message, evidence, fix=fix)
+
+
+def _is_before_step(facts: Facts, layer: str) -> bool:
+    """Check for a layer whose output goes to an operation that passes no gradient on."""
+    layers, takers = facts.setup.layers, find_takers(facts.setup)
+    return any(
+        _STEPS.fullmatch(layers[after].type)
+        for position, item in enumerate(layers)
+        if item.path == layer
+        for after in takers[position]
+    )
 
 
 def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:

@@ -14,14 +14,15 @@ from tensorboard_plugin_initkit.diagnosis.fix import (
     activate,
     remove,
 )
-from tensorboard_plugin_initkit.diagnosis.start import (
-    ACTIVATIONS,
-    is_constant,
-    judge_start,
-    read_chain,
-    read_initializer,
-    read_variance,
+from tensorboard_plugin_initkit.diagnosis.rules.initial import (
+    find_bad_start,
+    find_equal_weights,
+    find_large_epsilons,
+    find_large_outputs,
+    find_large_weights,
+    find_saturated_units,
 )
+from tensorboard_plugin_initkit.diagnosis.start import read_initializer
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -29,25 +30,22 @@ from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     ADAPTIVE,
     DENSE,
+    LINEAR,
+    SIGMOIDS,
     SLOPE_OF_ONE,
     Head,
-    find_first_layers,
     find_input_size,
-    find_takers,
+    is_between,
     is_normalization,
-    is_passing,
     list_heads,
-    list_tensors,
+    list_pairs,
     read,
     read_activation,
     trace_back,
     write_layer,
 )
-from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup, Setup
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, LayerSetup
 from tensorboard_plugin_initkit.safe_text import write_part
-
-_LINEAR = ("", "linear")
-_FLAT = ("sigmoid", "hard_sigmoid")
 
 
 def find_missing_activations(facts: Facts) -> Iterator[Finding]:
@@ -57,11 +55,11 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
     or a convolution of size 1.
     """
     setup = facts.setup
-    linear = [i for i, after in _list_pairs(setup, _LINEAR) if _is_needless(facts, i, after)]
+    linear = [i for i, after in list_pairs(setup, LINEAR) if _is_needless(facts, i, after)]
     if not linear:
         return
     layers = [setup.layers[i] for i in linear]
-    others = sum(1 for item in setup.layers if read_activation(item.activation) not in _LINEAR)
+    others = sum(1 for item in setup.layers if read_activation(item.activation) not in LINEAR)
     names = ", ".join(f"`{item.path}`" for item in layers)
     fix = write_layer(layers[0], layers[0].shape[-1], "relu")
     seen = f"Without an activation: {names}" + (
@@ -79,29 +77,6 @@ def find_missing_activations(facts: Facts) -> Iterator[Finding]:
         layers[0].path,
         {"layers": len(layers)},
     )
-
-
-def _list_pairs(setup: Setup, activations: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """List layers with one of some activations and the next kernels, where only these take them.
-
-    They are kernels themselves, or activations between kernels; for no activation, kernels.
-    """
-    takers, kinds = find_takers(setup), ("Activation",) * (activations != _LINEAR)
-    for position, item in enumerate(setup.layers):
-        if read_activation(item.activation) not in activations:
-            continue
-        after = takers[position]
-        while len(after) == 1 and _is_between(setup.layers[after[0]]):
-            after = takers[after[0]]
-        is_own = DENSE.fullmatch(item.type) or item.type in kinds
-        if is_own and len(after) == 1 and DENSE.fullmatch(setup.layers[after[0]].type):
-            yield position, after[0]
-
-
-def _is_between(item: LayerSetup) -> bool:
-    is_linear = item.type == "Activation" and not item.activation
-    is_linear |= not item.weights and read_activation(item.activation) == "linear"
-    return is_passing(item) or item.type == "BatchNormalization" or is_linear
 
 
 def _is_needless(facts: Facts, position: int, after: int) -> bool:
@@ -124,7 +99,7 @@ def _is_needless(facts: Facts, position: int, after: int) -> bool:
 def find_deep_sigmoids(facts: Facts) -> Iterator[Finding]:
     """Find two or more hidden layers with a sigmoid; gates do not count."""
     setup = facts.setup
-    hidden = [setup.layers[i] for i, _ in _list_pairs(setup, _FLAT)]
+    hidden = [setup.layers[i] for i, _ in list_pairs(setup, SIGMOIDS)]
     if len(hidden) < THRESHOLDS["sigmoid_layers"].value:
         return
     paths = [item.path for item in hidden]
@@ -162,7 +137,7 @@ def _find_received(facts: Facts, first: str, last: str) -> float:
 
 def find_hidden_softmax(facts: Facts) -> Iterator[Finding]:
     """Find a softmax in front of a layer with a kernel."""
-    hidden = [facts.setup.layers[i] for i, _ in _list_pairs(facts.setup, ("softmax",))]
+    hidden = [facts.setup.layers[i] for i, _ in list_pairs(facts.setup, ("softmax",))]
     # One unit is told as a contract.
     hidden = [item for item in hidden if not item.shape or item.shape[-1] > 1]
     for item in hidden[:1]:
@@ -286,9 +261,9 @@ def _find_second_activation(facts: Facts, head: Head, way: list[LayerSetup]) -> 
     active = []
     for item in way:
         name = read_activation(item.activation)
-        if name not in (*_LINEAR, "leaky_relu"):
+        if name not in (*LINEAR, "leaky_relu"):
             active.append((item, name))
-        elif not _is_between(item):  # such as pooling
+        elif not is_between(item):  # such as pooling
             break
     if len(active) < 2:
         return
@@ -354,78 +329,6 @@ def find_normalized_units(facts: Facts) -> Iterator[Finding]:
                 item.path,
                 severity="error",
             )
-
-
-def find_bad_start(facts: Facts) -> Iterator[Finding]:
-    """Find initializers too small or too large for the depth of a chain."""
-    inputs = list_tensors(facts, "x")
-    variance = 1.0
-    first = find_first_layers(facts.setup)
-    is_normal = bool(first) and is_normalization(first[0])
-    if len(inputs) == 1 and len(facts.steps) and not is_normal:
-        mean, std = (float(read(facts, inputs[0], name, np.fmax)[0]) for name in ("mean", "std"))
-        variance = mean**2 + std**2 if mean**2 + std**2 > 0 else 1.0
-    if told := judge_start(read_chain(facts), variance):
-        yield tell(facts, "bad_start", *told, confidence="likely")
-
-
-def find_saturated_units(facts: Facts) -> Iterator[Finding]:
-    """Find sigmoids and tanhs whose weights begin so large that most samples saturate them."""
-    pairs = list(_list_pairs(facts.setup, (*_FLAT, "tanh")))
-    hidden = [facts.setup.layers[i].path for i, _ in pairs]
-    for position, _ in pairs:
-        item = facts.setup.layers[position]
-        fan_in = find_input_size(facts, position) * (item.type == "Dense")
-        text = str(item.arguments.get("kernel_initializer", ""))
-        variance = read_variance(text, fan_in, item.shape[-1]) if fan_in and item.shape else None
-        norm = float(np.sqrt(fan_in * (variance or 0.0)))
-        if norm > THRESHOLDS["saturating_norm"].value:
-            seen = f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
-            fix = Fix(
-                "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
-                {"reinitialize": {"layers": hidden, "initializer": "GlorotUniform"}},
-            )
-            yield tell(
-                facts,
-                "bad_start",
-                f"{seen}`{text}`.",
-                f"Its {item.activation} is saturated for nearly all samples: no slope is left.",
-                fix,
-                item.path,
-                {"norm": norm},
-                confidence="likely",
-            )
-            return
-
-
-def find_equal_weights(facts: Facts) -> Iterator[Finding]:
-    """Find hidden layers with equal units: they stay equal if the next layer's are, too."""
-    layers, alike = facts.setup.layers, []
-    pairs = list(_list_pairs(facts.setup, (*_LINEAR, *ACTIVATIONS)))
-    for position, _ in pairs:
-        if is_constant(str(layers[position].arguments.get("kernel_initializer", ""))):
-            alike.append(layers[position].path)
-    for position, after in pairs:
-        item, behind = layers[position], layers[after]
-        text, other = (str(x.arguments.get("kernel_initializer", "")) for x in (item, behind))
-        if not is_constant(text) or (item.shape and item.shape[-1] == 1):
-            continue
-        sure = is_constant(other)
-        code = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
-        yield tell(
-            facts,
-            "equal_weights",
-            f"All weights of the hidden layer `{item.path}` begin with the same value, by `{text}`"
-            + (f", and so do those of `{behind.path}` after it." if sure else "."),
-            "Its units are equal and get equal gradients: they learn what one unit could learn.",
-            Fix(
-                f"Use `{code}`, with the usual `kernel_initializer`.",
-                {"reinitialize": {"layers": alike, "initializer": "GlorotUniform"}},
-            ),
-            item.path,
-            confidence="certain" if sure else "likely",
-        )
-        return
 
 
 def find_frozen_model(facts: Facts) -> Iterator[Finding]:
@@ -704,10 +607,13 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_normalized_units,
     find_hidden_softmax,
     find_outputs_of_one,
-    find_missing_activations,
+    find_large_weights,
     find_saturated_units,
     find_deep_sigmoids,
+    find_large_epsilons,
     find_bad_start,
+    find_large_outputs,
+    find_missing_activations,
     find_strong_dropout,
     find_frozen_base,
 )
