@@ -22,7 +22,8 @@ from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, wind
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
     """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
     loss = facts.loss
-    waited = facts.find_late("verdict_steps")
+    halfway = facts.steps - facts.steps[:1] >= facts.setup.steps / 2
+    waited = facts.find_late("verdict_steps") & (halfway | facts.find_late("plateau_steps"))
     stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
     row = find_first(loss.guessing & (waited | loss.over) | stays | _find_learnt_by_heart(facts))
     symptoms = [*find_constant_loss(facts), *([] if row is None else [tell_guessing(facts, row)])]

@@ -147,6 +147,11 @@ THRESHOLDS: dict[str, Threshold] = {
         "A training without any cause to be found may well be a slow starter, as with rare "
         "classes: the verdict can wait.",
     ),
+    "plateau_steps": Threshold(
+        1000,
+        "Or half of those that are planned: networks of 5 units a layer on two rings guessed for "
+        "up to 800, and learned.",
+    ),
     "guess_margin": Threshold(
         0.05,
         "Of the loss of the best constant: a training that is no better than that has learned at "
