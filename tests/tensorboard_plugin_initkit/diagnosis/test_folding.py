@@ -141,6 +141,26 @@ def test_another_loss_comes_with_larger_updates_where_they_are_small(kind, is_me
     assert finding.fix.repairs.keys() == {"loss"} | ({"learning_rate"} if is_mended else set())
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "repairs", "text"),
+    [
+        ({"loss": {}}, {"normalize": {}}, {"loss": {}, "normalize": {}}, "Other loss. Scale."),
+        ({}, {"normalize": {}}, {}, "Other loss. Scale."),  # what is made must be all
+        ({"normalize": {}}, {"normalize": {}}, {"normalize": {}}, "Other loss."),
+        ({"loss": {}}, {}, {"loss": {}}, "Other loss."),
+    ],
+)
+def test_a_broken_contract_comes_with_a_scale_that_is_wrong_as_well(
+    ours, theirs, repairs, text, monkeypatch
+):
+    contract = dataclasses.replace(CONTRACT, fix=Fix("Other loss.", ours))
+    with_rules(monkeypatch, contract, dataclasses.replace(DATA, fix=Fix("Scale.", theirs)), None)
+    record = made(EVERY_10)
+    CONSTANT(record)
+    (finding,) = judge(record.history())
+    assert (finding.fix.text, finding.fix.repairs) == (text, repairs)
+
+
 def test_what_is_never_meant_is_told_of_a_training_that_learns(monkeypatch):
     wrong = dataclasses.replace(STRUCTURE, kind="wrong_axis")
     for change, consequences in ((GOOD, 0), (GUESSES, 1)):

@@ -171,6 +171,33 @@ def test_news_are_what_was_not_said_before():
     assert news([vanishing], [lost]) == [lost]
 
 
+def test_weights_that_are_all_zero_get_no_gradient():
+    record = made()
+    put(0, "bias", "kernel", "weight")(record)
+    (finding,) = judge(record.history())
+    assert finding.kind == "no_gradient"
+    assert finding.cause.startswith("All their weights are 0")
+    assert str(finding.fix).startswith("Begin one factor of each product with random numbers")
+    put(1, "weight", layers=2)(record)
+    (finding,) = judge(record.history())
+    assert finding.cause.startswith("Something between these weights and the loss")
+
+
+def test_a_layer_before_an_operation_without_a_slope_is_not_dead():
+    record = made()
+    put(0, "bias", "kernel", layers=slice(0, 4))(record)
+    supervised()(record)
+    assert record.setup is not None
+    layers = (*record.setup.layers, LayerSetup("round", "Round", takes=(3,)))
+    record.setup = dataclasses.replace(record.setup, layers=layers, has_graph=True)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.layer) == ("no_gradient", "net/dense_3")
+    assert finding.cause.endswith("Here these are `round`.")
+    elsewhere = (*layers[:-1], layers[-1]._replace(takes=(5,)))
+    record.setup = dataclasses.replace(record.setup, layers=elsewhere)
+    assert kinds(record.history()) == [("dead_units", "net/dense_3")]
+
+
 def test_an_empty_history_has_no_findings():
     assert judge(GradientHistory()) == []
     assert judge(made().history(slice(0, 1))) == []

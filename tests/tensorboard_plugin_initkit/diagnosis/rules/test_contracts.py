@@ -151,10 +151,21 @@ def test_an_output_of_ones_of_an_unknown_activation():
     assert find(head("own", 2, BINARY, head=""), np.eye(2)[BITS], y_pred=np.ones((BATCH, 2))) == []
 
 
+def test_numbers_of_another_scale_come_with_their_normalization():
+    for size, is_scaled in ((100, True), (0.2, False)):
+        (finding,) = find(head("sigmoid", 1, SQUARED), size * NUMBERS)
+        assert finding.kind == "target_range"
+        assert ("with_normalization(model, x, y)" in str(finding.fix)) is is_scaled
+        repairs = {"normalize": {"inputs": True, "targets": True}}
+        assert (finding.fix.repairs.items() >= repairs.items()) is is_scaled
+
+
 def test_targets_far_out_of_reach_under_a_loss_of_ones_own():
     (finding,) = find(head("sigmoid", 1, "my_loss"), 10 * NUMBERS)
     assert (finding.kind, finding.severity) == ("target_range", "warning")
     assert (finding.layer, finding.fix.text) == ("dense_1", "Use `Dense(1)`.")
+    (finding,) = find(head("sigmoid", (8, 8, 1), "my_loss"), PICTURES)
+    assert (finding.fix.text, finding.fix.repairs) == ("Use `y = y / 255`.", {})
     assert find(head("sigmoid", 1, "my_loss"), 2 * BITS - 1) == []
     assert find(head("sigmoid", 4, "my_loss"), 10 * NUMBERS) == []  # such as actions
     assert find(head("tanh", 4, "cosine_similarity"), 100 * X[:, :4]) == []

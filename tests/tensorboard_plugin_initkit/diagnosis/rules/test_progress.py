@@ -450,14 +450,98 @@ def test_inputs_of_another_scale_come_before_an_early_end():
     both(supervised(level=0.6), loss(lambda s: 0.65 * 0.999**s))(record)
     assert [f.kind for f in judge(record.history(), True)] == [EARLY]
     record.ports["x"] |= {"mean": 300.0, "std": 60.0, "max": 600.0}
-    assert record.setup is not None
+    fed_first(record)
+    (finding,) = judge(record.history(), True)
+    assert (finding.kind, finding.severity) == ("input_scale", "note")
+    assert finding.consequences[0].startswith("Ended early")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "severity"),
+    [(300.0, 60.0, "note"), (3000.0, 600.0, "warning"), (300.0, 6.0, "warning")],
+)
+def test_extreme_inputs_are_told_of_a_training_that_learns_little(mean, std, severity):
+    record = made(EVERY_10)
+    both(supervised(level=0.5), fed_first, loss(lambda s: 0.7 * 0.995**s))(record)
+    record.ports["x"] |= {"mean": mean, "std": std, "max": 2 * mean}
+    (finding,) = judge(record.history(), True)
+    assert (finding.kind, finding.severity) == ("input_scale", severity)
+    assert [f.severity for f in judge(record.history())] == []  # it may still learn
+    record.loss *= 0.5
+    assert judge(record.history(), True) == []
+
+
+def fed_first(record):
     layers = [
         item._replace(takes=(i - 1,), shape=(-1, 16)) for i, item in enumerate(record.setup.layers)
     ]
     record.setup = dataclasses.replace(record.setup, layers=tuple(layers), has_graph=True)
-    (finding,) = judge(record.history(), True)
-    assert (finding.kind, finding.severity) == ("input_scale", "note")
-    assert finding.consequences[0].startswith("Ended early")
+
+
+@pytest.mark.parametrize(
+    ("momentum", "position", "mean", "severity"),
+    [
+        (0.9999, 3, 0.5, "note"),
+        (0.9999, 3, 50.0, "note"),
+        (0.9999, 0, 50.0, "warning"),
+        (0.9999, 0, 0.5, "note"),
+        (0.99, 0, 50.0, ""),  # 0.3 after 121 updates
+        (0.0, 0, 50.0, ""),
+    ],
+)
+def test_moving_averages_that_have_not_arrived(momentum, position, mean, severity):
+    record = made(EVERY_10)
+    both(supervised(), fed_first, loss(lambda s: 0.7 * 0.96**s), port("x", mean=mean))(record)
+    layers = list(record.setup.layers)
+    layers[position] = layers[position]._replace(
+        type="BatchNormalization", arguments={"momentum": momentum}
+    )
+    record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+    assert judge(record.history()) == []
+    found = judge(record.history(), ended=True)
+    assert [(f.kind, f.severity) for f in found] == [("moving_average", severity)] * bool(severity)
+    if severity:
+        assert found[0].message == (
+            f"After 121 updates the moving averages of `net/dense_{position}` are still 99% of "
+            "what they began with, mean 0 and standard deviation 1."
+        )
+    frozen = tuple(item._replace(trainable=False) for item in layers)
+    record.setup = dataclasses.replace(record.setup, layers=frozen)
+    assert "moving_average" not in [f.kind for f in judge(record.history(), ended=True)]
+
+
+def test_the_mean_of_a_noisy_loss_is_compared_with_guessing():
+    rng = np.random.default_rng(3)
+    record = made(EVERY_STEP)
+    supervised()(record)
+    noise = np.exp(0.4 * rng.standard_normal(len(EVERY_STEP)))
+    record.loss = np.log(2) * noise / noise[-43:].mean()  # as good as a constant
+    assert np.exp(np.log(record.loss[-43:]).mean()) < 0.95 * np.log(2)
+    (finding,) = judge(record.history(), ended=True)
+    assert finding.kind == "not_learning"
+    record.loss *= 0.9
+    assert judge(record.history(), ended=True) == []
+
+
+def test_updates_that_become_too_small_later():
+    record = made(np.arange(0, 400, 10))
+    both(supervised(), planned(4000))(record)
+    record.setup = dataclasses.replace(record.setup, optimizer="SGD")
+    put(6e-4, "update", steps=slice(0, 20))(record)
+    put(2e-4, "update", steps=slice(20, None))(record)
+    (finding,) = judge(record.history())
+    assert finding.kind == "small_updates"
+    assert finding.step is not None and 200 < finding.step < 300
+    put(6e-4, "update")(record)
+    assert judge(record.history()) == []
+
+
+@pytest.mark.parametrize(("steps", "told"), [(0, 200), (360, 200), (600, 300), (5000, 1000)])
+def test_the_verdict_without_a_cause_waits_for_half_of_the_training(steps, told):
+    record = made(np.arange(0, 1100, 10))
+    both(supervised(), planned(steps))(record)
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.step) == ("not_learning", told)
 
 
 @pytest.mark.parametrize("name", ["mine", MSE])
