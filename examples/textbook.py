@@ -47,6 +47,7 @@ class Setting(NamedTuple):
     depth: int = DEPTH
     width: int = WIDTH
     epochs: int = 10
+    seed: int = 0
 
 
 class Data(NamedTuple):
@@ -124,7 +125,7 @@ def normalized(data: Data) -> keras_initkit.layers.Normalization:
 
 def runs(setting: Setting) -> dict[str, Callable[[], Run]]:
     """The networks, by name."""
-    depth, width, epochs = setting
+    depth, width, epochs, _ = setting
     images, table = digits(), tumours()
 
     def hidden(activation: str, initializer: Any, depth: int = depth) -> list[keras.Layer]:
@@ -372,7 +373,7 @@ def run_all(
     outcomes: dict[str, Outcome] = {}
     for name, make in runs(setting).items():
         started(len(outcomes), name)
-        keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(setting.seed)
         outcomes[name] = train(make(), name, log_dir)
         keras.backend.clear_session()
     return outcomes
@@ -384,9 +385,10 @@ def main() -> None:
     parser.add_argument("--log-dir", type=Path, default=Path("runs/textbook"))
     parser.add_argument("--depth", type=int, default=Setting().depth)
     parser.add_argument("--epochs", type=int, default=Setting().epochs)
+    parser.add_argument("--seed", type=int, default=Setting().seed)
     arguments = parser.parse_args()
     shutil.rmtree(arguments.log_dir, ignore_errors=True)
-    setting = Setting(depth=arguments.depth, epochs=arguments.epochs)
+    setting = Setting(depth=arguments.depth, epochs=arguments.epochs, seed=arguments.seed)
     console, start = Console(), time.monotonic()
 
     columns = (SpinnerColumn(), "{task.description}", MofNCompleteColumn(), TimeElapsedColumn())

@@ -1,5 +1,6 @@
 """Weights and layers that begin with numbers too small, too large or all the same."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,12 +18,12 @@ from tensorboard_plugin_initkit.diagnosis.start import (
 )
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import quotient
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
     LINEAR,
     RECURRENT,
     SIGMOIDS,
+    Tensor,
     find_first_layers,
     find_input_size,
     is_normalization,
@@ -124,14 +125,14 @@ def _tell_equal(
 
 def find_large_weights(facts: Facts) -> Iterator[Finding]:
     """Find variables that begin with numbers far above those of any initializer of Keras."""
-    norm, rms, weight = (facts.per_variable(x)[:1] for x in ("norm", "rms", "weight_norm"))
-    if not weight.size:
+    variables = facts.records.layout.variables
+    if not variables or not len(facts.steps):
         return
-    size = np.square(quotient(norm, rms))  # unknown without a gradient
-    initial = np.nan_to_num(quotient(weight, np.sqrt(size)), posinf=0.0)[0]
+    sizes = [max(1, math.prod(variable.shape)) for variable in variables]
+    initial = np.nan_to_num(facts.per_variable("weight_norm")[0] / np.sqrt(sizes), posinf=0.0)
     column = int(initial.argmax())
     if initial[column] > THRESHOLDS["weight_large"].value:
-        path = facts.records.layout.variables[column].path
+        path = variables[column].path
         yield tell(
             facts,
             "bad_start",
@@ -148,26 +149,17 @@ def find_large_weights(facts: Facts) -> Iterator[Finding]:
 
 def find_large_outputs(facts: Facts) -> Iterator[Finding]:
     """Find outputs without an activation that begin far beyond all inputs and targets."""
-    sizes = [
-        np.fmax(
-            np.abs(read(facts, x, "min", np.fmin)[:1]), np.abs(read(facts, x, "max", np.fmax)[:1])
-        )
-        for x in list_tensors(facts, "x")
-    ]
+    inputs = [_read_size(facts, tensor) for tensor in list_tensors(facts, "x")]
     for head in list_heads(facts):
         if head.y is None or head.y_pred is None or head.activation != "linear":
             continue
-        target, output = (
-            np.fmax(*(np.abs(read(facts, x, name, np.fmax)[:1]) for name in ("min", "max")))
-            for x in (head.y, head.y_pred)
-        )
-        usual = max((float(x[0]) for x in [target, *sizes] if len(x)), default=0.0)
-        if len(output) and output[0] > THRESHOLDS["output_large"].value * max(1.0, usual):
+        output, usual = _read_size(facts, head.y_pred), max(_read_size(facts, head.y), *inputs, 1.0)
+        if output > THRESHOLDS["output_large"].value * usual:
             recurrent = [x.path for x in facts.setup.layers if RECURRENT.fullmatch(x.type)]
             yield tell(
                 facts,
                 "bad_start",
-                f"The {head} begins with numbers up to {output[0]:.2g}; inputs and targets go up "
+                f"The {head} begins with numbers up to {output:.2g}; inputs and targets go up "
                 f"to {usual:.2g}.",
                 "Initial weights make the signal larger in each layer, or in each step of a "
                 "sequence, and the gradient as well.",
@@ -181,10 +173,16 @@ def find_large_outputs(facts: Facts) -> Iterator[Finding]:
                     {"initialize": {"layers": [item.path for item in list_hidden(facts)]}},
                 ),
                 recurrent[0] if recurrent else head.path,
-                {"output": output[0], "usual": usual},
+                {"output": output, "usual": usual},
                 confidence="likely",
             )
             return
+
+
+def _read_size(facts: Facts, tensor: Tensor) -> float:
+    """Return the largest magnitude of the first record; 0 if it is not known."""
+    ends = [read(facts, tensor, name, np.fmax)[:1] for name in ("min", "max")]
+    return float(np.nanmax(np.abs(np.concatenate(ends)), initial=0.0))
 
 
 def find_large_epsilons(facts: Facts) -> Iterator[Finding]:

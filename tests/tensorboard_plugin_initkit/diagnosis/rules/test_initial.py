@@ -39,13 +39,6 @@ def test_weights_that_drown_all_else(rms, told):
         assert "RandomNormal(stddev=0.05)" in str(found[0].fix)
 
 
-def test_weights_of_which_no_size_is_known():
-    record = made(EVERY_10)
-    put(800, "weight", layers=3)(record)
-    put(0, "kernel", layers=3)(record)
-    assert list(find_large_weights(Facts(record.history()))) == []
-
-
 def test_outputs_that_begin_far_from_everything():
     large = np.full((BATCH, 1), 1e6)
     (finding,) = find_large_outputs(facts_of(LINEAR, Y, X, y_pred=large))

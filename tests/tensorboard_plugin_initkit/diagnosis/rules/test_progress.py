@@ -492,6 +492,7 @@ def fed_first(record):
 def test_moving_averages_that_have_not_arrived(momentum, position, mean, severity):
     record = made(EVERY_10)
     both(supervised(), fed_first, loss(lambda s: 0.7 * 0.96**s), port("x", mean=mean))(record)
+    assert record.setup is not None
     layers = list(record.setup.layers)
     layers[position] = layers[position]._replace(
         type="BatchNormalization", arguments={"momentum": momentum}
@@ -526,12 +527,13 @@ def test_the_mean_of_a_noisy_loss_is_compared_with_guessing():
 def test_updates_that_become_too_small_later():
     record = made(np.arange(0, 400, 10))
     both(supervised(), planned(4000))(record)
+    assert record.setup is not None
     record.setup = dataclasses.replace(record.setup, optimizer="SGD")
     put(6e-4, "update", steps=slice(0, 20))(record)
     put(2e-4, "update", steps=slice(20, None))(record)
     (finding,) = judge(record.history())
     assert finding.kind == "small_updates"
-    assert finding.step is not None and 200 < finding.step < 300
+    assert 200 < finding.rank < 300
     put(6e-4, "update")(record)
     assert judge(record.history()) == []
 
