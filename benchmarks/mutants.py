@@ -548,16 +548,12 @@ def mend(first: Any, mutant: Program, healthy: Program) -> str:
         _, model = train(mutant, first.fix, STEPS_MENDED)
     except (ValueError, NotImplementedError):  # or a layer that Keras cannot copy
         return "by hand"
-    return "mended" if is_as_good(model, mutant, healthy, STEPS_MENDED) else "not mended"
-
-
-def is_as_good(model: Any, mutant: Program, healthy: Program, steps: int) -> bool:
-    """Check if a model of a mutant has .95 of the score of its healthy twin."""
     twin = make_twin(mutant, healthy)
-    best = score(train(twin, steps=steps)[1], twin, healthy)
-    with contextlib.suppress(Exception):  # Keras refuses it, or it has other shapes
-        return score(model, mutant, healthy) >= 0.95 * best
-    return False
+    best = score(train(twin, steps=STEPS_MENDED)[1], twin, healthy)
+    try:
+        return "mended" if score(model, mutant, healthy) >= 0.95 * best else "not mended"
+    except ValueError:  # other shapes
+        return "not mended"
 
 
 def look(monitor: Any) -> list[Any]:
@@ -576,9 +572,7 @@ class Verdict:
     kind: str = ""  # of the first finding; none without one
     layer: str = ""
     told: Sequence[str] = ()
-    # The fix: "mended", "not mended" or "by hand"; "no harm" where nothing is found and the network
-    # learns as well as the healthy one.
-    after: str = ""
+    after: str = ""  # the fix: "mended", "not mended" or "by hand"
 
     @property
     def is_right(self) -> bool:
@@ -589,14 +583,11 @@ class Verdict:
 def judge_program(name: str, fault: str = "", fix: bool = False) -> Verdict:
     """Train a program, healthy or with a fault, and judge it; with `fix`, make the fix, too."""
     program, mutant = make_mutant(name, fault)
-    monitor, model = train(mutant)
-    found = look(monitor)
+    found = look(train(mutant)[0])
     verdict = Verdict(name, fault, told=[finding.text for finding in found])
     if found:
         verdict.kind, verdict.layer = found[0].kind, found[0].layer
         verdict.after = mend(found[0], mutant, program) if fix and fault else ""
-    elif fault and is_as_good(model, mutant, program, STEPS):
-        verdict.after = "no harm"
     return verdict
 
 
@@ -634,8 +625,7 @@ def main() -> int:
 
 def report(verdicts: Sequence[Verdict]) -> None:
     """Print the table of faults, with the first findings of each."""
-    numbers = ["programs", "found", "no harm", "right kind", "right layer"]
-    numbers += ["mended", "not mended", "by hand"]
+    numbers = ("programs", "found", "right kind", "right layer", "mended", "not mended", "by hand")
     titles = ("fault", *numbers, "first finding")
     sys.stdout.write(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n")
     total: collections.Counter[str] = collections.Counter()
@@ -661,7 +651,6 @@ def report(verdicts: Sequence[Verdict]) -> None:
         f"{name} {total[name]} of {total[of]}"
         for name, of in (
             ("found", "programs"),
-            ("no harm", "programs"),
             ("right kind", "programs"),
             ("right layer", "with layer"),
         )

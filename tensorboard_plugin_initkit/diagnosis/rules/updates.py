@@ -16,6 +16,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     quotient,
     window_mean,
 )
+from tensorboard_plugin_initkit.diagnosis.wiring import ADAPTIVE
 from tensorboard_plugin_initkit.safe_text import write_number
 
 
@@ -91,7 +92,9 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
 def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     """Find updates far from a thousandth of the weights, in half of the layers: a cause.
 
-    Not while the learning rate rises. Those of plain gradient descent need not be as small.
+    Not while the learning rate rises. Those of plain gradient descent need not be as small. An
+    adaptive optimizer moves weights by its learning rate, unless gradients change their sign: of a
+    usual rate, updates must be smaller by ten.
     """
     rate = facts.total("learning_rate")
     flat = facts.loss.flat & ~(rate > rate[facts.start])
@@ -106,7 +109,8 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "momentum"
     )
     slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
-    small = (ratio > 0) & (ratio < slow)
+    is_usual = (facts.setup.optimizer in ADAPTIVE) & (rate >= USUAL_RATE)
+    small = (ratio > 0) & (ratio < np.where(is_usual, slow / 10, slow))
     row = find_first(flat & (small | (ratio > THRESHOLDS["update_wild"].value)))
     if row is None:
         return
