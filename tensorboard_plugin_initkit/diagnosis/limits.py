@@ -10,6 +10,7 @@ from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     RECURRENT,
     list_hidden,
+    list_regularizers,
     list_tensors,
     read,
 )
@@ -58,6 +59,11 @@ def list_limits(facts: Facts) -> Iterator[str]:
         yield (
             "`GlobalAveragePooling2D` does not see where in a picture something is: if that "
             "matters, use `Flatten`."
+        )
+    if np.nan_to_num(facts.total("penalty")).any() and not list_regularizers(facts.setup):
+        yield (
+            "What is given to `add_loss`, such as a KL divergence, may outweigh the loss of the "
+            "data: multiply it by a smaller factor, such as 0.01."
         )
     if noisy := [item.path for item in layers if _RANDOM.fullmatch(item.type)]:
         yield (

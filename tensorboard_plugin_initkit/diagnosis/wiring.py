@@ -200,6 +200,16 @@ def is_between(item: LayerSetup) -> bool:
     return is_passing(item) or item.type == "BatchNormalization" or is_linear
 
 
+def list_regularizers(setup: Setup) -> list[tuple[str, str]]:
+    """List the layers with a regularizer, and what it is."""
+    return [
+        (item.path, value)
+        for item in setup.layers
+        for name, value in item.arguments.items()
+        if name.endswith("regularizer") and value and value != "None"
+    ]
+
+
 def find_first_layers(setup: Setup) -> list[LayerSetup]:
     """List the layers with an input of the model, behind those of a mere hand-over."""
     layers, reached, first = setup.layers, {MODEL_INPUT}, []

@@ -94,10 +94,11 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
             yield _tell_equal(item, alike, behind if is_constant(other) else None, facts)
             return
     # In a layer of one's own it is not known what follows: zeros may be meant.
-    own = [item for item in layers if "/" in item.path and DENSE.fullmatch(item.type)]
-    for item in own:
+    heads = {head.path for head in list_heads(facts)}
+    for item in layers:
         text = str(item.arguments.get("kernel_initializer", ""))
-        if is_constant(text) and read_initializer(text)[0] != "Zeros":
+        is_own = "/" in item.path and item.path not in heads and DENSE.fullmatch(item.type)
+        if is_own and is_constant(text) and read_initializer(text)[0] != "Zeros":
             yield _tell_equal(item, [item.path], None, facts)
             return
 
@@ -124,11 +125,18 @@ def _tell_equal(
 
 
 def find_large_weights(facts: Facts) -> Iterator[Finding]:
-    """Find variables that begin with numbers far above those of any initializer of Keras."""
+    """Find variables that begin with numbers far above those of any initializer of Keras.
+
+    Those of an output may: its bias can begin with the mean of the targets.
+    """
     variables = facts.records.layout.variables
     if not variables or not len(facts.steps):
         return
-    sizes = [max(1, math.prod(variable.shape)) for variable in variables]
+    heads = {head.kernel.path for head in list_heads(facts) if head.kernel}
+    sizes = [
+        math.inf if variable.layer in heads else max(1, math.prod(variable.shape))
+        for variable in variables
+    ]
     initial = np.nan_to_num(facts.per_variable("weight_norm")[0] / np.sqrt(sizes), posinf=0.0)
     column = int(initial.argmax())
     if initial[column] > THRESHOLDS["weight_large"].value:
@@ -196,7 +204,7 @@ def find_large_epsilons(facts: Facts) -> Iterator[Finding]:
                 f"`{item.path}` has an epsilon of {epsilon:g}.",
                 f"It divides by the root of variance plus epsilon, {np.sqrt(1 + epsilon):.2g} for "
                 "a variance of 1: in each such layer the signal shrinks, and the gradient with it.",
-                f"Use `{item.type}()`: its epsilon is 0.001.",
+                "Leave `epsilon` out: that of Keras is 0.001 or less.",
                 item.path,
                 {"epsilon": epsilon},
                 confidence="likely",

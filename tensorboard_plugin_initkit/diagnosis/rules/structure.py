@@ -39,6 +39,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     is_normalization,
     list_heads,
     list_pairs,
+    list_regularizers,
     read,
     read_activation,
     trace_back,
@@ -525,12 +526,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
     if row is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
-    own = [
-        (item.path, value)
-        for item in items
-        for name, value in item.arguments.items()
-        if name.endswith("regularizer") and value and value != "None"
-    ]
+    own = list_regularizers(facts.setup)
     named = ", ".join(f"`{value}` in `{path}`" for path, value in own[:3])
     yield tell(
         facts,

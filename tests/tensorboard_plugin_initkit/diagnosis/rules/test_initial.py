@@ -10,7 +10,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.initial import (
     find_large_outputs,
     find_large_weights,
 )
-from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, made, put
+from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, both, made, put, supervised
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     X,
@@ -37,6 +37,12 @@ def test_weights_that_drown_all_else(rms, told):
         assert (found[0].kind, found[0].layer) == ("bad_start", "net/dense_3")
         assert found[0].message == f"`net/dense_3/kernel` begins with numbers of RMS {rms}."
         assert "RandomNormal(stddev=0.05)" in str(found[0].fix)
+
+
+def test_an_output_may_begin_with_the_mean_of_its_targets():
+    record = made(EVERY_10)
+    both(supervised(), put(800, "weight", layers=11))(record)
+    assert list(find_large_weights(Facts(record.history()))) == []
 
 
 def test_outputs_that_begin_far_from_everything():
@@ -81,6 +87,7 @@ def test_an_epsilon_that_takes_the_place_of_the_variance(kind, epsilon, told):
     assert [finding.message for finding in found] == [
         f"`{kind.lower()}_1` has an epsilon of {epsilon:g}."
     ] * told
+    assert all(str(finding.fix).startswith("Leave `epsilon` out") for finding in found)
 
 
 @pytest.mark.parametrize(
