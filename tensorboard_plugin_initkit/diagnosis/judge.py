@@ -264,7 +264,7 @@ class _Root:
         """Add a consequence; the root of an error is an error."""
         self.consequences.append(other.message)
         ours, theirs = self.finding.fix, other.fix
-        if self._is_beside(other) and theirs.repairs.keys() - ours.repairs:
+        if self._is_beside(other) and theirs.repairs and not theirs.repairs.keys() & ours.repairs:
             repairs = ours.repairs | theirs.repairs if ours.repairs else {}
             fix = Fix(f"{ours} {theirs}", repairs)
             self.finding = dataclasses.replace(self.finding, fix=fix)

@@ -60,7 +60,8 @@ def list_limits(facts: Facts) -> Iterator[str]:
             "`GlobalAveragePooling2D` does not see where in a picture something is: if that "
             "matters, use `Flatten`."
         )
-    if np.nan_to_num(facts.total("penalty")).any() and not list_regularizers(facts.setup):
+    share = THRESHOLDS["penalty_said"].value * facts.total("batch_loss")
+    if layers and (facts.total("penalty") > share).any() and not list_regularizers(facts.setup):
         yield (
             "What is given to `add_loss`, such as a KL divergence, may outweigh the loss of the "
             "data: multiply it by a smaller factor, such as 0.01."

@@ -133,7 +133,7 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
         ends = over & (now >= guess - np.fmax(margin, noise) * reach) & ~(fell > fast)
         failed = ends & is_guess & (elapsed >= THRESHOLDS["patience_steps"].value)
         is_short = elapsed < THRESHOLDS["patience_at_end"].value
-        left = over & ~is_short & (now > THRESHOLDS["loss_halved"].value * guess)
+        left = over & ~is_short & (now > guess - (1 - THRESHOLDS["loss_halved"].value) * reach)
         times = np.where(is_short, guess_far, 1)
         thirds = quotient(np.log(recent / guess), -np.log1p(-np.clip(fell, 0, 1)))
         planned = quotient(3 * (setup.steps - steps), elapsed)  # thirds that are still to come
@@ -165,7 +165,7 @@ def _compare_thirds(
     When the training is over, its last record can be judged a little earlier.
 
     Returns:
-        The mean of the last third, of which single large losses make little; what was lost since
+        The mean of the last third, in which single large losses count little; what was lost since
         the third before, by geometric means, as a part; the standard errors of both, as a part;
         and if there is enough of it to judge. Losses of zero or less have no such means: all are
         NaN from there on.

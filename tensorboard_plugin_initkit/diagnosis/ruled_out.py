@@ -22,7 +22,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, wind
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
     """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
     loss = facts.loss
-    halfway = facts.steps - facts.steps[:1] >= facts.setup.steps / 2
+    halfway = facts.steps - facts.steps[:1] >= (facts.setup.steps - facts.steps[:1]) / 2
     waited = facts.find_late("verdict_steps") & (halfway | facts.find_late("plateau_steps"))
     stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
     row = find_first(loss.guessing & (waited | loss.over) | stays | _find_learnt_by_heart(facts))
@@ -121,6 +121,8 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     then no more.
     """
     loss, margin = facts.loss, THRESHOLDS["heart_margin"].value
+    if not loss.over.any():
+        return loss.over
     ratio = lower_median(update_ratios(facts, slice(None)))
     usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
     is_better = ~loss.failed & (loss.guess > loss.recent)

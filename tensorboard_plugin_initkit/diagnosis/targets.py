@@ -33,6 +33,8 @@ REGRESSION = frozenset(
         "log_cosh",
     }
 )
+# The same on any scale of targets; those of relative errors are not.
+DIFFERENCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 # More labels than these are taken for numbers.
 _MANY_CLASSES = 1000
 _NEARLY_ALL = 0.99
@@ -168,8 +170,9 @@ def suggest(head: Head, target: Target | None) -> Remedy:
     is_near = -1 <= target.low < 0 and target.high <= 1
     if is_near and head.activation in ("sigmoid", "hard_sigmoid"):
         return Remedy("", "", "y = (y + 1) / 2")
-    numbers = _write(head, width, "", loss if loss in REGRESSION else "mean_squared_error")
-    if target.square > THRESHOLDS["target_size"].value ** 2:
+    loss = loss if loss in REGRESSION else "mean_squared_error"
+    numbers = _write(head, width, "", loss)
+    if loss in DIFFERENCES and target.square > THRESHOLDS["target_size"].value ** 2:
         scale = {"normalize": {"inputs": True, "targets": True}} if numbers.repairs else {}
         return numbers._replace(labels=_SCALE, repairs=numbers.repairs | scale)
     return numbers

@@ -149,8 +149,8 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "plateau_steps": Threshold(
         1000,
-        "Or half of those that are planned: networks of 5 units a layer on two rings guessed for "
-        "up to 800, and learned.",
+        "The verdict waits for half of the planned steps, and for this at most: networks of 5 "
+        "units a layer on two rings guessed for up to 800 steps, and learned.",
     ),
     "guess_margin": Threshold(
         0.05,
@@ -223,10 +223,10 @@ THRESHOLDS: dict[str, Threshold] = {
         10, "Root mean square: of a kernel for a single feature it is 1.4 at most."
     ),
     "output_large": Threshold(
-        1e3, "Times the greatest input or target, or 1: 20 layers that lose or gain 1.4 each."
+        1e3, "Times the greatest input or target, or 1: 20 layers that gain a factor of 1.4 each."
     ),
     "epsilon_large": Threshold(
-        0.1, "A hundred times the usual 0.001. Beside a variance of 1 less makes no difference."
+        1, "Beside a variance of 1 it divides by 1.4: as much as Glorot's weights take at a ReLU."
     ),
     "saturating_norm": Threshold(
         10, "Of a unit's weights: at a sum of 10 the slope of a sigmoid is 5e-5."
@@ -276,6 +276,9 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "penalty_most": Threshold(
         0.9, "Ten times the data's loss: of an update hardly anything is the data's."
+    ),
+    "penalty_said": Threshold(
+        0.1, "Of the loss, for a hint: where nothing else is found, a tenth may be what matters."
     ),
     "penalty_share": Threshold(0.5, "Of the loss: then the penalties are more than the data's."),
     "decay_share": Threshold(

@@ -13,6 +13,7 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     BINARY,
     CATEGORICAL,
     CROSSENTROPY,
+    DIFFERENCES,
     REGRESSION,
     Target,
     follow_target,
@@ -37,7 +38,6 @@ from tensorboard_plugin_initkit.record.setup import LayerSetup
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
-_OF_DIFFERENCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 # Integers up to this are taken for classes, where a metric is an accuracy.
 _FEW_CLASSES = 20
 
@@ -311,7 +311,7 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
 def _list_large_targets(facts: Facts) -> Iterator[tuple[Head, float, float]]:
     """List linear outputs under a loss of differences with large targets: their mean and sd."""
     for head in list_heads(facts):
-        if head.y is None or head.setup.loss not in _OF_DIFFERENCES or not len(facts.steps):
+        if head.y is None or head.setup.loss not in DIFFERENCES or not len(facts.steps):
             continue
         mean, std = (float(read(facts, head.y, name, np.fmax)[0]) for name in ("mean", "std"))
         if head.activation == "linear" and max(abs(mean), std) > THRESHOLDS["target_size"].value:

@@ -1,6 +1,5 @@
 """Weights and layers that begin with numbers too small, too large or all the same."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -90,7 +89,7 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
     for position, after in pairs:
         item, behind = layers[position], layers[after]
         text, other = (str(x.arguments.get("kernel_initializer", "")) for x in (item, behind))
-        if is_constant(text) and not (item.shape and item.shape[-1] == 1):
+        if is_constant(text) and _count_units(item) != 1:
             yield _tell_equal(item, alike, behind if is_constant(other) else None, facts)
             return
     # In a layer of one's own it is not known what follows: zeros may be meant.
@@ -98,16 +97,23 @@ def find_equal_weights(facts: Facts) -> Iterator[Finding]:
     for item in layers:
         text = str(item.arguments.get("kernel_initializer", ""))
         is_own = "/" in item.path and item.path not in heads and DENSE.fullmatch(item.type)
-        if is_own and is_constant(text) and read_initializer(text)[0] != "Zeros":
+        is_equal = is_constant(text) and read_initializer(text)[0] != "Zeros"
+        if is_own and is_equal and item.trainable and _count_units(item) != 1:
             yield _tell_equal(item, [item.path], None, facts)
             return
+
+
+def _count_units(item: LayerSetup) -> int:
+    """Return the units of a layer with a kernel, also of one whose output's shape is not known."""
+    given = item.arguments.get("units", item.arguments.get("filters", 64))
+    return int(item.shape[-1] if item.shape else given)
 
 
 def _tell_equal(
     item: LayerSetup, alike: list[str], behind: LayerSetup | None, facts: Facts
 ) -> Finding:
     """Tell of a layer of equal units, with the one after it if its are equal, too."""
-    code = write_layer(item, item.shape[-1] if item.shape else 64, item.activation)
+    code = write_layer(item, _count_units(item), item.activation)
     return tell(
         facts,
         "equal_weights",
@@ -127,17 +133,18 @@ def _tell_equal(
 def find_large_weights(facts: Facts) -> Iterator[Finding]:
     """Find variables that begin with numbers far above those of any initializer of Keras.
 
-    Those of an output may: its bias can begin with the mean of the targets.
+    The bias of an output may: it can begin with the mean of the targets. So may single numbers.
     """
-    variables = facts.records.layout.variables
-    if not variables or not len(facts.steps):
+    variables, sizes = facts.records.layout.variables, facts.records.layout.sizes
+    if not variables or not _is_begin(facts):
         return
     heads = {head.kernel.path for head in list_heads(facts) if head.kernel}
-    sizes = [
-        math.inf if variable.layer in heads else max(1, math.prod(variable.shape))
+    may = [
+        variable.size == 1 or (len(variable.shape) == 1 and (variable.layer in heads or not heads))
         for variable in variables
     ]
-    initial = np.nan_to_num(facts.per_variable("weight_norm")[0] / np.sqrt(sizes), posinf=0.0)
+    initial = facts.per_variable("weight_norm")[0] / np.sqrt(sizes)
+    initial = np.where(may, 0.0, np.nan_to_num(initial, posinf=0.0))
     column = int(initial.argmax())
     if initial[column] > THRESHOLDS["weight_large"].value:
         path = variables[column].path
@@ -151,19 +158,32 @@ def find_large_weights(facts: Facts) -> Iterator[Finding]:
             "`keras.initializers.RandomNormal(stddev=0.05)`.",
             facts.layers[facts.layer_of[column]],
             {"rms": initial[column]},
-            confidence="likely",
         )
+
+
+def _is_begin(facts: Facts) -> bool:
+    """Check for the first step of a training, and not of one that is resumed."""
+    return bool(len(facts.steps)) and int(facts.steps[0]) == 0
 
 
 def find_large_outputs(facts: Facts) -> Iterator[Finding]:
     """Find outputs without an activation that begin far beyond all inputs and targets."""
+    if not _is_begin(facts):
+        return
     inputs = [_read_size(facts, tensor) for tensor in list_tensors(facts, "x")]
     for head in list_heads(facts):
         if head.y is None or head.y_pred is None or head.activation != "linear":
             continue
         output, usual = _read_size(facts, head.y_pred), max(_read_size(facts, head.y), *inputs, 1.0)
         if output > THRESHOLDS["output_large"].value * usual:
-            recurrent = [x.path for x in facts.setup.layers if RECURRENT.fullmatch(x.type)]
+            recurrent = [
+                item.path
+                for item in facts.setup.layers
+                if RECURRENT.fullmatch(item.type)
+                and "Orthogonal" not in str(item.arguments.get("recurrent_initializer", ""))
+            ]
+            paths = [item.path for item in list_hidden(facts) if item.trainable]
+            paths += [head.kernel.path] if head.kernel else []
             yield tell(
                 facts,
                 "bad_start",
@@ -178,7 +198,7 @@ def find_large_outputs(facts: Facts) -> Iterator[Finding]:
                     "Start the layers together: `keras_initkit.initialize(model, x)`; where sums "
                     "`x + layer(x)` follow each other, put a `LayerNormalization()` before each "
                     "`layer`.",
-                    {"initialize": {"layers": [item.path for item in list_hidden(facts)]}},
+                    {"initialize": {"layers": paths}} if paths else {},
                 ),
                 recurrent[0] if recurrent else head.path,
                 {"output": output, "usual": usual},
@@ -207,6 +227,5 @@ def find_large_epsilons(facts: Facts) -> Iterator[Finding]:
                 "Leave `epsilon` out: that of Keras is 0.001 or less.",
                 item.path,
                 {"epsilon": epsilon},
-                confidence="likely",
             )
             return

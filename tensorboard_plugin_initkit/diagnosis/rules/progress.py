@@ -325,32 +325,40 @@ def _count_updates(facts: Facts) -> tuple[int, bool]:
 
 
 def find_early_averages(facts: Facts) -> Iterator[Finding]:
-    """Find the end of a training before the moving averages of a batch normalization are right.
+    """Find the end of a good training before the averages of a batch normalization are right.
 
-    They begin as those of units of mean 0 and standard deviation 1, which others are far from
-    where they are the inputs as they are; it is a note elsewhere.
+    They begin as those of units of mean 0 and standard deviation 1, which inputs may be far from;
+    of others that is not known, and it is a note.
     """
     last = len(facts.steps) - 1
-    updates, _ = _count_updates(facts)
+    if not facts.loss.over[last] or facts.loss.left[last] or facts.steps[0] != 0:
+        return
+    batches = _count_updates(facts)[0] * (
+        facts.setup.optimizer_arguments.get("gradient_accumulation_steps") or 1
+    )
+    paths = [variable.path for variable in facts.records.layout.variables]
+    weights = dict(zip(paths, facts.per_variable("weight_norm")[0].tolist(), strict=True))
     first, inputs = find_first_layers(facts.setup), list_tensors(facts, "x")
     sizes = [np.abs(read(facts, x, name, np.fmax)[0]) for x in inputs for name in ("mean", "std")]
     is_far = max(sizes, default=0.0) > THRESHOLDS["input_size"].value
     for item in facts.setup.layers:
-        if item.type != "BatchNormalization" or not item.trainable or not facts.loss.over[last]:
+        if item.type != "BatchNormalization" or not item.trainable:
             continue
-        left = item.arguments.get("momentum", 0.0) ** updates
+        if weights.get(f"{item.path}/beta", 0.0) != 0:  # trained before
+            continue
+        left = item.arguments.get("momentum", 0.0) ** batches
         if left > THRESHOLDS["average_left"].value:
             yield tell(
                 facts,
                 "moving_average",
-                f"After {updates} updates the moving averages of `{item.path}` are "
+                f"After {batches} batches the moving averages of `{item.path}` are "
                 f"still {left:.0%} of what they began with, mean 0 and standard deviation 1.",
                 "`evaluate` and `predict` use them, and the training does not: it can be good, and "
                 "predictions are not.",
                 "Use `BatchNormalization(momentum=0.9)`, train for longer, or normalize inputs "
                 "before the training: `keras_initkit.with_normalization(model, x)`.",
                 item.path,
-                {"updates": updates, "left": left},
+                {"batches": batches, "left": left},
                 row=last,
                 severity="warning" if is_far and item in first else "note",
             )

@@ -205,14 +205,15 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
 
 
 def _is_before_step(facts: Facts, layer: str) -> bool:
-    """Check for a layer whose output goes to an operation that passes no gradient on."""
+    """Check for a layer whose output goes to operations alone that pass no gradient on."""
     layers, takers = facts.setup.layers, find_takers(facts.setup)
-    return any(
-        _STEPS.fullmatch(layers[after].type)
+    kinds = [
+        layers[after].type
         for position, item in enumerate(layers)
         if item.path == layer
         for after in takers[position]
-    )
+    ]
+    return bool(kinds) and all(_STEPS.fullmatch(kind) for kind in kinds)
 
 
 def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:

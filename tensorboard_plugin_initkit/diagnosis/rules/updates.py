@@ -97,7 +97,11 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     usual rate, updates must be smaller by ten.
     """
     rate = facts.total("learning_rate")
+    most = np.fmax.accumulate(rate)
     flat = facts.loss.flat & ~(rate > rate[facts.start])
+    # A rate that has fallen only after the loss was flat is not why.
+    fallen = rate < THRESHOLDS["rate_fallen"].value * most
+    flat &= ~(fallen & np.logical_or.accumulate(flat & ~fallen))
     if not flat.any():
         return
     ratio = lower_median(update_ratios(facts, slice(None)))
@@ -109,7 +113,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "momentum"
     )
     slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
-    is_usual = (facts.setup.optimizer in ADAPTIVE) & (rate >= USUAL_RATE)
+    is_usual = (facts.setup.optimizer in ADAPTIVE) & (most >= USUAL_RATE)
     small = (ratio > 0) & (ratio < np.where(is_usual, slow / 10, slow))
     row = find_first(flat & (small | (ratio > THRESHOLDS["update_wild"].value)))
     if row is None:
@@ -196,7 +200,15 @@ def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
                 {"learning_rate": {"value": float(f"{most:.2g}")}},
             ),
         )
-    return "The learning rate is too small for these gradients.", change_rate(facts, row, factor)
+    cause, fix = (
+        "The learning rate is too small for these gradients.",
+        change_rate(facts, row, factor),
+    )
+    if facts.setup.optimizer in ADAPTIVE and most >= USUAL_RATE:
+        cause = "An adaptive optimizer moves a weight by the learning rate, unless the weight's "
+        cause += "gradient changes its sign from step to step; or the weights are very large."
+        fix = Fix(f"Use a larger `batch_size`. Or: {fix}", fix.repairs)
+    return cause, fix
 
 
 def update_ratios(facts: Facts, rows: slice) -> Floats:
@@ -217,7 +229,7 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
     """Return the fix to multiply the learning rate at a record by a factor, to one digit.
 
     It becomes not less than a usual one where it is too small, and not more where it is too large;
-    nor more than a hundred usual ones: gradients as small as that need another mend.
+    nor more than thirty usual ones: gradients as small as that need another mend.
     """
     rate: Any = facts.total("learning_rate")[row]
     way = "Raise" if factor > 1 else "Lower"
@@ -225,7 +237,7 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
         return Fix(f"{way} the learning rate.")
     name = facts.setup.optimizer or "Adam"
     usual, value = USUAL_RATES.get(name, USUAL_RATE), float(f"{rate * factor:.0e}")
-    value = max(rate, usual, min(value, 100 * usual)) if factor > 1 else min(value, usual)
+    value = max(rate, usual, min(value, 30 * usual)) if factor > 1 else min(value, usual)
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},

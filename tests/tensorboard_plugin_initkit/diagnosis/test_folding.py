@@ -146,7 +146,7 @@ def test_another_loss_comes_with_larger_updates_where_they_are_small(kind, is_me
     [
         ({"loss": {}}, {"normalize": {}}, {"loss": {}, "normalize": {}}, "Other loss. Scale."),
         ({}, {"normalize": {}}, {}, "Other loss. Scale."),  # what is made must be all
-        ({"normalize": {}}, {"normalize": {}}, {"normalize": {}}, "Other loss."),
+        ({"normalize": {}}, {"loss": {}, "normalize": {}}, {"normalize": {}}, "Other loss."),
         ({"loss": {}}, {}, {"loss": {}}, "Other loss."),
     ],
 )

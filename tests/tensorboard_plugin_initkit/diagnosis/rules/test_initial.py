@@ -10,7 +10,8 @@ from tensorboard_plugin_initkit.diagnosis.rules.initial import (
     find_large_outputs,
     find_large_weights,
 )
-from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, both, made, put, supervised
+from tensorboard_plugin_initkit.record.history import GradientHistory
+from tests.tensorboard_plugin_initkit.diagnosis.made import EVERY_10, made, put, supervised
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     X,
@@ -41,8 +42,16 @@ def test_weights_that_drown_all_else(rms, told):
 
 def test_an_output_may_begin_with_the_mean_of_its_targets():
     record = made(EVERY_10)
-    both(supervised(), put(800, "weight", layers=11))(record)
-    assert list(find_large_weights(Facts(record.history()))) == []
+    supervised()(record)
+    chunk = record.chunk()
+    variables = [variable.path for variable in chunk.layout.variables]
+    for path, count in (("net/dense_11/bias", 0), ("net/dense_3/bias", 1)):
+        chunk.values["weight_norm"][:] = 0
+        chunk.values["weight_norm"][:, variables.index(path)] = 800
+        history = GradientHistory(None)
+        history.append(chunk)
+        history.setup = record.setup
+        assert len(list(find_large_weights(Facts(history)))) == count
 
 
 def test_outputs_that_begin_far_from_everything():
@@ -50,11 +59,14 @@ def test_outputs_that_begin_far_from_everything():
     (finding,) = find_large_outputs(facts_of(LINEAR, Y, X, y_pred=large))
     assert (finding.kind, finding.layer) == ("bad_start", "dense_1")
     assert "numbers up to 1e+06; inputs and targets go up to" in finding.message
-    assert finding.fix.repairs == {"initialize": {"layers": ["dense_0"]}}
-    recurrent = chain(layer("SimpleRNN", 16, "tanh", weights=3), dense(1), loss=SQUARED)
-    (finding,) = find_large_outputs(facts_of(recurrent, Y, X, y_pred=large))
-    assert (finding.layer, finding.fix.repairs) == ("simplernn_0", {})
-    assert "Leave `recurrent_initializer` out" in str(finding.fix)
+    assert finding.fix.repairs == {"initialize": {"layers": ["dense_0", "dense_1"]}}
+    for initializer, is_why in (("Identity(gain=2)", True), ("Orthogonal()", False)):
+        first = layer("SimpleRNN", 16, "relu", weights=3, recurrent_initializer=initializer)
+        setup = chain(first, dense(1), loss=SQUARED)
+        (finding,) = find_large_outputs(facts_of(setup, Y, X, y_pred=large))
+        assert finding.layer == ("simplernn_0" if is_why else "dense_1")
+        assert ("Leave `recurrent_initializer` out" in str(finding.fix)) is is_why
+    assert list(find_large_outputs(facts_of(LINEAR, Y, X, (7,), y_pred=large))) == []  # resumed
 
 
 @pytest.mark.parametrize(
@@ -75,9 +87,9 @@ def test_outputs_that_are_large_for_a_reason(setup, y, x, y_pred):
     ("kind", "epsilon", "told"),
     [
         ("BatchNormalization", 1000.0, True),
-        ("LayerNormalization", 0.5, True),
+        ("LayerNormalization", 1.5, True),
         ("BatchNormalization", 0.001, False),
-        ("LayerNormalization", 0.1, False),
+        ("LayerNormalization", 0.5, False),
         ("Mine", 1000.0, False),
     ],
 )
@@ -98,6 +110,7 @@ def test_equal_units_in_a_layer_of_ones_own(initializer, told):
     expert = dense(16, "relu", kernel_initializer=initializer, path="mixture/dense")
     setup = chain(expert, layer("Mixture", 16, path="mixture"), dense(1), loss=SQUARED)
     found = list(find_equal_weights(facts_of(setup, Y)))
+    assert all('`Dense(16, activation="relu")`' in str(finding.fix) for finding in found)
     assert [(f.kind, f.layer, f.confidence) for f in found] == [
         ("equal_weights", "mixture/dense", "likely")
     ] * told
