@@ -289,7 +289,8 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
     An adaptive optimizer goes to them at its own pace, and faster as all layers grow: if it may
     come there at all, it has half of the planned steps.
     """
-    steps, planned = facts.steps, facts.setup.steps
+    gone = facts.steps - facts.steps[:1]
+    planned = facts.setup.steps - int(facts.steps[:1].sum())
     for head, mean, std in _list_large_targets(facts):
         seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
         fix = Fix(
@@ -302,7 +303,7 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
         if facts.setup.optimizer in ADAPTIVE and (
             max(abs(mean), std) < THRESHOLDS["target_pace"].value * way
         ):
-            row = find_first((steps - steps[0] >= planned / 2) | facts.loss.over)
+            row = find_first((gone >= planned / 2) | facts.loss.over)
         if row is not None:
             numbers = {"mean": mean, "std": std}
             yield _tell(facts, "target_scale", seen, numbers, fix, head.path, row)
