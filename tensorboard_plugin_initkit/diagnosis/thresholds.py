@@ -179,7 +179,10 @@ THRESHOLDS: dict[str, Threshold] = {
         1e-6, "Relative to size and range of the output: rounding errors of float32."
     ),
     "average_left": Threshold(
-        0.5, "Of what a moving average began with: at a momentum of 0.99, after 69 updates."
+        0.5, "Of what a moving average began with: at a momentum of 0.99, after 69 batches."
+    ),
+    "average_begin": Threshold(
+        0.9, "The same where numbers may be near those: at a momentum of 0.999, after 105 batches."
     ),
     "planned_share": Threshold(
         0.5, "Of the planned updates: the last record may be some of them before the end."

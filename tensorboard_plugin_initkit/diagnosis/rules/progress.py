@@ -346,8 +346,8 @@ def find_early_averages(facts: Facts) -> Iterator[Finding]:
             continue
         if weights.get(f"{item.path}/beta", 0.0) != 0:  # trained before
             continue
-        left = item.arguments.get("momentum", 0.0) ** batches
-        if left > THRESHOLDS["average_left"].value:
+        left, is_raw = item.arguments.get("momentum", 0.0) ** batches, is_far and item in first
+        if left > THRESHOLDS["average_left" if is_raw else "average_begin"].value:
             yield tell(
                 facts,
                 "moving_average",
@@ -360,7 +360,7 @@ def find_early_averages(facts: Facts) -> Iterator[Finding]:
                 item.path,
                 {"batches": batches, "left": left},
                 row=last,
-                severity="warning" if is_far and item in first else "note",
+                severity="warning" if is_raw else "note",
             )
             return
 

@@ -485,7 +485,9 @@ def fed_first(record):
         (0.9999, 3, 50.0, "note"),
         (0.9999, 0, 50.0, "warning"),
         (0.9999, 0, 0.5, "note"),
-        (0.99, 0, 50.0, ""),  # 0.3 after 121 updates
+        (0.997, 0, 50.0, "warning"),  # 0.7 after 121 batches
+        (0.997, 3, 50.0, ""),
+        (0.99, 0, 50.0, ""),  # 0.3
         (0.0, 0, 50.0, ""),
     ],
 )
@@ -503,8 +505,8 @@ def test_moving_averages_that_have_not_arrived(momentum, position, mean, severit
     assert [(f.kind, f.severity) for f in found] == [("moving_average", severity)] * bool(severity)
     if severity:
         assert found[0].message == (
-            f"After 121 batches the moving averages of `net/dense_{position}` are still 99% of "
-            "what they began with, mean 0 and standard deviation 1."
+            f"After 121 batches the moving averages of `net/dense_{position}` are still "
+            f"{momentum**121:.0%} of what they began with, mean 0 and standard deviation 1."
         )
     frozen = tuple(item._replace(trainable=False) for item in layers)
     record.setup = dataclasses.replace(record.setup, layers=frozen)
