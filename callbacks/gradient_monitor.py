@@ -385,8 +385,10 @@ class GradientMonitor(GuardedCallback):
             self._reporter.report()
             self._announcer.announce(self._watched, is_over=True)
         finally:
-            self._leave()
-            self._sink.finish()
+            try:
+                self._sink.finish()
+            finally:
+                self._leave()
 
     def _check(self) -> None:
         for capture in self._captures:
