@@ -45,7 +45,7 @@ TRAINED = {
     "residual_attention": (residual_attention, 1e-3, ""),
     "sigmoid": (lambda: deep("sigmoid", 1.0, 12), 1e-3, "deep_sigmoids"),
     "exponential": (lambda: deep("exponential", 2.0, 8), 1e-3, "nonfinite"),
-    "dead_relu": (lambda: deep("relu", 2.0, 4, bias=-1e3), 1e-3, "dead_units"),
+    "dead_relu": (lambda: deep("relu", 2.0, 4, bias=-9.9), 1e-3, "dead_units"),
     "rate_too_large": (lambda: deep("relu", 2.0, 3), 10.0, "learning_rate"),
 }
 
@@ -110,14 +110,14 @@ CAUSES = {
     "a loss weight": (two_heads, []),
     "a loss weight behind a sigmoid": (lambda: two_heads("sigmoid"), []),
     "sample weights": (two_heads, [("zero_sample_weights", "")]),
-    "both": (lambda: two_heads(trunk_bias=-1e3), [("dead_units", "trunk")]),
+    "both": (lambda: two_heads(trunk_bias=-9.9), [("dead_units", "trunk")]),
     "a gate": (
         lambda: residual(keras.Sequential([relu(), Gate()], name="net")),
         [("no_gradient", "net/branch")],
     ),
     "a product": (lambda: residual(product), [("no_gradient", "branch")]),
     "inside a layer": (lambda: residual(Gated()), [("no_gradient", "gated/branch")]),
-    "units": (lambda: residual(relu(bias=-1e3)), [("dead_units", "branch")]),
+    "units": (lambda: residual(relu(bias=-9.9)), [("dead_units", "branch")]),
 }
 
 
