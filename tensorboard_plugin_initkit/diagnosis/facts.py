@@ -14,7 +14,9 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     Floats,
     Ints,
     find_windows,
+    lower_median,
     mean_of_known,
+    quotient,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
 from tensorboard_plugin_initkit.record.setup import Setup
@@ -114,6 +116,23 @@ class Facts:
             for path, activation in pairs:
                 receivers[layer].update(dict.fromkeys(inside.get(path, ()), activation))
         return receivers
+
+    def update_ratios(self, rows: slice) -> Floats:
+        """Return the norm of the update of each layer with weights at first, relative to theirs."""
+        norms, ratios = (self.per_variable(name)[rows] for name in ("weight_norm", "update_ratio"))
+        began = self.norm_of_layers(self.per_variable("weight_norm")[:1])[0] > 0
+        updates = self.norm_of_layers(np.nan_to_num(ratios, posinf=0.0) * norms)
+        return quotient(updates, self.norm_of_layers(norms))[:, began]
+
+    @functools.cached_property
+    def median_update(self) -> Floats:
+        """Median of the update ratios over layers, (n,); nothing if no layer has weights."""
+        return lower_median(self.update_ratios(slice(None)))
+
+    @property
+    def is_begin(self) -> bool:
+        """Whether the records begin with the first step of a training that is not resumed."""
+        return bool(len(self.steps)) and int(self.steps[0]) == 0
 
     @property
     def first_rows(self) -> slice:

@@ -13,7 +13,6 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.limits import list_limits, tell_width
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
-from tensorboard_plugin_initkit.diagnosis.rules.updates import lower_median, update_ratios
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, window_mean
@@ -123,7 +122,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     loss, margin = facts.loss, THRESHOLDS["heart_margin"].value
     if not loss.over.any():
         return loss.over
-    ratio = lower_median(update_ratios(facts, slice(None)))
+    ratio = facts.median_update
     usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
     is_better = ~loss.failed & (loss.guess > loss.recent)
     return (
@@ -153,7 +152,7 @@ def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float
     share = float(np.nanmax(dead, initial=-1))
     if 0 <= share < THRESHOLDS["dead_share"].value:
         yield f"at most {share:.0%} of the units of a layer have no gradient", {"dead_units": share}
-    ratio = update_ratios(facts, slice(row, row + 1))
+    ratio = facts.update_ratios(slice(row, row + 1))
     if np.nan_to_num(ratio).any():
         size = float(np.nanmedian(ratio))
         yield f"an update changes the weights by {size:.1g} of their norm", {"update_ratio": size}

@@ -101,3 +101,9 @@ def find_runs(mask: Bools) -> list[tuple[int, int]]:
     """Return the first and last position of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]
+
+
+def lower_median(values: Floats) -> Floats:
+    """Return the median over columns, the lower of two in the middle: of two layers, the less."""
+    middle = max(0, (values.shape[1] - 1) // 2)
+    return np.sort(values, axis=1)[:, middle : middle + 1].reshape(-1)

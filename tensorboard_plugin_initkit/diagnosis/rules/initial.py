@@ -136,7 +136,7 @@ def find_large_weights(facts: Facts) -> Iterator[Finding]:
     The bias of an output may: it can begin with the mean of the targets. So may single numbers.
     """
     variables, sizes = facts.records.layout.variables, facts.records.layout.sizes
-    if not variables or not _is_begin(facts):
+    if not variables or not facts.is_begin:
         return
     heads = {head.kernel.path for head in list_heads(facts) if head.kernel}
     may = [
@@ -161,14 +161,9 @@ def find_large_weights(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _is_begin(facts: Facts) -> bool:
-    """Check for the first step of a training, and not of one that is resumed."""
-    return bool(len(facts.steps)) and int(facts.steps[0]) == 0
-
-
 def find_large_outputs(facts: Facts) -> Iterator[Finding]:
     """Find outputs without an activation that begin far beyond all inputs and targets."""
-    if not _is_begin(facts):
+    if not facts.is_begin:
         return
     inputs = [_read_size(facts, tensor) for tensor in list_tensors(facts, "x")]
     for head in list_heads(facts):

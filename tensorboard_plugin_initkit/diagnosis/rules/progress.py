@@ -11,8 +11,6 @@ from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.limits import list_limits
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     change_rate,
-    lower_median,
-    update_ratios,
 )
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -169,7 +167,7 @@ def _tell_rise(facts: Facts, row: int) -> tuple[str, Fix]:
                 "shuffle them."
             ),
         )
-    ratio = lower_median(update_ratios(facts, slice(int(facts.start[row]), row + 1)))
+    ratio = facts.median_update[int(facts.start[row]) : row + 1]
     lower = change_rate(facts, row, 0.1)
     if ratio.size and 0 < np.median(ratio) <= THRESHOLDS["swing_update"].value:
         return (
@@ -213,7 +211,7 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
     )
     patient = elapsed >= THRESHOLDS["patience_steps"].value
     patient |= facts.loss.over & (elapsed >= THRESHOLDS["patience_at_end"].value)
-    ratio = lower_median(update_ratios(facts, slice(None)))
+    ratio = facts.median_update
     large = window_mean(ratio, facts.start) if ratio.size else np.zeros(len(steps))
     row = find_first(
         patient
@@ -331,7 +329,7 @@ def find_early_averages(facts: Facts) -> Iterator[Finding]:
     of others that is not known, and it is a note.
     """
     last = len(facts.steps) - 1
-    if not facts.loss.over[last] or facts.loss.left[last] or facts.steps[0] != 0:
+    if not facts.loss.over[last] or facts.loss.left[last] or not facts.is_begin:
         return
     batches = _count_updates(facts)[0] * (
         facts.setup.optimizer_arguments.get("gradient_accumulation_steps") or 1
@@ -377,7 +375,7 @@ def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
         cause += " You or a callback, such as `EarlyStopping`, stopped the training."
         text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
         fix = Fix(f'{text}`mode="min"`.')
-    ratios = lower_median(update_ratios(facts, slice(int(facts.start[last]), None)))
+    ratios = facts.median_update[int(facts.start[last]) :]
     ratio = float(np.median(ratios)) if ratios.size else math.nan
     factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
     if factor > 3:

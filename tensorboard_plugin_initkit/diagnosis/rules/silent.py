@@ -10,8 +10,6 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     change_rate,
-    lower_median,
-    update_ratios,
 )
 from tensorboard_plugin_initkit.diagnosis.start import read_initializer
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -218,7 +216,7 @@ def _is_before_step(facts: Facts, layer: str) -> bool:
 
 def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
     """Find the largest update before layers or units lost their gradient, if large enough."""
-    ratio = lower_median(update_ratios(facts, slice(0, int(facts.start[row]))))
+    ratio = facts.median_update[: int(facts.start[row])]
     largest = int(ratio.argmax()) if ratio.size else -1
     if largest < 0 or ratio[largest] < THRESHOLDS["update_wild"].value:
         return None

@@ -10,8 +10,8 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import USUAL_RATE, USUAL_RATES, Fix
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import (
-    Floats,
     find_first,
+    lower_median,
     persists,
     quotient,
     window_mean,
@@ -64,7 +64,7 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
     ratios = facts.per_variable("update_ratio")[rows]
     if np.isnan(ratios).all():  # Not recorded.
         return
-    ratio = update_ratios(facts, rows).max(axis=1, initial=-1.0)
+    ratio = facts.update_ratios(rows).max(axis=1, initial=-1.0)
     if (ratio < 0).all():
         return
     start, rate = facts.start[rows], facts.total("learning_rate")
@@ -104,7 +104,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     flat &= ~(fallen & np.logical_or.accumulate(flat & ~fallen))
     if not flat.any():
         return
-    ratio = lower_median(update_ratios(facts, slice(None)))
+    ratio = facts.median_update
     if not ratio.size:
         return
     with np.errstate(divide="ignore"):
@@ -209,20 +209,6 @@ def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
         cause += "gradient changes its sign from step to step; or the weights are very large."
         fix = Fix(f"Use a larger `batch_size`. Or: {fix}", fix.repairs)
     return cause, fix
-
-
-def update_ratios(facts: Facts, rows: slice) -> Floats:
-    """Return the norm of the update of each layer with weights at first, relative to theirs."""
-    norms, ratios = (facts.per_variable(name)[rows] for name in ("weight_norm", "update_ratio"))
-    began = facts.norm_of_layers(facts.per_variable("weight_norm")[:1])[0] > 0
-    updates = facts.norm_of_layers(np.nan_to_num(ratios, posinf=0.0) * norms)
-    return quotient(updates, facts.norm_of_layers(norms))[:, began]
-
-
-def lower_median(values: Floats) -> Floats:
-    """Return the median over columns, the lower of two in the middle: of two layers, the less."""
-    middle = max(0, (values.shape[1] - 1) // 2)
-    return np.sort(values, axis=1)[:, middle : middle + 1].reshape(-1)
 
 
 def change_rate(facts: Facts, row: int, factor: float) -> Fix:
