@@ -35,6 +35,7 @@ from keras_initkit.callbacks.settings import (
 )
 from keras_initkit.callbacks.sink import Sink
 from keras_initkit.models.check.check import Start, look_at_start
+from keras_initkit.models.check.dependence import ask_model
 from keras_initkit.models.check.own_loss import ask_loss
 from keras_initkit.models.columns import check_selection, outside_weight
 from keras_initkit.models.propagate.propagate import predict_signals
@@ -186,7 +187,7 @@ class GradientMonitor(GuardedCallback):
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
-        self._judge = Judge(settings.ignore)
+        self._judge = Judge(settings.ignore, self._ask_why)
         self._announcer = Announcer(settings.on_finding)
         self._reporter = Reporter(on_record, settings.scalars or (), settings.logs)
         self._watched: Any = None
@@ -361,6 +362,21 @@ class GradientMonitor(GuardedCallback):
         self._sink.describe(setup, self._clock.offset)
         self._judge.describe(setup)
 
+    def _ask_why(self, setup: Setup) -> Setup | None:
+        """Ask a model that does not learn what its outputs depend on; `None` without an answer.
+
+        It must have one replica, be trained on arrays, and be asked on the thread of `fit`.
+        """
+        strategy = getattr(self._watched, "distribute_strategy", None)
+        is_alone = getattr(strategy, "num_replicas_in_sync", 1) == 1
+        if not is_alone or self._fit is None or not self._fit.is_around():
+            return None
+        asked = ask_model(self._watched, setup, self._fit.read_data()[0])
+        if asked == setup:
+            return None
+        self._sink.describe(asked, self._clock.offset)
+        return asked
+
     def _catch_up(self, all_now: bool = False) -> None:
         """Write the records that have waited for long; or all, and wait for the disk."""
         if all_now or time.monotonic() - self._last_read > _SECONDS:
@@ -416,7 +432,7 @@ class GradientMonitor(GuardedCallback):
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
             self._reporter.take(chunk)
-            if not self._judge.knows_setup:  # the model has been built since
+            if self._judge.setup is None:  # the model has been built since
                 self._describe()
             self._report(self._judge.add(chunk))
 

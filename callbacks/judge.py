@@ -1,6 +1,7 @@
 """`Judge`: the new faults of a training, as it goes on."""
 
 import time
+from collections.abc import Callable
 
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge, news
@@ -20,10 +21,18 @@ class Judge:
 
     Args:
         ignore: Kinds of findings to leave out.
+        ask: Asks the model, once the training seems to fail, what its outputs depend on: it takes
+            the setup, and returns one that says so, or `None` without an answer, to be asked again
+            at the end.
     """
 
-    def __init__(self, ignore: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        ignore: frozenset[str] = frozenset(),
+        ask: Callable[[Setup], Setup | None] = lambda setup: None,
+    ) -> None:
         self._ignore = ignore
+        self._ask = ask
         # Of the last judgement: when it ended, the seconds that it took, and the numbers judged.
         self._last, self._took, self._judged = float("-inf"), 0.0, 0
         self.restart()
@@ -33,15 +42,16 @@ class Judge:
         self._history = GradientHistory(_MAX_STEPS)
         self._reported: list[Finding] = []
         self._is_behind = False
+        self._has_answer: bool | None = None  # not asked yet
 
     @property
-    def knows_setup(self) -> bool:
-        """True if it is known how the model is built and compiled."""
-        return self._history.setup is not None
+    def setup(self) -> Setup | None:
+        """The model as it is built and compiled, if that is known."""
+        return self._history.setup
 
     def describe(self, setup: Setup) -> None:
         """Take how the model is built and compiled, to be judged with the next record."""
-        self._history.setup = setup
+        self._history.setup, self._has_answer = setup, None
 
     def add(self, chunk: Chunk) -> list[Finding]:
         """Take records; return new faults, or none if it is too early to judge again."""
@@ -67,12 +77,29 @@ class Judge:
     def _find(self, ended: bool) -> list[Finding]:
         if not self._is_behind and not ended:
             return []
-        start = time.monotonic()
         self._is_behind = False
-        found = news(self._reported, judge(self._history, ended))
+        found = self._judge_anew(ended)
+        if self._learns_why(found, ended):
+            found = self._judge_anew(ended)
         self._reported += found
         found = [finding for finding in found if finding.kind not in self._ignore]
-        self._last = time.monotonic()
-        self._took = self._last - start
         self._judged = len(self._history) * len(self._history.variables)
         return found
+
+    def _judge_anew(self, ended: bool) -> list[Finding]:
+        start = time.monotonic()
+        found = news(self._reported, judge(self._history, ended))
+        self._last = time.monotonic()
+        self._took = self._last - start
+        return found
+
+    def _learns_why(self, found: list[Finding], ended: bool) -> bool:
+        """Ask the model, at the first fault that is no error, or at the end; is there an answer?"""
+        severities = {finding.severity for finding in [*self._reported, *found]}
+        is_due = self._has_answer is None or (ended and not self._has_answer)
+        if self._history.setup is None or not is_due or severities - {"note"} != {"warning"}:
+            return False
+        answer = self._ask(self._history.setup)
+        self._has_answer = answer is not None
+        self._history.setup = answer or self._history.setup
+        return self._has_answer

@@ -23,6 +23,8 @@ KINDS = {
     "rare_classes": "classes with hardly any samples",
     "zero_sample_weights": "sample weights that are all zero",
     "negative_sample_weights": "sample weights below zero",
+    "mixed_samples": "outputs that depend on other samples of the batch",
+    "unused_input": "inputs, or most of one, on which no output depends",
     "no_activation": "layers with nothing non-linear between them",
     "double_activation": "one activation after another at the output",
     "hidden_softmax": "a softmax between hidden layers",

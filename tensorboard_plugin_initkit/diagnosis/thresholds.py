@@ -302,6 +302,14 @@ THRESHOLDS: dict[str, Threshold] = {
     "few_units": Threshold(
         8, "XOR takes 2 units in theory and 4 to 8 in practice, rings 4 to 8, spirals 16 or more."
     ),
+    "used_parts": Threshold(
+        8, "Of an axis, that are compared: of fewer places a model may well need one or two."
+    ),
+    "used_share": Threshold(
+        0.25,
+        "Of these parts. What is forgotten over a long sequence, or cut off at a border, leaves "
+        "more.",
+    ),
     "spike_factor": Threshold(
         10,
         "Times the running median. Noise of batches makes a norm two or three times as large; ten "

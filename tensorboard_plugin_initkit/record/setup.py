@@ -14,7 +14,7 @@ from tensorboard_plugin_initkit.stored_json import (
     load_object,
 )
 
-SETUP_VERSION = 2
+SETUP_VERSION = 3
 
 # A size that is not fixed, such as that of the batch.
 ANY_SIZE = -1
@@ -74,6 +74,21 @@ class HeadSetup(NamedTuple):
     metrics: tuple[str, ...] = ()
 
 
+class InputUse(NamedTuple):
+    """What the outputs of a model depend on, of an input or of its parts along an axis.
+
+    Attributes:
+        name: Name of the input, as of its port.
+        axis: Of a batch; 0 for the input as a whole, which is its only part.
+        used: For each part, in order: 1 if an output depends on it, 0 if none does, and -1 if it is
+            not known.
+    """
+
+    name: str
+    axis: int
+    used: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """A model as it is built and compiled.
@@ -90,6 +105,9 @@ class Setup:
         prediction: For the paths of layers, the mean square of their outputs and their signal at
             the first step, as `keras_initkit.propagate` predicts them for normal inputs; signals
             up to one factor for all. Empty if nothing was predicted.
+        uses: Of each input, as a whole and along each axis, what outputs depend on; empty if it is
+            not known.
+        mixes_samples: Whether the output for a sample depends on the others of its batch.
     """
 
     layers: tuple[LayerSetup, ...] = ()
@@ -101,6 +119,8 @@ class Setup:
     has_graph: bool = False
     backend: str = ""
     prediction: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    uses: tuple[InputUse, ...] = ()
+    mixes_samples: bool = False
 
     def to_json(self) -> str:
         """Serialise."""
@@ -108,6 +128,7 @@ class Setup:
             "version": SETUP_VERSION,
             "layers": [layer._asdict() for layer in self.layers],
             "heads": [head._asdict() for head in self.heads],
+            "uses": [use._asdict() for use in self.uses],
         }
         return json.dumps(content)
 
@@ -118,6 +139,8 @@ class Setup:
         del content["version"]
         layers = [check_fields(item, _LAYER, "layer of a setup") for item in content.pop("layers")]
         heads = [check_fields(item, _HEAD, "output of a setup") for item in content.pop("heads")]
+        uses = [check_fields(item, _USE, "use of an input") for item in content.pop("uses")]
+        content["uses"] = tuple(InputUse(**_with_tuples(use)) for use in uses)
         content["prediction"] = _with_tuples(content["prediction"])
         return cls(
             tuple(LayerSetup(**_with_tuples(layer)) for layer in layers),
@@ -176,6 +199,11 @@ _HEAD: Checks = {
     "arguments": _are_arguments,
     "metrics": is_list_of(is_text),
 }
+_USE: Checks = {
+    "name": is_text,
+    "axis": is_count,
+    "used": is_list_of(_is_size),
+}
 _SETUP: Checks = {
     "version": is_count,
     "layers": is_list_of(lambda item: isinstance(item, dict)),
@@ -187,4 +215,6 @@ _SETUP: Checks = {
     "backend": is_text,
     "has_graph": lambda value: isinstance(value, bool),
     "prediction": _is_prediction,
+    "uses": is_list_of(lambda item: isinstance(item, dict)),
+    "mixes_samples": lambda value: isinstance(value, bool),
 }

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.checks import check_count
+from keras_initkit.models.check.dependence import ask_model
 from keras_initkit.models.check.own_loss import ask_loss
 from keras_initkit.models.check.sample import Sample, draw_sample
 from keras_initkit.models.check.step import Outcome, compiled, run_step
@@ -132,6 +133,8 @@ def look_at_start(model: Any, data: tuple[Any, Any, Any], batch_size: int = 32) 
         kind = type(outcome.error).__name__
         notes.append(f"The loss could not be computed: {kind}: {outcome.error}")
     setup = ask_loss(model, read_setup(model), *sample.rows[:2])
+    if outcome.error is None:
+        setup = ask_model(model, setup, sample.rows[0])
     is_cut = bool(outcome.gradients) and all(gradient is None for gradient in outcome.gradients)
     return Start(setup, _record(model, setup, sample, outcome), notes, outcome.error, is_cut)
 

@@ -86,12 +86,12 @@ def _find_own_loss(model: Any) -> _Loss | None:
         return None
     if (getattr(own, "__module__", None) or "").startswith("keras."):
         return None
-    if _may_write(getattr(own, "call", own)):
+    if may_write(getattr(own, "call", own)):
         return None
     return given if is_object else _FUNCTION(given)
 
 
-def _may_write(function: Any) -> bool:
+def may_write(function: Any) -> bool:
     """Check for a function that may change more than its result; of one without code, say so."""
     code = getattr(function, "__code__", None)
     return code is None or any(map(_writes, _list_codes(code)))

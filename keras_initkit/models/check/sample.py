@@ -40,9 +40,9 @@ def draw_training(
     """
     count = min(steps, _MOST_STEPS)
     sample = draw_sample(x, y, sample_weight, count * batch_size, count)
-    rows = sample.rows if _is_stream(x) else sample.batch
+    rows = sample.rows if is_stream(x) else sample.batch
     first, whole = (int(shape_of(_leaves(data)[0])[0]) for data in (sample.batch, rows))
-    size = first if _is_stream(x) else min(batch_size, whole)
+    size = first if is_stream(x) else min(batch_size, whole)
     order = np.random.default_rng(seed).permutation(whole)[: whole - whole % size]
     return map_arrays(lambda array: None if array is None else array[order], rows), size
 
@@ -59,7 +59,7 @@ def draw_sample(
     Raises:
         ValueError: If there are no data, or both a stream and targets.
     """
-    if _is_stream(x):
+    if is_stream(x):
         if y is not None or sample_weight is not None:
             name = "y" if y is not None else "sample_weight"
             raise ValueError(
@@ -83,7 +83,7 @@ def draw_sample(
     return Sample(map_arrays(lambda array: _take_rows(array, places), whole), rows)
 
 
-def _is_stream(x: Any) -> bool:
+def is_stream(x: Any) -> bool:
     """Check for a stream of batches, as opposed to arrays."""
     if isinstance(x, keras.utils.PyDataset) or is_instance(x, "tensorflow", "data.Dataset"):
         return True

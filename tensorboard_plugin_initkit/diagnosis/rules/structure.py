@@ -14,6 +14,10 @@ from tensorboard_plugin_initkit.diagnosis.fix import (
     activate,
     remove,
 )
+from tensorboard_plugin_initkit.diagnosis.rules.dependence import (
+    find_mixed_samples,
+    find_unused_inputs,
+)
 from tensorboard_plugin_initkit.diagnosis.rules.initial import (
     find_bad_start,
     find_equal_weights,
@@ -603,6 +607,8 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_normalized_units,
     find_hidden_softmax,
     find_outputs_of_one,
+    find_mixed_samples,
+    find_unused_inputs,
     find_large_weights,
     find_saturated_units,
     find_deep_sigmoids,
