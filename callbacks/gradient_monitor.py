@@ -21,7 +21,7 @@ from keras_initkit.callbacks.capture import BACKENDS, Capture, Watch, open_captu
 from keras_initkit.callbacks.clock import StepClock
 from keras_initkit.callbacks.fit_call import FitCall
 from keras_initkit.callbacks.guard import GuardedCallback, never_breaks_training
-from keras_initkit.callbacks.judge import Judge
+from keras_initkit.callbacks.judge import Ask, Judge
 from keras_initkit.callbacks.reporter import OnRecord, Reporter
 from keras_initkit.callbacks.settings import (
     Schedule,
@@ -187,7 +187,7 @@ class GradientMonitor(GuardedCallback):
         )
         self._sink = Sink(settings.log_dir, settings.scalars, settings.histograms)
         self._clock = StepClock()
-        self._judge = Judge(settings.ignore, self._ask_why)
+        self._judge = Judge(settings.ignore)
         self._announcer = Announcer(settings.on_finding)
         self._reporter = Reporter(on_record, settings.scalars or (), settings.logs)
         self._watched: Any = None
@@ -362,21 +362,6 @@ class GradientMonitor(GuardedCallback):
         self._sink.describe(setup, self._clock.offset)
         self._judge.describe(setup)
 
-    def _ask_why(self, setup: Setup) -> Setup | None:
-        """Ask a model that does not learn what its outputs depend on; `None` without an answer.
-
-        It must have one replica, be trained on arrays, and be asked on the thread of `fit`.
-        """
-        strategy = getattr(self._watched, "distribute_strategy", None)
-        is_alone = getattr(strategy, "num_replicas_in_sync", 1) == 1
-        if not is_alone or self._fit is None or not self._fit.is_around():
-            return None
-        asked = ask_model(self._watched, setup, self._fit.read_data()[0])
-        if asked == setup:
-            return None
-        self._sink.describe(asked, self._clock.offset)
-        return asked
-
     def _catch_up(self, all_now: bool = False) -> None:
         """Write the records that have waited for long; or all, and wait for the disk."""
         if all_now or time.monotonic() - self._last_read > _SECONDS:
@@ -397,7 +382,7 @@ class GradientMonitor(GuardedCallback):
                 self._judge.describe(start.setup)
                 self._sink.history.append(start.record)
                 self._report(self._judge.add(start.record))
-            self._report(self._judge.finish())
+            self._report(self._judge.finish(_ask_by(self._watched, self._fit)))
             self._reporter.report()
             self._announcer.announce(self._watched, is_over=True)
         finally:
@@ -434,9 +419,11 @@ class GradientMonitor(GuardedCallback):
             self._reporter.take(chunk)
             if self._judge.setup is None:  # the model has been built since
                 self._describe()
-            self._report(self._judge.add(chunk))
+            self._report(self._judge.add(chunk, _ask_by(self._watched, self._fit)))
 
     def _report(self, findings: Sequence[Finding]) -> None:
+        if (setup := self._judge.setup) not in (None, self._sink.history.setup):
+            self._sink.describe(setup, self._clock.offset)  # the model has been asked
         self._sink.report(findings)
         self._announcer.take(findings)
         self._reporter.take_findings(findings)
@@ -492,6 +479,20 @@ def _predict(model: Any, setup: Setup) -> dict[str, tuple[float, float]]:
         if model.count_params() <= _MOST_WEIGHTS:
             return predict_signals(model, _PREDICTION_SECONDS)
     return {}
+
+
+def _ask_by(model: Any, call: FitCall | None) -> Ask:
+    """Return what asks a model of one replica, trained on arrays, on the thread of `fit`."""
+
+    def ask(setup: Setup) -> Setup | None:
+        strategy = getattr(model, "distribute_strategy", None)
+        is_alone = getattr(strategy, "num_replicas_in_sync", 1) == 1
+        if not is_alone or call is None or not call.is_around():
+            return None
+        asked = ask_model(model, setup, call.read_data()[0])
+        return asked if asked != setup else None
+
+    return ask
 
 
 def _look_at_refused(model: Any, call: FitCall) -> Start | None:

@@ -15,24 +15,20 @@ _TIME_SHARE = 0.002
 # second and 200 MB. The least number of records; and the seconds that a column of a record takes.
 _MAX_STEPS, _MAX_NUMBERS, _MIN_STEPS, _SECONDS = 512, 2**21, 64, 4e-7
 
+# Asks the model what its outputs depend on: it takes the setup, and returns one that says so, or
+# `None` without an answer.
+Ask = Callable[[Setup], Setup | None]
+
 
 class Judge:
     """Judges the records of a training as they come, and reports each fault once.
 
     Args:
         ignore: Kinds of findings to leave out.
-        ask: Asks the model, once the training seems to fail, what its outputs depend on: it takes
-            the setup, and returns one that says so, or `None` without an answer, to be asked again
-            at the end.
     """
 
-    def __init__(
-        self,
-        ignore: frozenset[str] = frozenset(),
-        ask: Callable[[Setup], Setup | None] = lambda setup: None,
-    ) -> None:
+    def __init__(self, ignore: frozenset[str] = frozenset()) -> None:
         self._ignore = ignore
-        self._ask = ask
         # Of the last judgement: when it ended, the seconds that it took, and the numbers judged.
         self._last, self._took, self._judged = float("-inf"), 0.0, 0
         self.restart()
@@ -53,8 +49,12 @@ class Judge:
         """Take how the model is built and compiled, to be judged with the next record."""
         self._history.setup, self._has_answer = setup, None
 
-    def add(self, chunk: Chunk) -> list[Finding]:
-        """Take records; return new faults, or none if it is too early to judge again."""
+    def add(self, chunk: Chunk, ask: Ask = lambda setup: None) -> list[Finding]:
+        """Take records; return new faults, or none if it is too early to judge again.
+
+        The model is asked with the first fault that is no error; and at the end, if it has not
+        answered.
+        """
         width, former = len(chunk.layout.variables), self._history
         if len(former) and former.frozen != list(chunk.layout.frozen):
             self.restart()
@@ -68,18 +68,18 @@ class Judge:
         grown = max(0, len(self._history) * width - self._judged) if self._judged else 0
         expected = self._took + _SECONDS * grown
         is_due = time.monotonic() - self._last >= expected / _TIME_SHARE
-        return self._find(ended=False) if is_due else []
+        return self._find(ask, ended=False) if is_due else []
 
-    def finish(self) -> list[Finding]:
+    def finish(self, ask: Ask = lambda setup: None) -> list[Finding]:
         """Return the new faults, now that the training has ended."""
-        return self._find(ended=True)
+        return self._find(ask, ended=True)
 
-    def _find(self, ended: bool) -> list[Finding]:
+    def _find(self, ask: Ask, ended: bool) -> list[Finding]:
         if not self._is_behind and not ended:
             return []
         self._is_behind = False
         found = self._judge_anew(ended)
-        if self._learns_why(found, ended):
+        if self._learns_why(ask, found, ended):
             found = self._judge_anew(ended)
         self._reported += found
         found = [finding for finding in found if finding.kind not in self._ignore]
@@ -93,13 +93,13 @@ class Judge:
         self._took = self._last - start
         return found
 
-    def _learns_why(self, found: list[Finding], ended: bool) -> bool:
-        """Ask the model, at the first fault that is no error, or at the end; is there an answer?"""
+    def _learns_why(self, ask: Ask, found: list[Finding], ended: bool) -> bool:
+        """Ask the model, if it is time to; return whether it has answered."""
         severities = {finding.severity for finding in [*self._reported, *found]}
         is_due = self._has_answer is None or (ended and not self._has_answer)
         if self._history.setup is None or not is_due or severities - {"note"} != {"warning"}:
             return False
-        answer = self._ask(self._history.setup)
+        answer = ask(self._history.setup)
         self._has_answer = answer is not None
         self._history.setup = answer or self._history.setup
         return self._has_answer

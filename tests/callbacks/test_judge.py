@@ -7,9 +7,11 @@ import pytest
 
 from keras_initkit.callbacks import judge as judge_module
 from keras_initkit.callbacks.judge import Judge
+from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge as diagnose
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
+from tensorboard_plugin_initkit.record.setup import Setup
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -109,3 +111,40 @@ def test_a_fault_is_new_once_in_each_training(clock):
         assert clock.judged == 6 * training
         judge.restart()
         assert judge.finish() == []
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_model_is_asked_once_or_again_at_the_end(clock, monkeypatch, knows):
+    warning = Finding("not_learning", "", 1, "…", severity="warning")
+    cause = Finding("mixed_samples", "", 1, "…", severity="warning")
+    asked = []
+
+    def judged(history, ended=False):
+        return [cause if history.setup.mixes_samples else warning] if len(history) > 1 else []
+
+    def ask(setup):
+        asked.append(setup)
+        return dataclasses.replace(setup, mixes_samples=True) if knows else None
+
+    monkeypatch.setattr(judge_module, "judge", judged)
+    judge = Judge()
+    judge.describe(Setup())
+    found = []
+    for step in range(4):
+        found.append(judge.add(chunk(step), ask))
+        clock.now += 100
+    assert [kinds(some) for some in found[:2]] == [[], kinds([cause if knows else warning])]
+    assert found[2:] == [[], []]
+    assert judge.finish(ask) == []
+    assert asked == [Setup()] * (1 if knows else 2)
+    assert judge.setup == Setup(mixes_samples=knows)
+
+
+def test_a_model_with_a_certain_fault_is_not_asked(clock, monkeypatch):
+    error = Finding("logits", "", 1, "…", severity="error")
+    warning = Finding("not_learning", "", 1, "…", severity="warning")
+    monkeypatch.setattr(judge_module, "judge", lambda history, ended=False: [warning, error])
+    judge = Judge()
+    judge.describe(Setup())
+    assert judge.add(chunk(0), pytest.fail)
+    assert judge.finish(pytest.fail) == []

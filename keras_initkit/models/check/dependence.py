@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -66,9 +67,10 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
     Returns:
         The setup; if the model could be asked, with `uses` and `mixes_samples`.
     """
-    if is_stream(x) or _has_effects(model):
+    if is_stream(x) or not _can_be_asked(model):
         return setup
-    with contextlib.suppress(Exception), random_state_kept():  # of the user's code
+    with contextlib.suppress(Exception), random_state_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the user's code, as its exceptions
         x = draw_sample(x, None, None, 2 * len(_DRAWS)).batch[0]
         ports = list_ports("x", x)
         arrays = [array for _, array in ports]
@@ -94,11 +96,12 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
     return setup
 
 
-def _has_effects(model: Any) -> bool:
-    """Check for a model without a `call`, or one that may change more than its result."""
-    kinds = {type(layer) for layer in layers_inside(model)}
-    own = [kind for kind in kinds if not kind.__module__.startswith("keras.")]
-    return type(model).call is keras.Model.call or any(may_write(kind.call) for kind in own)
+def _can_be_asked(model: Any) -> bool:
+    """Check for a built model with a `call` that changes nothing but its result."""
+    inside = list(layers_inside(model))
+    own = {type(x).call for x in inside if not type(x).__module__.startswith("keras.")}
+    is_ready = type(model).call is not keras.Model.call and all(layer.built for layer in inside)
+    return is_ready and not any(map(may_write, own))
 
 
 def _scale(model: Any, array: np.ndarray) -> np.ndarray:
