@@ -73,7 +73,8 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
 def read_optimizer(model: Any) -> tuple[str, dict[str, Any]]:
     """Return the class of a model's optimizer, within a loss scale, and its numbers by name.
 
-    The learning rate of a schedule is that of its first iteration. Of no optimizer: "" and {}.
+    The learning rate of a schedule is that of its first iteration, or where that is 0, as of a
+    warm-up, of its second. Of no optimizer: "" and {}.
     """
     optimizer = getattr(model, "optimizer", None)
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -86,7 +87,8 @@ def read_optimizer(model: Any) -> tuple[str, dict[str, Any]]:
         numbers = dict(type(optimizer).get_config(optimizer))
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            numbers["learning_rate"] = float(keras.ops.convert_to_numpy(rate(0)))
+            first, second = (float(keras.ops.convert_to_numpy(rate(step))) for step in (0, 1))
+            numbers["learning_rate"] = first or second
         # As it was written, and not as float32 has it.
         numbers["learning_rate"] = float(f"{numbers['learning_rate']:.7g}")
     kept = keep_plain(numbers).items()

@@ -17,6 +17,7 @@ from keras_initkit.anatomy.following import (
 from keras_initkit.anatomy.graph import Call, find_maker
 from keras_initkit.anatomy.initializers import format_initializer
 from keras_initkit.anatomy.layers_inside import layers_inside
+from keras_initkit.anatomy.own_calls import is_own, name_made_layer
 from keras_initkit.anatomy.tracing import graph_of
 from keras_initkit.anatomy.weights import places_of
 from tensorboard_plugin_initkit.record.setup import (
@@ -34,7 +35,7 @@ _ARGUMENTS = [
     *("data_format", "momentum", "epsilon", "input_dim", "output_dim", "mask_zero"),
     *("return_sequences", "scale", "offset", "value_range"),
 ]
-_WEIGHTS = ("kernel", "recurrent", "bias", "depthwise", "pointwise", "embeddings")
+_WEIGHTS = ("kernel", "recurrent", "bias", "depthwise", "pointwise", "embeddings", "gamma", "beta")
 _CONFIGURED = [
     *(
         f"{weight}_{kind}"
@@ -160,6 +161,9 @@ def _read_layers(
         for layer in layers_inside(model, include_self=False):
             if not isinstance(layer, keras.layers.InputLayer):
                 found.setdefault(id(layer), (layer, 1, ()))
+    for layer in layers_inside(model):  # as the model itself
+        if id(layer) not in found and name_made_layer(layer):
+            found[id(layer)] = (layer, 1, ())
     positions = {key: place for place, key in enumerate(found)}
     layers = [
         LayerSetup(
@@ -312,6 +316,10 @@ def _read_arguments(operation: Any) -> dict[str, Any]:
                 if value is not None:
                     given[name] = value if name in _ARGUMENTS else _format_configured(value)
         arguments |= keep_plain(given)
+    if getattr(operation, "variable_dtype", "") == "float16":
+        arguments["dtype"] = "float16"
+    if is_own(operation):
+        arguments |= {"is_own": True, "makes": name_made_layer(operation)}
     weights = getattr(operation, "weights", ())
     if weights and not operation.trainable and isinstance(operation, keras.layers.Embedding):
         with contextlib.suppress(Exception):

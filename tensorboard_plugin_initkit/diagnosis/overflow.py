@@ -20,7 +20,7 @@ _BOUNDED = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "softmax
 _LARGE = 10.0  # times what weights began with
 
 
-def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
+def tell_overflow(facts: Facts, row: int) -> str:
     """Find the layer with an output that may be infinite, of finite inputs and weights.
 
     Nothing of a forward pass is left but norms. Where these are too small for any sum beyond
@@ -28,7 +28,7 @@ def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
     most growth.
 
     Returns:
-        The path of a layer, and words for it; two empty strings if nothing is known.
+        Words for it, "" if nothing is known.
     """
     is_half = facts.setup.dtype_policy.endswith("_float16")
     limit = float(np.finfo(np.float16 if is_half else np.float32).max)
@@ -39,16 +39,13 @@ def tell_overflow(facts: Facts, row: int) -> tuple[str, str]:
         path, before = sizes[place][0], sizes[place - 1][1] if place else 0.0
         words = f"the first layer that can have made them is `{path}`"
         words += f", from inputs of at most {write_number(before, 2)}" if before else ""
-        return path, f"{words}; "
+        return f"{words}; "
     norms = facts.norm_of_layers(facts.per_variable("weight_norm")[[0, row]])
     growth = np.nan_to_num(quotient(norms[1], norms[0]), posinf=0.0)
     if not growth.size or growth.max() < _LARGE:
-        return "", ""
-    path = facts.layers[int(growth.argmax())]
-    return (
-        path,
-        f"the weights of `{path}` are {write_number(growth.max(), 2)} times as large as at first; ",
-    )
+        return ""
+    path, times = facts.layers[int(growth.argmax())], write_number(growth.max(), 2)
+    return f"the weights of `{path}` are {times} times as large as at first; "
 
 
 def _bound_sizes(facts: Facts, row: int) -> Iterator[tuple[str, float]]:

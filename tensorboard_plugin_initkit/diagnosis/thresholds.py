@@ -202,6 +202,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "input_offset_extreme": Threshold(
         30, "Standard deviations: temperatures in kelvin, 290 ± 10, are just below it."
     ),
+    "word_numbers": Threshold(
+        50, "The greatest of whole inputs: most counts and grades are smaller, vocabularies larger."
+    ),
     "input_scales": Threshold(
         1e3, "Between features: the best learning rates of their weights differ by a million."
     ),

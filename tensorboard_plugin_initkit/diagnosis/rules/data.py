@@ -38,6 +38,10 @@ from tensorboard_plugin_initkit.record.setup import LayerSetup
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
+_WORDS = (
+    "If these are numbers of words or categories, begin with `Embedding(int(x.max()) + 1, 32)`. If "
+    "they are measured:"
+)
 # Integers up to this are taken for classes, where a metric is an accuracy.
 _FEW_CLASSES = 20
 
@@ -156,8 +160,10 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         elif max(abs(mean), std) > size or (
             spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
         ):
-            is_picture = len(tensor.shape or ()) > 1 and whole == 1
-            fix = _fix_inputs(facts, (low, high), is_picture, rescalings)
+            is_list = len(tensor.shape or ()) < 2 or (tensor.shape or ())[1:] == (1,)
+            fix = _fix_inputs(facts, (low, high), whole == 1 and not is_list, rescalings)
+            if whole == 1 and is_list and _may_be_words(facts, low, high, 2 * low_std > high_std):
+                fix = Fix(f"{_WORDS} {fix}", fix.repairs)
             found = _tell(facts, "input_scale", f"{seen}: far from 0 and 1.", numbers, fix)
             extreme, remote = (
                 THRESHOLDS[f"{name}_extreme"].value for name in ("input_size", "input_offset")
@@ -258,6 +264,16 @@ def find_missing_classes(facts: Facts) -> Iterator[Finding]:
                 row=last,
                 severity="note",
             )
+
+
+def _may_be_words(facts: Facts, low: float, high: float, are_alike: bool) -> bool:
+    """Check for numbers of a vocabulary by their range, in a model for sequences or alike."""
+    kinds = [item.type for item in facts.setup.layers]
+    are_alike |= any(kind == "Conv1D" or RECURRENT.fullmatch(kind) for kind in kinds)
+    is_wide = low >= 0 and high > THRESHOLDS["word_numbers"].value
+    return (
+        is_wide and are_alike and "Embedding" not in kinds and not any(_list_large_targets(facts))
+    )
 
 
 def _fix_inputs(

@@ -21,7 +21,12 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     persists,
     quotient,
 )
-from tensorboard_plugin_initkit.diagnosis.wiring import find_takers, list_heads, read_activation
+from tensorboard_plugin_initkit.diagnosis.wiring import (
+    find_takers,
+    is_normalization,
+    list_heads,
+    read_activation,
+)
 from tensorboard_plugin_initkit.safe_text import write_number
 
 # Activations with a slope everywhere; units behind them cannot be dead.
@@ -244,6 +249,15 @@ def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
     repairs |= {"learning_rate": {"factor": 0.1}}
     slope = 'se `activation="leaky_relu"` in the hidden layers'
     begin = str(items[layer].arguments.get("bias_initializer", "")) if layer in items else ""
+    if _gives_zeros(facts, layer):
+        return (
+            f"`gamma` and `beta` of `{layer}` begin with 0: all it gives is 0, and there the "
+            "activation behind it has no slope.",
+            Fix(
+                "Leave out `gamma_initializer`; or add what goes around it before the activation, "
+                "`relu(x + branch)`: only at the end of such a branch it may be 0."
+            ),
+        )
     value = read_initializer(begin)[1].get("value", 0)
     if isinstance(value, int | float) and value < 0:
         return (
@@ -255,6 +269,17 @@ def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
         "Their weighted sums are below 0 for every sample, or far to one side.",
         Fix(f"U{slope}, lower the learning rate, and scale the inputs.", repairs),
     )
+
+
+def _gives_zeros(facts: Facts, layer: str) -> bool:
+    """Check for a normalization that begins with a scale and offset of 0, and no sum behind it."""
+    layers, takers = facts.setup.layers, find_takers(facts.setup)
+    for item, after in zip(layers, takers, strict=True):
+        if item.path == layer and is_normalization(item):
+            begin = [str(item.arguments.get(f"{x}_initializer", "")) for x in ("gamma", "beta")]
+            is_zero = all(text in ("Zeros", "Constant(value=0.0)") for text in begin)
+            return is_zero and all(len(layers[i].takes) == 1 for i in after)
+    return False
 
 
 def _is_all_zero(facts: Facts, row: int, layer: int) -> bool:

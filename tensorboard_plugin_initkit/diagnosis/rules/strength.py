@@ -1,5 +1,6 @@
 """Gradients too weak, too strong, or not finite."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.depth import Judgement, judge_depth
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
-from tensorboard_plugin_initkit.diagnosis.finding import Finding
+from tensorboard_plugin_initkit.diagnosis.finding import Finding, count_layers
 from tensorboard_plugin_initkit.diagnosis.fix import Fix, activate
 from tensorboard_plugin_initkit.diagnosis.overflow import tell_overflow
 from tensorboard_plugin_initkit.diagnosis.prediction import explain_slope
 from tensorboard_plugin_initkit.diagnosis.start import read_chain, tell_cure
+from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, persists, window_mean
 from tensorboard_plugin_initkit.diagnosis.wiring import list_hidden, read_activation
@@ -21,9 +23,26 @@ from tensorboard_plugin_initkit.safe_text import write_number
 _FLAT = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
 _DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
 _OVERFLOW = "On its way to the output the signal becomes too large for its number format."
+_UNDEFINED = (
+    "No update was made yet: no learning rate can help. Something has no value: a division by 0, "
+    "or a logarithm or root of 0 or less, as of a count, a norm or a mask of nothing but 0; or an "
+    "exponential of a large number."
+)
+# Operations that have no value everywhere, or overflow.
+_VALUELESS = re.compile(
+    r"Lambda|(True|Floor)?Divide|Log(10|1p|2)?|R?[Ss]qrt|Power|Reciprocal|Norm(alize)?|Exp(m1)?"
+)
 _LOWER = Fix(
     "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs.",
     {"restart": {}, "learning_rate": {"factor": 0.1}, "clip": {"norm": 1.0}},
+)
+_HALF = (
+    "The model computes in float16, which ends at 65,504, and takes all below 6e-8 for 0, such as "
+    "the `epsilon` of an optimizer; an update of less than 1/4,000 of a weight is rounded away.",
+    Fix(
+        'Leave `dtype="float16"` out, or use `keras.config.set_dtype_policy("mixed_float16")` or '
+        '`"mixed_bfloat16"` before the model is built: weights stay in float32.'
+    ),
 )
 
 
@@ -219,11 +238,45 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
             origin = "the weights were lost before the step; "
         else:
             origin = "the output is NaN or infinite, though inputs and weights are finite; "
-            origin += tell_overflow(facts, row)[1]
-        return origin, *_tell_scales(facts, _OVERFLOW)
+            origin += tell_overflow(facts, row)
+        return origin, *_tell_forward(facts, row)
     if facts.ports_of("y_pred"):
         return "the output is finite; ", *_tell_backward(facts, row)
     return "", "", Fix()
+
+
+def _tell_forward(facts: Facts, row: int) -> tuple[str, Fix]:
+    """Return why numbers are lost on the way to the output, and the fix."""
+    if _list_half(facts):
+        return _HALF
+    if row or not facts.is_begin:
+        return _tell_scales(facts, _OVERFLOW)
+    found = {
+        f"`{item.path}`": 0
+        for item in facts.setup.layers
+        if _VALUELESS.fullmatch(item.type) or (item.arguments.get("is_own") and item.path)
+    }
+    guards = Fix(
+        f"Look into {', '.join(found) or '`call` of the model'}, and keep away from 0 what is "
+        "divided by, or taken a root or logarithm of: `a / keras.ops.maximum(count, 1)`, "
+        "`keras.ops.sqrt(x + 1e-7)`, `keras.ops.divide_no_nan(a, b)`."
+    )
+    return _tell_scales(facts, _UNDEFINED, guards)
+
+
+def find_half_weights(facts: Facts) -> Iterator[Finding]:
+    """Find trained weights in float16, where numbers are finite: updates are rounded away."""
+    layers = _list_half(facts)
+    if layers and not any(find_nonfinite(facts)):
+        seen = f"The weights of {count_layers(len(layers))} are float16, from `{layers[0]}` on."
+        cause, fix = _HALF
+        yield tell(facts, "small_updates", seen, cause, fix, layers[0], confidence="likely")
+
+
+def _list_half(facts: Facts) -> list[str]:
+    """List the trained layers with weights in float16."""
+    items = [item for item in facts.setup.layers if item.weights and item.trainable]
+    return [item.path for item in items if item.arguments.get("dtype") == "float16"]
 
 
 def _tell_backward(facts: Facts, row: int) -> tuple[str, Fix]:
@@ -231,17 +284,8 @@ def _tell_backward(facts: Facts, row: int) -> tuple[str, Fix]:
 
     Where all others are of usual size, no sum or product of them overflows.
     """
-    outputs = facts.ports_of("y_pred")
-    is_half = any(facts.ports[i].dtype == "float16" for i in outputs)
-    if is_half and not facts.setup.dtype_policy.startswith("mixed"):
-        return (
-            "The model computes in float16, which ends at 65,504, and takes all below 6e-8 for 0, "
-            "such as the `epsilon` of an optimizer.",
-            Fix(
-                'Leave `dtype="float16"` out, or use `keras.config.set_dtype_policy'
-                '("mixed_float16")` before the model is built: weights stay in float32.'
-            ),
-        )
+    if _list_half(facts):
+        return _HALF
     ports = [facts.per_port(name)[row] for name in ("min", "max")]
     weights = facts.norm_of_layers(facts.per_variable("weight_norm")[[row]])
     sizes = [*ports, facts.per_variable("norm")[row], weights.ravel()]
@@ -260,8 +304,8 @@ def _tell_backward(facts: Facts, row: int) -> tuple[str, Fix]:
     )
 
 
-def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
-    """Return a cause with the scales of the data, where they are part of it, and the fix."""
+def _tell_scales(facts: Facts, cause: str, fix: Fix = _LOWER) -> tuple[str, Fix]:
+    """Return a cause and its fix, with the scales of the data where they are part of it."""
     large = {}
     for role, limit in (("x", "input_size"), ("y", "target_size")):
         ports = facts.ports_of(role)
@@ -270,15 +314,13 @@ def _tell_scales(facts: Facts, cause: str) -> tuple[str, Fix]:
         if size > THRESHOLDS[limit].value:
             large[role] = size
     if not large:
-        return cause, _LOWER
+        return cause, fix
     words = " and ".join(
         f"{_DATA[role]} are as large as {write_number(large[role], 3)}" for role in large
     )
     arguments = "model, x, y" if "y" in large else "model, x"
-    text = (
-        f"Normalize them: `keras_initkit.with_normalization({arguments})`. If that is not enough, "
-        "lower the learning rate, or set `clipnorm=1.0` in the optimizer."
-    )
+    text = f"Normalize them: `keras_initkit.with_normalization({arguments})`. If that is not "
+    text += f"enough: {fix}"
     repairs: dict[str, Any] = {"restart": {}}
     repairs["normalize"] = {"inputs": "x" in large, "targets": "y" in large}
     return f"{cause} The {words}.", Fix(text, repairs)

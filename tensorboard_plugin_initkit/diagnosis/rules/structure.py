@@ -26,11 +26,12 @@ from tensorboard_plugin_initkit.diagnosis.rules.initial import (
     find_large_weights,
     find_saturated_units,
 )
+from tensorboard_plugin_initkit.diagnosis.rules.strength import find_half_weights
 from tensorboard_plugin_initkit.diagnosis.start import read_initializer
 from tensorboard_plugin_initkit.diagnosis.targets import follow_target, suggest
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
-from tensorboard_plugin_initkit.diagnosis.windows import find_first, persists
+from tensorboard_plugin_initkit.diagnosis.windows import Floats, find_first, persists
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     ADAPTIVE,
     DENSE,
@@ -324,16 +325,13 @@ def find_normalized_units(facts: Facts) -> Iterator[Finding]:
         axes = axis if isinstance(axis, list | tuple) else [axis]
         is_place = all(isinstance(i, int) and -len(item.shape) <= i < len(item.shape) for i in axes)
         if item.type == "LayerNormalization" and is_place and {item.shape[i] for i in axes} == {1}:
-            yield tell(
-                facts,
-                "wrong_axis",
-                f"`{item.path}` normalizes over axis {axis} of {item.shape}, of size 1.",
+            seen = f"`{item.path}` normalizes over axis {axis} of {item.shape}, of size 1."
+            cause = (
                 "The mean of one number is the number itself: subtracting it leaves 0 for every "
-                "sample.",
-                Fix("Remove it, or put it before the last `Dense`.", remove(item.path)),
-                item.path,
-                severity="error",
             )
+            cause += "sample."
+            fix = Fix("Remove it, or put it before the last `Dense`.", remove(item.path))
+            yield tell(facts, "wrong_axis", seen, cause, fix, item.path, severity="error")
 
 
 def find_frozen_model(facts: Facts) -> Iterator[Finding]:
@@ -362,23 +360,31 @@ def find_frozen_model(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def find_made_layers(facts: Facts) -> Iterator[Finding]:
+    """Find a `call` that makes layers with weights anew: certain, even if others can learn."""
+    for item in facts.setup.layers:
+        if kind := item.arguments.get("makes"):
+            seen = f"The `call` of `{item.type}` makes a new `{kind}` whenever it is called."
+            cause = (
+                "Each begins with new random weights, of which the model and its optimizer know "
+            )
+            cause += "nothing: they are never trained."
+            fix = f"Make it once: `self.inner = {kind}(...)` in `__init__` of `{item.type}`, or a "
+            fix += "list of several; use `self.inner(x)` in `call`."
+            yield tell(facts, "frozen", seen, cause, fix, item.path, severity="error")
+            return
+
+
 def find_frozen_zeros(facts: Facts) -> Iterator[Finding]:
     """Find layers that are not trained and whose weights are all zero: certain."""
     for item in facts.setup.layers:
         if item.arguments.get("is_zero"):
-            yield tell(
-                facts,
-                "equal_weights",
-                f"All weights of `{item.path}` are 0, and it is not trained.",
-                "It gives the same for every input. Of an embedding, the words may not have been "
-                "found in the file of vectors: look at upper and lower case.",
-                Fix(
-                    f"Print how many rows of the weights are not 0. Or train `{item.path}`: leave "
-                    "out its weights and `trainable=False`."
-                ),
-                item.path,
-                severity="error",
-            )
+            seen = f"All weights of `{item.path}` are 0, and it is not trained."
+            cause = "It gives the same for every input. Of an embedding, the words may not have "
+            cause += "been found in the file of vectors: look at upper and lower case."
+            fix = f"Print how many rows of the weights are not 0. Or train `{item.path}`: leave "
+            fix += "out its weights and `trainable=False`."
+            yield tell(facts, "equal_weights", seen, cause, fix, item.path, severity="error")
             return
 
 
@@ -389,16 +395,11 @@ def find_frozen_head(facts: Facts) -> Iterator[Finding]:
     for head in list_heads(facts):
         if head.kernel is not None and head.kernel.weights and not head.kernel.trainable:
             path = head.kernel.path
+            seen = f"`{path}`, the last layer before the {head}, is not trained."
+            cause = "What it makes of its inputs cannot change. (In a GAN that is intended.)"
+            text = f"Use `layer.trainable = True` for `{path}`, and compile again."
             yield tell(
-                facts,
-                "frozen",
-                f"`{path}`, the last layer before the {head}, is not trained.",
-                "What it makes of its inputs cannot change. (In a GAN that is intended.)",
-                Fix(
-                    f"Use `layer.trainable = True` for `{path}`, and compile again.",
-                    {"trainable": {"layers": [path]}},
-                ),
-                path,
+                facts, "frozen", seen, cause, Fix(text, {"trainable": {"layers": [path]}}), path
             )
             return
 
@@ -461,15 +462,11 @@ def find_single_samples(facts: Facts) -> Iterator[Finding]:
         return
     for item in facts.setup.layers:
         if item.type == "BatchNormalization" and item.trainable and len(item.shape) == 2:
+            seen = f"Batches have one sample, and `{item.path}` normalizes over the batch."
+            cause = "The mean of one sample is the sample itself: subtracting it leaves 0."
+            fix = "Use a larger `batch_size` in `model.fit`, such as 32, or `LayerNormalization()`."
             yield tell(
-                facts,
-                "single_samples",
-                f"Batches have one sample, and `{item.path}` normalizes over the batch.",
-                "The mean of one sample is the sample itself: subtracting it leaves 0.",
-                "Use a larger `batch_size` in `model.fit`, such as 32, or `LayerNormalization()`.",
-                item.path,
-                row=row,
-                confidence="likely",
+                facts, "single_samples", seen, cause, fix, item.path, row=row, confidence="likely"
             )
             return
 
@@ -479,16 +476,11 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
     decay = facts.setup.optimizer_arguments.get("weight_decay") or 0.0
     rate = float(facts.total("learning_rate")[0]) if len(facts.steps) else 0.0
     if rate * decay > THRESHOLDS["decay_share"].value:
-        name = facts.setup.optimizer
-        yield tell(
-            facts,
-            "strong_penalty",
-            f"The weight decay is {decay:g}: each step takes {rate * decay:.2g} of all weights.",
-            "The weights are pulled to zero faster than the data can build them up.",
-            f"Use `{name}(learning_rate={rate:g}, weight_decay=0.004)`.",
-            numbers={"weight_decay": decay, "learning_rate": rate},
-            confidence="likely",
-        )
+        seen = f"The weight decay is {decay:g}: each step takes {rate * decay:.2g} of all weights."
+        cause = "The weights are pulled to zero faster than the data can build them up."
+        fix = f"Use `{facts.setup.optimizer}(learning_rate={rate:g}, weight_decay=0.004)`."
+        numbers = {"weight_decay": decay, "learning_rate": rate}
+        yield tell(facts, "strong_penalty", seen, cause, fix, numbers=numbers, confidence="likely")
 
 
 def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
@@ -572,6 +564,9 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     ended = facts.ready if len(facts.steps) > 1 else np.full(len(rate), given == 0)
     zero = find_first(np.logical_and.accumulate(rate == 0) & ended)
     large = find_first(rate >= high) if name in ADAPTIVE else None
+    usual, row = USUAL_RATES.get(name, USUAL_RATE), 0
+    code = f"{name or 'Adam'}(learning_rate={usual:g})"
+    text = f"Use `{code}`."
     if zero is not None:
         seen = "The learning rate is 0."
         cause, value = "No weight changes.", 0.0
@@ -580,21 +575,36 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
         seen = f"The learning rate is {value:.3g}, with {name}."
         cause = f"{name} changes each weight by about the learning rate in a step, whatever its "
         cause += "gradient; the weights themselves are mostly below 1."
+    elif (rising := _find_endless_warm_up(facts, rate, usual)) is not None:
+        row, value = rising, float(rate[rising])
+        seen = f"The learning rate still rises at step {facts.steps[row]}, where it is {value:.2g}"
+        seen += f"; {facts.setup.steps} are planned." * (facts.setup.steps > 0) or "."
+        cause = "Its warm-up takes as many steps as the training has, or more: little is changed."
+        text = f"Warm up for a tenth of the steps of the training, or not at all: `{code}`."
     else:
         return
-    usual = USUAL_RATES.get(name, USUAL_RATE)
-    fix = Fix(
-        f"Use `{name or 'Adam'}(learning_rate={usual:g})`.", {"learning_rate": {"value": usual}}
-    )
+    fix = Fix(text, {"learning_rate": {"value": usual}})
     sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
-    yield tell(
-        facts, "learning_rate", seen, cause, fix, numbers={"learning_rate": value}, confidence=sure
-    )
+    numbers = {"learning_rate": value}
+    yield tell(facts, "learning_rate", seen, cause, fix, numbers=numbers, row=row, confidence=sure)
+
+
+def _find_endless_warm_up(facts: Facts, rate: Floats, usual: float) -> int | None:
+    """Find a rate far below usual ones that rises up to half of the planned steps, or the end."""
+    if len(facts.steps) != len(rate):
+        return None
+    planned = facts.setup.steps - int(facts.steps[:1].sum())
+    is_late = (facts.steps - facts.steps[:1] >= planned / 2) & (planned > 0) | facts.loss.over
+    is_rising = np.logical_and.accumulate(np.diff(rate, prepend=-1.0) > 0)
+    is_low = rate < THRESHOLDS["rate_fallen"].value * usual
+    return find_first(is_late & facts.ready & is_rising & is_low)
 
 
 # Told where the training fails to learn, the surest first.
 STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_learning_rates,
+    find_made_layers,
+    find_half_weights,
     find_frozen_zeros,
     find_frozen_head,
     find_penalties,

@@ -134,6 +134,9 @@ def test_optimizers():
     expected = {"learning_rate": 0.1, "weight_decay": 0.02, "global_clipnorm": 1, "epsilon": 1e-7}
     assert expected.items() <= numbers.items()
     assert all(isinstance(value, int | float) for value in numbers.values())
+    warm_up = keras.optimizers.schedules.CosineDecay(0.0, 9, warmup_target=0.1, warmup_steps=10)
+    numbers = read_optimizer(compiled(optimizer=keras.optimizers.SGD(warm_up)))[1]
+    assert numbers["learning_rate"] == pytest.approx(0.01)  # and 0 at its first step
     assert read_optimizer(compiled(optimizer=OwnOptimizer())) == ("OwnOptimizer", {})
     assert read_optimizer(keras.Sequential()) == ("", {})
 

@@ -310,6 +310,16 @@ def test_embeddings_of_zeros_that_are_not_trained():
         assert Setup.from_json(setup.to_json()) == setup
 
 
+def test_weights_in_float16_and_how_normalizations_begin():
+    for policy in ("float16", "mixed_float16", "bfloat16", "float32"):
+        first = layers.BatchNormalization(gamma_initializer="zeros", dtype=policy)
+        model = keras.Sequential([keras.Input((3,)), first, layers.Dense(1, dtype=policy)])
+        normalization, dense = (item.arguments for item in read_setup(model).layers)
+        assert dense.get("dtype") == ("float16" if policy == "float16" else None)
+        begin = [normalization[f"{name}_initializer"] for name in ("gamma", "beta")]
+        assert begin == ["Zeros", "Zeros"]
+
+
 def test_code_of_the_user_that_raises_makes_less_known():
     model = keras.Sequential([keras.Input((2,)), Failing(name="own"), layers.Dense(1, name="fc")])
     assert rows(read_setup(model)) == [

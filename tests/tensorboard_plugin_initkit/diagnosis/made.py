@@ -35,7 +35,6 @@ class Made:
     loss: NDArray[Any]
     rate: NDArray[Any]
     with_bias: bool = True
-    dtype: str = "float32"  # of the ports
     penalty: Any = np.nan
     setup: Setup | None = None
     ports: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -76,7 +75,7 @@ class Made:
         }
         missing = dict.fromkeys(set(RECORDED + TOTALS) - values.keys() - totals.keys())
         layout = Layout(
-            tuple(variables), ports=tuple(Port(role, "", (1,), self.dtype) for role in self.ports)
+            tuple(variables), ports=tuple(Port(role, "", (1,), "float32") for role in self.ports)
         )
         chunk = ones(layout, self.steps, **values, **totals, **missing)
         ports = {

@@ -276,6 +276,33 @@ def test_biases_that_begin_far_below_0_are_the_cause_of_dead_units():
         assert ("Leave `bias_initializer` out" in str(finding.fix)) == ("Constant" in text)
 
 
+@pytest.mark.parametrize(
+    ("kind", "gamma", "takes", "is_told"),
+    [
+        ("BatchNormalization", "Zeros", (4,), True),
+        ("LayerNormalization", "Constant(value=0.0)", (4,), True),
+        ("BatchNormalization", "Ones", (4,), False),
+        ("BatchNormalization", "Zeros", (2, 4), False),  # the end of a residual branch
+        ("Dense", "Zeros", (4,), False),
+    ],
+)
+def test_normalizations_that_begin_with_zeros_are_the_cause_of_dead_units(
+    kind, gamma, takes, is_told
+):
+    record = made()
+    both(supervised(), DEAD)(record)
+    assert record.setup is not None
+    layers = [x._replace(takes=(i - 1,)) for i, x in enumerate(record.setup.layers)]
+    begin = {"gamma_initializer": gamma, "beta_initializer": "Zeros"}
+    layers[4] = layers[4]._replace(type=kind, arguments=begin)
+    layers[5] = layers[5]._replace(takes=takes)
+    record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+    (finding,) = judge(record.history())
+    assert (finding.kind, finding.layer) == ("dead_units", "net/dense_4")
+    assert ("`gamma` and `beta` of `net/dense_4` begin with 0" in finding.cause) == is_told
+    assert ("Leave out `gamma_initializer`" in str(finding.fix)) == is_told
+
+
 def test_an_output_with_a_loss_weight_of_0_is_no_fault():
     record = made()
     both(supervised(), learns, put(0, *BOTH, layers=-1))(record)

@@ -198,6 +198,31 @@ def test_causes_in_the_data(name):
     assert (finding.severity, finding.confidence) == ("warning", sure)
 
 
+WORDS = RNG.integers(0, 500, (BATCH, 20))
+RECURRENT = chain(layer("LSTM", 16), dense(1, "sigmoid"), loss=BINARY)
+
+
+@pytest.mark.parametrize(
+    ("setup", "x", "is_told"),
+    [
+        (RECURRENT, WORDS, True),
+        (RECURRENT, WORDS[:, :, None], True),
+        (chain(layer("Conv1D", 16), dense(1, "sigmoid"), loss=BINARY), WORDS, True),
+        (BIT, WORDS, True),
+        (BIT, WORDS * np.logspace(0, 2, 20).astype(int), False),  # columns of a table
+        (RECURRENT, WORDS % 40, False),  # counts
+        (RECURRENT, WORDS - 250, False),
+        (RECURRENT, WORDS + 0.5, False),
+        (RECURRENT, RNG.integers(0, 255, (BATCH, 8, 8)), False),  # rows of a picture
+    ],
+)
+def test_numbers_of_words_belong_into_an_embedding(setup, x, is_told):
+    finding, *_ = find(DATA_CAUSES, setup, BITS, x, steps=WINDOW)
+    assert finding.kind == "input_scale"
+    assert ("`Embedding(int(x.max()) + 1, 32)`" in str(finding.fix)) == is_told
+    assert "with_normalization(model, x)" in str(finding.fix)
+
+
 def test_a_squared_error_of_two_classes_is_the_last_cause():
     setup = chain(dense(1, "sigmoid"), loss=SQUARED, metrics=("accuracy",))
     assert find(DATA_CAUSES, setup, BITS, X, steps=WINDOW) == []

@@ -132,7 +132,8 @@ def test_targets_with_gaps_are_told_where_the_loss_is_lost_though_no_gradient_is
         (put(1e9, "weight", steps=slice(1, None)), "overflows", "clipnorm"),
         (put(1e9, "kernel", layers=11), "overflows", "clipnorm"),
         (put(1e9, "loss"), "overflows", "clipnorm"),
-        (lambda record: setattr(record, "dtype", "float16"), "in float16", "mixed_float16"),
+        (in_a_row(3, weights=2, arguments={"dtype": "float16"}), "in float16", "mixed_float16"),
+        (in_a_row(3, arguments={"dtype": "float16"}), "that of a root at 0", "1e-7"),  # no weights
     ],
 )
 def test_a_slope_without_a_value_is_told_from_numbers_that_grow(change, cause, fix):
@@ -141,6 +142,31 @@ def test_a_slope_without_a_value_is_told_from_numbers_that_grow(change, cause, f
     (finding, *_) = (f for f in judge(record.history()) if f.kind == "nonfinite")
     assert cause in finding.cause
     assert fix in str(finding.fix)
+
+
+FROM_THE_START = both(port("y_pred", nonfinite=3.0), put(8, "nonfinite"), put(np.nan, "loss"))
+OWN = in_a_row(3, type="Graph", arguments={"is_own": True})
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "fix"),
+    [
+        (both(), "a division by 0", "Look into `call` of the model, and"),
+        (OWN, "a logarithm or root of 0", "Look into `net/dense_3`, and"),
+        (in_a_row(2, type="TrueDivide"), "no learning rate can help", "Look into `net/dense_2`,"),
+        (in_a_row(2, weights=2, arguments={"dtype": "float16"}), "in float16", "mixed_float16"),
+        (both(OWN, port("x", std=500.0)), "The inputs are as large as 500", "maximum(count, 1)"),
+    ],
+)
+def test_before_the_first_update_no_learning_rate_is_to_blame(change, cause, fix):
+    record = made()
+    both(supervised(), FROM_THE_START, change)(record)
+    *_, finding = judge(record.history())
+    assert cause in finding.cause
+    assert fix in str(finding.fix)
+    assert "learning rate" not in str(finding.fix)
+    record.steps = record.steps + 40  # it goes on from what was saved
+    assert "No update was made yet" not in judge(record.history())[-1].cause
 
 
 @pytest.mark.parametrize(("role", "size"), [("x", 500.0), ("y", 80.0), ("", 0.0)])

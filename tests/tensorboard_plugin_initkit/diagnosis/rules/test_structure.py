@@ -248,6 +248,20 @@ FAULTS = {
         "the last layer before the output",
         "layer.trainable = True",
     ),
+    "layers made in a call": (
+        classes(layer("Mix", 64, makes="Dense", is_own=True), OUT),
+        "frozen",
+        "mix_0",
+        "The `call` of `Mix` makes a new `Dense` whenever it is called.",
+        "`self.inner = Dense(...)` in `__init__` of `Mix`",
+    ),
+    "weights in float16": (
+        classes(dense(64, "relu", dtype="float16"), OUT),
+        "small_updates",
+        "dense_0",
+        "The weights of 1 layer are float16, from `dense_0` on.",
+        '"mixed_bfloat16"',
+    ),
     "rate of 0": (compiled(GOOD, "SGD", 0.0), "learning_rate", "", "is 0.", "learning_rate=0.01"),
     "rate of 1": (compiled(GOOD, "Adam", 1.0), "learning_rate", "", "1, with Adam", "Adam(learn"),
 }
@@ -257,6 +271,7 @@ CERTAIN = (
     "zeros that are not trained",
     "nothing trained",
     "no weights",
+    "layers made in a call",
     "rate of 0",
 )
 
@@ -341,6 +356,9 @@ HEALTHY = {
     "projection without a bias": classes(HIDDEN, dense(64, use_bias=False), OUT),
     "pointwise": classes(conv(16, size=(1, 1)), conv(16, "relu"), layer("Flatten", 1024), OUT),
     "one sigmoid": classes(dense(64, "sigmoid"), OUT),
+    "a layer of one's own that makes none": classes(layer("Mix", 64, makes="", is_own=True), OUT),
+    "a base in float16": classes(dense(64, "relu", dtype="float16", trainable=False), OUT),
+    "an activation in float16": classes(HIDDEN, layer("ReLU", 64, "relu", dtype="float16"), OUT),
     "gates": GATE,
     "zero branch": RESIDUAL,
     "attention": ATTENTION,
@@ -423,6 +441,21 @@ def test_a_warm_up_begins_with_a_rate_of_0():
     for setup, steps in ((GOOD, WINDOW), (compiled(GOOD, "Adam", 0.0), (0,))):
         (finding,) = find(setup, steps=steps, learning_rate=0.0)
         assert finding.message == "The learning rate is 0."
+
+
+def test_a_warm_up_that_the_training_never_leaves():
+    def told(rates, planned=200, steps=(0, 50, 100), optimizer="Adam"):
+        setup = dataclasses.replace(compiled(GOOD, optimizer, 0.0), steps=planned)
+        found = find(setup, steps=steps, learning_rate=rates)
+        return [(f.step, f.message) for f in found if f.kind == "learning_rate"]
+
+    low, usual = [0, 5e-6, 1e-5], [0, 1e-3, 2e-3]
+    seen = "The learning rate still rises at step 100, where it is 1e-05; 200 are planned."
+    assert told(low) == [(100, seen)]
+    assert told([0, 0.0005, 0.0009], optimizer="SGD")  # a usual one is 0.01
+    assert told(usual) == told(low, planned=1000) == told(low, planned=0) == []
+    assert told([0, 1e-5, 1e-5]) == []  # it was left: a small rate is told by its updates
+    assert told([1e-5, 5e-6, 9e-6]) == []
 
 
 def test_a_normalization_of_one_number_leaves_nothing():
