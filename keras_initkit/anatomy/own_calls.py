@@ -1,7 +1,4 @@
-"""`name_made_layer`: a layer that a `call` of the user's makes anew whenever it is called.
-
-Its source is read, and nothing is run.
-"""
+"""`name_made_layer`: a layer that a user's `call` makes anew, by its source, which is not run."""
 
 import ast
 import contextlib

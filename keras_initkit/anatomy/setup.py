@@ -161,9 +161,8 @@ def _read_layers(
         for layer in layers_inside(model, include_self=False):
             if not isinstance(layer, keras.layers.InputLayer):
                 found.setdefault(id(layer), (layer, 1, ()))
-    for layer in layers_inside(model):  # as the model itself
-        if id(layer) not in found and name_made_layer(layer):
-            found[id(layer)] = (layer, 1, ())
+    for layer in filter(name_made_layer, layers_inside(model)):  # as the model itself
+        found.setdefault(id(layer), (layer, 1, ()))
     positions = {key: place for place, key in enumerate(found)}
     layers = [
         LayerSetup(

@@ -37,7 +37,8 @@ class LayerSetup(NamedTuple):
         weights: Number of its variables.
         trainable: Whether they are trained.
         arguments: Those of its configuration that rules ask for, by name: numbers, strings, lists
-            of numbers. Initializers, regularizers and constraints are written as in Python.
+            of numbers. Initializers, regularizers and constraints are written as in Python. Of a
+            class of the user's `is_own`, and `makes`, the layer that its `call` makes anew.
     """
 
     path: str

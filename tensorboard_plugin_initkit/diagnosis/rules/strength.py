@@ -269,8 +269,7 @@ def find_half_weights(facts: Facts) -> Iterator[Finding]:
     layers = _list_half(facts)
     if layers and not any(find_nonfinite(facts)):
         seen = f"The weights of {count_layers(len(layers))} are float16, from `{layers[0]}` on."
-        cause, fix = _HALF
-        yield tell(facts, "small_updates", seen, cause, fix, layers[0], confidence="likely")
+        yield tell(facts, "small_updates", seen, *_HALF, layers[0], confidence="likely")
 
 
 def _list_half(facts: Facts) -> list[str]:

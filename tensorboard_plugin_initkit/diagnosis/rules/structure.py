@@ -365,10 +365,7 @@ def find_made_layers(facts: Facts) -> Iterator[Finding]:
     for item in facts.setup.layers:
         if kind := item.arguments.get("makes"):
             seen = f"The `call` of `{item.type}` makes a new `{kind}` whenever it is called."
-            cause = (
-                "Each begins with new random weights, of which the model and its optimizer know "
-            )
-            cause += "nothing: they are never trained."
+            cause = "Each has new random weights that no optimizer knows: they are never trained."
             fix = f"Make it once: `self.inner = {kind}(...)` in `__init__` of `{item.type}`, or a "
             fix += "list of several; use `self.inner(x)` in `call`."
             yield tell(facts, "frozen", seen, cause, fix, item.path, severity="error")
@@ -491,15 +488,19 @@ def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
                 continue
             value = read_initializer(str(text))[1].get("max_value")
             if isinstance(value, int | float) and value < THRESHOLDS["constraint_norm"].value:
+                seen = f"`{name}` of `{item.path}` is `{text}`: it holds weights to a norm of "
+                seen += f"{value:.2g} a unit."
+                cause = "Hardly anything of a signal is left behind weights next to zero."
+                fix = "Leave the constraint out, or use `keras.constraints.MaxNorm(3)`."
+                numbers = {"max_value": value}
                 yield tell(
                     facts,
                     "strong_penalty",
-                    f"`{name}` of `{item.path}` is `{text}`: it holds weights to a norm of "
-                    f"{value:.2g} a unit.",
-                    "Hardly anything of a signal is left behind weights next to zero.",
-                    "Leave the constraint out, or use `keras.constraints.MaxNorm(3)`.",
+                    seen,
+                    cause,
+                    fix,
                     item.path,
-                    {"max_value": value},
+                    numbers,
                     confidence="likely",
                 )
                 return
@@ -579,7 +580,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
         row, value = rising, float(rate[rising])
         seen = f"The learning rate still rises at step {facts.steps[row]}, where it is {value:.2g}"
         seen += f"; {facts.setup.steps} are planned." * (facts.setup.steps > 0) or "."
-        cause = "Its warm-up takes as many steps as the training has, or more: little is changed."
+        cause = "Its warm-up takes most of the training, or all of it: weights hardly change."
         text = f"Warm up for a tenth of the steps of the training, or not at all: `{code}`."
     else:
         return

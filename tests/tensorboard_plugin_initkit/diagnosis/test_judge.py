@@ -262,45 +262,35 @@ def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
     assert judge(record.history()) == []
 
 
-def test_biases_that_begin_far_below_0_are_the_cause_of_dead_units():
-    for text, words in (("Constant(value=-9)", "begin with -9,"), ("Zeros", "Their weighted sums")):
-        record = made()
-        both(supervised(), DEAD)(record)
-        assert record.setup is not None
-        arguments = {"bias_initializer": text}
-        layers = tuple(item._replace(arguments=arguments) for item in record.setup.layers)
-        record.setup = dataclasses.replace(record.setup, layers=layers)
-        (finding,) = judge(record.history())
-        assert finding.kind == "dead_units"
-        assert words in finding.cause
-        assert ("Leave `bias_initializer` out" in str(finding.fix)) == ("Constant" in text)
+SUMS = ("Their weighted sums", "Use `activation")
+BIASES = ("begin with -9,", "Leave `bias_initializer` out")
+GAMMA = ("`gamma` and `beta` of `net/dense_4` begin with 0", "Leave out `gamma_initializer`")
 
 
 @pytest.mark.parametrize(
-    ("kind", "gamma", "takes", "is_told"),
+    ("kind", "weight", "begin", "takes", "expected"),
     [
-        ("BatchNormalization", "Zeros", (4,), True),
-        ("LayerNormalization", "Constant(value=0.0)", (4,), True),
-        ("BatchNormalization", "Ones", (4,), False),
-        ("BatchNormalization", "Zeros", (2, 4), False),  # the end of a residual branch
-        ("Dense", "Zeros", (4,), False),
+        ("Dense", "bias", "Constant(value=-9)", (4,), BIASES),
+        ("Dense", "bias", "Zeros", (4,), SUMS),
+        ("BatchNormalization", "gamma", "Zeros", (4,), GAMMA),
+        ("LayerNormalization", "gamma", "Constant(value=0.0)", (4,), GAMMA),
+        ("BatchNormalization", "gamma", "Ones", (4,), SUMS),
+        ("BatchNormalization", "gamma", "Zeros", (2, 4), SUMS),  # the end of a residual branch
     ],
 )
-def test_normalizations_that_begin_with_zeros_are_the_cause_of_dead_units(
-    kind, gamma, takes, is_told
-):
+def test_what_weights_begin_with_is_the_cause_of_dead_units(kind, weight, begin, takes, expected):
     record = made()
     both(supervised(), DEAD)(record)
     assert record.setup is not None
     layers = [x._replace(takes=(i - 1,)) for i, x in enumerate(record.setup.layers)]
-    begin = {"gamma_initializer": gamma, "beta_initializer": "Zeros"}
-    layers[4] = layers[4]._replace(type=kind, arguments=begin)
+    arguments = {"beta_initializer": "Zeros", f"{weight}_initializer": begin}
+    layers[4] = layers[4]._replace(type=kind, arguments=arguments)
     layers[5] = layers[5]._replace(takes=takes)
     record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
     (finding,) = judge(record.history())
-    assert (finding.kind, finding.layer) == ("dead_units", "net/dense_4")
-    assert ("`gamma` and `beta` of `net/dense_4` begin with 0" in finding.cause) == is_told
-    assert ("Leave out `gamma_initializer`" in str(finding.fix)) == is_told
+    assert finding.kind == "dead_units"
+    assert expected[0] in finding.cause
+    assert expected[1] in str(finding.fix)
 
 
 def test_an_output_with_a_loss_weight_of_0_is_no_fault():
