@@ -17,8 +17,7 @@ _GUARDS = (ast.If, ast.IfExp, ast.BoolOp, ast.Try)
 
 def is_own(layer: Any) -> bool:
     """Check for a layer of a class that is neither Keras's nor of a package around it."""
-    is_layer = isinstance(layer, keras.layers.Layer)
-    return is_layer and not type(layer).__module__.startswith("keras")
+    return isinstance(layer, keras.layers.Layer) and not type(layer).__module__.startswith("keras")
 
 
 def name_made_layer(layer: Any) -> str:

@@ -366,8 +366,7 @@ def find_made_layers(facts: Facts) -> Iterator[Finding]:
         if kind := item.arguments.get("makes"):
             seen = f"The `call` of `{item.type}` makes a new `{kind}` whenever it is called."
             cause = "Each has new random weights that no optimizer knows: they are never trained."
-            fix = f"Make it once: `self.inner = {kind}(...)` in `__init__` of `{item.type}`, or a "
-            fix += "list of several; use `self.inner(x)` in `call`."
+            fix = f"Make it once: `self.inner = {kind}(...)` in `__init__` of `{item.type}`."
             yield tell(facts, "frozen", seen, cause, fix, item.path, severity="error")
             return
 
@@ -395,9 +394,8 @@ def find_frozen_head(facts: Facts) -> Iterator[Finding]:
             seen = f"`{path}`, the last layer before the {head}, is not trained."
             cause = "What it makes of its inputs cannot change. (In a GAN that is intended.)"
             text = f"Use `layer.trainable = True` for `{path}`, and compile again."
-            yield tell(
-                facts, "frozen", seen, cause, Fix(text, {"trainable": {"layers": [path]}}), path
-            )
+            fix = Fix(text, {"trainable": {"layers": [path]}})
+            yield tell(facts, "frozen", seen, cause, fix, path)
             return
 
 
