@@ -502,5 +502,6 @@ def _look_at_refused(model: Any, call: FitCall) -> Start | None:
     if x is not None and not hasattr(x, "__next__") and not was_stopped:
         with contextlib.suppress(Exception):  # of the user's model, which has been raised
             start = look_at_start(model, (x, y, sample_weight))
-            return start if start.error is not None or start.is_cut else None
+            makes = any(item.arguments.get("makes") for item in start.setup.layers)
+            return start if start.error is not None or start.is_cut or makes else None
     return None

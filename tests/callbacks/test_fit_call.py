@@ -310,6 +310,20 @@ def test_an_exception_before_the_first_record_is_explained_by_model_and_data(sta
     assert monitor.findings[0].message == found.message
 
 
+class Mix(keras.layers.Layer):
+    def call(self, x):
+        return keras.layers.Dense(3)(x)
+
+
+def test_layers_made_in_a_call_are_told_where_tensorflow_refuses_their_weights():
+    model = keras.Sequential([Mix(name="mix"), keras.layers.Dense(3)])
+    monitor = GradientMonitor(on_finding=print)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="singleton"):
+        model.fit(np.ones((64, 3)), np.ones((64, 3)), verbose=0, callbacks=[monitor])
+    assert [(f.kind, f.layer) for f in keras_initkit.diagnose(monitor)] == [("frozen", "mix")]
+
+
 def test_a_refused_training_is_looked_at_on_its_own_thread(monkeypatch):
     monkeypatch.setattr(fit_call, "_SECONDS", 0.02)
     threads = []
