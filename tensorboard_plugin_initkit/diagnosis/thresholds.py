@@ -313,6 +313,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "Of these parts. What is forgotten over a long sequence, or cut off at a border, leaves "
         "more.",
     ),
+    "average_followed": Threshold(
+        0.1, "Of the way of the weights. Keras's own 0.99 over 100 steps is 0.37."
+    ),
     "spike_factor": Threshold(
         10,
         "Times the running median. Noise of batches makes a norm two or three times as large; ten "

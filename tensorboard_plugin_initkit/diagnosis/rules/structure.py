@@ -478,6 +478,31 @@ def find_weight_decay(facts: Facts) -> Iterator[Finding]:
         yield tell(facts, "strong_penalty", seen, cause, fix, numbers=numbers, confidence="likely")
 
 
+def find_overwriting_averages(facts: Facts) -> Iterator[Finding]:
+    """Find an optimizer that replaces weights by averages that have hardly followed them.
+
+    Over k steps of equal size an average with momentum m comes up by
+    1 - m (1 - mᵏ) / (k (1 - m)) of them.
+    """
+    arguments = facts.setup.optimizer_arguments
+    momentum = arguments.get("ema_momentum") or 0.0
+    steps = arguments.get("ema_overwrite_frequency") or 0
+    if not (arguments.get("use_ema") and steps and 0 < momentum < 1):
+        return
+    kept = 1 - momentum * (1 - momentum**steps) / (steps * (1 - momentum))
+    if kept < THRESHOLDS["average_followed"].value:
+        yield tell(
+            facts,
+            "small_updates",
+            f"Every {steps} steps the weights are replaced by their averages, with "
+            f"`ema_momentum={momentum:g}`: they keep {kept:.2g} of the way that they went.",
+            "The averages follow the weights slowly, and throw them back to where they were.",
+            f"Use `ema_momentum={1 - 1 / max(2, steps / 10):.2g}`, or leave `use_ema` out.",
+            numbers={"ema_momentum": momentum, "steps": steps, "kept": kept},
+            confidence="likely",
+        )
+
+
 def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
     """Find constraints that hold the weights of units next to zero."""
     for item in facts.setup.layers:
@@ -608,6 +633,7 @@ STRUCTURE_CAUSES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     find_frozen_head,
     find_penalties,
     find_weight_decay,
+    find_overwriting_averages,
     find_tight_constraints,
     find_single_samples,
     find_equal_weights,

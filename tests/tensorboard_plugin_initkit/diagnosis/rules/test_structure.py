@@ -422,6 +422,22 @@ def test_a_weight_decay_that_takes_all():
         assert [finding.kind for finding in found] == expected
 
 
+def test_averages_that_throw_the_weights_back():
+    def told(**arguments):
+        setup = dataclasses.replace(GOOD, optimizer_arguments={"use_ema": True} | arguments)
+        return [(f.kind, round(f.evidence["kept"], 4)) for f in find(setup)]
+
+    slow = {"ema_momentum": 0.9999, "ema_overwrite_frequency": 10}
+    # The average of a ramp of 10 steps, against the ramp's end.
+    average = 0.0
+    for step in range(1, 11):
+        average = 0.9999 * average + 1e-4 * step
+    assert told(**slow) == [("small_updates", round(average / 10, 4))]
+    assert told(ema_momentum=0.99, ema_overwrite_frequency=100) == []
+    assert told(ema_momentum=0.9999, ema_overwrite_frequency=None) == []
+    assert told(**slow | {"use_ema": False}) == []
+
+
 def test_batches_of_one_sample_before_a_normalization_of_features(rng):
     def told(setup, spread):
         facts = facts_of(setup, np.arange(8), rng.normal(size=(8, 4)), steps=WINDOW)
