@@ -132,6 +132,7 @@ def test_training_again_goes_on_and_the_log_is_the_history_of_a_copy_of_the_batc
     assert got == pytest.approx(want)
 
 
+@pytest.mark.backends("jax", "torch")
 def test_what_fails_inside_is_one_warning():
     probe = ActivationProbe(data()[0][:, :3])
     message = "^ActivationProbe stops recording; training goes on. Reason: .*shape"

@@ -172,7 +172,7 @@ def test_records_are_written_while_a_callback_takes_long(tmp_path, monkeypatch):
     fit(compiled(mlp), GradientMonitor(tmp_path, 1), Hook("on_epoch_end", wait))
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_other_threads_read_the_history_and_no_record_is_lost():
     monitor, done, lengths = GradientMonitor(every_n_steps=1), threading.Event(), set()
 
@@ -190,7 +190,7 @@ def test_other_threads_read_the_history_and_no_record_is_lost():
 
 
 def test_what_a_checkpoint_holds_is_in_the_log(tmp_path):
-    model = compiled(mlp)
+    model = compiled(mlp, **QUICK)
     read: list[list[int]] = []
     saves = [
         lambda: model.save_weights(tmp_path / "a.weights.h5"),
@@ -262,7 +262,7 @@ def test_one_callback_twice_in_a_list_or_in_two_trainings_at_once():
 
 @pytest.mark.newest
 def test_without_threads_all_is_recorded(tmp_path, monkeypatch):
-    model = compiled(mlp)
+    model = compiled(mlp, **QUICK)
     fit(model)
 
     def refuse(thread):

@@ -84,7 +84,7 @@ def test_a_schedule_goes_on_from_epoch_to_epoch_and_fit_to_fit(steps_per_executi
     np.testing.assert_array_equal(monitor.history.steps, [1, 2, 9, 20, 27])
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_phases_of_a_training_are_one_record_and_no_finding(tmp_path):
     model = compiled(mlp, **QUICK)
     monitor = GradientMonitor(tmp_path, every_n_steps=1)
@@ -169,6 +169,7 @@ def test_the_monitor_costs_one_trace_and_a_second_fit_none():
         assert len(traces) == len(plain) + 1
 
 
+@pytest.mark.newest
 def test_what_measures_is_traced_once_for_models_that_are_alike(monkeypatch):
     from keras_initkit.callbacks.measures import tensorflow as measures
     from keras_initkit.statistics import batch
@@ -198,7 +199,7 @@ def test_what_measures_is_traced_once_for_models_that_are_alike(monkeypatch):
     assert count(22, **QUICK) == 0  # where batches may have many shapes
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tmp_path):
     model, (x, y) = compiled(mlp), data()
     monitor = GradientMonitor(tmp_path, every_n_steps=1)
@@ -213,7 +214,6 @@ def test_a_training_set_back_after_an_interruption_replaces_what_was_recorded(tm
         np.testing.assert_array_equal(history.steps, np.arange(STEPS + 2))
 
 
-@pytest.mark.newest
 @pytest.mark.backends("torch")
 def test_every_training_in_one_directory_has_its_run_and_a_resumed_one_goes_on(tmp_path):
     def train(model, callback, *more):
@@ -265,7 +265,7 @@ def plain_losses():
     return fit(compiled(small, **QUICK), epochs=2).history
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 @pytest.mark.parametrize("method", ["begin", "measure", "read"])
 def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
     method, monkeypatch, plain_losses
@@ -296,7 +296,7 @@ def test_an_optimizer_that_updates_in_its_own_way_is_named():
         recorded(mlp, Own())
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_what_fails_inside_is_a_warning_at_the_line_of_fit_and_what_was_recorded_is_kept(tmp_path):
     (tmp_path / "file").write_text("")
     model, (x, y) = compiled(small, **QUICK), data()

@@ -23,6 +23,7 @@ def train(monitor, kernel_initializer="zeros", more=()):
     return model.fit(x, x[:, :1], 8, epochs=3, verbose=0, callbacks=[monitor, *more])
 
 
+@pytest.mark.newest
 def test_each_record_comes_once_on_the_thread_of_fit_with_what_was_found():
     records, threads = [], set()
 
@@ -48,6 +49,7 @@ def test_each_record_comes_once_on_the_thread_of_fit_with_what_was_found():
     assert found == [f for f in monitor.findings if f.severity != "note"] != []
 
 
+@pytest.mark.backends("torch")
 def test_an_error_in_the_function_is_one_warning_and_training_goes_on():
     calls = []
 
@@ -61,6 +63,7 @@ def test_an_error_in_the_function_is_one_warning_and_training_goes_on():
     assert len(calls) == 15
 
 
+@pytest.mark.backends("torch")
 def test_totals_are_in_keras_logs_if_asked_for(tmp_path):
     assert list(train(GradientMonitor(), "he_normal").history) == ["loss"]
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")

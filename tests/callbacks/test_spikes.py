@@ -46,7 +46,7 @@ def norms_of_all_steps():
 
 WAYS: list[dict[str, object]] = [{}]
 if BACKEND == "tensorflow":
-    WAYS += [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 10}]
+    WAYS += [{"jit_compile": True}, {"steps_per_execution": 10}]
 
 
 @pytest.mark.usefixtures("usual_emitters")

@@ -109,7 +109,7 @@ def test_train_on_batch(reference):
     np.testing.assert_allclose(monitor.history["norm"], reference["norm"], rtol=1e-5)
 
 
-@pytest.mark.backends("tensorflow")
+@pytest.mark.backends("torch")
 def test_several_outputs_and_losses():
     def two_outputs():
         keras.utils.set_random_seed(0)
@@ -134,8 +134,7 @@ def test_several_outputs_and_losses():
     np.testing.assert_allclose(monitor.history.per_variable("norm"), want, rtol=1e-4)
 
 
-@pytest.mark.newest
-@pytest.mark.backends("tensorflow")
+@pytest.mark.backends("torch")
 def test_a_training_resumed_from_a_file_goes_on_in_the_log(tmp_path):
     monitors = [GradientMonitor(log, every_n_steps=4) for log in (None, tmp_path, tmp_path)]
     fit(compiled(mlp, **QUICK), monitors[0], epochs=2)
@@ -221,7 +220,7 @@ def losses_before(x, y):
     return BeforeEachBatch(loss)
 
 
-@pytest.mark.newest
+@pytest.mark.backends("jax", "torch")
 def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1), **QUICK), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]
@@ -291,7 +290,7 @@ class Twice(CustomStep):
         return super().train_step(*args)
 
 
-@pytest.mark.newest
+@pytest.mark.backends("jax", "torch")
 def test_two_updates_of_every_batch():
     plain, epochs = small(), 6  # more updates than the buffer holds
     model = compiled(lambda: Twice(plain.inputs, plain.outputs), **QUICK)
@@ -303,8 +302,7 @@ def test_two_updates_of_every_batch():
     np.testing.assert_array_equal(tenth.history.steps, range(0, made, 10))
 
 
-@pytest.mark.newest
-@pytest.mark.backends("tensorflow")
+@pytest.mark.backends("torch")
 def test_one_monitor_and_its_copies_for_two_models():
     model, monitor = compiled(small, **QUICK), GradientMonitor(every_n_steps=1)
     fit(model, monitor)
@@ -317,7 +315,7 @@ def test_one_monitor_and_its_copies_for_two_models():
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_a_monitor_of_its_own_for_every_fit():
     monitors = [GradientMonitor(every_n_steps=1) for _ in range(2)]
     model = compiled(mlp, **QUICK)
@@ -332,8 +330,7 @@ def test_a_monitor_of_its_own_for_every_fit():
         np.testing.assert_allclose(monitor.history["norm"], one.history["norm"][part], rtol=1e-5)
 
 
-@pytest.mark.newest
-@pytest.mark.backends("tensorflow")
+@pytest.mark.backends("torch")
 def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
     class Fail(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -353,8 +350,7 @@ def test_copies_of_callbacks_for_every_trial_of_a_tuner(tmp_path):
     assert [len(callback.history) for callback in callbacks[:2]] == [0, 0]
 
 
-@pytest.mark.newest
-@pytest.mark.backends("tensorflow")
+@pytest.mark.backends("torch")
 def test_a_compiled_teacher_is_not_listened_to():
     class Student(CustomStep):
         teacher = None

@@ -214,7 +214,7 @@ def test_what_a_step_of_ones_own_trains_is_recorded(make):
     check(monitor, model, optimizers)
 
 
-@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.backends("torch")
 @pytest.mark.parametrize(
     ("logs", "loss"),
     [
@@ -247,7 +247,7 @@ def test_the_loss_is_what_a_step_of_ones_own_returns(logs, loss):
     np.testing.assert_array_equal(monitor.history["loss"][:, 0], np.full(STEPS, loss))
 
 
-@pytest.mark.backends("tensorflow", "torch")
+@pytest.mark.backends("torch")
 def test_the_probe_calls_what_can_be_called_and_says_what_cannot():
     class Callable(LateWithoutCall):
         def call(self, x):
@@ -296,7 +296,7 @@ def test_what_is_built_before_the_first_recorded_step_is_no_change():
 
 @pytest.mark.newest
 @pytest.mark.backends("tensorflow")
-@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=pytest.mark.backends("torch"))])
 @pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)
 def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change, eager):
     class Change(keras.callbacks.Callback):

@@ -30,8 +30,7 @@ def pages_with_code() -> Iterator[Any]:
     """Yield pages: on PyTorch, where a training begins soonest, but for those with TensorFlow."""
     for page in PAGES:
         if code := "".join(code_of(page)):
-            is_here = page.name == "README.md" or "tensorflow" in code
-            mark = pytest.mark.backends("tensorflow" if is_here else "torch")
+            mark = pytest.mark.backends("tensorflow" if "tensorflow" in code else "torch")
             yield pytest.param(page, marks=mark, id=name_of(page))
 
 

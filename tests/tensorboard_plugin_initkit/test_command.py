@@ -75,7 +75,7 @@ def test_help_names_defaults(capsys, name, defaults):
     assert all(f"(default: {default})" in told for default in defaults)
 
 
-@pytest.mark.newest
+@pytest.mark.backends("torch")
 def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "keras_initkit", "--version"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
-from tests.callbacks.training import BACKEND, BATCH, LOSS, STEPS, data, label, layers, norms
+from tests.callbacks.training import BATCH, LOSS, STEPS, data, layers, norms
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 
@@ -38,19 +38,17 @@ def one_optimizer():
     return recorded(keras.optimizers.SGD(0.1))
 
 
-WAYS = [{}, {"run_eagerly": True}]
 needs_multi_optimizer = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras before 3.14 has none"
 )
 
 
 @needs_multi_optimizer
-@pytest.mark.parametrize("way", WAYS if BACKEND == "tensorflow" else WAYS[:1], ids=label)
-def test_optimizers_inside_a_multi_optimizer(way):
+def test_optimizers_inside_a_multi_optimizer():
     # With equal settings they do what one does, which other tests compare with autodiff.
     one = one_optimizer()
     body, head = (keras.optimizers.SGD(0.1, name=name) for name in ("slow", "fast"))
-    history = recorded(body_and_head(body, head), **way)
+    history = recorded(body_and_head(body, head))
     np.testing.assert_array_equal(history.steps, np.arange(STEPS))
     assert history.optimizers == ["slow", "fast"]
     assert history.layers == [*(f"slow/body_{i}" for i in range(2)), "fast/head"]
@@ -139,19 +137,9 @@ class Gan(keras.Model):
 
 
 def gradients(loss, x, variables):
-    if BACKEND == "torch":
-        import torch
+    import torch
 
-        return torch.autograd.grad(loss(x), [v.value for v in variables])
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        value = loss(x)
-    return tape.gradient(value, [v.value for v in variables])
-
-
-# On JAX a model's state has one optimizer.
-not_on_jax = pytest.mark.skipif(BACKEND == "jax", reason="Keras's JAX state has one optimizer")
+    return torch.autograd.grad(loss(x), [v.value for v in variables])
 
 
 def compiled_gan():
@@ -160,10 +148,9 @@ def compiled_gan():
     return gan
 
 
-@not_on_jax
+@pytest.mark.backends("torch")  # on TensorFlow: `InTurn` in test_whole_record.py
 def test_the_optimizers_of_a_gan_from_fit_to_fit():
     gan, beside = compiled_gan(), compiled_gan()
-    gan.run_eagerly = BACKEND == "tensorflow"  # in graphs are those of a multi-optimizer
     monitor, fourth = GradientMonitor(every_n_steps=1), GradientMonitor(every_n_steps=4)
     x, _ = data()
     for _ in range(2):

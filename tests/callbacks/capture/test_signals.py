@@ -28,6 +28,7 @@ from tests.callbacks.training import (
 )
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
+ELSEWHERE = pytest.mark.backends("jax", "torch")
 
 
 def record_with(*monitors, make=small):
@@ -117,7 +118,7 @@ def partly_dead(use_bias):
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("use_bias", [pytest.param(True, marks=ELSEWHERE), False])
 def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
     fit(compiled(partly_dead(use_bias), keras.optimizers.SGD(0.05), **QUICK), beside, monitor)
@@ -145,7 +146,7 @@ def test_directions_of_successive_gradients():
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
 
 
-@pytest.mark.newest
+@pytest.mark.backends("jax", "torch")
 def test_every_monitor_records_what_it_would_alone_of_what_is_selected(tmp_path):
     want = everything()
     names = [path.rpartition("/")[2] for path in want.layers]
@@ -261,7 +262,7 @@ class Late(keras.Model):
 
 
 @pytest.mark.filterwarnings("ignore:No layer is selected by layers='conv'")
-@pytest.mark.parametrize(("chosen", "recorded"), [("two", ["two"]), ("conv", ["one", "two"])])
+@pytest.mark.parametrize(("chosen", "recorded"), [pytest.param("two", ["two"], marks=ELSEWHERE), ("conv", ["one", "two"])])
 def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, recorded):
     monitor = GradientMonitor(every_n_steps=1, layers=chosen)
     if chosen == "conv" and BACKEND != "tensorflow":  # there Keras builds the model before
@@ -273,7 +274,7 @@ def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, r
     assert len(monitor.history) == STEPS
 
 
-@pytest.mark.newest
+@pytest.mark.backends("jax", "torch")
 def test_frozen_layers_are_listed_as_frozen():
     def frozen():
         model = mlp()

@@ -51,6 +51,7 @@ def client():
         yield client
 
 
+@pytest.mark.backends("torch")
 def test_a_layer_adapts_on_a_cluster_of_processes(client, tmp_path):
     assert run(range(2), reduce_to_process).items != [os.getpid()] * 2
     rows = table(1e3)
