@@ -1,9 +1,9 @@
 # Everything is set up by the target that needs it, in the virtual environment .venv.
 PYTHON ?= python3
-# Three processes, as some tests wait for others, each with whole files, in the order of
-# `tests/conftest.py`.
+# Two processes for two cores, each with whole files, in the order of `tests/conftest.py`.
 # Left out are the patterns of `examples-test` but for a few.
-PYTEST = -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
+PYTEST = -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not pipelines'
+TAB = tests/tensorboard_plugin_initkit/tab
 
 # Packages come by uv where it is installed, which takes seconds, and by pip elsewhere, minutes.
 # PyTorch comes by pip: its settings can name a place with a build for CPUs, of a tenth of the size.
@@ -11,16 +11,26 @@ PIP = $(@D)/bin/python -m pip install --quiet --no-compile
 UV := $(shell command -v uv)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 
-# What is imported is compiled once, not in each process: of TensorFlow that takes 7 seconds.
+# What tests import is compiled once: processes that begin together would each do it, for 25 s.
 unexport PYTHONDONTWRITEBYTECODE
+COMPILE = $(@D)/bin/python -m pytest --collect-only -qq >/dev/null
 
-.PHONY: demo test examples-test test-floor test-backends test-beam test-trackers lint measure docs bench wheel-test clean
+.PHONY: demo test test-tab compile examples-test test-floor test-backends test-beam test-trackers lint measure docs bench wheel-test clean
 
 demo: .venv/ready
 	.venv/bin/python examples/textbook.py
 
 test: .venv/ready
-	.venv/bin/python $(PYTEST)
+	.venv/bin/python $(PYTEST) --ignore $(TAB)
+
+# The tab, in real TensorBoards and a real Chromium: most of it is waiting, so other tests can run
+# beside it.
+test-tab: .venv/ready
+	.venv/bin/python $(PYTEST) $(TAB)
+
+# Beside something else, so that the first tests find it done.
+compile: .venv/ready
+	.venv/bin/python -m pytest --collect-only -qq >/dev/null
 
 # Trainings in the patterns of Keras's own examples; nothing is fetched. It takes minutes.
 examples-test: .venv/ready
@@ -90,6 +100,7 @@ clean:
 .venv-floor/ready: setup.cfg pyproject.toml tests/floor.txt
 	$(PYTHON) -m venv .venv-floor
 	$(INSTALL) --editable '.[tensorflow,test]' --constraint tests/floor.txt
+	$(COMPILE)
 	touch $@
 
 .venv-beam/ready: setup.cfg pyproject.toml tests/beam.txt
@@ -105,10 +116,15 @@ clean:
 .venv-jax/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-jax
 	$(INSTALL) --editable '.[test,jax]'
+	KERAS_BACKEND=jax $(COMPILE)
 	touch $@
 
-.venv-torch/ready: setup.cfg pyproject.toml tests/torch.txt
+.venv-torch/torch: tests/torch.txt
 	$(PYTHON) -m venv .venv-torch
 	$(PIP) --constraint tests/torch.txt torch
+	touch $@
+
+.venv-torch/ready: .venv-torch/torch setup.cfg pyproject.toml
 	$(INSTALL) --editable '.[test,torch]' --constraint tests/torch.txt
+	KERAS_BACKEND=torch $(COMPILE)
 	touch $@
