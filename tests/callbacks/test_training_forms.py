@@ -197,7 +197,7 @@ def test_each_training_records_what_it_trains():
     x = data()[0]
     one, own = GradientMonitor(every_n_steps=1), []
     for model, given, target in ((encoder, x, x[:, :4] / 4), (decoder, x[:, :4], x), (whole, x, x)):
-        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.compile(keras.optimizers.SGD(0.1), "mse", **QUICK)
         own.append(GradientMonitor(every_n_steps=1))
         model.fit(given, target, BATCH, verbose=0, shuffle=False, callbacks=[one, own[-1]])
     np.testing.assert_array_equal(one.history.steps, np.arange(3 * STEPS))

@@ -162,6 +162,12 @@ if BACKEND == "tensorflow":
     WAYS = [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
 
 
+MADE = [
+    pytest.param(make, way, marks=[pytest.mark.newest] if "jit_compile" not in way and way else [])
+    for make, way in zip(KERAS_STEP, WAYS, strict=True)
+]
+
+
 def check(monitor, model, optimizers):
     """Train for two batches and for one, and compare with what the optimizers did."""
     x, y = data()
@@ -183,7 +189,7 @@ def check(monitor, model, optimizers):
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-@pytest.mark.parametrize(("make", "way"), list(zip(KERAS_STEP, WAYS, strict=True)), ids=label)
+@pytest.mark.parametrize(("make", "way"), MADE, ids=label)
 def test_what_is_built_in_the_first_step_is_recorded(make, way):
     model, monitor = make(), GradientMonitor(every_n_steps=1)
     model.compile(Given(RATE), LOSS, **way)
@@ -268,6 +274,10 @@ def test_the_probe_calls_what_can_be_called_and_says_what_cannot():
     assert sum("without `call`" in str(w.message) for w in said) == 1
 
 
+IN_GRAPHS = pytest.param(False, marks=pytest.mark.backends("tensorflow"))
+EAGERLY = pytest.param(True, marks=pytest.mark.backends("torch"))
+
+
 def compile_again(model):
     model.compile(keras.optimizers.SGD(0.01), LOSS, run_eagerly=model.run_eagerly)
     model.make_train_function()
@@ -295,8 +305,7 @@ def test_what_is_built_before_the_first_recorded_step_is_no_change():
 
 
 @pytest.mark.newest
-@pytest.mark.backends("tensorflow")
-@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=pytest.mark.backends("torch"))])
+@pytest.mark.parametrize("eager", [IN_GRAPHS, EAGERLY])
 @pytest.mark.parametrize("change", [compile_again, replace_optimizer, freeze], ids=label)
 def test_a_change_during_training_is_recorded_or_said_and_changes_nothing(change, eager):
     class Change(keras.callbacks.Callback):

@@ -262,7 +262,10 @@ class Late(keras.Model):
 
 
 @pytest.mark.filterwarnings("ignore:No layer is selected by layers='conv'")
-@pytest.mark.parametrize(("chosen", "recorded"), [pytest.param("two", ["two"], marks=ELSEWHERE), ("conv", ["one", "two"])])
+@pytest.mark.parametrize(
+    ("chosen", "recorded"),
+    [pytest.param("two", ["two"], marks=ELSEWHERE), ("conv", ["one", "two"])],
+)
 def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, recorded):
     monitor = GradientMonitor(every_n_steps=1, layers=chosen)
     if chosen == "conv" and BACKEND != "tensorflow":  # there Keras builds the model before

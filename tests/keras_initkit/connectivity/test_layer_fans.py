@@ -244,6 +244,7 @@ def test_added_rank():
     assert (fans(layer, "lora_kernel_a"), fans(layer, "lora_kernel_b")) == ((36, 2), (2, 6))
 
 
+@pytest.mark.newest
 def test_quantized_kernels():
     dense = built(layers.Dense(5), (7,))
     einsum = built(layers.EinsumDense("abc,cde->abde", (None, 3, 5)), (2, 4))

@@ -284,6 +284,7 @@ def test_a_layer_that_is_not_adapted_warns_once_when_it_is_trained_or_saved(tmp_
         model.save(tmp_path / name)
 
 
+@pytest.mark.backends("torch")
 @pytest.mark.filterwarnings("ignore:.*HDF5 file")
 def test_a_layer_with_statistics_of_any_origin_warns_of_nothing(tmp_path):
     x = table()

@@ -94,7 +94,7 @@ class Net(keras.Model):
         return {"a": self.last(self.hidden(x["x"]))[:, :1], "b": self.last(x["z"])}
 
 
-@pytest.mark.backends("tensorflow", "jax", "torch")
+@pytest.mark.backends("jax", "torch")
 def test_a_model_of_a_class_is_copied_with_its_weights_and_names():
     data = {"x": X, "z": np.repeat(X, 2, axis=1)}
     model = Net()

@@ -84,6 +84,7 @@ def test_a_report_holds_every_run_and_finding_and_refers_to_nothing_outside(tmp_
     assert "Nothing wrong was found." in page.text
 
 
+@pytest.mark.newest
 def test_two_runs_are_compared_where_they_can_be(tmp_path):
     def is_compared(**others):
         _, page = report(tmp_path / "r.html", {"a": history_of(np.ones((3, 4)))} | others)

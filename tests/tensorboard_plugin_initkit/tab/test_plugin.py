@@ -215,6 +215,7 @@ def test_findings_that_cannot_be_read_are_a_note(client: Client) -> None:
 # Charts
 
 
+@pytest.mark.newest
 def test_a_column_of_several_records_is_what_was_asked_for(client: Client, root: Path) -> None:
     answer = chart(client, "map", "first", how="min", columns=8, statistic="norm")
     (image,) = sources(answer)["data-cells"]["image"]
@@ -222,6 +223,7 @@ def test_a_column_of_several_records_is_what_was_asked_for(client: Client, root:
     np.testing.assert_allclose(image.T, blocks.min(axis=1), rtol=1e-6)
 
 
+@pytest.mark.newest
 def test_a_zoom_changes_data_and_not_the_structure(client: Client) -> None:
     for view, *runs in (("map", "first"), ("lines", "first"), ("difference", "first", "second")):
         whole = chart(client, view, *runs)
@@ -233,6 +235,7 @@ def test_a_zoom_changes_data_and_not_the_structure(client: Client) -> None:
         assert json.dumps(whole["item"]["doc"]) != json.dumps(part["item"]["doc"])
 
 
+@pytest.mark.newest
 def test_what_changes_the_structure_changes_the_key(client: Client) -> None:
     asked = [("map", word) for word in ("", "statistic=norm", "how=min", "theme=dark", "low=1e-3")]
     asked += [("map", "filter=conv2d"), ("depth", ""), ("depth", "step=0")]
@@ -245,6 +248,7 @@ def test_what_changes_the_structure_changes_the_key(client: Client) -> None:
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.newest
 def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
     def shown(words: str) -> int:
         answer = chart(client, "map", "first", filter=words)
@@ -261,6 +265,7 @@ def test_a_filter_is_of_words_in_path_or_type(client: Client) -> None:
         )
 
 
+@pytest.mark.newest
 def test_lines_are_of_ten_layers_of_those_that_are_left(tmp_path: Path) -> None:
     layers = [f"{'odd' if i % 2 else 'even'}_{i}" for i in range(60)]
     LogWriter(tmp_path / "x").write(chunk_of(dense(*layers), range(5)))
@@ -271,6 +276,7 @@ def test_lines_are_of_ten_layers_of_those_that_are_left(tmp_path: Path) -> None:
     assert "even_" not in text
 
 
+@pytest.mark.newest
 def test_a_layer_that_is_gone_is_a_note(client: Client) -> None:
     answer = chart(client, "lines", "first", layer=["gone", LAYERS[2], "x" * 99])
     assert answer["notes"] == [
@@ -292,6 +298,7 @@ def test_only_what_was_recorded_is_offered(client: Client) -> None:
     ]
 
 
+@pytest.mark.newest
 def test_columns_are_bounded_for_many_layers(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +311,7 @@ def test_columns_are_bounded_for_many_layers(
     assert len(sources(answer)["data-columns"]["first"]) == 3
 
 
+@pytest.mark.newest
 def test_a_picture_is_drawn_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client, drawn = application(root), []
     draw = payloads.chart

@@ -285,6 +285,7 @@ SMALL = keras.initializers.RandomNormal(stddev=0.01)
     ],
     ids=lambda case: "",
 )
+@pytest.mark.backends("torch")
 def test_there_is_no_advice_where_the_use_of_a_weight_is_not_understood(make):
     rows = audit(make())
     assert {(row.path, row.fix) for row in rows if row.fix} == set()

@@ -12,6 +12,8 @@ from keras_initkit.callbacks import GradientMonitor
 from keras_initkit.models.check.check import check
 from keras_initkit.models.check.own_loss import ask_loss
 
+pytestmark = pytest.mark.newest
+
 RNG = np.random.default_rng(0)
 BITS, CLASSES, NUMBERS = RNG.integers(0, 2, 99), RNG.integers(0, 4, 99), RNG.normal(size=99)
 ONE_HOT, SIGNS, SIZES = np.eye(4)[CLASSES], 2 * BITS - 1, RNG.lognormal(3, 0.5, 99)
@@ -106,6 +108,7 @@ def ask(loss, x, y, *stack):
     return ask_loss(model, read_setup(model), x, y).heads[0].arguments
 
 
+@pytest.mark.backends("torch")
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_asked_for_its_value_of_right_outputs(name):
     loss, y, activation, fault = LOSSES[name]

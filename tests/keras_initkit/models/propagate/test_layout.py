@@ -33,6 +33,7 @@ def build(data_format):
 
 
 @pytest.mark.parametrize("has_data", [False, True])
+@pytest.mark.backends("torch")
 def test_channels_first_are_predicted_as_channels_last(has_data, rng):
     last, first = build("channels_last"), build("channels_first")
     first.set_weights(last.get_weights())

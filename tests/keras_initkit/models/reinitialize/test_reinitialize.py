@@ -221,6 +221,7 @@ def test_lora_starts_without_effect(rules):
     assert (array(layer.lora_kernel_b) == 1).all()
 
 
+@pytest.mark.backends("torch")
 def test_quantised_kernels_stay_and_are_named():
     for mode, named in (("int8", "kernel"), ("int4", "kernel"), ("float8", None)):
         layer = layers.Dense(4, name="d")
