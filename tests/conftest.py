@@ -36,13 +36,6 @@ collect_ignore_glob = [
 ]
 
 
-def pytest_ignore_collect(collection_path):
-    """Leave out files that do not name the backend: without a mark a test is TensorFlow's."""
-    if BACKEND == "tensorflow" or collection_path.suffix != ".py":
-        return None  # which is for others to say
-    return True if f'"{BACKEND}"' not in collection_path.read_text() else None
-
-
 def pytest_configure(config):
     """Prepare the backend, but in a process that hands tests out and runs none itself."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):

@@ -129,6 +129,7 @@ def name(function: CodeType) -> str:
     return f"{Path(function.co_filename).name}:{function.co_firstlineno} {function.co_name}"
 
 
+STEPS_OF_A_RECORD = ("UpdateRecorder.begin", "UpdateRecorder.measure", "Capture.read")
 # On PyTorch, the quickest, the most; and on both all of the backend's own way to measure.
 CASES = [(True, 60)] if keras.backend.backend() == "torch" else [(True, 1), (False, 3)]
 
@@ -143,7 +144,9 @@ def test_any_function_may_raise(eager, count, tmp_path):
     own = str(Path("measures", f"{keras.backend.backend()}.py"))
     measuring = [function for function in functions if function.co_filename.endswith(own)]
     assert len(measuring) > 3
-    sample = [*functions[:: len(functions) // count], *(measuring if eager else [])]
+    steps = [function for function in functions if function.co_qualname in STEPS_OF_A_RECORD]
+    assert len(steps) == len(STEPS_OF_A_RECORD)
+    sample = [*functions[:: len(functions) // count], *(steps + measuring if eager else [])]
     faults = {name(function): trainings.find_faults(function) for function in sample}
     assert not {function: fault for function, fault in faults.items() if fault}
     monitor, probe = trainings.callbacks()  # and all is recorded by others

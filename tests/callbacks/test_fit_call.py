@@ -105,14 +105,14 @@ def run_python(script, *args):
 
 
 STATUS = {"error": 1, "exit": 3, "interrupt": -2, "terminate": -15, "thread": 0, "nan": 1}
-# Where a device is read from inside another function than the last step's; PyTorch ends in all.
-ON_TENSORFLOW = ("exit", "terminate", "thread")
+# On TensorFlow where a device is read from inside another function than the last step's.
+ENDINGS = {"tensorflow": ("exit", "terminate", "thread"), "torch": ("error", "interrupt", "nan")}
 
 
 @pytest.mark.slow
 @pytest.mark.backends("tensorflow", "torch")
 def test_a_process_that_ends_leaves_a_whole_log_and_says_what_was_found(tmp_path):
-    status = {name: STATUS[name] for name in (STATUS if BACKEND == "torch" else ON_TENSORFLOW)}
+    status = {name: STATUS[name] for name in ENDINGS[BACKEND]}
     result = run_python(SCRIPT, tmp_path, *status)
     assert json.loads(result.stdout) == status, result.stderr
     for name in status:

@@ -259,31 +259,6 @@ def test_an_error_in_the_users_train_step_is_the_users_error():
 # Failures.
 
 
-@pytest.fixture(scope="module")
-def plain_losses():
-    """The losses of two epochs without a monitor."""
-    return fit(compiled(small, **QUICK), epochs=2).history
-
-
-@pytest.mark.backends("torch")
-@pytest.mark.parametrize("method", ["begin", "measure", "read"])
-def test_a_failure_inside_the_monitor_is_one_warning_and_training_goes_on(
-    method, monkeypatch, plain_losses
-):
-    from keras_initkit.callbacks.capture.capture import Capture
-    from keras_initkit.callbacks.capture.recorder import UpdateRecorder
-
-    def fail(*args):
-        raise RuntimeError("inside")
-
-    monkeypatch.setattr(Capture if method == "read" else UpdateRecorder, method, fail)
-    model = compiled(small, **QUICK)  # in graphs: test_fault_injection.py
-    with pytest.warns(UserWarning, match="stops recording; training goes on.*inside") as caught:
-        history = fit(model, GradientMonitor(every_n_steps=1), epochs=2)
-    assert len([w for w in caught if "GradientMonitor" in str(w.message)]) == 1
-    assert history.history == plain_losses
-
-
 def test_an_optimizer_that_updates_in_its_own_way_is_named():
     class Own(keras.optimizers.SGD):
         def apply(self, grads, trainable_variables=None):

@@ -52,9 +52,7 @@ def train(model, monitor, scale=1.0, batch=64):
     return monitor.history
 
 
-@pytest.mark.parametrize(
-    "make", [mlp, pytest.param(cnn, marks=pytest.mark.backends("jax", "torch"))]
-)
+@pytest.mark.parametrize("make", [mlp, pytest.param(cnn, marks=pytest.mark.backends("torch"))])
 def test_predicted_signals_are_those_of_the_first_record(make, tmp_path):
     keras.utils.set_random_seed(0)
     model = make()
@@ -76,7 +74,7 @@ def test_predicted_signals_are_those_of_the_first_record(make, tmp_path):
     assert not later.setup.prediction  # weights that have learned
 
 
-@pytest.mark.backends("jax", "torch")
+@pytest.mark.backends("torch")
 def test_unscaled_inputs_are_the_cause_where_the_first_layer_saturates():
     keras.utils.set_random_seed(0)
     monitor = GradientMonitor(on_finding=lambda _: None)

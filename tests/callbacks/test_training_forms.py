@@ -220,7 +220,7 @@ def losses_before(x, y):
     return BeforeEachBatch(loss)
 
 
-@pytest.mark.backends("jax", "torch")
+@pytest.mark.backends("torch")
 def test_losses_and_learning_rates_with_a_smaller_batch_over_several_fits():
     model, (x, y) = compiled(mlp, keras.optimizers.SGD(0.1), **QUICK), data()
     x, y = x[: 3 * BATCH + 2], y[: 3 * BATCH + 2]

@@ -162,12 +162,6 @@ if BACKEND == "tensorflow":
     WAYS = [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
 
 
-MADE = [
-    pytest.param(make, way, marks=[pytest.mark.newest] if "jit_compile" not in way and way else [])
-    for make, way in zip(KERAS_STEP, WAYS, strict=True)
-]
-
-
 def check(monitor, model, optimizers):
     """Train for two batches and for one, and compare with what the optimizers did."""
     x, y = data()
@@ -189,7 +183,7 @@ def check(monitor, model, optimizers):
     assert [f for f in monitor.findings if f.severity != "note"] == []
 
 
-@pytest.mark.parametrize(("make", "way"), MADE, ids=label)
+@pytest.mark.parametrize(("make", "way"), list(zip(KERAS_STEP, WAYS, strict=True)), ids=label)
 def test_what_is_built_in_the_first_step_is_recorded(make, way):
     model, monitor = make(), GradientMonitor(every_n_steps=1)
     model.compile(Given(RATE), LOSS, **way)

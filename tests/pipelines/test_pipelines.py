@@ -23,7 +23,7 @@ PATTERNS = [
     if inspect.isfunction(function) and function.__annotations__.get("return") is Pipeline
 ]
 # These run in every `make test`; the others in `make examples-test` alone.
-REPRESENTATIVE = ["actor_critic"] if BACKEND == "tensorflow" else ["diffusion"]
+REPRESENTATIVE = ["diffusion"] if BACKEND == "torch" else ["actor_critic"]
 # A FeatureSpace needs TensorFlow, a gradient penalty its tape; JAX's state has one optimizer.
 NOT_ON = {"feature_space": ["jax", "torch"], "simclr": ["jax"], "wgan_gp": ["jax", "torch"]}
 BACKENDS = ("tensorflow", "jax", "torch")

@@ -9,7 +9,7 @@ from keras_initkit.callbacks import GradientMonitor
 
 pytestmark = [
     pytest.mark.newest,
-    pytest.mark.backends("tensorflow", "jax", "torch"),
+    pytest.mark.backends("tensorflow", "torch"),
     pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning"),
     pytest.mark.filterwarnings("ignore::keras_initkit.callbacks.GradientWarning"),
 ]

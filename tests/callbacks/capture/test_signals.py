@@ -28,7 +28,7 @@ from tests.callbacks.training import (
 )
 
 pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
-ELSEWHERE = pytest.mark.backends("jax", "torch")
+ON_TORCH = pytest.mark.backends("torch")
 
 
 def record_with(*monitors, make=small):
@@ -118,7 +118,7 @@ def partly_dead(use_bias):
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("use_bias", [pytest.param(True, marks=ELSEWHERE), False])
+@pytest.mark.parametrize("use_bias", [pytest.param(True, marks=ON_TORCH), False])
 def test_dead_units_are_counted_with_and_without_a_bias(use_bias):
     monitor, beside = GradientMonitor(every_n_steps=1), Beside()
     fit(compiled(partly_dead(use_bias), keras.optimizers.SGD(0.05), **QUICK), beside, monitor)
@@ -146,7 +146,7 @@ def test_directions_of_successive_gradients():
     assert 0 < np.sqrt(np.mean(error**2)) < 0.15  # 1 / sqrt(64) is .125
 
 
-@pytest.mark.backends("jax", "torch")
+@pytest.mark.backends("torch")
 def test_every_monitor_records_what_it_would_alone_of_what_is_selected(tmp_path):
     want = everything()
     names = [path.rpartition("/")[2] for path in want.layers]
@@ -264,7 +264,7 @@ class Late(keras.Model):
 @pytest.mark.filterwarnings("ignore:No layer is selected by layers='conv'")
 @pytest.mark.parametrize(
     ("chosen", "recorded"),
-    [pytest.param("two", ["two"], marks=ELSEWHERE), ("conv", ["one", "two"])],
+    [pytest.param("two", ["two"], marks=ON_TORCH), ("conv", ["one", "two"])],
 )
 def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, recorded):
     monitor = GradientMonitor(every_n_steps=1, layers=chosen)
@@ -277,7 +277,7 @@ def test_a_selection_for_layers_that_come_later_never_costs_the_record(chosen, r
     assert len(monitor.history) == STEPS
 
 
-@pytest.mark.backends("jax", "torch")
+@pytest.mark.backends("torch")
 def test_frozen_layers_are_listed_as_frozen():
     def frozen():
         model = mlp()

@@ -125,11 +125,7 @@ def loss_scaled():
 @pytest.mark.parametrize(
     ("how", "hand"),
     [
-        pytest.param(
-            {"run_eagerly": True, "optimizer": norm_clipped},
-            {"clip": by_norm},
-            marks=pytest.mark.newest,
-        ),
+        ({"run_eagerly": True, "optimizer": norm_clipped}, {"clip": by_norm}),
         (
             {"make": without_input_shape, "optimizer": globally_clipped},
             {"make": without_input_shape, "clip": by_global_norm},

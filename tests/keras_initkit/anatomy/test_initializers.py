@@ -15,6 +15,7 @@ pytestmark = pytest.mark.backends("tensorflow", "jax", "torch")
 layers = keras.layers
 
 
+@pytest.mark.backends("tensorflow", "torch")
 @pytest.mark.parametrize("kind", keras_layers.KINDS, ids=lambda kind: kind.__name__)
 def test_own_initializers_are_what_the_layer_was_built_with(kind):
     layer = keras_layers.built(kind)

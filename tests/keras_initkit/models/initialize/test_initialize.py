@@ -88,7 +88,7 @@ def test_a_seed_gives_the_same_weights_in_whatever_order_layers_are_made(model):
     assert not any(same(first[:1], values(again)[:1]))
 
 
-@pytest.mark.backends("tensorflow", "jax", "torch")
+@pytest.mark.backends("tensorflow", "torch")
 def test_the_scale_of_the_data_is_taken_by_the_first_kernel_alone(model):
     initialize(model, inputs(), seed=0)
     first = values(model)

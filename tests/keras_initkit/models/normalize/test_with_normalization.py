@@ -60,6 +60,7 @@ def test_inputs_and_predictions_are_normalized_as_by_hand():
     assert wrapped.name == "mine"
 
 
+@pytest.mark.backends("tensorflow", "torch")
 @pytest.mark.usefixtures("_float64")
 def test_training_is_that_on_the_normalized_scale():
     data, y = columns(100), prices(100)
@@ -178,6 +179,7 @@ def test_constant_inputs_are_named_at_the_users_line():
     assert np.isfinite(call(model, frame)).all()
 
 
+@pytest.mark.backends("tensorflow", "torch")
 def test_a_loaded_model_predicts_the_same_and_goes_on_training(tmp_path):
     # examples/tabular.py loads one in a fresh process.
     data, y = columns(100), prices(100)
