@@ -2,10 +2,12 @@
 
 import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -59,10 +61,11 @@ class FitCall:
 
     def is_running(self) -> bool:
         """Check whether the call has not returned or raised."""
-        frame = sys._current_frames().get(self._thread)
-        while frame is not None and frame is not self._frame:
-            frame = frame.f_back
-        return frame is not None
+        with _no_collection():
+            frame = sys._current_frames().get(self._thread)
+            while frame is not None and frame is not self._frame:
+                frame = frame.f_back
+            return frame is not None
 
     def can_be_ended(self) -> bool:
         """Check whether the call has returned or raised, and this thread may end the training."""
@@ -107,6 +110,22 @@ class FitCall:
                 with warning_at(self._place):
                     self.callback.look_after()
         return None
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Put garbage collection off, while frames of another thread are looked at.
+
+    An object is made for each of them. On CPython 3.11 that may begin a collection, in the middle
+    of which the other thread goes on and leaves the frame: the process would crash.
+    """
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def find_frame() -> FrameType:

@@ -1,5 +1,6 @@
 """However a training ends, its log is whole and what it found is said."""
 
+import gc
 import json
 import os
 import subprocess
@@ -322,6 +323,27 @@ def test_layers_made_in_a_call_are_told_where_tensorflow_refuses_their_weights()
     with pytest.raises(ValueError, match="singleton"):
         model.fit(np.ones((64, 3)), np.ones((64, 3)), verbose=0, callbacks=[monitor])
     assert [(f.kind, f.layer) for f in keras_initkit.diagnose(monitor)] == [("frozen", "mix")]
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_no_garbage_is_collected_while_frames_of_another_thread_are_looked_at(
+    monkeypatch, is_enabled
+):
+    seen = []
+
+    def look():
+        seen.append(gc.isenabled())
+        return {}
+
+    monkeypatch.setattr(sys, "_current_frames", look)
+    call = fit_call.FitCall(GradientMonitor())
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        assert not call.is_running()
+        assert seen == [False]
+        assert gc.isenabled() == is_enabled
+    finally:
+        gc.enable()
 
 
 def test_a_refused_training_is_looked_at_on_its_own_thread(monkeypatch):
