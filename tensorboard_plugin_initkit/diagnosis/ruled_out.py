@@ -12,6 +12,7 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.fix import Fix
 from tensorboard_plugin_initkit.diagnosis.limits import list_limits, tell_width
+from tensorboard_plugin_initkit.diagnosis.rules.dependence import list_sights
 from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_loss, tell_guessing
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
@@ -32,7 +33,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
     place = int(np.searchsorted(facts.steps, symptom.rank))
     reasons = dict(_list_reasons(facts, place))
     message = symptom.message.partition(": ")[2]
-    fix = " ".join([*list_limits(facts), ""]) + (
+    fix = " ".join([*list_sights(facts), *list_limits(facts), ""]) + (
         "Let the model learn one batch by heart. If it can, look at inputs and targets as the "
         "model gets them: are both in the same order (shuffled together), is a sample still what "
         "it was (a `reshape` in place of a `transpose` scrambles it), and can the target be told "

@@ -313,6 +313,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "Of these parts. What is forgotten over a long sequence, or cut off at a border, leaves "
         "more.",
     ),
+    "sight_share": Threshold(
+        0.75, "Of these parts, for a hint: what is left out may be what the target depends on."
+    ),
     "average_followed": Threshold(
         0.1, "Of the way of the weights. Keras's own 0.99 over 100 steps is 0.37."
     ),

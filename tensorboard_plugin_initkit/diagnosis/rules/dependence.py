@@ -64,37 +64,51 @@ def find_unused_inputs(facts: Facts) -> Iterator[Finding]:
         yield from _find_unused_places(facts)
 
 
+def list_sights(facts: Facts) -> Iterator[str]:
+    """List the axes of which an output sees the beginning or the end alone, but most of it."""
+    for use, places, _ in _list_ends(facts, THRESHOLDS["sight_share"].value):
+        yield (
+            f"Along axis {use.axis} of the input, the output sees the {places} alone: more layers, "
+            "larger kernels or `dilation_rate=2**i` in the i-th see more."
+        )
+
+
 def _find_unused_places(facts: Facts) -> Iterator[Finding]:
     """Find an axis of which only the beginning or the end reaches an output."""
-    sizes = {facts.ports[i].name: facts.ports[i].shape for i in facts.ports_of("x")}
-    for use in facts.setup.uses:
-        part = _find_end(use) if use.axis else 0
-        shape = sizes.get(use.name, ())
-        if not part or use.axis > len(shape):
-            continue
-        size, count = shape[use.axis - 1], len(use.used)
-        # As `np.array_split` cuts it.
-        parts = np.array_split(np.arange(size), count)
-        places = sum(len(places) for places in (parts[:part] if part > 0 else parts[part:]))
+    for use, places, numbers in _list_ends(facts, THRESHOLDS["used_share"].value):
         yield tell(
             facts,
             "unused_input",
-            f"Of the input{f' `{use.name}`' * bool(use.name)}, the output depends on the "
-            f"{'first' if part > 0 else 'last'} {places} of {size} places along axis {use.axis} "
-            "alone, whatever the weights.",
+            f"Of the input{f' `{use.name}`' * bool(use.name)}, the output depends on the {places} "
+            f"places along axis {use.axis} alone, whatever the weights.",
             "The others do not reach it: what only they show cannot be learned.",
             "Read what has seen them all: the last step of a causal convolution or of a recurrent "
             "layer, `h[:, -1]`, or all steps, by `keras.layers.GlobalAveragePooling1D()` or "
             "`Flatten()`.",
-            numbers={"axis": use.axis, "places": size, "used": places},
+            numbers=numbers,
             confidence="likely",
         )
 
 
-def _find_end(use: InputUse) -> int:
+def _list_ends(facts: Facts, most: float) -> Iterator[tuple[InputUse, str, dict[str, float]]]:
+    """List the axes of which an end alone is used, its places in words, and numbers."""
+    sizes = {facts.ports[i].name: facts.ports[i].shape for i in facts.ports_of("x")}
+    for use in facts.setup.uses:
+        part = _find_end(use, most) if use.axis else 0
+        shape = sizes.get(use.name, ())
+        if not part or use.axis > len(shape):
+            continue
+        size = shape[use.axis - 1]
+        # As `np.array_split` cuts it.
+        parts = np.array_split(np.arange(size), len(use.used))
+        places = sum(len(places) for places in (parts[:part] if part > 0 else parts[part:]))
+        words = f"{'first' if part > 0 else 'last'} {places} of {size}"
+        yield use, words, {"axis": use.axis, "places": size, "used": places}
+
+
+def _find_end(use: InputUse, share: float) -> int:
     """Return how many parts are used, if only those of an end are; below 0 for the last ones."""
     used, known = np.array(use.used) == 1, np.array(use.used) >= 0
-    share = THRESHOLDS["used_share"].value
     if known.sum() < THRESHOLDS["used_parts"].value or not 0 < used.sum() <= share * known.sum():
         return 0
     places = np.flatnonzero(used)

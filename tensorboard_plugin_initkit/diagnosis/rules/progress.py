@@ -298,6 +298,8 @@ def find_early_end(facts: Facts) -> Iterator[Finding]:
     else:
         seen += f"is no better than always predicting the same, which gives {loss.guess[last]:.3g}."
     cause, fix, ratio = _tell_end(facts, is_stopped)
+    if at_guess and not is_short:
+        fix = Fix(" ".join([*list_limits(facts), str(fix)]), fix.repairs)
     if is_short and not is_stopped:
         again = "If `fit` is called in a loop, build and compile the model once, before it."
         fix = Fix(f"{fix} {again}", fix.repairs)

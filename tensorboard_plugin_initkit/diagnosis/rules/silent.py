@@ -258,6 +258,17 @@ def _revive(facts: Facts, layer: str) -> tuple[str, Fix]:
                 "`relu(x + branch)`: only at the end of such a branch it may be 0."
             ),
         )
+    kernel = (
+        read_initializer(str(items[layer].arguments.get("kernel_initializer", "")))[1]
+        if (layer in items)
+        else {}
+    )
+    ends = [kernel.get(name) or 0 for name in ("minval", "maxval", "mean")]
+    if sum(ends) < 0:
+        return (
+            "Most of its weights begin below 0, and with inputs above 0 so do their weighted sums.",
+            Fix(f"Leave `kernel_initializer` out: weights begin around 0. Or u{slope}.", repairs),
+        )
     value = read_initializer(begin)[1].get("value", 0)
     if isinstance(value, int | float) and value < 0:
         return (

@@ -540,13 +540,14 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         huge = (penalty > most * loss) & (loss > 0)
     row = find_first(persists(heavy, facts.start, facts.ready))
     items = facts.setup.layers
+    own = list_regularizers(facts.setup)
     kills = any(item.arguments.get("activity_regularizer", "None") != "None" for item in items)
+    kills |= not own  # as a KL divergence, by which codes lose what they tell
     if row is None and (huge[0] or (heavy[0] and kills)):  # it may do its harm before it falls
         row = 0
     if row is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
-    own = list_regularizers(facts.setup)
     named = ", ".join(f"`{value}` in `{path}`" for path, value in own[:3])
     yield tell(
         facts,
@@ -561,7 +562,8 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
             {"regularizers": {"layers": sorted({path for path, _ in own}), "l2": 1e-4}},
         )
         if own
-        else "Multiply what is given to `add_loss` by a smaller factor.",
+        else "Multiply what is given to `add_loss` by a smaller factor: a sum, as a KL divergence "
+        "over a code, is far larger than a mean over the numbers of an output.",
         own[0][0] if own else "",
         {"penalty": penalty[row], "loss": loss[row]},
         row=row,

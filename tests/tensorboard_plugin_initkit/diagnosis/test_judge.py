@@ -264,6 +264,7 @@ def test_outputs_and_embeddings_may_outgrow_what_they_began_with():
 
 SUMS = ("Their weighted sums", "Use `activation")
 BIASES = ("begin with -9,", "Leave `bias_initializer` out")
+BELOW = ("Most of its weights begin below 0", "Leave `kernel_initializer` out")
 GAMMA = ("`gamma` and `beta` of `net/dense_4` begin with 0", "Leave out `gamma_initializer`")
 
 
@@ -272,6 +273,9 @@ GAMMA = ("`gamma` and `beta` of `net/dense_4` begin with 0", "Leave out `gamma_i
     [
         ("Dense", "bias", "Constant(value=-9)", (4,), BIASES),
         ("Dense", "bias", "Zeros", (4,), SUMS),
+        ("Dense", "kernel", "RandomUniform(minval=-1.0, maxval=0.0)", (4,), BELOW),
+        ("Dense", "kernel", "RandomNormal(mean=-0.1, stddev=0.05)", (4,), BELOW),
+        ("Dense", "kernel", "RandomUniform(minval=-0.05, maxval=0.05)", (4,), SUMS),
         ("BatchNormalization", "gamma", "Zeros", (4,), GAMMA),
         ("LayerNormalization", "gamma", "Constant(value=0.0)", (4,), GAMMA),
         ("BatchNormalization", "gamma", "Ones", (4,), SUMS),

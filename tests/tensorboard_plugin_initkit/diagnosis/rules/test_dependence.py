@@ -7,6 +7,7 @@ import pytest
 from tensorboard_plugin_initkit.diagnosis.rules.dependence import (
     find_mixed_samples,
     find_unused_inputs,
+    list_sights,
 )
 from tensorboard_plugin_initkit.record.layout import Port
 from tensorboard_plugin_initkit.record.setup import InputUse
@@ -84,6 +85,22 @@ def test_labels_that_a_layer_takes_for_its_own_loss_may_reach_no_output():
     head = MODEL.heads[0]._replace(loss="")
     assert find(*uses, model=dataclasses.replace(MODEL, heads=(head,))) == []
     assert find(*uses)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0" * 10 + "1" * 6, ["the output sees the last 12 of 40 alone"]),
+        ("1" * 8 + "0" * 8, ["the output sees the first 24 of 40 alone"]),
+        ("1" * 14 + "00", []),
+        ("0" + "1" * 14 + "0", []),
+    ],
+)
+def test_what_most_of_an_axis_shows_is_a_hint(text, words):
+    facts = facts_of(dataclasses.replace(MODEL, uses=(InputUse("", 1, parts(text)),)))
+    facts.ports = (Port("x", "", (40, 3), "float32"),)
+    assert all(a in b for a, b in zip(words, list_sights(facts), strict=True))
+    assert list(find_unused_inputs(facts)) == []
 
 
 def test_mixed_samples_are_told_with_a_reason_to_do_so():

@@ -15,6 +15,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_oscillation,
     find_rising_loss,
 )
+from tensorboard_plugin_initkit.record.setup import LayerSetup
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
     EVERY_10,
     EVERY_STEP,
@@ -370,6 +371,20 @@ def test_small_updates_are_told_with_an_early_end(ratio, rate):
     put(1e-9, "update")(record)  # rates beyond thirty usual ones are of no use
     (finding,) = judge(record.history(), ended=True)
     assert (finding.kind, "learning_rate=0.03" in str(finding.fix)) == ("small_updates", True)
+
+
+def test_what_a_model_can_hardly_learn_is_told_with_an_early_end_at_guessing():
+    def told(course):
+        record = made(EVERY_STEP)
+        both(supervised(), planned(130), under_noise(course))(record)
+        layers = (*record.setup.layers, LayerSetup("pool", "GlobalAveragePooling1D"))
+        record.setup = dataclasses.replace(record.setup, layers=layers)
+        (finding,) = judge(record.history())
+        assert finding.kind == "ended_early"
+        return str(finding.fix)
+
+    assert "does not see the order" in told(lambda s: 0.75 * 0.9993**s)
+    assert "does not see the order" not in told(lambda s: 0.65 * 0.9975**s)
 
 
 @pytest.mark.parametrize(("ended", "step"), [(False, 200), (True, 120)])

@@ -400,6 +400,12 @@ def test_penalties_that_outweigh_the_loss():
     assert "add_loss" in finding.message
     (finding,) = find(GOOD, steps=WINDOW, loss=4.0, penalty=[3.9, 0, 0])  # and all units are dead
     assert (finding.kind, finding.step) == ("strong_penalty", 0)
+    collapse = {"loss": [4.0, 1.0, 0.9], "penalty": [2.5, 0.1, 0.0]}  # of what a code tells
+    (finding,) = find(GOOD, steps=WINDOW, **collapse)
+    assert (finding.kind, finding.step) == ("strong_penalty", 0)
+    assert "a KL divergence over a code" in str(finding.fix)
+    assert find(GOOD, steps=WINDOW, loss=[4.0, 1.0, 0.9], penalty=[1.5, 0.1, 0.0]) == []
+    assert find(classes(strong, OUT), steps=WINDOW, **collapse) == []
     active = dense(16, "relu", activity_regularizer="L1(l1=0.1)")
     (finding,) = find(classes(active, OUT), steps=WINDOW, loss=4.0, penalty=[3.0, 0, 0])
     assert (finding.layer, finding.step) == ("dense_0", 0)
