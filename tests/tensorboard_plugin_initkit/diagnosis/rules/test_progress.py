@@ -377,6 +377,7 @@ def test_what_a_model_can_hardly_learn_is_told_with_an_early_end_at_guessing():
     def told(course):
         record = made(EVERY_STEP)
         both(supervised(), planned(130), under_noise(course))(record)
+        assert record.setup is not None
         layers = (*record.setup.layers, LayerSetup("pool", "GlobalAveragePooling1D"))
         record.setup = dataclasses.replace(record.setup, layers=layers)
         (finding,) = judge(record.history())
