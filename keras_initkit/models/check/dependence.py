@@ -30,8 +30,9 @@ from tensorboard_plugin_initkit.record.setup import InputUse, Setup
 # Factors of the usual weights, and if inputs are scaled: what is lost with some, as by saturated
 # units or over many layers, is not with others.
 _DRAWS = (1.0, False), (1.0, True), (4.0, False), (1.5, False), (0.2, False)
-# Rows of a call; at most so many parts of an axis; and the seconds after which it is given up.
-_ROWS, _PARTS, _SECONDS = 8, 16, 3.0
+# Rows of a call, which outputs hardly have as another size; at most so many parts of an axis; the
+# seconds after which it is given up, and the most weights to draw.
+_ROWS, _PARTS, _SECONDS, _MOST_WEIGHTS = 11, 16, 3.0, 30_000_000
 # Layers that take whole numbers as names of things.
 _NAMED = re.compile(r"\w*(Embedding|Lookup|Encoding|Hashing|Crossing|Discretization)")
 # Of the largest output: what counts as a difference, and how exact outputs must be.
@@ -56,7 +57,8 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
     """Ask a model what its outputs depend on.
 
     Weights, states and seeds stay as they are. A model is not asked whose own code, or that of a
-    layer, writes or shows something when it is called; nor one that takes seconds for some rows.
+    layer, writes or shows something when it is called; nor one that takes seconds for some rows, or
+    has more than 30 million weights.
 
     Args:
         model: A built `keras.Model`.
@@ -101,7 +103,8 @@ def _can_be_asked(model: Any) -> bool:
     inside = list(layers_inside(model))
     own = {type(x).call for x in inside if not type(x).__module__.startswith("keras.")}
     is_ready = type(model).call is not keras.Model.call and all(layer.built for layer in inside)
-    return is_ready and not any(map(may_write, own))
+    size = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    return is_ready and size <= _MOST_WEIGHTS and not any(map(may_write, own))
 
 
 def _scale(model: Any, array: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_initkit
 from keras_initkit.callbacks import GradientMonitor
+from keras_initkit.models.check import dependence
 from keras_initkit.models.check.dependence import ask_model
 from tensorboard_plugin_initkit.record.setup import InputUse, Setup
 
@@ -113,6 +114,13 @@ def test_each_part_of_an_input_is_used_or_not(case):
     assert write(setup.uses) == expected
     assert not setup.mixes_samples
     assert Setup.from_json(setup.to_json()) == setup
+
+
+def test_a_model_of_too_many_weights_is_not_asked(monkeypatch):
+    model = sequential(layers.Dense(8))
+    assert ask_model(model, Setup(), NUMBERS).uses
+    monkeypatch.setattr(dependence, "_MOST_WEIGHTS", 112)
+    assert ask_model(model, Setup(), NUMBERS) == Setup()
 
 
 def test_inputs_are_told_apart_by_name():
