@@ -44,8 +44,8 @@ test-floor: .venv-floor/ready
 
 # What depends on the backend, on the others.
 test-backends: .venv-jax/ready .venv-torch/ready
-	KERAS_BACKEND=jax .venv-jax/bin/python $(PYTEST)
-	KERAS_BACKEND=torch .venv-torch/bin/python $(PYTEST)
+	KERAS_BACKEND=jax .venv-jax/bin/python $(PYTEST); jax=$$?; \
+	KERAS_BACKEND=torch .venv-torch/bin/python $(PYTEST) && exit $$jax
 
 # Apache Beam, in an environment of its own: it needs an older protobuf.
 test-beam: .venv-beam/ready

@@ -1,5 +1,6 @@
 """`Judge`: the new faults of a training, as it goes on."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ _TIME_SHARE = 0.002
 # The greatest number of records to judge, fewer where they have many columns: together these are a
 # second and 200 MB. The least number of records; and the seconds that a column of a record takes.
 _MAX_STEPS, _MAX_NUMBERS, _MIN_STEPS, _SECONDS = 512, 2**21, 64, 4e-7
+# A model that takes so long to give no answer is not asked again.
+_ASK_SECONDS = 0.5
 
 # Asks the model what its outputs depend on: it takes the setup, and returns one that says so, or
 # `None` without an answer.
@@ -47,7 +50,12 @@ class Judge:
 
     def describe(self, setup: Setup) -> None:
         """Take how the model is built and compiled, to be judged with the next record."""
-        self._history.setup, self._has_answer = setup, None
+        former = self._history.setup
+        if former is not None and former.layers == setup.layers:
+            setup = dataclasses.replace(setup, uses=former.uses, mixes_samples=former.mixes_samples)
+        else:
+            self._has_answer = None
+        self._history.setup = setup
 
     def add(self, chunk: Chunk, ask: Ask = lambda setup: None) -> list[Finding]:
         """Take records; return new faults, or none if it is too early to judge again.
@@ -99,7 +107,8 @@ class Judge:
         is_due = self._has_answer is None or (ended and not self._has_answer)
         if self._history.setup is None or not is_due or severities - {"note"} != {"warning"}:
             return False
-        answer = ask(self._history.setup)
-        self._has_answer = answer is not None
+        begin, answer = time.monotonic(), ask(self._history.setup)
+        # Without an answer it is asked again at the end, unless that took long.
+        self._has_answer = answer is not None or time.monotonic() - begin > _ASK_SECONDS
         self._history.setup = answer or self._history.setup
-        return self._has_answer
+        return answer is not None

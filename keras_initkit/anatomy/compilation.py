@@ -87,8 +87,9 @@ def read_optimizer(model: Any) -> tuple[str, dict[str, Any]]:
         numbers = dict(type(optimizer).get_config(optimizer))
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            first, second = (float(keras.ops.convert_to_numpy(rate(step))) for step in (0, 1))
-            numbers["learning_rate"] = first or second
+            numbers["learning_rate"] = float(keras.ops.convert_to_numpy(rate(0)))
+            if numbers["learning_rate"] == 0:
+                numbers["learning_rate"] = float(keras.ops.convert_to_numpy(rate(1)))
         # As it was written, and not as float32 has it.
         numbers["learning_rate"] = float(f"{numbers['learning_rate']:.7g}")
     kept = keep_plain(numbers).items()

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 # What is made in these may be made once: `if self.inner is None: self.inner = Dense(8)`.
-_GUARDS = (ast.If, ast.IfExp, ast.BoolOp, ast.Try)
+_GUARDS = (ast.If, ast.IfExp, ast.BoolOp, ast.Try, ast.Match, ast.Lambda, ast.FunctionDef)
 
 
 def is_own(layer: Any) -> bool:
@@ -37,10 +37,17 @@ def _list_made(function: Any, guards: tuple[type, ...] = ()) -> Iterator[type]:
     for name in (*code.co_varnames, *code.co_cellvars):
         names.pop(name, None)
     source: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    for node in itertools.chain(*(_walk(step, guards) for step in source.body)):
-        kind = _find_value(node.func, names) if isinstance(node, ast.Call) else None
+    # What comes behind an early return, `if self.inner is not None: return ...`, may be made once.
+    returns = [any(isinstance(x, ast.Return) for x in ast.walk(step)) for step in source.body]
+    end = next((i for i, step in enumerate(returns) if step and guards), len(returns)) + 1
+    for node in itertools.chain(*(_walk(step, guards) for step in source.body[:end])):
+        if not isinstance(node, ast.Call):
+            continue
+        kind = _find_value(node.func, names)
         if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
-            yield kind
+            named = {word.arg: getattr(word.value, "value", True) for word in node.keywords}
+            if named.get("center", True) or named.get("scale", True):  # else without weights
+                yield kind
 
 
 def _walk(node: ast.AST, guards: tuple[type, ...]) -> Iterator[ast.AST]:

@@ -120,7 +120,7 @@ _BARE_SYMPTOMS = ("no_better_than_guessing", "constant_loss")
 # Of causes, those with which numbers can grow beyond all measure.
 _OVERFLOWS = ("bad_start", "learning_rate")
 # Faults that are told of a training that learns, too: nobody builds them on purpose.
-_NEVER_MEANT = ("output_dropout", "wrong_axis", "mixed_samples", "unused_input")
+_NEVER_MEANT = ("output_dropout", "wrong_axis", "unused_input")
 
 # Courses of the loss with which causes are told, though no symptom is.
 _FLAT, _FAR, _LEFT, _STILL = "flat", "far", "left", "still"
@@ -213,7 +213,7 @@ def _told_causes(facts: Facts, scope: Scope, symptoms: list[Finding]) -> Iterato
                 steps += facts.steps[mask & (facts.steps >= cause.rank)][:1].tolist()
         if steps:
             yield tier, dataclasses.replace(cause, step=min(steps))
-        elif cause.kind in _NEVER_MEANT:
+        elif cause.kind in _NEVER_MEANT and not cause.evidence.get("used"):
             yield Tier.HINT, cause
 
 

@@ -310,8 +310,7 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "used_share": Threshold(
         0.25,
-        "Of these parts. What is forgotten over a long sequence, or cut off at a border, leaves "
-        "more.",
+        "Of these parts. What is cut off at a border leaves more.",
     ),
     "sight_share": Threshold(
         0.75, "Of these parts, for a hint: what is left out may be what the target depends on."

@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.judge import judge as diagnose
 from tensorboard_plugin_initkit.record.chunk import RECORDED, Chunk
 from tensorboard_plugin_initkit.record.layout import Layout, Variable
-from tensorboard_plugin_initkit.record.setup import Setup
+from tensorboard_plugin_initkit.record.setup import LayerSetup, Setup
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -148,3 +148,31 @@ def test_a_model_with_a_certain_fault_is_not_asked(clock, monkeypatch):
     judge.describe(Setup())
     assert judge.add(chunk(0), lambda setup: pytest.fail("asked"))
     assert judge.finish(lambda setup: pytest.fail("asked")) == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 5.0])
+def test_a_model_that_takes_long_to_give_no_answer_is_not_asked_again(clock, monkeypatch, seconds):
+    warning = Finding("not_learning", "", 1, "…", severity="warning")
+    monkeypatch.setattr(judge_module, "judge", lambda history, ended=False: [warning])
+    asked = []
+
+    def ask(setup):
+        asked.append(setup)
+        clock.now += seconds
+
+    judge = Judge()
+    judge.describe(Setup())
+    judge.add(chunk(0), ask)
+    judge.finish(ask)
+    assert len(asked) == (1 if seconds > 1 else 2)
+
+
+def test_an_answer_holds_for_the_next_training_of_the_same_model():
+    known = Setup(mixes_samples=True)
+    judge = Judge()
+    judge.describe(known)
+    judge.describe(Setup(steps=100))
+    assert judge.setup == Setup(steps=100, mixes_samples=True)
+    judge.describe(Setup((LayerSetup("dense", "Dense"),)))
+    assert judge.setup is not None
+    assert not judge.setup.mixes_samples

@@ -134,7 +134,7 @@ def test_several_outputs_and_losses():
     np.testing.assert_allclose(monitor.history.per_variable("norm"), want, rtol=1e-4)
 
 
-@pytest.mark.backends("torch")
+@pytest.mark.backends("tensorflow", "torch")
 def test_a_training_resumed_from_a_file_goes_on_in_the_log(tmp_path):
     monitors = [GradientMonitor(log, every_n_steps=4) for log in (None, tmp_path, tmp_path)]
     fit(compiled(mlp, **QUICK), monitors[0], epochs=2)
@@ -302,7 +302,7 @@ def test_two_updates_of_every_batch():
     np.testing.assert_array_equal(tenth.history.steps, range(0, made, 10))
 
 
-@pytest.mark.backends("torch")
+@pytest.mark.backends("tensorflow", "torch")
 def test_one_monitor_and_its_copies_for_two_models():
     model, monitor = compiled(small, **QUICK), GradientMonitor(every_n_steps=1)
     fit(model, monitor)

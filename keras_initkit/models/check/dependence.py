@@ -19,9 +19,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initkit.anatomy.effects import calls_may_write
 from keras_initkit.anatomy.layers_inside import layers_inside
 from keras_initkit.anatomy.seeds import random_state_kept
-from keras_initkit.models.check.own_loss import may_write
 from keras_initkit.models.check.sample import draw_sample, is_stream
 from keras_initkit.models.check.step import compiled
 from keras_initkit.statistics.batch import list_ports
@@ -32,7 +32,7 @@ from tensorboard_plugin_initkit.record.setup import InputUse, Setup
 _DRAWS = (1.0, False), (1.0, True), (4.0, False), (1.5, False), (0.2, False)
 # Rows of a call, which outputs hardly have as another size; at most so many parts of an axis; the
 # seconds after which it is given up, and the most weights to draw.
-_ROWS, _PARTS, _SECONDS, _MOST_WEIGHTS = 11, 16, 3.0, 30_000_000
+_ROWS, _PARTS, _SECONDS, _MOST_WEIGHTS = 11, 16, 3.0, 10_000_000
 # Layers that take whole numbers as names of things.
 _NAMED = re.compile(r"\w*(Embedding|Lookup|Encoding|Hashing|Crossing|Discretization)")
 # Of the largest output: what counts as a difference, and how exact outputs must be.
@@ -58,7 +58,7 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
 
     Weights, states and seeds stay as they are. A model is not asked whose own code, or that of a
     layer, writes or shows something when it is called; nor one that takes seconds for some rows, or
-    has more than 30 million weights.
+    has more than 10 million weights.
 
     Args:
         model: A built `keras.Model`.
@@ -71,7 +71,7 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
     """
     if is_stream(x) or not _can_be_asked(model):
         return setup
-    with contextlib.suppress(Exception), random_state_kept(), warnings.catch_warnings():
+    with contextlib.suppress(Exception), warnings.catch_warnings(), _attributes_kept(model):
         warnings.simplefilter("ignore")  # of the user's code, as its exceptions
         x = draw_sample(x, None, None, 2 * len(_DRAWS)).batch[0]
         ports = list_ports("x", x)
@@ -98,13 +98,26 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
     return setup
 
 
+@contextlib.contextmanager
+def _attributes_kept(model: Any) -> Iterator[None]:
+    """Keep what users' layers hold, whatever their code does, and the state of random numbers."""
+    own = [x for x in layers_inside(model) if not type(x).__module__.startswith("keras.")]
+    before = [dict(vars(layer)) for layer in own]
+    try:
+        with random_state_kept():
+            yield
+    finally:
+        for layer, attributes in zip(own, before, strict=True):
+            vars(layer).clear()
+            vars(layer).update(attributes)
+
+
 def _can_be_asked(model: Any) -> bool:
     """Check for a built model with a `call` that changes nothing but its result."""
     inside = list(layers_inside(model))
-    own = {type(x).call for x in inside if not type(x).__module__.startswith("keras.")}
     is_ready = type(model).call is not keras.Model.call and all(layer.built for layer in inside)
     size = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    return is_ready and size <= _MOST_WEIGHTS and not any(map(may_write, own))
+    return is_ready and size <= _MOST_WEIGHTS and not calls_may_write(model)
 
 
 def _scale(model: Any, array: np.ndarray) -> np.ndarray:

@@ -6,9 +6,7 @@ samples. No model is called.
 
 import contextlib
 import dataclasses
-import dis
 import math
-import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initkit.anatomy.effects import may_write
 from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.models.check.sample import draw_sample
 from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
@@ -35,11 +34,6 @@ _LIMITS = {
 }
 # Keras's class around a function.
 _FUNCTION: Any = keras.losses.MeanSquaredError.__base__
-
-_PLACES = "ATTR", "GLOBAL", "SUBSCR"
-# A function with these may keep or show something whenever it is called: it is not asked.
-_WRITES = {f"{verb}_{where}" for verb in ("STORE", "DELETE") for where in _PLACES}
-_CALLS = {"append", "assign", "assign_add", "assign_sub", "extend", "next", "print", "update"}
 
 _Loss = Callable[[Any, Any], Any]
 
@@ -89,27 +83,6 @@ def _find_own_loss(model: Any) -> _Loss | None:
     if may_write(getattr(own, "call", own)):
         return None
     return given if is_object else _FUNCTION(given)
-
-
-def may_write(function: Any) -> bool:
-    """Check for a function that may change more than its result; of one without code, say so."""
-    code = getattr(function, "__code__", None)
-    return code is None or any(map(_writes, _list_codes(code)))
-
-
-def _list_codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """List the code of a function and of those inside it."""
-    yield code
-    for inner in [c for c in code.co_consts if isinstance(c, types.CodeType)]:
-        yield from _list_codes(inner)
-
-
-def _writes(code: types.CodeType) -> bool:
-    outer = set(code.co_freevars)
-    return not _CALLS.isdisjoint(code.co_names) or any(
-        step.opname in _WRITES or (step.opname == "STORE_DEREF" and step.argval in outer)
-        for step in dis.get_instructions(code)
-    )
 
 
 def _judge(loss: _Loss, head: HeadSetup, y: np.ndarray) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.finding import Finding
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
+from tensorboard_plugin_initkit.diagnosis.wiring import RECURRENT, list_regularizers
 from tensorboard_plugin_initkit.record.setup import InputUse
 
 
@@ -19,7 +20,7 @@ def find_mixed_samples(facts: Facts) -> Iterator[Finding]:
             "mixed_samples",
             "The output for a sample depends on the other samples of its batch.",
             "An operation goes over the axis of the batch, axis 0, or moves numbers from one "
-            "sample to another.",
+            "sample to another. In the discriminator of a GAN that may be meant.",
             "Keep the samples on axis 0 throughout: no softmax, mean or normalization over "
             "`axis=0`; attention and recurrent layers take (batch, steps, features), so leave out "
             "a `transpose` that puts the steps first; and let a `reshape` begin with the size of "
@@ -45,15 +46,16 @@ def find_unused_inputs(facts: Facts) -> Iterator[Finding]:
             "`keras.ops.not_equal(x, 0)`. What is read, such as a class token or `h[:, 0]`, must "
             "have gone through the layers that mix it with the rest. Leave out casts to integers "
             "and `round`.",
+            numbers={"inputs": count, "used": 0},
             confidence="likely",
         )
-    elif lost and any(head.loss for head in facts.setup.heads):
-        names = ", ".join(f"`{name}`" for name in lost)
+    elif lost and any(head.loss for head in facts.setup.heads) and not _adds_losses(facts):
+        names = [f"{int(name) + 1}" if name.isdigit() else f"`{name}`" for name in lost]
         yield tell(
             facts,
             "unused_input",
-            f"The output does not depend on the input {names}, whatever the weights; there are "
-            f"{count} inputs.",
+            f"The output does not depend on input {', '.join(names)} of {count}, whatever the "
+            "weights.",
             "Nothing leads from it to the output: what only it shows cannot be learned.",
             "Lead it there: `keras.layers.Concatenate()([a, b])`; let a decoder begin with the "
             "states of the encoder, `LSTM(...)(y, initial_state=[h, c])`, or attend to it.",
@@ -62,6 +64,11 @@ def find_unused_inputs(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield from _find_unused_places(facts)
+
+
+def _adds_losses(facts: Facts) -> bool:
+    """Check for losses that layers add, as of labels that are an input."""
+    return bool((facts.total("penalty") > 0).any()) and not list_regularizers(facts.setup)
 
 
 def list_sights(facts: Facts) -> Iterator[str]:
@@ -93,8 +100,12 @@ def _find_unused_places(facts: Facts) -> Iterator[Finding]:
 def _list_ends(facts: Facts, most: float) -> Iterator[tuple[InputUse, str, dict[str, float]]]:
     """List the axes of which an end alone is used, its places in words, and numbers."""
     sizes = {facts.ports[i].name: facts.ports[i].shape for i in facts.ports_of("x")}
+    # What they have forgotten is no fault of how a model is built.
+    forgets = any(RECURRENT.fullmatch(item.type) for item in facts.setup.layers)
     for use in facts.setup.uses:
         part = _find_end(use, most) if use.axis else 0
+        if part < 0 and forgets:
+            continue
         shape = sizes.get(use.name, ())
         if not part or use.axis > len(shape):
             continue

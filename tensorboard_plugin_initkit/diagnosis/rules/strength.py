@@ -36,6 +36,7 @@ _LOWER = Fix(
     "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs.",
     {"restart": {}, "learning_rate": {"factor": 0.1}, "clip": {"norm": 1.0}},
 )
+_SMALLER = Fix("Begin with smaller weights, such as `kernel_initializer=HeNormal()`.")
 _HALF = (
     "The model computes in float16, which ends at 65,504, and takes all below 6e-8 for 0, such as "
     "the `epsilon` of an optimizer; an update of less than 1/4,000 of a weight is rounded away.",
@@ -256,6 +257,8 @@ def _tell_forward(facts: Facts, row: int) -> tuple[str, Fix]:
         for item in facts.setup.layers
         if _VALUELESS.fullmatch(item.type) or (item.arguments.get("is_own") and item.path)
     }
+    if facts.setup.has_graph and not found:
+        return _tell_scales(facts, _OVERFLOW, _SMALLER)
     guards = Fix(
         f"Look into {', '.join(found) or '`call` of the model'}, and keep away from 0 what is "
         "divided by, or taken a root or logarithm of: `a / keras.ops.maximum(count, 1)`, "

@@ -620,7 +620,7 @@ def _find_endless_warm_up(facts: Facts, rate: Floats, usual: float) -> int | Non
     if len(facts.steps) != len(rate):
         return None
     planned = facts.setup.steps - int(facts.steps[:1].sum())
-    is_late = (facts.steps - facts.steps[:1] >= planned / 2) & (planned > 0) | facts.loss.over
+    is_late = facts.steps - facts.steps[:1] >= planned / 2 if planned > 0 else facts.loss.over
     is_rising = np.logical_and.accumulate(np.diff(rate, prepend=-1.0) > 0)
     is_low = rate < THRESHOLDS["rate_fallen"].value * usual
     return find_first(is_late & facts.ready & is_rising & is_low)

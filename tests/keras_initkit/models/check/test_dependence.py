@@ -55,6 +55,17 @@ class Gated(keras.Model):
         return self.head(self.gate * layers.Dropout(0.5)(self.inner(x), training=training))
 
 
+class Scaled(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[1:], initializer="zeros")
+
+    def call(self, x):
+        return self.apply_scale(x)
+
+    def apply_scale(self, x):
+        return self.scale * x
+
+
 def called(model):
     model(NUMBERS[:2])
     return model
@@ -77,6 +88,7 @@ MODELS = {
     ),
     "a deep chain of ReLUs": (lambda: deep_plain("relu"), NUMBERS, "1 111111111111"),
     "a deep chain of sigmoids": (lambda: deep_plain("sigmoid", 12), NUMBERS, "1 111111111111"),
+    "a layer of one's own": (lambda: sequential(Scaled()), NUMBERS, "1 111111111111"),
     "zeros by design": (lambda: called(Gated()), NUMBERS, "1 111111111111"),
     "the last state of an LSTM": (
         lambda: sequential(layers.LSTM(8), shape=(12, 1)),
@@ -162,6 +174,29 @@ class Counts(layers.Layer):
         return x
 
 
+class Helped(keras.Model):
+    """Counts and shows in what its `call` calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.count = layers.Dense(1), 0
+
+    def call(self, x):
+        return self.head(self.encode(x))
+
+    def encode(self, x):
+        self.count += 1
+        return x
+
+
+SEEN: list[int] = []
+
+
+def note(x):
+    SEEN.append(1)
+    return x
+
+
 def by_chance(x):
     return x + keras.random.normal(ops.shape(x))
 
@@ -175,6 +210,9 @@ UNKNOWN = {
     "an exception": (lambda: Own(refuse), NUMBERS),
     "not built": (lambda: Own(abs), NUMBERS),
     "what counts its calls": (lambda: sequential(Counts()), NUMBERS),
+    "what a method counts": (lambda: called(Helped()), NUMBERS),
+    "what a function notes": (lambda: called(Own(lambda x: note(x))), NUMBERS),
+    "what a Lambda notes": (lambda: sequential(layers.Lambda(note)), NUMBERS),
     "all pairs": (lambda: called(Own(lambda x: ops.matmul(x, ops.transpose(x)))), NUMBERS),
     "one sample": (lambda: sequential(layers.Dense(8)), NUMBERS[:1]),
     "a stream": (lambda: sequential(layers.Dense(8)), iter([(NUMBERS, NUMBERS)])),
@@ -187,6 +225,33 @@ def test_of_some_models_nothing_is_known(make, x):
     setup = ask_model(make(), Setup(), x)
     assert not setup.mixes_samples
     assert all(set(use.used) == {-1} for use in setup.uses)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: called(Helped()), lambda: sequential(layers.Lambda(note))]
+)
+def test_a_model_that_keeps_something_is_not_called(make):
+    model = make()
+    before = len(SEEN), getattr(model, "count", 0)
+    assert ask_model(model, Setup(), NUMBERS) == Setup()
+    assert (len(SEEN), getattr(model, "count", 0)) == before
+
+
+class Kept(layers.Layer):
+    """Keeps what it was given, in a way that its code does not show."""
+
+    def call(self, x):
+        setattr(self, "last", x)  # noqa: B010
+        return x
+
+
+def test_what_layers_keep_is_as_it_was():
+    kept = Kept()
+    model = sequential(kept, layers.Dense(4))
+    model(NUMBERS[:3])
+    last = kept.last
+    assert ask_model(model, Setup(), NUMBERS).uses
+    assert kept.last is last
 
 
 def train(model, x, *callbacks):
@@ -216,11 +281,11 @@ def test_a_failing_training_is_told_why_and_stays_as_it_is():
     assert finding.consequences
 
 
-def test_a_check_says_so_before_training():
-    model = functional(attend_over_batch, dtype="int32")
+def test_a_check_says_before_training_that_no_input_is_used():
+    model = functional(lambda x: pool_words(ops.equal, x))
     model.compile("adam", "mse")
     before = model.get_weights()
     (finding,) = keras_initkit.check(model, WORDS, NUMBERS[:, 0])
-    assert (finding.kind, finding.severity) == ("mixed_samples", "warning")
-    assert "depends on the other samples of its batch" in finding.message
+    assert (finding.kind, finding.severity) == ("unused_input", "warning")
+    assert "depends on no part of the input" in finding.message
     assert all(map(np.array_equal, before, model.get_weights()))

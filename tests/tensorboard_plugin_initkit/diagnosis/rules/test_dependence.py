@@ -11,7 +11,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.dependence import (
 )
 from tensorboard_plugin_initkit.record.layout import Port
 from tensorboard_plugin_initkit.record.setup import InputUse
-from tests.tensorboard_plugin_initkit.diagnosis.made_setups import chain, dense, facts_of
+from tests.tensorboard_plugin_initkit.diagnosis.made_setups import chain, dense, facts_of, layer
 
 pytestmark = pytest.mark.numpy_alone
 
@@ -22,9 +22,9 @@ def parts(text):
     return tuple("-01".index(mark) - 1 for mark in text)
 
 
-def find(*uses, model=MODEL, shape=(40, 3)):
+def find(*uses, model=MODEL, shape=(40, 3), **totals):
     named = (InputUse(name, axis, parts(text)) for name, axis, text in uses)
-    facts = facts_of(dataclasses.replace(model, uses=tuple(named)))
+    facts = facts_of(dataclasses.replace(model, uses=tuple(named)), **totals)
     names = dict.fromkeys(name for name, _, _ in uses)
     facts.ports = tuple(Port("x", name, shape, "float32") for name in names)
     return list(find_unused_inputs(facts))
@@ -38,8 +38,9 @@ TOLD = {
     "nothing of two": ([("a", 0, "0"), ("b", 0, "0")], "depends on no part of the inputs:"),
     "one of two": (
         [("a", 0, "0"), ("b", 0, "1")],
-        "does not depend on the input `a`, whatever the",
+        "does not depend on input `a` of 2, whatever",
     ),
+    "one without a name": ([("0", 0, "1"), ("1", 0, "0")], "does not depend on input 2 of 2, what"),
     "the first steps": (
         [("", 0, "1"), ("", 1, "1" + "0" * 15), ("", 2, "111")],
         "depends on the first 3 of 40 places along axis 1 alone",
@@ -80,8 +81,17 @@ def test_what_is_not_told(uses):
     assert find(*uses) == []
 
 
+def test_what_a_recurrent_layer_forgets_is_no_fault():
+    uses = [("", 0, "1"), ("", 1, "0" * 13 + "111")]
+    recurrent = chain(layer("LSTM", 8), dense(1), loss="mean_squared_error")
+    assert find(*uses)
+    assert find(*uses, model=recurrent) == []
+    assert find(("", 0, "1"), ("", 1, "1" + "0" * 15), model=recurrent)
+
+
 def test_labels_that_a_layer_takes_for_its_own_loss_may_reach_no_output():
     uses = [("x", 0, "1"), ("labels", 0, "0")]
+    assert find(*uses, penalty=0.5) == []
     head = MODEL.heads[0]._replace(loss="")
     assert find(*uses, model=dataclasses.replace(MODEL, heads=(head,))) == []
     assert find(*uses)

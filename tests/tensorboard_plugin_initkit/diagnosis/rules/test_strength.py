@@ -148,6 +148,11 @@ FROM_THE_START = both(port("y_pred", nonfinite=3.0), put(8, "nonfinite"), put(np
 OWN = in_a_row(3, type="Graph", arguments={"is_own": True})
 
 
+def known(record):
+    """Make it known what leads to what."""
+    record.setup = dataclasses.replace(record.setup, has_graph=True)
+
+
 @pytest.mark.parametrize(
     ("change", "cause", "fix"),
     [
@@ -155,6 +160,7 @@ OWN = in_a_row(3, type="Graph", arguments={"is_own": True})
         (OWN, "a logarithm or root of 0", "Look into `net/dense_3`, and"),
         (in_a_row(2, type="TrueDivide"), "no learning rate can help", "Look into `net/dense_2`,"),
         (in_a_row(2, weights=2, arguments={"dtype": "float16"}), "in float16", "mixed_float16"),
+        (both(in_a_row(2, weights=2), known), "too large for its number", "smaller weights"),
         (both(OWN, port("x", std=500.0)), "The inputs are as large as 500", "maximum(count, 1)"),
     ],
 )
