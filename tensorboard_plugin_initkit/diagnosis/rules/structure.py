@@ -542,18 +542,21 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
     items = facts.setup.layers
     own = list_regularizers(facts.setup)
     kills = any(item.arguments.get("activity_regularizer", "None") != "None" for item in items)
-    kills |= not own  # as a KL divergence, by which codes lose what they tell
     if row is None and (huge[0] or (heavy[0] and kills)):  # it may do its harm before it falls
         row = 0
-    if row is None:
+    at = row
+    if row is None and heavy[0] and not own:  # a KL divergence takes what codes tell, and is gone
+        light = penalty < THRESHOLDS["penalty_said"].value * loss
+        row, at = find_first(light & facts.ready), 0
+    if row is None or at is None:
         return
     is_huge = bool(persists(huge, facts.start, facts.ready)[-1])
     named = ", ".join(f"`{value}` in `{path}`" for path, value in own[:3])
     yield tell(
         facts,
         "strong_penalty",
-        f"Up to step {facts.steps[row]} penalties make up {penalty[row]:.3g} of a loss of "
-        f"{loss[row]:.3g}: {named or '`add_loss` of a layer'}.",
+        f"Up to step {facts.steps[at]} penalties make up {penalty[at]:.3g} of a loss of "
+        f"{loss[at]:.3g}: {named or '`add_loss` of a layer'}.",
         "The weights are pulled towards zero more than towards fitting the data."
         if own
         else "The layers follow it more than they follow the data.",
@@ -565,7 +568,7 @@ def find_penalties(facts: Facts) -> Iterator[Finding]:
         else "Multiply what is given to `add_loss` by a smaller factor: a sum, as a KL divergence "
         "over a code, is far larger than a mean over the numbers of an output.",
         own[0][0] if own else "",
-        {"penalty": penalty[row], "loss": loss[row]},
+        {"penalty": penalty[at], "loss": loss[at]},
         row=row,
         confidence="likely" if is_huge else "possible",
     )

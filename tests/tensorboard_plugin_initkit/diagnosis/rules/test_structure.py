@@ -402,9 +402,11 @@ def test_penalties_that_outweigh_the_loss():
     assert (finding.kind, finding.step) == ("strong_penalty", 0)
     collapse = {"loss": [4.0, 1.0, 0.9], "penalty": [2.5, 0.1, 0.0]}  # of what a code tells
     (finding,) = find(GOOD, steps=WINDOW, **collapse)
-    assert (finding.kind, finding.step) == ("strong_penalty", 0)
+    assert (finding.kind, finding.step) == ("strong_penalty", 20)
+    assert "Up to step 0 penalties make up 2.5 of a loss of 4" in finding.message
     assert "a KL divergence over a code" in str(finding.fix)
-    assert find(GOOD, steps=WINDOW, loss=[4.0, 1.0, 0.9], penalty=[1.5, 0.1, 0.0]) == []
+    for penalty in ([1.5, 0.1, 0.0], [2.5, 0.1, 0.4]):
+        assert find(GOOD, steps=WINDOW, loss=[4.0, 1.0, 0.9], penalty=penalty) == []
     assert find(classes(strong, OUT), steps=WINDOW, **collapse) == []
     active = dense(16, "relu", activity_regularizer="L1(l1=0.1)")
     (finding,) = find(classes(active, OUT), steps=WINDOW, loss=4.0, penalty=[3.0, 0, 0])
