@@ -55,7 +55,25 @@ def careful(self, x: Dense, Conv1D=None):  # noqa: N803 (the name of a layer)
     return Conv1D(x) if isinstance(self.inner, Dense) and Conv1D else self.inner(x)
 
 
+def after_a_return(self, x):
+    if self.inner is not None:
+        return self.inner(x)
+    self.inner = Dense(3)
+    return self.inner(x)
+
+
+def in_a_factory(self, x):
+    return self.get("a", lambda: Dense(3))(x)
+
+
+def without_weights(self, x):
+    return layers.LayerNormalization(center=False, scale=False)(x)
+
+
 CALLS = {
+    "after an early return": (after_a_return, ""),
+    "in a factory": (in_a_factory, ""),
+    "a normalization without weights": (without_weights, ""),
     "from a module": (from_a_module, "Conv1D"),
     "in a list": (in_a_list, "Dense"),
     "a block of one's own": (inside(Block), "Block"),

@@ -481,6 +481,15 @@ def test_a_warm_up_that_the_training_never_leaves():
     assert told([0, 1e-5, 1e-5]) == told([1e-5, 5e-6, 9e-6]) == []  # it was left
 
 
+def test_a_training_may_be_stopped_in_its_warm_up():
+    for planned, count in ((48_000, 0), (0, 1)):
+        setup = dataclasses.replace(compiled(GOOD, "Adam", 0.0), steps=planned)
+        facts = facts_of(setup, steps=WINDOW, learning_rate=[0, 5e-6, 1e-5])
+        facts.loss.over[-1] = True
+        found = [f for rule in STRUCTURE_CAUSES for f in rule(facts)]
+        assert sum("still rises" in f.message for f in found) == count
+
+
 def test_a_normalization_of_one_number_leaves_nothing():
     def told(*layers):
         return [(f.kind, f.layer, f.severity) for f in find(chain(*layers, loss=SQUARED))]
