@@ -1,4 +1,4 @@
-"""`has_effects`: whether a user's function may change or show something, by its code alone."""
+"""Whether functions and models of users may change or show something, by their code alone."""
 
 import dis
 import types
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_initkit.anatomy.layers_inside import layers_inside
+from keras_initkit.anatomy.own_calls import is_own
 
 _PLACES = "ATTR", "GLOBAL", "SUBSCR"
 # A function with these may keep or show something whenever it is called.
@@ -46,7 +47,7 @@ def calls_may_write(model: Any) -> bool:
     seen: set[int] = set()
     for layer in layers_inside(model):
         given = [v for name, v in vars(layer).items() if name not in _WRAPPED and _is_users(v)]
-        own = [] if type(layer).__module__.startswith("keras.") else [type(layer).call]
+        own = [type(layer).call] if is_own(layer) else []
         if any(_reaches_write(function, layer, seen) for function in [*own, *given]):
             return True
     return False

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import inspect
 import itertools
 import textwrap
@@ -22,9 +23,14 @@ def is_own(layer: Any) -> bool:
 
 def name_made_layer(layer: Any) -> str:
     """Name the class of the first layer with weights that a layer's `call` makes; "" for none."""
-    if is_own(layer):
-        with contextlib.suppress(Exception):  # of a user's class, or without a source
-            return next(filter(_has_weights, _list_made(type(layer).call, _GUARDS))).__name__
+    kind: Any = type(layer)
+    return _name_made(kind) if is_own(layer) else ""
+
+
+@functools.lru_cache(256)
+def _name_made(kind: Any) -> str:
+    with contextlib.suppress(Exception):  # of a user's class, or without a source
+        return next(filter(_has_weights, _list_made(kind.call, _GUARDS))).__name__
     return ""
 
 

@@ -21,6 +21,7 @@ from keras import ops
 
 from keras_initkit.anatomy.effects import calls_may_write
 from keras_initkit.anatomy.layers_inside import layers_inside
+from keras_initkit.anatomy.own_calls import is_own
 from keras_initkit.anatomy.seeds import random_state_kept
 from keras_initkit.models.check.sample import draw_sample, is_stream
 from keras_initkit.models.check.step import compiled
@@ -101,7 +102,7 @@ def ask_model(model: Any, setup: Setup, x: Any) -> Setup:
 @contextlib.contextmanager
 def _attributes_kept(model: Any) -> Iterator[None]:
     """Keep what users' layers hold, whatever their code does, and the state of random numbers."""
-    own = [x for x in layers_inside(model) if not type(x).__module__.startswith("keras.")]
+    own = list(filter(is_own, layers_inside(model)))
     before = [dict(vars(layer)) for layer in own]
     try:
         with random_state_kept():
