@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_initkit.anatomy.compilation import name_own_loss
 from keras_initkit.anatomy.selectors import Selection, SelectionError, Selector
 from keras_initkit.anatomy.setup import read_setup
 from keras_initkit.anatomy.weights import is_complete, places_of, weights_of
@@ -353,6 +354,9 @@ class GradientMonitor(GuardedCallback):
         """Keep how the model is built and compiled; the first record tells of its targets."""
         planned = self._clock.count_updates(self.params)
         setup = read_setup(self._watched, planned and self._clock.steps_before + planned)
+        if self._capture is not None and self._capture.own_loss is not None:
+            heads = name_own_loss(setup.heads, *self._capture.own_loss)
+            setup = dataclasses.replace(setup, heads=heads)
         if self._fit is not None:
             setup = ask_loss(self._watched, setup, *self._fit.read_data()[:2])
         if (known := self._sink.history.setup) is not None:
@@ -411,13 +415,14 @@ class GradientMonitor(GuardedCallback):
         self._clock.read()
         self._last_read = time.monotonic()
         if len(chunk.steps):
+            hears_loss = not self._recorded and self._capture.own_loss is not None
             self._recorded += len(chunk.steps)
             if self._fit is not None:
                 self._fit.needs_its_thread = False
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
             self._reporter.take(chunk)
-            if self._judge.setup is None:  # the model has been built since
+            if self._judge.setup is None or hears_loss:  # the model has been built since
                 self._describe()
             self._report(self._judge.add(chunk, _ask_by(self._watched, self._fit)))
 

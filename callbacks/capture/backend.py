@@ -93,6 +93,7 @@ class Storage:
     replicas = 1
     writes = True  # whether this process is to write logs
     hears_batches = True  # whether the batch can be measured where the loss is computed
+    hears_own_steps = True  # whether it can be in a step of the model's own, too
     has_loss = False  # whether the sums of losses are up to date when the optimizer is called
 
     def __init__(self, target: Target, arrays: Arrays | None = None) -> None:

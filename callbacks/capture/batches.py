@@ -1,9 +1,10 @@
 """The batch of a recorded step: hearing the loss computed, and measuring what it is computed of."""
 
 import contextlib
+import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_initkit.anatomy.replacing import replaced_methods
+from keras_initkit.callbacks.capture.own_loss import LossCall, OwnLoss, hearing_losses
 from keras_initkit.statistics.batch import (
     MEASURED_OF_PORTS,
     ROLES,
@@ -34,42 +36,117 @@ class BatchPlan(NamedTuple):
 
 
 class BatchListener:
-    """Measures the batch of a step where the model computes its loss of it.
+    """Measures the batch of a step where the model, or a step of its own, computes its loss of it.
 
     Attributes:
         plan: The order of the numbers of the batch heard last.
+        own_loss: The loss of Keras's that the user's code computes of it; `None` if it is not
+            known, or if there are several.
     """
 
     def __init__(
         self, model: Any, store: Callable[[Any], None], measure_port: Callable[[Any], Any]
     ) -> None:
         self.plan = BatchPlan()
+        self.own_loss: OwnLoss | None = None
         self._model = model
         self._store = store
         self._measure_port = measure_port
         self._targets: dict[Port, TargetStatistics] = {}
+        self._called: tuple[Any, list[Any]] = (
+            None,
+            [],
+        )  # inputs and outputs of the model's last call
+        self._losses_heard = 0.0  # in a step of its own; infinitely many where none is to be heard
 
-    def listening(self, attempt: Callable[..., None]) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def listening(self, attempt: Callable[..., None], in_own_step: bool = False) -> Iterator[None]:
         """Hear the losses computed in steps that are traced or run inside the context.
 
         `attempt` calls a function with arguments, and keeps its exceptions from the training.
+        With `in_own_step`, also losses that a `train_step` of the model's own computes are heard.
         """
         model = self._model
         if not isinstance(model, keras.Model):
-            return contextlib.nullcontext()
-        compute = model.compute_loss
+            yield
+            return
+        methods = {"compute_loss": self._hear_model(model.compute_loss, attempt)}
+        if in_own_step:
+            methods["train_step"] = self._hear_step(model.train_step, attempt)
+            methods["call"] = self._hear_call(model.call)
+        with replaced_methods(model, **methods):
+            yield
+
+    def _hear_model(
+        self, compute: Callable[..., Any], attempt: Callable[..., None]
+    ) -> Callable[..., Any]:
+        """Return `compute_loss` of the model, with its batch heard."""
 
         def compute_loss(
             x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
         ) -> Any:
-            loss = compute(x, y, y_pred, *args, **kwargs)
+            calls: list[LossCall] = []
+            with hearing_losses(calls.append):
+                loss = compute(x, y, y_pred, *args, **kwargs)
             weight = args[0] if args else kwargs.get("sample_weight")
-            attempt(self._hear, loss, x, y, y_pred, weight)
+            self._losses_heard = math.inf
+            attempt(self._name_loss, loss, calls, y_pred)
+            inputs = self._called[0] if x is None else x
+            attempt(self._hear, loss, self._model.losses, inputs, y, y_pred, weight)
             return loss
 
-        return replaced_methods(model, compute_loss=compute_loss)
+        return compute_loss
 
-    def _hear(self, loss: Any, *structures: Any) -> None:
+    def _name_loss(self, loss: Any, calls: Sequence[LossCall], y_pred: Any) -> None:
+        """Keep the only loss that a `compute_loss` of the model's own is made of."""
+        self.own_loss = None
+        is_own = type(self._model).compute_loss is not keras.Model.compute_loss
+        if is_own and len(calls) == 1 and calls[0].value is loss and calls[0].y_pred is y_pred:
+            self.own_loss = OwnLoss(calls[0].loss, 0, tuple(y_pred.shape))
+
+    def _hear_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `call` of the model, with inputs and outputs kept."""
+
+        @functools.wraps(call)
+        def heard_call(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            self._called = next(iter(args), None), keras.tree.flatten(outputs)
+            return outputs
+
+        return heard_call
+
+    def _hear_step(
+        self, train: Callable[..., Any], attempt: Callable[..., None]
+    ) -> Callable[..., Any]:
+        """Return `train_step` of the model, with the batch of its only loss heard."""
+
+        def train_step(*args: Any, **kwargs: Any) -> Any:
+            self._losses_heard = 0 if math.isfinite(self._losses_heard) else math.inf
+            with hearing_losses(functools.partial(attempt, self._hear_own)):
+                try:
+                    return train(*args, **kwargs)
+                finally:
+                    self._called = None, []
+
+        return train_step
+
+    def _hear_own(self, call: LossCall) -> None:
+        """Measure and store the batch of a loss; of several in one step none is known any more."""
+        if math.isinf(self._losses_heard):
+            return
+        self._losses_heard += 1
+        try:
+            if self._losses_heard > 1:
+                raise ValueError("A step computes several losses.")
+            inputs, outputs = self._called
+            place = next((i for i, output in enumerate(outputs) if output is call.y_pred), -1)
+            x = None if place < 0 else inputs
+            self.own_loss = OwnLoss(call.loss, place, tuple(call.y_pred.shape))
+            self._hear(ops.mean(call.value), (), x, call.y_true, call.y_pred, call.sample_weight)
+        except Exception:  # of tensors that no model is given: training is measured without them
+            self._losses_heard, self.own_loss, self.plan = math.inf, None, BatchPlan()
+
+    def _hear(self, loss: Any, penalties: Sequence[Any], *structures: Any) -> None:
         """Measure and store a batch."""
         tensors = {
             role: [
@@ -78,7 +155,7 @@ class BatchListener:
             ]
             for role, structure in zip(ROLES, structures, strict=True)
         }
-        penalty = sum(map(_as_number, self._model.losses), ops.zeros((1,), "float32"))
+        penalty = sum(map(_as_number, penalties), ops.zeros((1,), "float32"))
         ports, numbers = [], [_as_number(loss), penalty]
         room = BATCH_SIZE - _LOSSES
         for port, tensor in itertools.chain(*tensors.values()):

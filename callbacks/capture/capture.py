@@ -14,6 +14,7 @@ from keras_initkit.callbacks.capture.batches import BatchListener
 from keras_initkit.callbacks.capture.listener import listening
 from keras_initkit.callbacks.capture.loss import Losses
 from keras_initkit.callbacks.capture.model_parts import Target
+from keras_initkit.callbacks.capture.own_loss import OwnLoss
 from keras_initkit.callbacks.capture.recorded_step import Call, TrainFunction, plain_function
 from keras_initkit.callbacks.capture.recorder import UpdateRecorder
 from keras_initkit.callbacks.capture.row import Numbers, unpack
@@ -22,6 +23,9 @@ from keras_initkit.callbacks.capture.watch import Watch, Watched, make_layout
 from keras_initkit.callbacks.measures.directions import DirectionTracker
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.layout import Layout
+
+# Two ways to compute one loss differ by less.
+_SAME_LOSS = 1e-3
 
 
 class Capture:
@@ -56,6 +60,7 @@ class Capture:
         self._batches = BatchListener(
             target.model, storage.store_batch, storage.arrays.measure_port
         )
+        self._is_whole: bool | None = None  # whether the loss of the batch is all of it, if known
         self._directions = DirectionTracker()
         self._calls: list[tuple[int, Call]] = []
         self._plain = plain_function(target.model)
@@ -66,6 +71,11 @@ class Capture:
     def capacity(self) -> int:
         """Greatest number of updates between two reads; 0 until it is known."""
         return self._storage.capacity
+
+    @property
+    def own_loss(self) -> OwnLoss | None:
+        """The loss of Keras's that code of the user's computes, if it is all that is reported."""
+        return self._batches.own_loss if self._is_whole else None
 
     def fits(self, model: Any) -> bool:
         """Check that a model is still the captured one, with the same optimizers."""
@@ -120,7 +130,8 @@ class Capture:
         attempt = self._attempt_untraced
         batches: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self._storage.hears_batches:
-            batches = self._batches.listening(attempt)
+            in_own_step = self._target.own_step and self._storage.hears_own_steps
+            batches = self._batches.listening(attempt, in_own_step and not self.several)
         with self._storage.carrying(), batches, listening(self._target, self._recorder, attempt):
             yield
 
@@ -175,6 +186,9 @@ class Capture:
         if layout.ports:
             losses, ports = self._batches.read(batches[due])
             losses["batch_loss"] = losses["batch_loss"] * self._storage.replicas
+            if self._is_whole is None:
+                first = totals["loss"][0, 0], losses["batch_loss"][0, 0]
+                self._is_whole = bool(np.isclose(*first, rtol=_SAME_LOSS))
             totals |= {name: np.repeat(array, len(parts), 1) for name, array in losses.items()}
         return Chunk(layout, steps[due], values, totals, ports), samples
 

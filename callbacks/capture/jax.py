@@ -7,7 +7,8 @@ optimizer variables through it), and taken off the state that comes out. The mod
 never holds them, and the rows stay on the device until they are read.
 
 The numbers of the batch go the same way with the state of the model's loss metric: they are known
-where the loss is computed, inside the function that JAX differentiates.
+where the loss is computed, inside the function that JAX differentiates. Of a step of the user's,
+that function has results of the user's alone: the numbers are sent to the host as it runs.
 
 Keras internals: the list `_variables` of the optimizer, and of the model's `_loss_tracker`; the
 model's `_make_function` (compiles the step), `_get_state_sharding_spec` (the devices of its state)
@@ -73,7 +74,9 @@ class JaxStorage(Storage):
         # The metric with a state that takes the batch along, if there is one.
         tracker = getattr(target.model, "_loss_tracker", None)
         is_there = any(metric is tracker for metric in target.model.metrics)
-        self._tracker = tracker if is_there and self._shardings is None else None
+        is_there &= self._shardings is None and not target.own_step
+        self._tracker = tracker if is_there else None
+        self._sent: list[Any] = []  # numbers of batches, by steps of the user's
         self._batch = _make_variable(np.full(BATCH_SIZE, np.nan, np.float32))
         self._at = _Places(0, None, {})
 
@@ -150,8 +153,10 @@ class JaxStorage(Storage):
         step_kept.assign(step)
 
     def store_batch(self, numbers: Any) -> None:
-        """Keep the numbers of the batch of the update to come in the state."""
-        if self._tracker is not None:
+        """Keep the numbers of the batch of the update to come in the state, or send them."""
+        if self._target.own_step and self._shardings is None:
+            jax.debug.callback(self._sent.append, numbers)
+        elif self._tracker is not None:
             self._batch.assign(numbers)
 
     def take(self) -> Stored:
@@ -170,8 +175,16 @@ class JaxStorage(Storage):
             if scales[0] is not None:
                 tables[optimizer][:, self._layouts[optimizer].loss_scale] = self.to_host(scales)
             tables[optimizer] = tables[optimizer][made]
-        batches = self.to_host([stored.batch for stored in taken])
+        batches = self.to_host(self._take_sent(len(taken)) or [stored.batch for stored in taken])
         return Stored(steps[made], tables, batches[made])
+
+    def _take_sent(self, count: int) -> list[Any]:
+        """Return what was sent by steps, if each has sent its batch."""
+        if self._target.own_step:
+            jax.effects_barrier()
+        sent = self._sent[:]
+        self._sent.clear()
+        return sent if len(sent) == count else []
 
     def iterations(self, optimizer: Any) -> int:
         """Count the batches with gradients given to an optimizer."""

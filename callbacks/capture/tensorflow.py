@@ -83,6 +83,7 @@ class TensorFlowStorage(Storage):
         super().__init__(target, TensorFlowArrays(target))
         self._strategy = target.model.distribute_strategy
         self.replicas = self._strategy.num_replicas_in_sync
+        self.hears_own_steps = self.replicas == 1  # each is a thread of its own
         # Of the processes that train together, the chief does.
         self.writes = self._strategy.extended.should_save_summary
         # Keras's own `train_step` adds to them before it calls the optimizer.

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from tensorboard_plugin_initkit.record.setup import HeadSetup
+from tensorboard_plugin_initkit.record.setup import ANY_SIZE, HeadSetup
 
 # Arguments of losses that change nothing of what a loss expects.
 _HIDDEN = ("name", "fn", "dtype")
@@ -62,12 +62,31 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
             names += map(_name_metric, given_here)
     heads = {}
     for output, own, weight, shown in zip(outputs, losses, weights, metrics, strict=True):
-        name, arguments = _describe_loss(model, own)
+        name, arguments = _describe_loss(own)
+        if name and type(model).compute_loss is not keras.Model.compute_loss:
+            name, arguments = f"{type(model).__name__}.compute_loss", {}
         if name and weight is not None:
             arguments |= keep_plain({"loss_weight": weight})
         own_name = output[0] if count > 1 else ""
         heads[own_name] = HeadSetup(own_name, loss=name, arguments=arguments, metrics=tuple(shown))
     return heads
+
+
+def name_own_loss(
+    heads: Sequence[HeadSetup], loss: Any, output: int, shape: Sequence[int | None]
+) -> tuple[HeadSetup, ...]:
+    """Describe what a step of the user's computes its only loss of.
+
+    Args:
+        heads: Outputs of the model.
+        loss: A `keras.losses.Loss`.
+        output: The place of the output that it is given; -1 for something else.
+        shape: The shape of that, the batch first.
+    """
+    name, arguments = _describe_loss(loss)
+    known = heads[output] if 0 <= output < len(heads) else HeadSetup()
+    sizes = known.shape or tuple(ANY_SIZE if size is None else int(size) for size in shape)
+    return (known._replace(name="", shape=sizes, loss=name, arguments=arguments),)
 
 
 def read_optimizer(model: Any) -> tuple[str, dict[str, Any]]:
@@ -133,12 +152,10 @@ def _spread(given: Any, outputs: Sequence[Sequence[str]]) -> list[Any]:
     return [given] * len(outputs)
 
 
-def _describe_loss(model: Any, given: Any) -> tuple[str, dict[str, Any]]:
+def _describe_loss(given: Any) -> tuple[str, dict[str, Any]]:
     """Return the name and the arguments of a loss."""
     if given is None or isinstance(given, Mapping | list | tuple):
         return "", {}
-    if type(model).compute_loss is not keras.Model.compute_loss:
-        return f"{type(model).__name__}.compute_loss", {}
     loss: Any = given
     arguments: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # not known to Keras, or of a user's class
