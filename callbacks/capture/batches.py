@@ -53,28 +53,32 @@ class BatchListener:
         self._store = store
         self._measure_port = measure_port
         self._targets: dict[Port, TargetStatistics] = {}
-        self._called: tuple[Any, list[Any]] = (
-            None,
-            [],
-        )  # inputs and outputs of the model's last call
-        self._losses_heard = 0.0  # in a step of its own; infinitely many where none is to be heard
+        # Of a step of its own: the data, and inputs and outputs of the model's last call in it.
+        self._data: Any = None
+        self._called: tuple[Any, Any] = None, None
+        self._losses_heard = 0.0  # in it; infinitely many where none is to be heard
 
     @contextlib.contextmanager
     def listening(self, attempt: Callable[..., None], in_own_step: bool = False) -> Iterator[None]:
         """Hear the losses computed in steps that are traced or run inside the context.
 
         `attempt` calls a function with arguments, and keeps its exceptions from the training.
-        With `in_own_step`, also losses that a `train_step` of the model's own computes are heard.
+        With `in_own_step`, also what a `train_step` of the model's own computes is heard.
         """
         model = self._model
         if not isinstance(model, keras.Model):
             yield
             return
-        methods = {"compute_loss": self._hear_model(model.compute_loss, attempt)}
-        if in_own_step:
-            methods["train_step"] = self._hear_step(model.train_step, attempt)
-            methods["call"] = self._hear_call(model.call)
-        with replaced_methods(model, **methods):
+        with contextlib.ExitStack() as stack:
+            compute_loss = self._hear_model(model.compute_loss, attempt)
+            stack.enter_context(replaced_methods(model, compute_loss=compute_loss))
+            if in_own_step:
+                step = self._hear_step(model.train_step, attempt)
+                call = self._hear_call(model.call)
+                stack.enter_context(replaced_methods(model, train_step=step, call=call))
+                if keras.backend.backend() != "jax":  # there it is known in a function of its own
+                    apply = self._hear_update(model.optimizer.apply, attempt)
+                    stack.enter_context(replaced_methods(model.optimizer, apply=apply))
             yield
 
     def _hear_model(
@@ -89,20 +93,25 @@ class BatchListener:
             with hearing_losses(calls.append):
                 loss = compute(x, y, y_pred, *args, **kwargs)
             weight = args[0] if args else kwargs.get("sample_weight")
-            self._losses_heard = math.inf
-            attempt(self._name_loss, loss, calls, y_pred)
             inputs = self._called[0] if x is None else x
-            attempt(self._hear, loss, self._model.losses, inputs, y, y_pred, weight)
+            attempt(self._hear_computed, loss, calls, inputs, y, y_pred, weight)
             return loss
 
         return compute_loss
 
-    def _name_loss(self, loss: Any, calls: Sequence[LossCall], y_pred: Any) -> None:
-        """Keep the only loss that a `compute_loss` of the model's own is made of."""
-        self.own_loss = None
+    def _hear_computed(
+        self, loss: Any, calls: Sequence[LossCall], x: Any, y: Any, y_pred: Any, weight: Any
+    ) -> None:
+        """Measure and store the batch of `compute_loss`; in one of its own, of its only loss."""
+        self._losses_heard, self.own_loss = math.inf, None
         is_own = type(self._model).compute_loss is not keras.Model.compute_loss
-        if is_own and len(calls) == 1 and calls[0].value is loss and calls[0].y_pred is y_pred:
-            self.own_loss = OwnLoss(calls[0].loss, 0, tuple(y_pred.shape))
+        if is_own and len(calls) == 1:
+            (call,) = calls
+            self.own_loss = OwnLoss(
+                call.loss, 0 if call.y_pred is y_pred else -1, tuple(call.y_pred.shape)
+            )
+            y, y_pred, weight = call.y_true, call.y_pred, call.sample_weight
+        self._hear(loss, self._model.losses, x, y, y_pred, weight)
 
     def _hear_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return `call` of the model, with inputs and outputs kept."""
@@ -110,7 +119,7 @@ class BatchListener:
         @functools.wraps(call)
         def heard_call(*args: Any, **kwargs: Any) -> Any:
             outputs = call(*args, **kwargs)
-            self._called = next(iter(args), None), keras.tree.flatten(outputs)
+            self._called = next(iter(args), None), outputs
             return outputs
 
         return heard_call
@@ -120,31 +129,63 @@ class BatchListener:
     ) -> Callable[..., Any]:
         """Return `train_step` of the model, with the batch of its only loss heard."""
 
-        def train_step(*args: Any, **kwargs: Any) -> Any:
+        def train_step(*args: Any) -> Any:
             self._losses_heard = 0 if math.isfinite(self._losses_heard) else math.inf
+            self._data = args[-1]
             with hearing_losses(functools.partial(attempt, self._hear_own)):
                 try:
-                    return train(*args, **kwargs)
+                    return train(*args)
                 finally:
-                    self._called = None, []
+                    self._data, self._called = None, (None, None)
 
         return train_step
+
+    def _hear_update(
+        self, apply: Callable[..., Any], attempt: Callable[..., None]
+    ) -> Callable[..., Any]:
+        """Return `apply` of the optimizer, before which the batch of an unknown loss is heard."""
+
+        @functools.wraps(apply)
+        def heard_apply(*args: Any, **kwargs: Any) -> Any:
+            if self._losses_heard == 0 and self._called[1] is not None:
+                attempt(self._hear_unknown)
+            return apply(*args, **kwargs)
+
+        return heard_apply
 
     def _hear_own(self, call: LossCall) -> None:
         """Measure and store the batch of a loss; of several in one step none is known any more."""
         if math.isinf(self._losses_heard):
             return
         self._losses_heard += 1
-        try:
-            if self._losses_heard > 1:
-                raise ValueError("A step computes several losses.")
-            inputs, outputs = self._called
-            place = next((i for i, output in enumerate(outputs) if output is call.y_pred), -1)
-            x = None if place < 0 else inputs
+        if self._losses_heard > 1:
+            self._stop_hearing()
+            return
+        inputs, outputs = self._called
+        outputs = keras.tree.flatten(outputs)
+        place = next((i for i, output in enumerate(outputs) if output is call.y_pred), -1)
+        x = None if place < 0 else inputs
+        with self._stopping():
             self.own_loss = OwnLoss(call.loss, place, tuple(call.y_pred.shape))
             self._hear(ops.mean(call.value), (), x, call.y_true, call.y_pred, call.sample_weight)
-        except Exception:  # of tensors that no model is given: training is measured without them
-            self._losses_heard, self.own_loss, self.plan = math.inf, None, BatchPlan()
+
+    def _hear_unknown(self) -> None:
+        """Measure and store the batch of a step, and what the model made of it."""
+        with self._stopping():
+            _, y, weight = keras.utils.unpack_x_y_sample_weight(self._data)
+            inputs, outputs = self._called
+            self._hear(math.nan, (), inputs, y, outputs, weight)
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Stop hearing steps with tensors that only they can use; training is still measured."""
+        try:
+            yield
+        except Exception:
+            self._stop_hearing()
+
+    def _stop_hearing(self) -> None:
+        self._losses_heard, self.own_loss, self.plan = math.inf, None, BatchPlan()
 
     def _hear(self, loss: Any, penalties: Sequence[Any], *structures: Any) -> None:
         """Measure and store a batch."""

@@ -17,6 +17,13 @@ from tensorboard_plugin_initkit.diagnosis.rules.progress import find_constant_lo
 from tensorboard_plugin_initkit.diagnosis.tell import tell
 from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, window_mean
+from tensorboard_plugin_initkit.diagnosis.wiring import list_heads
+
+_LOOK_AT_STEP = (
+    "Print what the loss compares, of one batch: do targets differ from sample to sample, do they "
+    "go with the outputs row by row, are they the very numbers that the inputs were made of (noise "
+    "must be drawn once), and is the loss smallest where outputs are right?"
+)
 
 
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
@@ -88,7 +95,8 @@ def find_part_learned(facts: Facts) -> Iterator[Finding]:
 def find_own_step(facts: Facts) -> Iterator[Finding]:
     """Find the end of a training in steps of one's own with most of its loss left: a note.
 
-    Of such a step nothing is known but the loss. With several optimizers it may be meant to stay.
+    Of such a step hardly more is known than the loss. With several optimizers it may be meant to
+    stay.
     """
     loss, last = facts.loss, len(facts.steps) - 1
     first, recent = float(loss.value[0]), float(loss.recent[last])
@@ -101,15 +109,24 @@ def find_own_step(facts: Facts) -> Iterator[Finding]:
             "not_learning",
             f"Learned in part: the loss of a step of your own was {first:.4g} at first and is "
             f"{recent:.4g} in the end.",
-            "Keras does not make shapes alike in such a step: targets (batch,) and outputs "
-            "(batch, 1) compare each output with the targets of all samples, so that the mean is "
-            "best.",
-            "Print the shapes of both and of their difference: `y = keras.ops.reshape(y, "
-            "keras.ops.shape(y_pred))`. Use `self.compute_loss(x=x, y=y, y_pred=y_pred)`.",
+            "What it compares is not known.",
+            " ".join([*_tell_shapes(facts), _LOOK_AT_STEP]),
             facts.layer_of_head(0),
             {"loss": recent, "first": first},
             row=last,
             severity="note",
+        )
+
+
+def _tell_shapes(facts: Facts) -> Iterator[str]:
+    """Say what shapes of targets and outputs do, where they differ or are not known."""
+    (head,) = list_heads(facts)
+    if not facts.ports or (head.y and head.y_pred and head.y.shape != head.y_pred.shape):
+        yield (
+            "Print the shapes of targets and outputs, and of their difference: Keras does not make "
+            "them alike in such a step, and targets (batch,) and outputs (batch, 1) compare each "
+            "output with the targets of all samples, so that the mean is best: `y = "
+            "keras.ops.reshape(y, keras.ops.shape(y_pred))`."
         )
 
 

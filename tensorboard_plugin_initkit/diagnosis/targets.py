@@ -161,6 +161,8 @@ def suggest(head: Head, target: Target | None) -> Remedy:
         return _write(head, width, "softmax", "categorical_crossentropy")
     if target.is_multi_hot:
         return _write(head, width, "sigmoid", "binary_crossentropy")
+    if loss == "kl_divergence" and target.low < 0 and width > 1:
+        return _write(head, width, "softmax", loss, "y = keras.ops.softmax(y)")
     if target.low >= 0 and target.high > 1 and _is_picture(head, target):
         return Remedy("", "", "y = y / 255")
     if _are_classes(head, target):
