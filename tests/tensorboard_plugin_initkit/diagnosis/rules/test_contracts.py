@@ -101,6 +101,7 @@ BROKEN = {
     "tanh numbers": ("tanh", 1, "huber", NUMBERS, "target_range", "-1 to 1", '`loss="huber"`'),
     "negative numbers": ("relu", 8, SQUARED, X, "target_range", "gives at least 0", "`Dense(8)`"),
     "pixels": ("sigmoid", (8, 8, 1), BINARY, PICTURES, "target_range", "0 to 255", "`y = y / 255`"),
+    "teacher": ("softmax", 8, "kl_divergence", X, "target_range", "0 to 1", "keras.ops.softmax(y)"),
     "one direction": ("linear", 1, "cosine_similarity", NUMBERS, "loss_choice", "sign", SQUARED),
     "repeated": ("linear", 3, SQUARED, X[:, :1], "target_shape", "(batch, 3)", "`Dense(1)`"),
     "classes": ("softmax", 10, SQUARED, DIGITS, "target_shape", "(batch, 10)", SPARSE),

@@ -595,6 +595,19 @@ def test_a_symptom_is_folded_into_an_earlier_one_of_the_same_output():
     assert [text.partition(":")[0] for text in finding.consequences] == ["No better than guessing"]
 
 
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_of_a_step_of_ones_own_it_is_told_what_to_print(is_heard):
+    record = made(LONG)
+    both(supervised(""), loss(lambda s: 0.69 - 2e-4 * s))(record)
+    if not is_heard:
+        record.ports.clear()
+    (finding,) = judge(record.history(), ended=True)
+    assert (finding.kind, finding.severity) == ("not_learning", "note")
+    assert "the loss of a step of your own was 0.6834 at" in finding.message
+    assert "Print what the loss compares" in str(finding.fix)
+    assert ("keras.ops.reshape(y" in str(finding.fix)) == (not is_heard)  # as the shapes are known
+
+
 @pytest.mark.parametrize("name", FIRES)
 def test_a_symptom_stays_when_records_are_added(name):
     change, steps, kind, _ = FIRES[name]
