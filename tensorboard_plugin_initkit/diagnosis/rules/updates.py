@@ -112,9 +112,11 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     is_plain = facts.setup.optimizer == "SGD" and not facts.setup.optimizer_arguments.get(
         "momentum"
     )
-    slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
+    least, adaptive = (
+        THRESHOLDS[f"update_{name}"].value for name in ("plain" if is_plain else "slow", "adaptive")
+    )
     is_usual = (facts.setup.optimizer in ADAPTIVE) & (most >= USUAL_RATE)
-    small = (ratio > 0) & (ratio < np.where(is_usual, slow / 10, slow))
+    small = (ratio > 0) & (ratio < np.where(is_usual, adaptive, least))
     row = find_first(flat & (small | (ratio > THRESHOLDS["update_wild"].value)))
     if row is None:
         return
@@ -174,7 +176,7 @@ def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
         for name in ("norm", "raw_norm")
     )
     ratio = quotient(clipped, raw)
-    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
+    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= THRESHOLDS["clip_share"].value:
         return None
     size = float(f"{raw.max():.1g}")
     fix = Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": size}})
@@ -223,7 +225,8 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
         return Fix(f"{way} the learning rate.")
     name = facts.setup.optimizer or "Adam"
     usual, value = USUAL_RATES.get(name, USUAL_RATE), float(f"{rate * factor:.0e}")
-    value = max(rate, usual, min(value, 30 * usual)) if factor > 1 else min(value, usual)
+    most = THRESHOLDS["rate_raised"].value
+    value = max(rate, usual, min(value, most * usual)) if factor > 1 else min(value, usual)
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},
