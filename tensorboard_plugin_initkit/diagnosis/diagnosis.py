@@ -148,7 +148,7 @@ def tell_verdict(history: GradientHistory, findings: Iterable[Finding]) -> Verdi
         return Verdict("open", f"{verdict.text} {worst.message}", worst)
     last = facts.loss.at(slice(-1, None))
     # A window of small batches may fall by chance: then the loss is not far below the guess.
-    near = last.recent > (1 - 3 * THRESHOLDS["guess_margin"].value) * last.guess
+    near = last.recent > (1 - THRESHOLDS["guess_near"].value) * last.guess
     if (last.halved | (last.falling & ~near)).any() and worst.severity != "error":
         return Verdict("warning", f"Learns, but something is wrong. {worst.message}", worst)
     return Verdict("error", f"Does not learn. {worst.message}", worst)

@@ -55,6 +55,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.strength import (
 from tensorboard_plugin_initkit.diagnosis.rules.structure import STRUCTURE_CAUSES
 from tensorboard_plugin_initkit.diagnosis.rules.updates import (
     find_large_updates,
+    find_noisy_gradient,
     find_small_updates,
     find_tight_clipping,
     find_unfit_updates,
@@ -83,6 +84,7 @@ UPDATE_CAUSES: tuple[Rule, ...] = (
     find_other_losses,
     find_unfit_updates,
     find_tight_clipping,
+    find_noisy_gradient,
     find_losses_of_two_classes,
 )
 

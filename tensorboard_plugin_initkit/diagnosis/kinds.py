@@ -40,6 +40,7 @@ KINDS = {
     "strong_penalty": "penalties or constraints that outweigh the loss of the data",
     "learning_rate": "a learning rate that is too large or too small",
     "tight_clipping": "gradients that are clipped all the time",
+    "noisy_gradient": "gradients that are noise of their batches",
     "nonfinite": "numbers that are NaN or infinite",
     "vanishing": "gradients lost on their way back to the input",
     "exploding": "gradients that grow, towards the input or from step to step",

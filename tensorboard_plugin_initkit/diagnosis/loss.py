@@ -106,7 +106,10 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
     previous = np.where(start > 0, now[np.maximum(start - 1, 0)], first)
     losses = {head.loss for head in setup.heads}
     possible = (now >= 0) | (not losses or not losses <= CROSSENTROPIES)
-    margin, guess_far = (THRESHOLDS[name].value for name in ("guess_margin", "guess_far"))
+    margin, guess_far, fell_errors, guess_errors, first_left = (
+        THRESHOLDS[name].value
+        for name in ("guess_margin", "guess_far", "fell_errors", "guess_errors", "first_left")
+    )
     with np.errstate(invalid="ignore"):
         at_guess = now >= guess - margin * reach
         halved = (now < first) & (first - now >= THRESHOLDS["loss_halved"].value * abs(first))
@@ -118,11 +121,12 @@ def read_loss(history: GradientHistory, setup: Setup, ended: bool = False) -> Lo
     elapsed = steps - steps[:1]
     with np.errstate(divide="ignore", invalid="ignore"):
         # Of a noisy loss it is hard to say that it does not fall.
-        sure = np.maximum(fell, 0) + 2 * doubt < THRESHOLDS["loss_falling"].value
+        sure = np.maximum(fell, 0) + fell_errors * doubt < THRESHOLDS["loss_falling"].value
         still = ready & sure & (fell < THRESHOLDS["loss_fell"].value) & ~falling
-        behind = np.where(np.isnan(guess), recent >= 0.9 * first, recent >= guess - margin * reach)
+        limit = np.where(np.isnan(guess), first_left * first, guess - margin * reach)
+        behind = recent >= limit
         # Less than the margin counts if it is more than the noise of batches.
-        least = np.clip(3 * error, THRESHOLDS["guess_error"].value, margin)
+        least = np.clip(guess_errors * error, THRESHOLDS["guess_error"].value, margin)
         is_guess = recent >= guess - least * reach
         guessing = still & is_guess
         # A cross-entropy is above the constant's where classes are right, and a few are far off.
@@ -252,10 +256,10 @@ def _best_constant_of(
     if head.loss == "mean_absolute_error":  # That of the median is not larger than this.
         guess = np.sqrt(guess)
     if head.loss == "categorical_crossentropy":
-        guess = np.where(of_targets("one_hot") > 0.99, guess, np.nan)
+        guess = np.where(of_targets("one_hot") > THRESHOLDS["nearly_all"].value, guess, np.nan)
     if head.loss == "binary_crossentropy":
         # The entropy H of the mean of fractions is larger than their mean entropy by at least
         # twice their variance, since H'' is -4 or less.
-        crisp = of_targets("integers") > 0.99
+        crisp = of_targets("integers") > THRESHOLDS["nearly_all"].value
         return guess, np.where(crisp, guess, 2 * of_targets("variance"))
     return guess, guess

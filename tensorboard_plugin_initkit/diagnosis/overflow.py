@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.start import ACTIVATIONS, is_nearly_passing
+from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import quotient
 from tensorboard_plugin_initkit.diagnosis.wiring import (
     DENSE,
@@ -17,7 +18,6 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
 from tensorboard_plugin_initkit.safe_text import write_number
 
 _BOUNDED = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "softmax")
-_LARGE = 10.0  # times what weights began with
 
 
 def tell_overflow(facts: Facts, row: int) -> str:
@@ -42,7 +42,7 @@ def tell_overflow(facts: Facts, row: int) -> str:
         return f"{words}; "
     norms = facts.norm_of_layers(facts.per_variable("weight_norm")[[0, row]])
     growth = np.nan_to_num(quotient(norms[1], norms[0]), posinf=0.0)
-    if not growth.size or growth.max() < _LARGE:
+    if not growth.size or growth.max() < THRESHOLDS["weight_growth"].value:
         return ""
     path, times = facts.layers[int(growth.argmax())], write_number(growth.max(), 2)
     return f"the weights of `{path}` are {times} times as large as at first; "

@@ -73,7 +73,8 @@ def find_parting(history: GradientHistory) -> Parting | None:
     widths = np.array([units[history.layers[place]] for place in places], float)
     chance = np.sqrt(np.cumsum(1.25 / widths))
     least = np.log(THRESHOLDS["prediction_factor"].value)
-    is_off = np.where(np.abs(off) > least + 2.0 * chance, np.sign(off), 0.0)
+    most = least + THRESHOLDS["prediction_errors"].value * chance
+    is_off = np.where(np.abs(off) > most, np.sign(off), 0.0)
     rows = np.flatnonzero((is_off[:-1] != 0.0) & (is_off[:-1] == is_off[1:]))
     is_step = abs(off[-1] - off[-2]) > least / 2.0 and _find_inputs(first) is not None
     if not len(rows) and not is_step:
@@ -98,7 +99,7 @@ def explain_slope(history: GradientHistory, total: float) -> str:
         return f"Step 0 is not as the weights predicted: {parting}."
     before = float(known[0] / known[-1])
     number = write_number(before, 2)
-    if abs(np.log(before)) > 0.5 * abs(np.log(total)):
+    if abs(np.log(before)) > THRESHOLDS["prediction_share"].value * abs(np.log(total)):
         return f"The initial weights cause it: ×{number} was predicted for step 0, and measured."
     return f"Training causes it: ×{number} was predicted for step 0, and measured."
 
@@ -108,8 +109,8 @@ def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:
     rms = _find_inputs(first)
     if rms is not None:
         return "data", f"the inputs have RMS {rms:.3g}, and 1 was assumed"
-    if "dead_units" in first and first["dead_units"][0, place] > 0.5:
-        share = first["dead_units"][0, place]
+    share = first["dead_units"][0, place] if "dead_units" in first else 0.0
+    if share > THRESHOLDS["prediction_dead"].value:
         return "activation", f"{share:.0%} of its units are dead"
     return "weights", "its weights, or those of the layers after it, do not act like random ones"
 

@@ -29,7 +29,8 @@ _LOOK_AT_STEP = (
 def find_not_learning(facts: Facts) -> Iterator[Finding]:
     """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
     loss = facts.loss
-    halfway = facts.steps - facts.steps[:1] >= (facts.setup.steps - facts.steps[:1]) / 2
+    planned = facts.setup.steps - facts.steps[:1]
+    halfway = facts.steps - facts.steps[:1] >= THRESHOLDS["halfway"].value * planned
     waited = facts.find_late("verdict_steps") & (halfway | facts.find_late("plateau_steps"))
     stays = loss.failed & (loss.fell < THRESHOLDS["loss_fell"].value)
     row = find_first(loss.guessing & (waited | loss.over) | stays | _find_learnt_by_heart(facts))
@@ -141,7 +142,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     if not loss.over.any():
         return loss.over
     ratio = facts.median_update
-    usual = 3 * window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
+    size = window_mean(ratio, facts.start) if ratio.size else np.zeros(len(facts.steps))
     is_better = ~loss.failed & (loss.guess > loss.recent)
     return (
         loss.over
@@ -150,7 +151,7 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
         & (loss.recent >= loss.guess - margin * loss.reach)
         & (loss.fell > 0)
         & (loss.fell < THRESHOLDS["loss_falling"].value)
-        & (usual > THRESHOLDS["update_usual"].value)
+        & (THRESHOLDS["update_near"].value * size > THRESHOLDS["update_usual"].value)
     )
 
 

@@ -35,9 +35,7 @@ REGRESSION = frozenset(
 )
 # The same on any scale of targets; those of relative errors are not.
 DIFFERENCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
-# More labels than these are taken for numbers.
-_MANY_CLASSES = 1000
-_NEARLY_ALL = 0.99
+_NEARLY_ALL = THRESHOLDS["nearly_all"].value
 _SCALE = "model = keras_initkit.with_normalization(model, x, y)"
 
 
@@ -163,7 +161,7 @@ def suggest(head: Head, target: Target | None) -> Remedy:
         return _write(head, width, "sigmoid", "binary_crossentropy")
     if loss == "kl_divergence" and target.low < 0 and width > 1:
         return _write(head, width, "softmax", loss, "y = keras.ops.softmax(y)")
-    if target.low >= 0 and target.high > 1 and _is_picture(head, target):
+    if _is_picture(head, target):
         return Remedy("", "", "y = y / 255")
     if _are_classes(head, target):
         return _suggest_classes(head, target)
@@ -195,15 +193,22 @@ def _write(head: Head, units: int, activation: str, loss: str, labels: str = "")
 
 def _is_picture(head: Head, target: Target) -> bool:
     """Check for pixels of 8 bits, in the shape of the output."""
-    is_large = head.shape is not None and (len(head.shape) > 1 or target.width > 16)
-    return is_large and target.shape == head.shape and 100 < target.high <= 255
+    shape, size = head.shape, THRESHOLDS["picture_size"].value
+    is_large = shape is not None and (len(shape) > 1 or target.width > size)
+    return is_large and target.shape == shape and are_pixels(target.low, target.high)
+
+
+def are_pixels(low: float, high: float) -> bool:
+    """Check the range of numbers for that of pixels of 8 bits."""
+    return low >= 0 and THRESHOLDS["pixels_least"].value < high <= 255
 
 
 def _are_classes(head: Head, target: Target) -> bool:
     """Check for classes among integers: by the loss, the metrics, or the softmax of several."""
     if target.width > 1 and head.units == target.width:
         return False
-    few = target.is_integer and -1 <= target.low <= 1 and target.high <= _MANY_CLASSES
+    few = target.is_integer and -1 <= target.low <= 1
+    few &= target.high <= THRESHOLDS["many_classes"].value
     asked = head.setup.loss in CROSSENTROPY | HINGE or (
         head.activation == "softmax" and head.units > 1
     )

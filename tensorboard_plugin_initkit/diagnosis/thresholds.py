@@ -13,11 +13,16 @@ class Threshold(NamedTuple):
 THRESHOLDS: dict[str, Threshold] = {
     "window_steps": Threshold(
         10,
-        "Zero-initialised heads and branches need one or two updates to pass a gradient on, and "
-        "the momentum of an optimizer lasts about ten.",
+        "Zero-initialised heads and branches need one or two updates to pass a gradient on, and a "
+        "momentum of 0.9 lasts 1 / (1 - 0.9) = 10.",
     ),
     "window_records": Threshold(
         3, "Two can be alike by chance. Where every 10th step is recorded, three are 20 steps."
+    ),
+    "short_records": Threshold(
+        2,
+        "Where hardly two windows of steps are planned: at the default schedule 20 steps have no "
+        "more of them.",
     ),
     "single_records": Threshold(
         10,
@@ -64,6 +69,19 @@ THRESHOLDS: dict[str, Threshold] = {
     "prediction_inputs": Threshold(
         3, "The RMS of inputs, for which the prediction assumes 1: less moves no activation far."
     ),
+    "prediction_errors": Threshold(
+        2,
+        "Standard deviations of a signal by the draw of the weights: chance goes further in one of "
+        "20 cases.",
+    ),
+    "prediction_share": Threshold(
+        0.5, "Of a slope's logarithm: what makes more than half of it is named as its cause."
+    ),
+    "prediction_dead": Threshold(
+        0.5,
+        "Of a layer's units, without a gradient: of ReLUs half are inactive for one sample, and "
+        "fewer for a batch.",
+    ),
     "depth_mending": Threshold(
         10, "A slope that has become ten times less steep within its window is about to be gone."
     ),
@@ -83,11 +101,23 @@ THRESHOLDS: dict[str, Threshold] = {
     "update_slow": Threshold(
         1e-4, "Where the loss does not fall: at this pace weights change in 10,000 steps."
     ),
+    "update_adaptive": Threshold(
+        1e-5,
+        "The same of adaptive optimizers at a usual rate or more: a choice. Gradients of random "
+        "signs alone make the steps of Adam 0.23 as large (Kingma & Ba, 2015, beta_1 = 0.9).",
+    ),
     "update_plain": Threshold(
         0.0004, "The same of plain gradient descent: healthy trainings had 0.0005, and learned."
     ),
     "update_usual": Threshold(
-        1e-3, "Of the weights, an update: most trainings that learn are near it, or above."
+        1e-3,
+        "Of the weights, an update: most trainings that learn are near it, or above; it is the "
+        "rule of thumb of Stanford's course CS231n, too.",
+    ),
+    "update_near": Threshold(
+        3,
+        "Times smaller than `update_usual`, an update is still a usual one: a choice, half of a "
+        "power of ten.",
     ),
     "update_wild": Threshold(
         0.1, "Where the loss does not fall: weights are replaced in ten steps, for good."
@@ -95,8 +125,22 @@ THRESHOLDS: dict[str, Threshold] = {
     "rate_fallen": Threshold(
         0.1, "Of its greatest value: what fell further is not the rate that was chosen."
     ),
+    "rate_raised": Threshold(
+        30,
+        "Times a usual learning rate, for advice: a choice. Gradients that need more are to be "
+        "mended themselves.",
+    ),
     "clip_tight": Threshold(
         0.1, "Where the loss does not fall: with plain gradient descent, steps ten times too small."
+    ),
+    "clip_share": Threshold(
+        0.9,
+        "Of the records: a choice between always and spikes alone, which are what clipping is for.",
+    ),
+    "noise_ratio": Threshold(
+        0.1,
+        "Of the squared mean of 16 gradients to their variance: noise alone has 1/16, and a mean "
+        "as large as the noise of one batch has 1.",
     ),
     "first_steps": Threshold(
         100,
@@ -118,6 +162,11 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1, "From one window to the next: more than what differs between batches."
     ),
     "loss_risen": Threshold(1, "Doubled: the noise of batches is less."),
+    "rising_records": Threshold(
+        10,
+        "At twice the first losses: by chance ten records in a row are so once in 1,000 times, "
+        "even if every second one is.",
+    ),
     "loss_climbed": Threshold(
         1.5,
         "Of the first losses, and of the best constant's, the mean of a third of a training: "
@@ -128,8 +177,21 @@ THRESHOLDS: dict[str, Threshold] = {
         "Between the last third of a training so far and the third before: what learns, if slowly, "
         "loses more.",
     ),
+    "fell_errors": Threshold(
+        2, "Standard errors of what was lost: in one of 40 cases chance hides a larger fall."
+    ),
+    "first_left": Threshold(
+        0.9,
+        "Of the first loss, where the best constant's is not known: a choice. What learns comes "
+        "below it.",
+    ),
     "loss_grown": Threshold(
         100, "No noise of batches: losses of one batch differ from each other by a factor of 10."
+    ),
+    "loss_runaway": Threshold(
+        4,
+        "Times the first loss, below 0: a choice. It is the fall that gets faster by which it is "
+        "judged.",
     ),
     "loss_still": Threshold(
         1e-6, "Ten times the resolution of float32: even one sample more or less makes more."
@@ -175,6 +237,14 @@ THRESHOLDS: dict[str, Threshold] = {
     "guess_error": Threshold(
         0.01, "The best constant itself is known from the batches so far only."
     ),
+    "guess_errors": Threshold(
+        3, "Standard errors of the mean loss: by chance it is further off in one of 700 cases."
+    ),
+    "guess_near": Threshold(
+        0.15,
+        "Of the loss of the best constant, three times `guess_margin`: a choice. Nearer to it, a "
+        "fall from one window to the next may be chance, as of small batches.",
+    ),
     "output_still": Threshold(
         1e-6, "Relative to size and range of the output: rounding errors of float32."
     ),
@@ -187,11 +257,23 @@ THRESHOLDS: dict[str, Threshold] = {
     "planned_share": Threshold(
         0.5, "Of the planned updates: the last record may be some of them before the end."
     ),
+    "halfway": Threshold(
+        0.5,
+        "Of the planned steps: a choice. What comes by itself mostly has by then, and there is "
+        "time left to change something.",
+    ),
     "loss_gone": Threshold(
         0.05, "Of the first loss: all is learned, and gradients may well be exactly zero."
     ),
     "input_size": Threshold(
-        10, "With inputs of 10 instead of 1, weights need a learning rate 100 times smaller."
+        10,
+        "With inputs of 10 instead of 1, weights need a learning rate 100 times smaller: the "
+        "curvature of the loss grows with their square (LeCun et al., 1998).",
+    ),
+    "input_small": Threshold(
+        0.01,
+        "Standard deviation: with plain gradient descent the first layer learns 10,000 times more "
+        "slowly than with 1, by its square.",
     ),
     "input_offset": Threshold(
         3, "Standard deviations: beyond it nearly all inputs have one sign, and units one side."
@@ -208,6 +290,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "input_scales": Threshold(
         1e3, "Between features: the best learning rates of their weights differ by a million."
     ),
+    "pixels_least": Threshold(
+        100,
+        "The greatest of numbers up to 255: a choice between percentages, which end there, and "
+        "pixels of 8 bits.",
+    ),
+    "picture_size": Threshold(
+        16,
+        "Numbers of a flat output, to be a picture: a choice. The smallest ones in use have 8 × 8.",
+    ),
     "target_size": Threshold(
         10, "Adam at its usual 0.001 moves the output's bias by 10 in 10,000 steps."
     ),
@@ -216,8 +307,38 @@ THRESHOLDS: dict[str, Threshold] = {
         "Learning rates: as far a step takes an output with an adaptive optimizer, at most. A "
         "training that learned targets of 140 went 350 a step.",
     ),
+    "range_slack": Threshold(0.01, "Of the range of an output: bfloat16 has steps of 0.008 at 1."),
+    "target_beyond": Threshold(
+        0.5,
+        "Standard deviations of the targets: so far out of reach, the farthest costs a quarter of "
+        "their variance, and all others less.",
+    ),
+    "target_far": Threshold(
+        10,
+        "Times the range of an output, under a loss of one's own: a choice between what a loss may "
+        "scale itself, as sizes of boxes, and pixels up to 255.",
+    ),
+    "ones_per_row": Threshold(
+        1.05,
+        "Ones in a row of targets, on average: a choice. Where one row in twenty has a second one, "
+        "that is hardly a mistake.",
+    ),
     "label_entropy": Threshold(
         0.1, "In nats: one label in fifty is of another class than all the others."
+    ),
+    "few_classes": Threshold(
+        20,
+        "Classes by number: a choice between the ten digits, and counts or ages, which go further.",
+    ),
+    "many_classes": Threshold(
+        1000,
+        "The greatest label: as many classes as ImageNet's challenge has (Russakovsky et al., "
+        "2015). Beyond it integers are taken for counts, a choice.",
+    ),
+    "nearly_all": Threshold(
+        0.99,
+        "Of rows or elements: a choice that lets a few be unlike the others, as rows without a "
+        "class.",
     ),
     "rare_entropy": Threshold(
         0.35, "In nats, for a note: one label in nine is of another class than all the others."
@@ -291,9 +412,20 @@ THRESHOLDS: dict[str, Threshold] = {
         0.01, "Of the weights, in a step: without a gradient half of them is gone in 70 steps."
     ),
     "constraint_norm": Threshold(
-        0.1, "Of a unit's weights, a tenth of a signal in each layer. Usual are 1 to 4."
+        0.1,
+        "Of a unit's weights, a tenth of a signal in each layer. Keras's default is 2, and 3 to 4 "
+        "are typical (Srivastava et al., 2014).",
     ),
-    "dropout_rate": Threshold(0.8, "Of five units one is left. Usual are 0.1 to 0.5."),
+    "frozen_share": Threshold(
+        0.75,
+        "Of the layers with weights: a choice between half, as where upper layers are tuned, and a "
+        "whole base, of which nearly all are.",
+    ),
+    "dropout_rate": Threshold(
+        0.8,
+        "Of five units one is left. Usual are 0.2 for inputs and 0.5 for hidden units (Srivastava "
+        "et al., 2014).",
+    ),
     "dropout_kept": Threshold(
         0.1, "Of a signal through all dropouts in a row: four of 0.44 each, or two of 0.7."
     ),
@@ -325,6 +457,13 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "spike_window": Threshold(64, "Steps of the median: within so many a training hardly changes."),
     "adaptive_rate": Threshold(
-        0.1, "A step of 0.1 changes most weights by all that they began with; 0.001 is usual."
+        0.1,
+        "A step of 0.1 changes most weights by all that they began with; 0.001 is the default of "
+        "Adam (Kingma & Ba, 2015).",
+    ),
+    "adaptive_rate_sure": Threshold(
+        1,
+        "The first step is larger than nearly all weights: Glorot's between layers of 64 units are "
+        "below 0.22.",
     ),
 }

@@ -26,7 +26,7 @@ def find_windows(
         records = int(THRESHOLDS["single_records"].value)
         span *= THRESHOLDS["single_records"].value
     elif 0 < planned < 2 * span + records:
-        span, records = max(records, planned // 2), 2
+        span, records = max(records, planned // 2), int(THRESHOLDS["short_records"].value)
     start = np.minimum(np.searchsorted(steps, steps - span), np.arange(len(steps)) - records + 1)
     ready = (start >= 0) & (steps - steps[:1] >= span)
     return np.maximum(start, 0), ready

@@ -70,11 +70,7 @@ _PROBABLE = (*_SIGMOIDS, "softmax", "sparsemax")
 _POSITIVE = CROSSENTROPY | REGRESSION | HINGE | {"categorical_hinge"}
 # Others of Keras.
 _KERAS = {"poisson", "cosine_similarity", "circle", "ctc"}
-_TOLERANCE = 0.01
-# Times its first value: so far a loss falls below zero that has no least value.
-_RUNAWAY = 4
-# Times the range of an output: no loss of one's own compares it with targets so far outside.
-_FAR = 10
+_SLACK = THRESHOLDS["range_slack"].value
 
 
 class Case(NamedTuple):
@@ -161,7 +157,7 @@ def _check_predictions(facts: Facts, head: Head, target: Target | None) -> Findi
         return None
     low, high = read(facts, head.y_pred, "min", np.fmin), read(facts, head.y_pred, "max", np.fmax)
     is_scaled = head.setup.loss in CATEGORICAL - SPARSE  # by the loss itself
-    row = find_first((low < -_TOLERANCE) | (high > 1 + _TOLERANCE) & (not is_scaled))
+    row = find_first((low < -_SLACK) | (high > 1 + _SLACK) & (not is_scaled))
     if row is None:
         return None
     case = Case(facts, row, head, target, False)
@@ -219,7 +215,7 @@ def _check_task(case: Case) -> Finding | None:
     target, head = case.target, case.head
     if target is None or case.loss not in CROSSENTROPY or not target.integers < 1:
         return None
-    if (target.low >= -_TOLERANCE and target.high <= 1 + _TOLERANCE) or case.is_masked:
+    if (target.low >= -_SLACK and target.high <= 1 + _SLACK) or case.is_masked:
         return None
     remedy = case.remedy
     seen = f"The targets of the {head} are numbers from {target.span}; `{case.loss}` is for classes"
@@ -302,7 +298,8 @@ def _check_choice(case: Case) -> Finding | None:
         seen = f"The {head} has independent sigmoids, but `{case.loss}` is for one class of n."
         cause = "The probabilities do not sum to 1: nothing pushes the wrong classes down."
         return case.find("loss_choice", seen, cause, case.remedy.as_fix())
-    several = target is not None and target.is_multi_hot and target.ones > 1 + 5 * _TOLERANCE
+    most = THRESHOLDS["ones_per_row"].value
+    several = target is not None and target.is_multi_hot and target.ones > most
     if case.loss in CATEGORICAL - SPARSE and head.activation == "softmax" and several:
         assert target is not None
         seen = (
@@ -419,9 +416,10 @@ def _check_range(case: Case) -> Finding | None:
     if loss in PROBABILITIES:
         low, high = 0.0, 1.0
     span = high - low if high - low < INFINITE else target.high - target.low
-    slack = _TOLERANCE * span
+    slack = _SLACK * span
     if loss not in PROBABILITIES:
-        slack = max(slack, np.sqrt(np.nan_to_num(target.variance)) / 2)
+        spread = np.sqrt(np.nan_to_num(target.variance))
+        slack = max(slack, THRESHOLDS["target_beyond"].value * spread)
     beyond = target.low < low - slack or target.high > high + slack
     if not beyond or case.is_masked or _leaves(case.facts, head, low, high):
         return None
@@ -440,7 +438,7 @@ def _leaves(facts: Facts, head: Head, low: float, high: float) -> bool:
         return False
     least = np.fmin.reduce(read(facts, head.y_pred, "min", np.fmin), initial=np.nan)
     most = np.fmax.reduce(read(facts, head.y_pred, "max", np.fmax), initial=np.nan)
-    return bool(least < low - _TOLERANCE or most > high + _TOLERANCE)
+    return bool(least < low - _SLACK or most > high + _SLACK)
 
 
 def write_loss(loss: str, from_logits: bool) -> str:
@@ -475,8 +473,9 @@ def find_unreachable_targets(facts: Facts) -> Iterator[Finding]:
         for row, target in follow_target(facts, head.y):
             if target is None or target.shape is None or head.shape is None:
                 continue
-            beyond = max(low - target.low, target.high - high)
-            if beyond > _FAR * (high - low) and _are_alike(*squeeze(target.shape, head.shape)):
+            beyond = max(low - target.low, target.high - high) / (high - low)
+            is_far = beyond > THRESHOLDS["target_far"].value
+            if is_far and _are_alike(*squeeze(target.shape, head.shape)):
                 case = Case(facts, row, head, target, False)
                 seen = f"The targets go from {target.span}; the {head} ends in `{head.activation}`"
                 cause = f"The output gives {low:g} to {high:g}, if the loss compares the two."
@@ -536,7 +535,8 @@ def find_runaway_loss(facts: Facts) -> Iterator[Finding]:
     middle, late = (np.minimum(place, len(loss) - 1) for place in find_thirds(steps))
     with np.errstate(invalid="ignore"):
         falls = loss[late] - loss > loss[middle] - loss[late]
-        falls &= (loss[middle] > loss[late]) & (loss[:1] < 0) & (loss < _RUNAWAY * loss[:1])
+        falls &= (loss[middle] > loss[late]) & (loss[:1] < 0)
+        falls &= loss < THRESHOLDS["loss_runaway"].value * loss[:1]
         falls &= facts.find_late("patience_at_end")
     row = find_first(falls)
     if row is not None:

@@ -16,6 +16,7 @@ from tensorboard_plugin_initkit.diagnosis.targets import (
     DIFFERENCES,
     REGRESSION,
     Target,
+    are_pixels,
     follow_target,
     suggest,
 )
@@ -42,8 +43,6 @@ _WORDS = (
     "If these are numbers of words or categories, begin with `Embedding(int(x.max()) + 1, 32)`. If "
     "they are measured:"
 )
-# Integers up to this are taken for classes, where a metric is an accuracy.
-_FEW_CLASSES = 20
 
 
 def find_zero_sample_weights(facts: Facts) -> Iterator[Finding]:
@@ -137,8 +136,8 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             float(combine.reduce(read(facts, tensor, name, combine)[:records]))
             for name, combine in (("min", np.fmin), ("max", np.fmax))
         )
-        size, far, ratio = (
-            THRESHOLDS[name].value for name in ("input_size", "input_offset", "input_scales")
+        size, small, far, ratio = (
+            THRESHOLDS[f"input_{name}"].value for name in ("size", "small", "offset", "scales")
         )
         mean, std = mean * scale + offset, std * abs(scale)
         numbers = {"mean": mean, "std": std, "low_std": low_std, "high_std": high_std}
@@ -158,7 +157,7 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             continue
         # The numbers of a single sample tell their size, and nothing of their spread.
         elif max(abs(mean), std) > size or (
-            spread != 0 and (abs(mean) > far * std or 0 < std < 1 / size**2)
+            spread != 0 and (abs(mean) > far * std or 0 < std < small)
         ):
             is_list = len(tensor.shape or ()) < 2 or (tensor.shape or ())[1:] == (1,)
             fix = _fix_inputs(facts, (low, high), whole == 1 and not is_list, rescalings)
@@ -251,7 +250,7 @@ def find_missing_classes(facts: Facts) -> Iterator[Finding]:
         if head.y is None or head.setup.loss not in CATEGORICAL or not facts.loss.over[last]:
             continue
         classes = float(count_classes(facts, head, head.y)[0][last])
-        if 1 < classes < head.units <= _FEW_CLASSES and facts.ready[last]:
+        if 1 < classes < head.units <= THRESHOLDS["few_classes"].value and facts.ready[last]:
             yield tell(
                 facts,
                 "rare_classes",
@@ -285,7 +284,7 @@ def _fix_inputs(
         path = rescalings[-1].path
         text = f"Remove `{path}`, if they are also scaled elsewhere, or choose its `scale` for "
         return Fix(f"{text}inputs from {low:.3g} to {high:.3g}, such as 1 / 255.", remove(path))
-    if is_picture and low >= 0 and 100 < high <= 255:
+    if is_picture and are_pixels(low, high):
         return Fix(
             "Begin the model with `keras.layers.Rescaling(1 / 255)`, or normalize its inputs: "
             "`keras_initkit.with_normalization(model, x)`.",
@@ -319,7 +318,7 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
         if facts.setup.optimizer in ADAPTIVE and (
             max(abs(mean), std) < THRESHOLDS["target_pace"].value * way
         ):
-            row = find_first((gone >= planned / 2) | facts.loss.over)
+            row = find_first((gone >= THRESHOLDS["halfway"].value * planned) | facts.loss.over)
         if row is not None:
             numbers = {"mean": mean, "std": std}
             yield _tell(facts, "target_scale", seen, numbers, fix, head.path, row)
@@ -448,8 +447,9 @@ def find_numbered_classes(facts: Facts) -> Iterator[Finding]:
             cause = "An accuracy counts outputs that equal the target: with numbers, none does."
             fix = 'Use `metrics=["mae"]`, the mean absolute error.'
             yield tell(facts, "loss_choice", seen, cause, fix, head.path, severity="note")
-        is_few = target.low in (0, 1) and 2 <= target.high <= _FEW_CLASSES and head.units == 1
-        if head.setup.loss in REGRESSION and is_few and _are_labels(head, target):
+        is_few = target.low in (0, 1) and 2 <= target.high <= THRESHOLDS["few_classes"].value
+        is_one = head.units == 1 and head.setup.loss in REGRESSION
+        if is_one and is_few and _are_labels(head, target):
             seen = f"The targets of the {head} are integers from {target.span}, and its metric is "
             seen += f"an accuracy. If they are classes, `{head.setup.loss}` is not for them."
             finding = _tell_loss(facts, head, target, seen)

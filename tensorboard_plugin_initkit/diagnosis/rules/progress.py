@@ -127,8 +127,9 @@ def find_rising_loss(facts: Facts) -> Iterator[Finding]:
         return
     far = persists(loss > THRESHOLDS["loss_grown"].value * first, facts.start, facts.ready)
     above = (loss > (1 + THRESHOLDS["loss_risen"].value) * first) & (loss > facts.loss.guess)
-    start = np.minimum(facts.start, np.maximum(np.arange(len(loss)) - 9, 0))
-    above = persists(above, start, facts.ready & (np.arange(len(loss)) >= 9))
+    before = np.arange(len(loss)) + 1 - int(THRESHOLDS["rising_records"].value)
+    start = np.minimum(facts.start, np.maximum(before, 0))
+    above = persists(above, start, facts.ready & (before >= 0))
     with np.errstate(invalid="ignore"):
         least = THRESHOLDS["loss_climbed"].value * np.maximum(first, facts.loss.guess)
         climbs = facts.loss.fell < -THRESHOLDS["loss_falling"].value
@@ -380,7 +381,7 @@ def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
     ratios = facts.median_update[int(facts.start[last]) :]
     ratio = float(np.median(ratios)) if ratios.size else math.nan
     factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0
-    if factor > 3:
+    if factor > THRESHOLDS["update_near"].value:
         also = change_rate(facts, last, min(100, factor))
         fix = Fix(f"{fix} {also}", also.repairs)
     return cause, fix, ratio

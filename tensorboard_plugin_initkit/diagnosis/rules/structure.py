@@ -403,7 +403,7 @@ def find_frozen_base(facts: Facts) -> Iterator[Finding]:
     """Find a model of which three of four layers with weights, or more, are not trained."""
     weighted = [item for item in facts.setup.layers if item.weights]
     held = [item for item in weighted if not item.trainable]
-    if not 3 * (len(weighted) - len(held)) <= len(held) < len(weighted):
+    if not THRESHOLDS["frozen_share"].value * len(weighted) <= len(held) < len(weighted):
         return
     yield tell(
         facts,
@@ -613,7 +613,8 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     else:
         return
     fix = Fix(text, {"learning_rate": {"value": usual}})
-    sure: Confidence = "certain" if zero is not None else "likely" if value >= 1 else "possible"
+    is_huge = value >= THRESHOLDS["adaptive_rate_sure"].value
+    sure: Confidence = "certain" if zero is not None else "likely" if is_huge else "possible"
     numbers = {"learning_rate": value}
     yield tell(facts, "learning_rate", seen, cause, fix, numbers=numbers, row=row, confidence=sure)
 
@@ -623,7 +624,8 @@ def _find_endless_warm_up(facts: Facts, rate: Floats, usual: float) -> int | Non
     if len(facts.steps) != len(rate):
         return None
     planned = facts.setup.steps - int(facts.steps[:1].sum())
-    is_late = facts.steps - facts.steps[:1] >= planned / 2 if planned > 0 else facts.loss.over
+    is_half = facts.steps - facts.steps[:1] >= THRESHOLDS["halfway"].value * planned
+    is_late = is_half if planned > 0 else facts.loss.over
     is_rising = np.logical_and.accumulate(np.diff(rate, prepend=-1.0) > 0)
     is_low = rate < THRESHOLDS["rate_fallen"].value * usual
     return find_first(is_late & facts.ready & is_rising & is_low)

@@ -112,9 +112,11 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
     is_plain = facts.setup.optimizer == "SGD" and not facts.setup.optimizer_arguments.get(
         "momentum"
     )
-    slow = THRESHOLDS["update_plain" if is_plain else "update_slow"].value
+    least, adaptive = (
+        THRESHOLDS[f"update_{name}"].value for name in ("plain" if is_plain else "slow", "adaptive")
+    )
     is_usual = (facts.setup.optimizer in ADAPTIVE) & (most >= USUAL_RATE)
-    small = (ratio > 0) & (ratio < np.where(is_usual, slow / 10, slow))
+    small = (ratio > 0) & (ratio < np.where(is_usual, adaptive, least))
     row = find_first(flat & (small | (ratio > THRESHOLDS["update_wild"].value)))
     if row is None:
         return
@@ -161,6 +163,35 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def find_noisy_gradient(facts: Facts) -> Iterator[Finding]:
+    """Find gradients that are noise of their batches, which keep the loss above a guess: a cause.
+
+    Where there is nothing to learn, they are noise as well, at the best constant.
+    """
+    loss = facts.loss
+    with np.errstate(invalid="ignore"):
+        above = loss.recent > loss.guess + THRESHOLDS["guess_margin"].value * loss.reach
+        ratio = window_mean(lower_median(facts.per_variable("snr")), facts.start)
+        row = find_first(loss.still & above & (ratio < THRESHOLDS["noise_ratio"].value))
+    if row is None:
+        return
+    step, value = int(facts.steps[row]), float(ratio[row])
+    rate = change_rate(facts, row, 0.1)
+    yield Finding(
+        "noisy_gradient",
+        "",
+        step,
+        f"Noisy gradients: up to step {step} those of successive records have little in common: "
+        f"their mean, squared, is {write_number(value, 2)} of their variance, and the loss stays "
+        f"at {write_number(loss.recent[row], 4)}, above the {write_number(loss.guess[row], 4)} of "
+        "always predicting the same.",
+        {"snr": value, "loss": float(loss.recent[row]), "guess": float(loss.guess[row])},
+        cause="Each update follows the few samples of its batch more than what all have in common.",
+        fix=Fix(f"Use a larger `batch_size`, which averages the noise out. {rate}", rate.repairs),
+        confidence="possible",
+    )
+
+
 def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
     """Return to which part of their norm gradients are clipped up to a record, and the fix.
 
@@ -174,7 +205,7 @@ def _measure_clipping(facts: Facts, row: int) -> tuple[float, Fix] | None:
         for name in ("norm", "raw_norm")
     )
     ratio = quotient(clipped, raw)
-    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= 0.9:
+    if not np.mean(ratio < THRESHOLDS["clip_tight"].value) >= THRESHOLDS["clip_share"].value:
         return None
     size = float(f"{raw.max():.1g}")
     fix = Fix(f"Use `clipnorm={size:g}` in the optimizer, or none.", {"clip": {"norm": size}})
@@ -223,7 +254,8 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
         return Fix(f"{way} the learning rate.")
     name = facts.setup.optimizer or "Adam"
     usual, value = USUAL_RATES.get(name, USUAL_RATE), float(f"{rate * factor:.0e}")
-    value = max(rate, usual, min(value, 30 * usual)) if factor > 1 else min(value, usual)
+    most = THRESHOLDS["rate_raised"].value
+    value = max(rate, usual, min(value, most * usual)) if factor > 1 else min(value, usual)
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},

@@ -14,7 +14,10 @@ def find(norms, lost=(), cuts=()):
     return np.concatenate([finder.add(*piece) for piece in pieces])
 
 
-@pytest.mark.parametrize("cuts", [(), (16, 96), (64, 128, 192), range(0, 200, 16)])
+CUTS = [(), (16, 96), (64, 128, 192), range(0, 200, 16)]
+
+
+@pytest.mark.parametrize("cuts", CUTS)
 def test_a_step_far_above_the_median_of_those_before_is_a_spike(rng, cuts):
     norms = np.exp(rng.normal(size=(200, 3)) / 30)
     norms[90, 1], norms[150] = 40, 8
@@ -34,8 +37,16 @@ def test_of_steps_that_are_not_finite_the_first_is_one_and_none_moves_the_median
     assert np.flatnonzero(np.isfinite(found)).tolist() == [119]
 
 
-def test_dead_layers_and_those_without_gradient_make_no_spike():
-    norms = np.ones((64, 3))
-    norms[:, 1], norms[:, 2] = 0, np.nan
-    norms[40, 1], norms[40, 2] = 5, 5
-    assert np.isnan(find(norms)).all()
+STEPS = np.arange(200)[:, None]
+LOOK_ALIKES = {
+    "eight times what it was": np.where(STEPS == 150, 8, [1, 1]),
+    "a hundred times more in the end": 100 ** (STEPS / 200),
+    "ten times more within the first steps": np.where(STEPS == 10, 10, [1, 1]),
+    "a dead layer": np.where(STEPS == 150, 5, [1, 0]),
+    "a layer that had no gradient": np.where(STEPS == 150, 5, [1, np.nan]),
+}
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES)
+def test_what_looks_like_a_spike_is_none(name):
+    assert np.isnan(find(LOOK_ALIKES[name])).all()

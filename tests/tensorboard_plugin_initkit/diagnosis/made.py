@@ -36,6 +36,8 @@ class Made:
     rate: NDArray[Any]
     with_bias: bool = True
     penalty: Any = np.nan
+    snr: Any = np.nan
+    clip: Any = 1.0  # the part of a gradient's norm that is left
     setup: Setup | None = None
     ports: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
@@ -91,12 +93,14 @@ class Made:
         kernel = size > UNITS  # a bias is zero at first
         return {
             "norm": norm,
+            "snr": self.snr + 0 * norm,
             "mean_abs": norm,
             "max_abs": norm,
             "zeros": dead,
             "nonfinite": self.nonfinite[:, i],
             "dead_units": dead if shows_units else dead * np.nan,
             "weight_norm": kernel * self.weight[:, i],
+            "clip_ratio": self.clip + 0 * rms,
             "update_norm": self.update[:, i] * (self.weight[:, i] if kernel else 1e-3),
         }
 
@@ -237,6 +241,14 @@ def warm_up(record: Made) -> None:
     record.update = np.repeat(record.rate[:, None], record.bias.shape[1], axis=1)
 
 
+def rounded_in_the_end(record: Made) -> None:
+    record.update[record.elapsed > 100] = 1e-9
+
+
+def large_steps(record: Made) -> None:
+    record.weight = record.weight * np.minimum(1 + 4.0 * record.elapsed, 30)[:, None]
+
+
 def no_weights_at_first(record: Made) -> None:
     """A logistic regression from zeros, say: its weights grow beyond any factor."""
     record.weight *= record.elapsed[:, None]
@@ -255,38 +267,45 @@ def a_batch_of_large_gradients(record: Made) -> None:
 
 HEALTHY: dict[str, Change] = {
     "nothing": both(),
-    "tiny gradients": times(1e-12, *BOTH),
-    "huge gradients": times(1e12, *BOTH),
-    "zero head": zero_head,
+    "vanishing: tiny gradients": times(1e-12, *BOTH),
+    "exploding: huge gradients": times(1e12, *BOTH),
+    "vanishing: zero head": zero_head,
     # Residual branches that end in zeros: their layers wait for one update.
-    "zero branches": put(0, *BOTH, steps=0, layers=slice(1, -1, 2)),
+    "no_gradient: zero branches": put(0, *BOTH, steps=0, layers=slice(1, -1, 2)),
     # A softmax does not change with them: rounding errors.
-    "key biases": both(
+    "vanishing: key biases": both(
         times(1e-9, "bias", layers=slice(1, None, 3)),
         put(0, "bias", steps=slice(None, None, 2), layers=slice(4, 5)),
     ),
-    "biases before normalization": times(1e-8, "bias", layers=slice(0, None, 2)),
-    "converged": converged,
-    "hinge reached": hinge_reached,
-    "hinge reached before": put(0, *BOTH, "loss"),
-    "two records of zeros": put(0, *BOTH, steps=slice(5, 7)),
-    "unknown loss": put(np.nan, "loss"),
+    "vanishing: biases before normalization": times(1e-8, "bias", layers=slice(0, None, 2)),
+    "vanishing: converged": converged,
+    "no_gradient: hinge reached": hinge_reached,
+    "no_gradient: hinge reached before": put(0, *BOTH, "loss"),
+    "no_gradient: two records of zeros": put(0, *BOTH, steps=slice(5, 7)),
+    "nonfinite: unknown loss": put(np.nan, "loss"),
+    "nonfinite: inputs with gaps, left out by a mask": both(
+        supervised(level=2.3), port("x", nonfinite=3.0), learns
+    ),
     "negative loss": negative_loss,
-    "wide and narrow": both(
+    "vanishing: wide and narrow": both(
         times(30, "bias", layers=slice(None, None, 3)),
         times(1 / 30, "kernel", layers=slice(None, None, 2)),
     ),
-    "half dead": put(0.75, "dead", layers=1),
+    "dead_units: half dead": put(0.75, "dead", layers=1),
     # Of a layer without an activation, some outputs have no loss: actions not taken, say.
-    "few outputs are trained": put(0.95, "dead", layers=-1),
-    "mild slope": falls(0.71),  # Xavier with 10 ReLU layers: it learns
-    "mending": mending,
-    "steep but learning": both(falls(0.3), learns),
-    "scales like a deep residual network": scales_like_a_deep_residual_network,
-    "warm-up": warm_up,
-    "no weights at first": no_weights_at_first,
-    "gradients grow as the loss falls": gradients_grow_as_the_loss_falls,
-    "a batch of large gradients": a_batch_of_large_gradients,
+    "dead_units: few outputs are trained": put(0.95, "dead", layers=-1),
+    "vanishing: mild slope": falls(0.71),  # Xavier with 10 ReLU layers: it learns
+    "vanishing: mending": mending,
+    "vanishing: steep but learning": both(falls(0.3), learns),
+    "exploding: scales like a deep residual network": scales_like_a_deep_residual_network,
+    "small_updates: warm-up": warm_up,
+    "small_updates: the end of a training": both(learns, rounded_in_the_end),
+    "large_updates: no weights at first": no_weights_at_first,
+    "large_updates: while it learns at once": both(
+        large_steps, put(0.23, "loss", steps=slice(1, None))
+    ),
+    "exploding: gradients grow as the loss falls": gradients_grow_as_the_loss_falls,
+    "exploding: a batch of large gradients": a_batch_of_large_gradients,
 }
 
 
@@ -315,10 +334,6 @@ def diverges(record: Made) -> None:
     grown = np.exp(np.minimum(0.1 * record.elapsed, 15))
     record.bias *= grown[:, None] ** 2
     record.loss = 2.3 * grown
-
-
-def large_steps(record: Made) -> None:
-    record.weight = record.weight * np.minimum(1 + 4.0 * record.elapsed, 30)[:, None]
 
 
 LATER, INPUT, COLUMNS = slice(4, None), slice(5), ("bias", "kernel", "dead", "nonfinite", "weight")

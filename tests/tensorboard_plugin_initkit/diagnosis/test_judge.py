@@ -1,6 +1,7 @@
 """Findings in histories that are made up."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ from tests.tensorboard_plugin_initkit.record.made import history_of
 pytestmark = pytest.mark.numpy_alone
 
 faulty = pytest.mark.parametrize("name", FAULTY)
-DEEP_FAULTS = ("mild slope", "scales like a deep residual network")  # of 40 layers
+# Of 40 layers these are faults.
+DEEP_FAULTS = ("vanishing: mild slope", "exploding: scales like a deep residual network")
 
 
 def kinds(history):
@@ -346,12 +348,12 @@ def test_large_targets_are_no_fault_while_the_loss_falls():
         assert kinds(record.history()) == expected
 
 
-def test_every_threshold_has_a_reason_and_is_in_the_documentation():
+def test_every_threshold_is_in_the_documentation_with_its_value_and_reason():
     text = (ROOT / "docs" / "explanations" / "rules.md").read_text()
-    for name, threshold in THRESHOLDS.items():
-        assert threshold.value > 0
-        assert threshold.reason.endswith(".")
-        assert f"`{name}`" in text
+    text = text.replace("2⁻²⁴", str(2.0**-24)).replace(",000 |", "000 |")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.e-]+) \| (.+\.) \|$", text, re.MULTILINE)
+    told = {name: (float(value), reason) for name, value, reason in rows}
+    assert told == {name: tuple(threshold) for name, threshold in THRESHOLDS.items()}
 
 
 def test_a_spike_is_told_with_its_layers_and_is_no_part_of_the_training():

@@ -38,6 +38,10 @@ def attend_over_batch(x):
     return layers.GlobalAveragePooling1D()(h)
 
 
+def attend(x):
+    return layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 4)(x, x))
+
+
 def pool_words(keep, x):
     weights = ops.cast(keep(x, 0), "float32")[..., None]
     return ops.sum(weights * layers.Embedding(50, 8)(x), axis=1)
@@ -90,6 +94,12 @@ MODELS = {
     "a deep chain of sigmoids": (lambda: deep_plain("sigmoid", 12), NUMBERS, "1 111111111111"),
     "a layer of one's own": (lambda: sequential(Scaled()), NUMBERS, "1 111111111111"),
     "zeros by design": (lambda: called(Gated()), NUMBERS, "1 111111111111"),
+    "a normalization by batches": (
+        lambda: sequential(layers.Dense(8), layers.BatchNormalization()),
+        NUMBERS,
+        "1 111111111111",
+    ),
+    "attention over steps": (lambda: functional(attend, (12, 1)), SERIES, "1 111111111111"),
     "the last state of an LSTM": (
         lambda: sequential(layers.LSTM(8), shape=(12, 1)),
         SERIES,

@@ -203,51 +203,65 @@ def test_messages():
 
 SEQUENCE = RNG.normal(size=(BATCH, 7, 1))
 LABELS_OF_STEPS = RNG.integers(0, 5, (BATCH, 7))
-# Activation, units, loss, targets.
+# The kind that it looks like. Activation, units, loss, targets, and arguments of the loss.
 RIGHT = {
-    "binary": ("sigmoid", 1, BINARY, BITS),
-    "binary, a column": ("sigmoid", 1, BINARY, BITS[:, None]),
-    "two classes": ("softmax", 2, SPARSE, BITS),
-    "a column of labels": ("softmax", 10, SPARSE, DIGITS[:, None]),
-    "few of the classes": ("softmax", 100, SPARSE, DIGITS + 1),
-    "one-hot": ("softmax", 4, CATEGORICAL, ONE_HOT),
-    "smoothed": ("softmax", 4, CATEGORICAL, 0.8 * ONE_HOT + 0.05),
-    "multi-label": ("sigmoid", 4, BINARY, TWO_HOT),
-    "some rows without a class": ("softmax", 4, CATEGORICAL, ONE_HOT * BITS[:, None]),
-    "pixels in 0..1": ("sigmoid", (8, 8, 1), BINARY, PICTURES / 255),
-    "a little beyond a tanh": ("tanh", 1, SQUARED, 1.2 * np.sin(np.arange(BATCH))),
-    "squared error of pixels": ("sigmoid", (8, 8, 1), SQUARED, PICTURES / 255),
-    "segmentation": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS),
-    "segmentation with an axis": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS[..., None]),
+    "single_unit_softmax: binary": ("sigmoid", 1, BINARY, BITS),
+    "target_shape: binary, a column": ("sigmoid", 1, BINARY, BITS[:, None]),
+    "single_unit_softmax: two classes": ("softmax", 2, SPARSE, BITS),
+    "label_form: a column of labels": ("softmax", 10, SPARSE, DIGITS[:, None]),
+    "label_form: few of the classes": ("softmax", 100, SPARSE, DIGITS + 1),
+    "loss_choice: one-hot": ("softmax", 4, CATEGORICAL, ONE_HOT),
+    "label_form: smoothed": ("softmax", 4, CATEGORICAL, 0.8 * ONE_HOT + 0.05),
+    "loss_choice: multi-label": ("sigmoid", 4, BINARY, TWO_HOT),
+    "loss_choice: some rows without a class": ("softmax", 4, CATEGORICAL, ONE_HOT * BITS[:, None]),
+    "target_range: pixels in 0..1": ("sigmoid", (8, 8, 1), BINARY, PICTURES / 255),
+    "target_range: a little beyond a tanh": ("tanh", 1, SQUARED, 1.2 * np.sin(np.arange(BATCH))),
+    "target_range: squared error of pixels": ("sigmoid", (8, 8, 1), SQUARED, PICTURES / 255),
+    "label_form: segmentation": ("softmax", (7, 5), SPARSE, LABELS_OF_STEPS),
+    "label_form: segmentation with an axis": (
+        "softmax",
+        (7, 5),
+        SPARSE,
+        LABELS_OF_STEPS[..., None],
+    ),
     "numbers": ("linear", 1, SQUARED, NUMBERS),
-    "a column of numbers": ("linear", 1, SQUARED, NUMBERS[:, None]),
-    "steps without an axis": ("linear", (7, 1), SQUARED, SEQUENCE[..., 0]),
-    "steps": ("linear", 7, "mean_absolute_error", SEQUENCE),
-    "positive numbers": ("relu", 1, SQUARED, NUMBERS),
-    "counts": ("exponential", 1, "poisson", DIGITS),
-    "hinge": ("tanh", 1, "hinge", 2 * BITS - 1),
-    "hinge of bits": ("linear", 1, "hinge", BITS),
-    "probabilities as numbers": ("sigmoid", 1, SQUARED, BITS),
-    "a little beyond": ("tanh", 1, SQUARED, np.linspace(-1.01, 1.01, BATCH)),
-    "angles": ("tanh", 8, "cosine_similarity", 100 * X),
+    "target_shape: a column of numbers": ("linear", 1, SQUARED, NUMBERS[:, None]),
+    "target_shape: steps without an axis": ("linear", (7, 1), SQUARED, SEQUENCE[..., 0]),
+    "target_shape: steps": ("linear", 7, "mean_absolute_error", SEQUENCE),
+    "head_activation: positive numbers": ("relu", 1, SQUARED, NUMBERS),
+    "head_activation: counts": ("exponential", 1, "poisson", DIGITS),
+    "label_form: hinge": ("tanh", 1, "hinge", 2 * BITS - 1),
+    "logits: hinge of bits": ("linear", 1, "hinge", BITS),
+    "logits: a loss that knows": ("linear", 10, SPARSE, DIGITS, {"from_logits": True}),
+    "label_form: no class": ("softmax", 10, SPARSE, DIGITS - 1, {"ignore_class": -1}),
+    "label_form: a border": (
+        "softmax",
+        10,
+        SPARSE,
+        np.where(BITS, 255, DIGITS),
+        {"ignore_class": 255},
+    ),
+    "label_form: classes on another axis": (
+        "softmax",
+        (4, 5),
+        CATEGORICAL,
+        np.eye(4)[DIGITS % 4],
+        {"axis": 1},
+    ),
+    "loss_choice: probabilities as numbers": ("sigmoid", 1, SQUARED, BITS),
+    "target_range: a little beyond": ("tanh", 1, SQUARED, np.linspace(-1.01, 1.01, BATCH)),
+    "target_range: angles": ("tanh", 8, "cosine_similarity", 100 * X),
     "a loss of one's own": ("sigmoid", 1, "my_loss", 100 * X),
     "no loss": ("softmax", 1, "", DIGITS),
-    "an activation of one's own": ("my_activation", 1, SQUARED, NUMBERS),
-    "a relu with a slope": ("relu(negative_slope=0.1)", 8, SQUARED, X),
+    "target_range: an activation of one's own": ("my_activation", 1, SQUARED, NUMBERS),
+    "target_range: a relu with a slope": ("relu(negative_slope=0.1)", 8, SQUARED, X),
 }
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_nothing_is_said_of_what_is_right(name):
-    *setup, y = RIGHT[name]
-    assert find(head(*setup), y) == []
-
-
-def test_arguments_of_the_loss_change_what_is_right():
-    assert find(head("linear", 10, SPARSE, from_logits=True), DIGITS) == []
-    assert find(head("softmax", 10, SPARSE, ignore_class=-1), DIGITS - 1) == []
-    assert find(head("softmax", 10, SPARSE, ignore_class=255), np.where(BITS, 255, DIGITS)) == []
-    assert find(head("softmax", (4, 5), CATEGORICAL, axis=1), np.eye(4)[DIGITS % 4]) == []
+    activation, units, loss, y, *arguments = RIGHT[name]
+    assert find(head(activation, units, loss, **dict(*arguments)), y) == []
 
 
 def test_samples_that_do_not_count_may_have_any_target():

@@ -1,11 +1,12 @@
 """Faults of the data, and data that is right."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tensorboard_plugin_initkit.diagnosis.judge import UPDATE_CAUSES
+from tensorboard_plugin_initkit.diagnosis.judge import UPDATE_CAUSES, judge
 from tensorboard_plugin_initkit.diagnosis.rules.contracts import CONTRACT_RULES
 from tensorboard_plugin_initkit.diagnosis.rules.data import (
     DATA_CAUSES,
@@ -15,6 +16,7 @@ from tensorboard_plugin_initkit.diagnosis.rules.data import (
     find_rare_classes,
     find_value_ranges,
 )
+from tests.tensorboard_plugin_initkit.diagnosis.made import both, learns, made, supervised
 from tests.tensorboard_plugin_initkit.diagnosis.made_setups import (
     BATCH,
     RNG,
@@ -64,29 +66,6 @@ def kinds(findings):
 # Certain.
 
 
-def test_sample_weights_of_zero():
-    (finding,) = find(CONTRACT_RULES, REGRESSION, Y, sample_weight=INDEX * 0, steps=WINDOW)
-    assert finding.kind == "zero_sample_weights"
-    assert finding.message == "All sample weights of step 0 are 0: no sample counts."
-    assert find(CONTRACT_RULES, REGRESSION, Y, sample_weight=BITS) == []
-    assert find(CONTRACT_RULES, REGRESSION, Y) == []
-
-
-@pytest.mark.parametrize(
-    ("x", "message", "fix"),
-    [
-        (X, "from -3.106 to 3.066, with fractions; the embedding `emb", "remove the `Embedding`"),
-        (INDEX[:, None], "go from 0 to 31; the embedding `embedding_0` has", "Embedding(32, 4)"),
-        (INDEX[:, None] % 8 - 1, "-1 to 6", "Add 1 to"),
-    ],
-)
-def test_embeddings_of_numbers_that_are_no_indices(x, message, fix):
-    (finding,) = find(CONTRACT_RULES, embedding(), Y, x)
-    assert (finding.kind, finding.layer) == ("embedding_indices", "embedding_0")
-    assert message in finding.message
-    assert fix in str(finding.fix)
-
-
 def test_embeddings_beside_other_inputs():
     words = layer("Embedding", (1, 4), weights=1, input_dim=32, output_dim=4, takes=(-1,))
     setup = chain(words, dense(16, takes=(-1,)), layer("Concatenate", 20, takes=(0, 1)), dense(1))
@@ -98,16 +77,8 @@ def test_embeddings_beside_other_inputs():
     assert find(CONTRACT_RULES, setup, x=[codes, X[:, :1]]) == []  # either may be its input
 
 
-def test_indices_of_embeddings():
-    assert find(CONTRACT_RULES, embedding(), Y, INDEX[:, None] % 10) == []
-    assert find(CONTRACT_RULES, embedding(), Y, (INDEX[:, None] % 10).astype(float)) == []
-    assert find(CONTRACT_RULES, embedding(32), Y, INDEX[:, None]) == []
-    assert find(CONTRACT_RULES, REGRESSION, Y, X) == []
-
-
-# Causes, told where a training fails.
-
-CAUSES = {
+# Setup, targets, inputs, kind, parts of the message and of the fix, and what else is recorded.
+CAUSES: dict[str, Any] = {
     "large": (REGRESSION, Y, 40 * X, "input_scale", "far from 0 and 1.", "with_normalization("),
     "far": (REGRESSION, Y, X + 4, "input_scale", "mean 4", "with_normalization(model, x)"),
     "small": (REGRESSION, Y, X / 1000, "input_scale", "sd 0.001", "with_normalization(model, x)"),
@@ -183,19 +154,62 @@ CAUSES = {
         "are classes",
         'Dense(10, activation="softmax")',
     ),
+    "nearly one class": (
+        CLASSES,
+        (np.arange(128) == 0).astype(int),
+        X,
+        "rare_classes",
+        "entropy is 0.046 nats",
+        "class_weight",
+    ),
+    "fractions": (embedding(), Y, X, "embedding_indices", "with fractions; the", "remove the `Emb"),
+    "beyond the last": (
+        embedding(),
+        Y,
+        INDEX[:, None],
+        "embedding_indices",
+        "go from 0 to 31; the embedding `embedding_0` has the indices 0 to 9.",
+        "Embedding(32, 4)",
+    ),
+    "below 0": (embedding(), Y, INDEX[:, None] % 8 - 1, "embedding_indices", "-1 to 6", "Add 1 to"),
+    "weights of 0": (
+        REGRESSION,
+        Y,
+        X,
+        "zero_sample_weights",
+        "All sample weights of step 0 are 0: no sample counts.",
+        "leave the argument out",
+        {"sample_weight": INDEX * 0},
+    ),
+    "weights below 0": (
+        REGRESSION,
+        Y,
+        X,
+        "negative_sample_weights",
+        "go down to -1.47 at step 0.",
+        "np.maximum(sample_weight, 0)",
+        {"sample_weight": X[:, 0]},
+    ),
 }
+# Severity and confidence, where they are not those of a possible cause.
+SURE = {
+    "constant_input": ("warning", "certain"),
+    "one_class": ("warning", "likely"),
+    "embedding_indices": ("error", "certain"),
+    "zero_sample_weights": ("error", "certain"),
+}
+ALL_RULES = [*DATA_CAUSES, find_other_losses, *CONTRACT_RULES]
 
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_causes_in_the_data(name):
-    setup, y, x, kind, message, fix = CAUSES[name]
-    finding, *_ = find([*DATA_CAUSES, find_other_losses], setup, y, x, steps=WINDOW)
+    setup, y, x, kind, message, fix, *fields = CAUSES[name]
+    finding, *_ = find(ALL_RULES, setup, y, x, steps=WINDOW, **dict(*fields))
     assert finding.kind == kind
     assert message in finding.message
     assert fix in str(finding.fix)
     assert finding.cause.endswith(".")
-    sure = {"constant_input": "certain", "one_class": "likely"}.get(kind, "possible")
-    assert (finding.severity, finding.confidence) == ("warning", sure)
+    assert (finding.severity, finding.confidence) == SURE.get(kind, ("warning", "possible"))
 
 
 WORDS = RNG.integers(0, 500, (BATCH, 20))
@@ -234,29 +248,72 @@ def test_a_squared_error_of_two_classes_is_the_last_cause():
     assert find(UPDATE_CAUSES[-1:], setup, Y, X, steps=WINDOW) == []
 
 
-# Setup, targets, inputs.
+# The kinds that it looks like. Setup, targets, inputs, and what else is recorded.
 RIGHT = {
-    "unit scale": (REGRESSION, Y, X),
-    "standardized, one constant": (REGRESSION, Y, X * np.where(np.arange(8), 1, 1e-8)),
-    "a single sample, far from 0": (REGRESSION, Y[:1], 0.1 * X[:1] + 4),
-    "in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
-    "normalized in the model": (NORMALIZED, Y, 100 * X),
-    "adapted": (normalized([-3.0, 4.0], [0.0, 120.0]), Y, 100 * X),
-    "never adapted, and no need of it": (normalized([0.0, 0.0], [1.0, 1.0]), Y, X),
-    "rescaled in the model": (
+    "input_scale: unit scale": (REGRESSION, Y, X),
+    "feature_scales: standardized, one constant": (
+        REGRESSION,
+        Y,
+        X * np.where(np.arange(8), 1, 1e-8),
+    ),
+    "input_scale: a single sample, far from 0": (REGRESSION, Y[:1], 0.1 * X[:1] + 4),
+    "input_scale: in 0..1": (REGRESSION, Y, RNG.uniform(size=(BATCH, 8))),
+    "input_scale: normalized in the model": (NORMALIZED, Y, 100 * X),
+    "input_scale: adapted": (normalized([-3.0, 4.0], [0.0, 120.0]), Y, 100 * X),
+    "input_scale: never adapted, and no need of it": (normalized([0.0, 0.0], [1.0, 1.0]), Y, X),
+    "input_scale: rescaled in the model": (
         chain(layer("Rescaling", (8, 8, 3)), layer("Conv2D", (6, 6, 4))),
         None,
         PICTURES,
     ),
-    "indices": (embedding(1000), Y, RNG.integers(0, 1000, (BATCH, 8))),
-    "a layer of one's own first": (chain(layer("Mine", 8), dense(1), loss=SQUARED), Y, 100 * X),
-    "binary inputs, some rare": (REGRESSION, Y, RNG.binomial(1, np.full(8, 0.2), (BATCH, 8))),
-    "two classes": (CLASSES, BITS, X),
-    "a rare class": (CLASSES, (INDEX == 0).astype(int), X),
-    "all ten digits": (DIGITS, INDEX % 10, X),
-    "numbers that are integers": (REGRESSION, INDEX[:, None] % 20, X),
-    "large targets of counts": (chain(dense(1, "exponential"), loss="poisson"), INDEX * 9, X),
-    "multi-label": (
+    "embedding_indices: indices": (embedding(1000), Y, RNG.integers(0, 1000, (BATCH, 8))),
+    "embedding_indices: as many as rows": (embedding(32), Y, INDEX[:, None]),
+    "embedding_indices: of floats": (embedding(), Y, INDEX[:, None] % 10 * 1.0),
+    "constant_input: a constant feature": (REGRESSION, Y, X * (np.arange(8) > 0)),
+    "constant_input: words, nearly all padding": (embedding(), Y, INDEX[:, None] // 31),
+    "target_scale: relative errors": (
+        chain(dense(1), loss="mean_absolute_percentage_error"),
+        100 + Y,
+        X,
+    ),
+    "one_class: numbers that are all the same": (REGRESSION, Y * 0 + 1, X),
+    "zero_sample_weights, negative_sample_weights: some of 0": (
+        REGRESSION,
+        Y,
+        X,
+        {"sample_weight": BITS},
+    ),
+    "zero_sample_weights, negative_sample_weights: small ones": (
+        REGRESSION,
+        Y,
+        X,
+        {"sample_weight": 1e-6 * (INDEX + 1)},
+    ),
+    "input_scale: a layer of one's own first": (
+        chain(layer("Mine", 8), dense(1), loss=SQUARED),
+        Y,
+        100 * X,
+    ),
+    "feature_scales: binary inputs, some rare": (
+        REGRESSION,
+        Y,
+        RNG.binomial(1, np.full(8, 0.2), (BATCH, 8)),
+    ),
+    "one_class: two classes": (CLASSES, BITS, X),
+    "rare_classes: a rare class": (CLASSES, (INDEX == 0).astype(int), X),
+    "rare_classes: all ten digits": (DIGITS, INDEX % 10, X),
+    "rare_classes: each of several labels": (
+        chain(dense(4, "sigmoid"), loss=BINARY),
+        np.eye(128, 4),
+        X,
+    ),
+    "loss_choice: numbers that are integers": (REGRESSION, INDEX[:, None] % 20, X),
+    "target_scale: large targets of counts": (
+        chain(dense(1, "exponential"), loss="poisson"),
+        INDEX * 9,
+        X,
+    ),
+    "loss_choice: multi-label": (
         chain(dense(4, "sigmoid"), loss=BINARY),
         np.eye(4)[INDEX % 4] + np.eye(4)[(INDEX + 1) % 4],
         X,
@@ -266,7 +323,8 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_data_that_is_right(name):
-    assert find([*DATA_CAUSES, find_other_losses], *RIGHT[name], steps=WINDOW) == []
+    setup, y, x, *fields = RIGHT[name]
+    assert find(ALL_RULES, setup, y, x, steps=WINDOW, **dict(*fields)) == []
 
 
 def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
@@ -397,7 +455,8 @@ def test_an_adaptive_optimizer_has_half_of_the_training_for_large_targets():
     assert told(1000, Y + 2000) == told(0, Y + 100) == told(1000, Y + 100, steps, "SGD") == [0]
 
 
-def test_negative_sample_weights_are_only_possible():
-    (finding,) = find(DATA_CAUSES, REGRESSION, Y, sample_weight=X[:, 0])
-    assert (finding.kind, finding.confidence) == ("negative_sample_weights", "possible")
-    assert find(CONTRACT_RULES, REGRESSION, Y, sample_weight=X[:, 0]) == []
+def test_negative_sample_weights_are_right_where_a_policy_learns():
+    for change, expected in ((both(), ["negative_sample_weights"]), (learns, [])):
+        both(supervised(), change)(record := made())
+        record.ports["sample_weight"] = record.ports["x"] | {"min": -1.0}
+        assert kinds(judge(record.history())) == expected

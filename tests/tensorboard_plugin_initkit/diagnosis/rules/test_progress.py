@@ -7,13 +7,21 @@ import pytest
 
 from tensorboard_plugin_initkit.diagnosis.facts import Facts
 from tensorboard_plugin_initkit.diagnosis.judge import judge
+from tensorboard_plugin_initkit.diagnosis.ruled_out import find_not_learning
+from tensorboard_plugin_initkit.diagnosis.rules.contracts import find_negative_loss
 from tensorboard_plugin_initkit.diagnosis.rules.progress import (
     find_constant_loss,
     find_constant_output,
+    find_early_averages,
     find_early_end,
     find_no_better_than_guessing,
     find_oscillation,
     find_rising_loss,
+)
+from tensorboard_plugin_initkit.diagnosis.rules.structure import find_single_samples
+from tensorboard_plugin_initkit.diagnosis.rules.updates import (
+    find_noisy_gradient,
+    find_tight_clipping,
 )
 from tensorboard_plugin_initkit.record.setup import LayerSetup
 from tests.tensorboard_plugin_initkit.diagnosis.made import (
@@ -36,6 +44,14 @@ OUTPUT, GUESS, RISING, STILL, EARLY, SWING = (
     "ended_early",
     "oscillation",
 )
+VERDICT, CLIPPING, NOISE, AVERAGES, SINGLE, NEGATIVE = (
+    "not_learning",
+    "tight_clipping",
+    "noisy_gradient",
+    "moving_average",
+    "single_samples",
+    "negative_loss",
+)
 RULES = {
     OUTPUT: find_constant_output,
     GUESS: find_no_better_than_guessing,
@@ -43,6 +59,12 @@ RULES = {
     STILL: find_constant_loss,
     EARLY: find_early_end,
     SWING: find_oscillation,
+    VERDICT: find_not_learning,
+    CLIPPING: find_tight_clipping,
+    NOISE: find_noisy_gradient,
+    AVERAGES: find_early_averages,
+    SINGLE: find_single_samples,
+    NEGATIVE: find_negative_loss,
 }
 LONG = np.arange(0, 400, 10)
 
@@ -60,6 +82,13 @@ def constant_until(step):
     def change(record):
         spread = np.where(record.elapsed < step, 0.0, 0.1)
         record.ports["y_pred"] |= {"batch_std": spread, "min": 0.5, "max": 0.5}
+
+    return change
+
+
+def with_snr(ratio):
+    def change(record):
+        record.snr = ratio
 
     return change
 
@@ -96,9 +125,51 @@ def swinging(record):
     record.update[:] = 0.03
 
 
+def clipped(share, optimizer="SGD"):
+    """Make a change to gradients of which a part of their norm is left."""
+
+    def change(record):
+        record.setup = dataclasses.replace(record.setup, optimizer=optimizer)
+        record.clip = np.resize(share, len(record.steps))
+
+    return change
+
+
+def normalized(place, shape=(-1, 16), **arguments):
+    """Make a change to a model of layers in a row, with a batch normalization at one place."""
+
+    def change(record):
+        fed_first(record)
+        layers = list(record.setup.layers)
+        layers[place] = layers[place]._replace(
+            type="BatchNormalization", shape=shape, arguments=arguments
+        )
+        record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
+
+    return change
+
+
+def one_by_one(record):
+    for role in "xy":
+        record.ports[role] |= {"batch_std": 0.0, "mean": np.sin(record.elapsed)}
+
+
+def penalized(share):
+    """Make a change to penalties that are a share of the loss."""
+
+    def change(record):
+        record.penalty = share * record.loss[:, None]
+
+    return change
+
+
 CE, MSE, MAE = "sparse_categorical_crossentropy", "mean_squared_error", "mean_absolute_error"
 DEAD_OUTPUT = port("y_pred", batch_std=0.0, min=0.0, max=0.0, mean=0.0)
 LEARNS_LATE = loss(lambda s: np.where(s < 90, 0.69, 0.69 * 0.98 ** (s - 90)))
+CLIPPED, BELOW = both(supervised(), clipped(0.05)), both(put(-3.0, "loss"), penalized(0))
+BELOW_0 = both(supervised(), BELOW)
+NOISY = both(supervised(), with_snr(0.07), loss(lambda s: 0.9 + 0 * s))
+GOOD = both(supervised(), loss(lambda s: 0.7 * 0.96**s), port("x", mean=50.0), planned(130))
 
 # What is made, the steps, the kind to be said, and the step it is said by.
 FIRES = {
@@ -163,6 +234,17 @@ FIRES = {
         EARLY,
         11,
     ),
+    "nothing else found": (supervised(), LONG, VERDICT, 200),
+    "clipped to a twentieth": (CLIPPED, EVERY_10, CLIPPING, 100),
+    "noise above the guess": (NOISY, EVERY_10, NOISE, 100),
+    "averages of the start": (
+        both(GOOD, normalized(0, momentum=0.997)),
+        EVERY_10,
+        AVERAGES,
+        120,
+    ),
+    "one sample a batch": (both(supervised(), normalized(3), one_by_one), EVERY_10, SINGLE, 100),
+    "below 0": (BELOW_0, EVERY_10, NEGATIVE, 0),
 }
 SILENT = {
     "a zero head": (both(supervised(), constant_until(2)), EVERY_STEP, OUTPUT),
@@ -251,6 +333,49 @@ SILENT = {
         EVERY_10,
         EARLY,
     ),
+    "a slow starter": (both(supervised(), LEARNS_LATE), LONG, VERDICT),
+    "a weak relation": (supervised(level=0.655), LONG, VERDICT),
+    "too early to say": (supervised(), EVERY_10, VERDICT),
+    "clipped to a half": (both(supervised(), clipped(0.5)), LONG, CLIPPING),
+    "clipped in four of five steps": (
+        both(supervised(), clipped([0.05, 0.05, 0.05, 0.05, 1.0])),
+        LONG,
+        CLIPPING,
+    ),
+    "clipped, and divided by its size": (
+        both(supervised(), clipped(0.05, "Adam")),
+        LONG,
+        CLIPPING,
+    ),
+    "clipped, and learns": (both(CLIPPED, loss(lambda s: 0.7 * 0.98**s)), EVERY_10, CLIPPING),
+    "noise, and nothing to learn": (
+        both(supervised(), with_snr(0.07), loss(lambda s: 0.69 + 0 * s)),
+        EVERY_10,
+        NOISE,
+    ),
+    "noise, and it learns": (both(NOISY, loss(lambda s: 0.9 * 0.97**s)), EVERY_10, NOISE),
+    "a clear direction above the guess": (both(NOISY, with_snr(0.4)), EVERY_10, NOISE),
+    "averages that have arrived": (both(GOOD, normalized(0, momentum=0.99)), EVERY_10, AVERAGES),
+    "averages of units near 0": (both(GOOD, normalized(3, momentum=0.997)), EVERY_10, AVERAGES),
+    "averages on their way": (
+        both(GOOD, normalized(0, momentum=0.997), planned(1300)),
+        EVERY_10,
+        AVERAGES,
+    ),
+    "one picture a batch": (
+        both(supervised(), normalized(3, (-1, 8, 8, 3)), one_by_one),
+        LONG,
+        SINGLE,
+    ),
+    "one sample, again and again": (
+        both(supervised(), normalized(3), one_by_one, port("x", mean=0.5), port("y", mean=0.5)),
+        LONG,
+        SINGLE,
+    ),
+    "several samples a batch": (both(supervised(), normalized(3)), LONG, SINGLE),
+    "a penalty below 0": (both(BELOW_0, penalized(1.5)), LONG, NEGATIVE),
+    "a loss of one's own below 0": (both(supervised("mine"), BELOW), LONG, NEGATIVE),
+    "weights below 0": (both(BELOW_0, weighted, port("sample_weight", min=-1.0)), LONG, NEGATIVE),
 }
 
 
@@ -266,9 +391,9 @@ def test_a_symptom_is_told_with_its_numbers(name):
     (finding,) = RULES[kind](facts_of(change, steps))
     assert finding.kind == kind
     assert finding.rank <= latest
-    assert str(finding.step) in finding.message or kind == EARLY
+    assert str(finding.step) in finding.message or kind in (EARLY, AVERAGES, SINGLE)
     assert all(np.isfinite(value) for value in finding.evidence.values())
-    assert finding.severity == ("note" if kind == EARLY else "warning")
+    assert finding.severity == {EARLY: "note", NEGATIVE: "error"}.get(kind, "warning")
 
 
 @pytest.mark.parametrize("name", SILENT)
@@ -306,6 +431,17 @@ def test_a_rate_that_has_fallen_is_the_cause_of_small_updates():
         assert words in finding.cause
         rate = "learning_rate=0.001" if end < 1e-4 else "Raise the learning rate"
         assert rate in str(finding.fix)
+
+
+def test_clipping_is_told_with_the_size_of_the_gradients():
+    CLIPPED(record := made(EVERY_10))
+    history = record.history()
+    (finding,) = judge(history)
+    assert finding.kind == CLIPPING
+    assert finding.evidence == pytest.approx({"clip_ratio": 0.05})
+    assert "up to step 100 gradients are clipped to 0.05 of their norm" in finding.message
+    size = float(f"{history['global_raw_norm'][:11].max():.1g}")
+    assert finding.fix.repairs == {"clip": {"norm": size}}
 
 
 def test_samples_that_are_learned_by_heart():
@@ -509,13 +645,9 @@ def fed_first(record):
 )
 def test_moving_averages_that_have_not_arrived(momentum, position, mean, severity):
     record = made(EVERY_10)
-    both(supervised(), fed_first, loss(lambda s: 0.7 * 0.96**s), port("x", mean=mean))(record)
+    both(supervised(), loss(lambda s: 0.7 * 0.96**s), port("x", mean=mean))(record)
+    normalized(position, momentum=momentum)(record)
     assert record.setup is not None
-    layers = list(record.setup.layers)
-    layers[position] = layers[position]._replace(
-        type="BatchNormalization", arguments={"momentum": momentum}
-    )
-    record.setup = dataclasses.replace(record.setup, layers=tuple(layers))
     assert judge(record.history()) == []
     found = judge(record.history(), ended=True)
     assert [(f.kind, f.severity) for f in found] == [("moving_average", severity)] * bool(severity)
@@ -524,7 +656,7 @@ def test_moving_averages_that_have_not_arrived(momentum, position, mean, severit
             f"After 121 batches the moving averages of `net/dense_{position}` are still "
             f"{momentum**121:.0%} of what they began with, mean 0 and standard deviation 1."
         )
-    frozen = tuple(item._replace(trainable=False) for item in layers)
+    frozen = tuple(item._replace(trainable=False) for item in record.setup.layers)
     record.setup = dataclasses.replace(record.setup, layers=frozen)
     assert "moving_average" not in [f.kind for f in judge(record.history(), ended=True)]
 
