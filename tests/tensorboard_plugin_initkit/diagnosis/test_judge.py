@@ -1,6 +1,7 @@
 """Findings in histories that are made up."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -352,6 +353,13 @@ def test_every_threshold_has_a_reason_and_is_in_the_documentation():
         assert threshold.value > 0
         assert threshold.reason.endswith(".")
         assert f"`{name}`" in text
+
+
+def test_the_figure_in_the_documentation_shows_the_values_of_thresholds():
+    figure = (ROOT / "docs" / "images" / "thresholds.svg").read_text()
+    shown = re.findall(r'"bold">(\w+) ([^<]+)<', figure)
+    assert len(shown) == 11
+    assert shown == [(name, f"{THRESHOLDS[name].value:.3g}") for name, _ in shown]
 
 
 def test_a_spike_is_told_with_its_layers_and_is_no_part_of_the_training():
