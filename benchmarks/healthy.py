@@ -594,7 +594,7 @@ def guess(loss: Any, y: Any) -> float:
     return min(float(ops.mean(loss(y, table))) for table in tables)
 
 
-def run(name: str, every: int | None) -> tuple[list[float], float, dict[str, list[Any]]]:
+def run(name: str, monitor: GradientMonitor) -> tuple[list[float], float, dict[str, list[Any]]]:
     """Check, audit and train a program; return its losses, the best constant's, and findings."""
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
@@ -603,7 +603,6 @@ def run(name: str, every: int | None) -> tuple[list[float], float, dict[str, lis
     model, data, options = program.model, program.data, dict(program.options)
     checked = list(keras_initkit.check(model, *data)) if data else []
     audit = keras_initkit.audit(model) if model.built else ()
-    monitor = GradientMonitor(None, every)
     x, y, weight = (*data, None, None, None)[:3]
     if weight is not None:
         options["sample_weight"] = weight
@@ -625,6 +624,11 @@ def run(name: str, every: int | None) -> tuple[list[float], float, dict[str, lis
     return losses, best, {k: [f for f in v if f.severity != "note"] for k, v in found.items()}
 
 
+def learned(losses: list[float], best: float) -> bool:
+    """Check that a training is better than guessing in the end."""
+    return losses[-1] < (0.97 * best if best > 0 else losses[0] - 0.1 * abs(losses[0]))
+
+
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -644,13 +648,13 @@ def main() -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                losses, best, found = run(name, options.every)
+                losses, best, found = run(name, GradientMonitor(None, options.every))
             except ModuleNotFoundError as error:  # some are of TensorFlow alone
                 print(f"{name:32} needs {error.name}")
                 continue
-        seconds, first, last = time.monotonic() - begin, losses[0], losses[-1]
-        print(f"{name:32}{seconds:5.1f} s  loss {last:9.3g}, guessing {best:9.3g}", end="  ")
-        if not last < (0.97 * best if best > 0 else first - 0.1 * abs(first)):
+        seconds = time.monotonic() - begin
+        print(f"{name:32}{seconds:5.1f} s  loss {losses[-1]:9.3g}, guessing {best:9.3g}", end="  ")
+        if not learned(losses, best):
             counts["did not learn"] += 1
             print("did not learn")
             continue

@@ -356,6 +356,13 @@ def test_every_threshold_is_in_the_documentation_with_its_value_and_reason():
     assert told == {name: tuple(threshold) for name, threshold in THRESHOLDS.items()}
 
 
+def test_the_figure_in_the_documentation_shows_the_values_of_thresholds():
+    figure = (ROOT / "docs" / "images" / "thresholds.svg").read_text()
+    shown = re.findall(r'"bold">(\w+) ([^<]+)<', figure)
+    assert len(shown) == 11
+    assert shown == [(name, f"{THRESHOLDS[name].value:.3g}") for name, _ in shown]
+
+
 def test_a_spike_is_told_with_its_layers_and_is_no_part_of_the_training():
     norms, spike = np.ones((40, 6)), np.full((40, 1), np.nan)
     norms[30, 2], spike[30] = 50, 50
