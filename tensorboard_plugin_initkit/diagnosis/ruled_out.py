@@ -19,8 +19,11 @@ from tensorboard_plugin_initkit.diagnosis.thresholds import THRESHOLDS
 from tensorboard_plugin_initkit.diagnosis.windows import Bools, find_first, window_mean
 
 
-def find_not_learning(facts: Facts) -> Iterator[Finding]:
-    """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
+def find_not_learning(facts: Facts, fits: bool = True) -> Iterator[Finding]:
+    """Find trainings that do not learn, for long or to the end; it says what was ruled out.
+
+    That output, loss and targets fit each other is among it, unless something else was found.
+    """
     loss = facts.loss
     halfway = facts.steps - facts.steps[:1] >= (facts.setup.steps - facts.steps[:1]) / 2
     waited = facts.find_late("verdict_steps") & (halfway | facts.find_late("plateau_steps"))
@@ -31,7 +34,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         return
     symptom = min(symptoms, key=lambda finding: finding.rank)
     place = int(np.searchsorted(facts.steps, symptom.rank))
-    reasons = dict(_list_reasons(facts, place))
+    reasons = dict(_list_reasons(facts, place, fits))
     message = symptom.message.partition(": ")[2]
     fix = " ".join([*list_sights(facts), *list_limits(facts), ""]) + (
         "Let the model learn one batch by heart. If it can, look at inputs and targets as the "
@@ -137,9 +140,9 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     )
 
 
-def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
+def _list_reasons(facts: Facts, row: int, fits: bool) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each kind of fault looked for in vain, and its numbers."""
-    if any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
+    if fits and any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
         yield "output, loss and targets fit each other", {}
     if inputs := facts.ports_of("x"):
         mean, std = (facts.per_port(name)[row, inputs[0]] for name in ("mean", "std"))
