@@ -402,7 +402,7 @@ class GradientMonitor(GuardedCallback):
             self._deliver()
         finally:
             self._capture = None
-            self._sink.finish()
+            self._sink.finish(has_ended=False)
 
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""

@@ -113,7 +113,7 @@ def diagnose_history(
     Raises:
         ValueError: If there is no such kind.
     """
-    found = Diagnosis(judge(history, ignore=check_kinds(ignore))).findings
+    found = Diagnosis(judge(history, history.ended, check_kinds(ignore))).findings
     verdict = _tell_start(found) if is_start else tell_verdict(history, found).text
     return Diagnosis(found, verdict, history.notes)
 
