@@ -56,7 +56,7 @@ def find_not_learning(facts: Facts, fits: bool = True) -> Iterator[Finding]:
         severity="note" if is_doubtful else "warning",
         message=f"Nothing wrong was found, but {message}",
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
-        cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
+        cause=f"Ruled out: {'; '.join(reasons) or 'nothing, too little is recorded'}.",
         fix=Fix(fix),
         confidence="possible",
     )
