@@ -111,7 +111,7 @@ def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:
     """Tell why a layer's signal at the first record is not as predicted."""
     rms = _find_inputs(first)
     if rms is not None:
-        return "data", f"the inputs have RMS {rms:.3g}, and 1 was assumed"
+        return "data", f"the inputs are of the size of {rms:.3g}, and 1 was assumed"
     if "dead_units" in first and first["dead_units"][0, place] > 0.5:
         share = first["dead_units"][0, place]
         return "activation", f"{share:.0%} of its units are dead"

@@ -159,4 +159,4 @@ def _list_reasons(facts: Facts, row: int, fits: bool) -> Iterator[tuple[str, dic
     ratio = facts.update_ratios(slice(row, row + 1))
     if np.nan_to_num(ratio).any():
         size = float(np.nanmedian(ratio))
-        yield f"an update changes the weights by {size:.1g} of their norm", {"update_ratio": size}
+        yield f"an update changes the weights by {size:.1g} of their size", {"update_ratio": size}

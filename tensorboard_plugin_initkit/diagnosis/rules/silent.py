@@ -232,7 +232,7 @@ def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
         "",
         int(facts.steps[row]),
         f"Large updates: the one of step {facts.steps[largest]} changed the weights of half of the "
-        f"layers by {write_number(value, 2)} of their norm or more, where 0.001 is usual; "
+        f"layers by {write_number(value, 2)} of their size or more, where 0.001 is usual; "
         f"{seen.rstrip('.')}.",
         {"update_ratio": value},
         cause="An update went so far that since then units are inactive or saturated for every "

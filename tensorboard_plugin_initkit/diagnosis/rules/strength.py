@@ -75,7 +75,7 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         kind,
         first,
         step,
-        f"{kind.capitalize()} gradients: by step {step} the RMS gradient {changes} on its way back "
+        f"{kind.capitalize()} gradients: by step {step} the gradient {changes} on its way back "
         f"from `{last}` to `{first}`, by ×{line.factor:.2g} per layer and "
         f"×{write_number(line.total, 2)} over {between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
@@ -115,8 +115,8 @@ def find_growth(facts: Facts) -> Iterator[Finding]:
         "exploding",
         "",
         step,
-        f"Exploding gradients: at step {step} the norm of all gradients is "
-        f"{write_number(factor, 2)} times what it was up to step {facts.steps[ready]}, and the "
+        f"Exploding gradients: at step {step} all gradients together are "
+        f"{write_number(factor, 2)} times as large as up to step {facts.steps[ready]}, and the "
         "loss has doubled.",
         {"factor": factor, "norm": float(norm[row])},
         cause="Updates overshoot: each makes the loss larger, and with it the next gradient.",

@@ -1,4 +1,6 @@
-"""Each fault that a rule finds in these tests is told with its cause and what to change."""
+"""Faults that rules find in these tests are told in plain words, with cause and what to change."""
+
+import re
 
 import pytest
 
@@ -6,6 +8,7 @@ from tensorboard_plugin_initkit.diagnosis.finding import Finding
 
 # They are told as consequences alone.
 BARE = ("no_better_than_guessing", "constant_loss")
+JARGON = re.compile(r"\b(nats|sds?|RMS|norm of)\b|(the|of their) norm\b")
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +24,4 @@ def whole_findings(monkeypatch):
     for finding in found:
         is_whole = finding.cause and finding.fix
         assert is_whole or finding.severity == "note" or finding.kind in BARE, finding
+        assert not JARGON.search(finding.text)
