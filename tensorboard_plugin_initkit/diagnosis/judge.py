@@ -256,7 +256,7 @@ def _fold(found: Iterable[Ranked], scope: Scope, ignore: Collection[str]) -> lis
             ]
             roots.append(_Root(tier, finding, before))
         elif finding.key != explained_by.finding.key and tier != Tier.VERDICT:
-            explained_by.add(finding)
+            explained_by.add(tier, finding)
     return [root.tell() for root in roots]
 
 
@@ -268,9 +268,10 @@ class _Root:
     finding: Finding
     consequences: list[str]
 
-    def add(self, other: Finding) -> None:
-        """Add a consequence; the root of an error is an error."""
-        self.consequences.append(other.message)
+    def add(self, tier: Tier, other: Finding) -> None:
+        """Add a consequence, or another cause; the root of an error is an error."""
+        is_cause = tier in (Tier.DATA, Tier.STRUCTURE)
+        self.consequences.append(f"{'Also: ' * is_cause}{other.message}")
         ours, theirs = self.finding.fix, other.fix
         if self._is_beside(other) and theirs.repairs and not theirs.repairs.keys() & ours.repairs:
             repairs = ours.repairs | theirs.repairs if ours.repairs else {}
@@ -287,8 +288,7 @@ class _Root:
 
     def tell(self) -> Finding:
         """Return the finding with its consequences."""
-        texts = (*self.finding.consequences, *self.consequences)
-        return dataclasses.replace(self.finding, consequences=texts)
+        return dataclasses.replace(self.finding, consequences=tuple(self.consequences))
 
 
 def _opens(course: str, tier: Tier, cause: Finding) -> bool:
