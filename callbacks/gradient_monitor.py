@@ -112,7 +112,8 @@ class GradientMonitor(GuardedCallback):
             n-th recorded step; 0 or False for none.
         on_finding: "warn"; "stop" to warn and end the training after this batch; "raise" to raise a
             `FindingError`; or a function, called with each `Finding` that is more than a note.
-        ignore: Kinds of findings to leave out, such as `["input_scale"]`.
+        ignore: Kinds of findings to leave out, such as `["input_scale"]`: they are told neither
+            by themselves nor among the consequences of others, and what follows from them is told.
         verbose: Whether to print one line at the end of `fit`: what was recorded, the verdict, and
             the command that shows it. `None` prints it unless `fit` has `verbose=0`.
         on_record: A function, called with each recorded step as a `Record`, at most some seconds
@@ -405,7 +406,7 @@ class GradientMonitor(GuardedCallback):
             self._deliver()
         finally:
             self._capture = None
-            self._sink.finish()
+            self._sink.finish(has_ended=False)
 
     def _deliver(self) -> None:
         """Move the records from the device to the history and the log, and judge them."""

@@ -90,13 +90,12 @@ class Judge:
         if self._learns_why(ask, found, ended):
             found = self._judge_anew(ended)
         self._reported += found
-        found = [finding for finding in found if finding.kind not in self._ignore]
         self._judged = len(self._history) * len(self._history.variables)
         return found
 
     def _judge_anew(self, ended: bool) -> list[Finding]:
         start = time.monotonic()
-        found = news(self._reported, judge(self._history, ended))
+        found = news(self._reported, judge(self._history, ended, self._ignore))
         self._last = time.monotonic()
         self._took = self._last - start
         return found

@@ -53,6 +53,7 @@ class Sink:
         With the first ones, writing begins; `resumes`: their training goes on from earlier steps.
         """
         self.history.append(chunk)
+        self.history.ended = False
         if self._log is not None:
             self._log.start(resumes)
             self._log.write(len(chunk.steps), chunk, samples if self._histograms else None)
@@ -81,10 +82,11 @@ class Sink:
         """The name of the run in the log's directory; "" without a log."""
         return self._log.place.choose() if self._log is not None else ""
 
-    def finish(self) -> None:
-        """Wait until all is written."""
+    def finish(self, has_ended: bool = True) -> None:
+        """Wait until all is written, and that the training has ended, if it has."""
+        self.history.ended |= has_ended
         if self._log is not None:
-            self._log.finish("end", "flush")
+            self._log.finish(*(["end"] if has_ended else []), "flush")
 
 
 def _open_writer(

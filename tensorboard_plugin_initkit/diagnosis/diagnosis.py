@@ -113,9 +113,7 @@ def diagnose_history(
     Raises:
         ValueError: If there is no such kind.
     """
-    ignored = check_kinds(ignore)
-    diagnosis = Diagnosis(finding for finding in judge(history) if finding.kind not in ignored)
-    found = diagnosis.findings
+    found = Diagnosis(judge(history, history.ended, check_kinds(ignore))).findings
     verdict = _tell_start(found) if is_start else tell_verdict(history, found).text
     return Diagnosis(found, verdict, history.notes)
 

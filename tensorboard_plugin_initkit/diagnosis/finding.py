@@ -44,7 +44,8 @@ class Finding:
             changes in the model. False if there is no advice.
         confidence: `"certain"` where a contract is broken or a number is no longer one; `"likely"`
             by numbers; `"possible"` for a cause offered because the training fails to learn.
-        consequences: Messages of the findings which follow from this one.
+        consequences: Messages of the findings which follow from this one, in order of their steps;
+            "Also: " begins those of other causes beside it.
     """
 
     kind: str

@@ -11,7 +11,8 @@ others are its consequences.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -130,7 +131,9 @@ _FLAT, _FAR, _LEFT, _STILL = "flat", "far", "left", "still"
 Ranked = tuple[Tier, Finding]
 
 
-def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
+def judge(
+    history: GradientHistory, ended: bool = False, ignore: Collection[str] = ()
+) -> list[Finding]:
     """Return all findings in a history, in order of step.
 
     Each is at the first record with enough evidence, at any schedule. While records are only added,
@@ -140,6 +143,7 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     Args:
         history: The records, with the model's setup where it is known.
         ended: If the training has ended.
+        ignore: Kinds of findings to leave out; what follows from one is told by itself.
     """
     # Of spikes hardly anything is known, and they are no part of the course of a training.
     is_ordinary = np.isnan(history["spike"]).all(axis=1)
@@ -150,19 +154,19 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     is_read = bool(len(history) and history.variables)
     # Of a training that was refused there are data, and no gradients.
     has_loss = any(head.loss for head in whole.setup.heads)
-    lost = list(find_nonfinite(whole)) if is_read or (len(history) and has_loss) else []
+    is_asked = "nonfinite" not in ignore and (is_read or (len(history) and has_loss))
+    lost = list(find_nonfinite(whole)) if is_asked else []
     facts = whole
     if lost:  # What comes after it follows from it.
         row = int(np.searchsorted(whole.steps, lost[0].rank))
         whole, facts = (Facts(history, slice(0, end)) for end in (row + 1, row))
-    found = [
-        (Tier.CONTRACT if finding.severity == "error" else Tier.HINT, finding)
-        for _, finding in _apply(Tier.CONTRACT, CONTRACT_RULES, whole)
-    ]
+    contracts = _apply(Tier.CONTRACT, CONTRACT_RULES, whole)
+    found = [(Tier.CONTRACT if x.severity == "error" else Tier.HINT, x) for _, x in contracts]
     if is_read and len(facts.steps):
         found += _apply(Tier.FAULT, FAULTS, facts)
         found += _apply(Tier.SYMPTOM, SYMPTOMS, facts)
-        found += _apply(Tier.VERDICT, (find_not_learning,), facts)
+        verdict = functools.partial(find_not_learning, fits=not contracts)
+        found += _apply(Tier.VERDICT, (verdict,), facts)
     scope = Scope(whole)
     found = [(tier, finding) for tier, finding in found if not scope.is_idle(finding.layer)]
     # Data that are not finite follow from nothing else.
@@ -170,12 +174,14 @@ def judge(history: GradientHistory, ended: bool = False) -> list[Finding]:
     symptoms = [finding for tier, finding in found if tier != Tier.HINT]
     found += _told_causes(whole, scope, symptoms)
     found.sort(key=lambda ranked: (ranked[1].rank, ranked[0]))
-    roots = [root for root in _fold(found, scope) if root.kind not in _BARE_SYMPTOMS]
+    roots = [root for root in _fold(found, scope, ignore) if root.kind not in _BARE_SYMPTOMS]
     if is_read and not roots:
-        roots = next(filter(None, (list(rule(facts)) for rule in ENDS)), [])
+        ends = ([end for end in rule(facts) if end.kind not in ignore] for rule in ENDS)
+        roots = next(filter(None, ends), [])
         if roots and roots[0].kind == "ended_early":
-            roots = _fold(_note_causes(facts, roots[0]), scope)
-    return sorted([*roots, *spikes], key=lambda finding: finding.rank) if spikes else roots
+            roots = _fold(_note_causes(facts, roots[0]), scope, ignore)
+    roots += [spike for spike in spikes if spike.kind not in ignore]
+    return sorted(roots, key=lambda finding: finding.rank)
 
 
 def _apply(tier: Tier, rules: Iterable[Rule], facts: Facts) -> list[Ranked]:
@@ -229,10 +235,12 @@ def _note_causes(facts: Facts, end: Finding) -> list[Ranked]:
     return [*((Tier.DATA, cause) for cause in causes), (Tier.SYMPTOM, end)]
 
 
-def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
-    """Fold each finding into the first explanation, in order of steps."""
+def _fold(found: Iterable[Ranked], scope: Scope, ignore: Collection[str]) -> list[Finding]:
+    """Fold each finding that is not ignored into the first explanation, in order of steps."""
     roots: list[_Root] = []
     for tier, finding in found:
+        if finding.kind in ignore:
+            continue
         explained_by = None
         for root in roots:
             is_common = scope.is_common(root.finding.layer, finding.layer)
@@ -250,7 +258,7 @@ def _fold(found: Iterable[Ranked], scope: Scope) -> list[Finding]:
             ]
             roots.append(_Root(tier, finding, before))
         elif finding.key != explained_by.finding.key and tier != Tier.VERDICT:
-            explained_by.add(finding)
+            explained_by.add(tier, finding)
     return [root.tell() for root in roots]
 
 
@@ -262,9 +270,10 @@ class _Root:
     finding: Finding
     consequences: list[str]
 
-    def add(self, other: Finding) -> None:
-        """Add a consequence; the root of an error is an error."""
-        self.consequences.append(other.message)
+    def add(self, tier: Tier, other: Finding) -> None:
+        """Add a consequence, or another cause; the root of an error is an error."""
+        is_cause = tier in (Tier.DATA, Tier.STRUCTURE)
+        self.consequences.append(f"{'Also: ' * is_cause}{other.message}")
         ours, theirs = self.finding.fix, other.fix
         if self._is_beside(other) and theirs.repairs and not theirs.repairs.keys() & ours.repairs:
             repairs = ours.repairs | theirs.repairs if ours.repairs else {}
@@ -281,8 +290,7 @@ class _Root:
 
     def tell(self) -> Finding:
         """Return the finding with its consequences."""
-        texts = (*self.finding.consequences, *self.consequences)
-        return dataclasses.replace(self.finding, consequences=texts)
+        return dataclasses.replace(self.finding, consequences=tuple(self.consequences))
 
 
 def _opens(course: str, tier: Tier, cause: Finding) -> bool:

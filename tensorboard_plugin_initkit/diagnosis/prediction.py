@@ -85,7 +85,7 @@ def find_parting(history: GradientHistory) -> Parting | None:
 
 
 def explain_slope(history: GradientHistory, total: float) -> str:
-    """Tell if a change over depth was predicted from the first weights; "" if nothing was.
+    """Tell where a change over depth comes from, and if the first weights predicted it.
 
     Args:
         history: The records, with the first.
@@ -94,7 +94,11 @@ def explain_slope(history: GradientHistory, total: float) -> str:
     predicted = predict_signals(history)[:-1]
     known = predicted[np.isfinite(predicted)]
     if len(known) < THRESHOLDS["depth_layers"].value - 1:
-        return ""
+        ends = "hardly learn" if total < 1 else "change far more than the last"
+        return (
+            "Each layer multiplies the gradient by its weights and by the slope of its activation, "
+            f"here by too {'little' if total < 1 else 'much'}: the first layers {ends}."
+        )
     if parting := find_parting(history):
         return f"Step 0 is not as the weights predicted: {parting}."
     before = float(known[0] / known[-1])
@@ -108,7 +112,7 @@ def _find_cause(first: GradientHistory, place: int) -> tuple[str, str]:
     """Tell why a layer's signal at the first record is not as predicted."""
     rms = _find_inputs(first)
     if rms is not None:
-        return "data", f"the inputs have RMS {rms:.3g}, and 1 was assumed"
+        return "data", f"the inputs are of the size of {rms:.3g}, and 1 was assumed"
     share = first["dead_units"][0, place] if "dead_units" in first else 0.0
     if share > THRESHOLDS["prediction_dead"].value:
         return "activation", f"{share:.0%} of its units are dead"

@@ -26,8 +26,11 @@ _LOOK_AT_STEP = (
 )
 
 
-def find_not_learning(facts: Facts) -> Iterator[Finding]:
-    """Find trainings that do not learn, for long or to the end; it says what was ruled out."""
+def find_not_learning(facts: Facts, fits: bool = True) -> Iterator[Finding]:
+    """Find trainings that do not learn, for long or to the end; it says what was ruled out.
+
+    That output, loss and targets fit each other is among it, unless something else was found.
+    """
     loss = facts.loss
     planned = facts.setup.steps - facts.steps[:1]
     halfway = facts.steps - facts.steps[:1] >= THRESHOLDS["halfway"].value * planned
@@ -39,7 +42,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         return
     symptom = min(symptoms, key=lambda finding: finding.rank)
     place = int(np.searchsorted(facts.steps, symptom.rank))
-    reasons = dict(_list_reasons(facts, place))
+    reasons = dict(_list_reasons(facts, place, fits))
     message = symptom.message.partition(": ")[2]
     fix = " ".join([*list_sights(facts), *list_limits(facts), ""]) + (
         "Let the model learn one batch by heart. If it can, look at inputs and targets as the "
@@ -61,7 +64,7 @@ def find_not_learning(facts: Facts) -> Iterator[Finding]:
         severity="note" if is_doubtful else "warning",
         message=f"Nothing wrong was found, but {message}",
         evidence=functools.reduce(operator.or_, reasons.values(), symptom.evidence),
-        cause=f"Ruled out: {'; '.join(reasons)}." if reasons else "",
+        cause=f"Ruled out: {'; '.join(reasons) or 'nothing, too little is recorded'}.",
         fix=Fix(fix),
         confidence="possible",
     )
@@ -155,9 +158,9 @@ def _find_learnt_by_heart(facts: Facts) -> Bools:
     )
 
 
-def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float]]]:
+def _list_reasons(facts: Facts, row: int, fits: bool) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each kind of fault looked for in vain, and its numbers."""
-    if any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
+    if fits and any(head.loss for head in facts.setup.heads) and facts.ports_of("y"):
         yield "output, loss and targets fit each other", {}
     if inputs := facts.ports_of("x"):
         mean, std = (facts.per_port(name)[row, inputs[0]] for name in ("mean", "std"))
@@ -174,4 +177,4 @@ def _list_reasons(facts: Facts, row: int) -> Iterator[tuple[str, dict[str, float
     ratio = facts.update_ratios(slice(row, row + 1))
     if np.nan_to_num(ratio).any():
         size = float(np.nanmedian(ratio))
-        yield f"an update changes the weights by {size:.1g} of their norm", {"update_ratio": size}
+        yield f"an update changes the weights by {size:.1g} of their size", {"update_ratio": size}

@@ -156,8 +156,8 @@ def log_files(log_dir: str | os.PathLike[str]) -> list[list[Any]]:
 
 def read_records(
     file: Any, report: Callable[[ValueError], None] = raise_error
-) -> Iterator[Chunk | Setup | list[Finding]]:
-    """Yield the chunks of a file, setups and findings, in the order they were written in.
+) -> Iterator[Chunk | Setup | list[Finding] | str]:
+    """Yield the chunks of a file, setups, findings and `END_TAG`, in the order of the file.
 
     Damage is reported, and left out if the report returns.
     """
@@ -174,9 +174,9 @@ class _FileReader:
         self._layouts: dict[bytes | str, Layout] = {}  # the last ones: columns may come and go
         self._tables: dict[str, np.ndarray] = {}  # of the chunk that is to end
 
-    def read(self, data: bytes) -> list[Chunk | Setup | list[Finding]]:
+    def read(self, data: bytes) -> list[Chunk | Setup | list[Finding] | str]:
         """Return the chunk that an event ends, or its texts; raise ValueError if damaged."""
-        items: list[Chunk | Setup | list[Finding]] = []
+        items: list[Chunk | Setup | list[Finding] | str] = []
         for value in Event.FromString(data).summary.value:
             prefix, _, name = value.tag.partition("/")
             if value.tag == LAYOUT_TAG:
@@ -191,6 +191,8 @@ class _FileReader:
                 items.append(from_json(read_text(value.tensor.string_val)))
             elif value.tag == SETUP_TAG:
                 items.append(Setup.from_json(read_text(value.tensor.string_val)))
+            elif value.tag == END_TAG:
+                items.append(END_TAG)
             elif value.tag == TOTALS_TAG:
                 items.append(self._end_chunk(value))
             elif prefix == PLUGIN_NAME and (name in RECORDED or value.tag == PORTS_TAG):

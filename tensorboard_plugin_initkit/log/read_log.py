@@ -61,11 +61,12 @@ def read_log(
     for file in trainings[-1]:
         steps.append([])
         for item in read_records(file, report):
+            history.ended = isinstance(item, str)
             if isinstance(item, Setup):
                 history.setup = item
-                continue
-            if not isinstance(item, Chunk):
+            elif isinstance(item, list):
                 findings.append(item)
+            if not isinstance(item, Chunk):
                 continue
             steps[-1].append(item.steps)
             waiting.append(item)

@@ -97,6 +97,7 @@ class GradientHistory:
         findings: List of the `Finding`s in these records, in order of steps.
         notes: Sentences on what is missing in these records, such as damaged parts of a log.
         thinned: True if steps were left out because the history is long.
+        ended: True if the training is known to have ended: some findings are told only then.
         setup: `Setup` of the model as it is built and compiled, or `None` if it is not known.
 
     Raises:
@@ -115,7 +116,7 @@ class GradientHistory:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.setup: Setup | None = None
-        self.thinned = False
+        self.thinned = self.ended = False
         self._lock = Lock()
         self._chunks: list[Chunk] = []
         self._length = 0

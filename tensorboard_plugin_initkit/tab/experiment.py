@@ -153,7 +153,7 @@ class Experiment:
         )
         history = GradientHistory(None)
         history.append(dataclasses.replace(index.whole, values=values))
-        history.setup = index.setup
+        history.setup, history.ended = index.setup, run.has_ended
         return history
 
     def findings(self, run: Run) -> list[Finding]:

@@ -49,12 +49,12 @@ class Time:
 def clock(monkeypatch):
     clock, real = Time(judging=0.01), diagnose
 
-    def judge(history, ended=False):
+    def judge(history, ended, ignore):
         numbers = len(history) * len(history.variables)
         clock.largest = max(clock.largest, numbers)
         clock.now += clock.judging + clock.number * numbers
         clock.judged += 1
-        return real(history) if numbers < 1e5 else []
+        return real(history, ended, ignore) if numbers < 1e5 else []
 
     monkeypatch.setattr(judge_module, "judge", judge)
     monkeypatch.setattr(judge_module, "time", clock)
@@ -113,13 +113,21 @@ def test_a_fault_is_new_once_in_each_training(clock):
         assert judge.finish() == []
 
 
+def test_kinds_that_are_ignored_hide_nothing_that_comes_later(clock):
+    for ignore, told in ((set(), NONFINITE), ({"nonfinite"}, [("dead_units", 10)])):
+        judge = Judge(frozenset(ignore))
+        found = judge.add(chunk(*range(4), infinite=[2]))
+        clock.now += 100
+        assert kinds(found + judge.add(chunk(*range(4, 40)))) == told
+
+
 @pytest.mark.parametrize("knows", [True, False])
 def test_a_model_is_asked_once_or_again_at_the_end(clock, monkeypatch, knows):
     warning = Finding("not_learning", "", 1, "…", severity="warning")
     cause = Finding("mixed_samples", "", 1, "…", severity="warning")
     asked = []
 
-    def judged(history, ended=False):
+    def judged(history, *arguments):
         return [cause if history.setup.mixes_samples else warning] if len(history) > 1 else []
 
     def ask(setup):
@@ -143,7 +151,7 @@ def test_a_model_is_asked_once_or_again_at_the_end(clock, monkeypatch, knows):
 def test_a_model_with_a_certain_fault_is_not_asked(clock, monkeypatch):
     error = Finding("logits", "", 1, "…", severity="error")
     warning = Finding("not_learning", "", 1, "…", severity="warning")
-    monkeypatch.setattr(judge_module, "judge", lambda history, ended=False: [warning, error])
+    monkeypatch.setattr(judge_module, "judge", lambda *arguments: [warning, error])
     judge = Judge()
     judge.describe(Setup())
     assert judge.add(chunk(0), lambda setup: pytest.fail("asked"))
@@ -153,7 +161,7 @@ def test_a_model_with_a_certain_fault_is_not_asked(clock, monkeypatch):
 @pytest.mark.parametrize("seconds", [0.1, 5.0])
 def test_a_model_that_takes_long_to_give_no_answer_is_not_asked_again(clock, monkeypatch, seconds):
     warning = Finding("not_learning", "", 1, "…", severity="warning")
-    monkeypatch.setattr(judge_module, "judge", lambda history, ended=False: [warning])
+    monkeypatch.setattr(judge_module, "judge", lambda *arguments: [warning])
     asked = []
 
     def ask(setup):

@@ -81,7 +81,7 @@ def test_unscaled_inputs_are_the_cause_where_the_first_layer_saturates():
     parting = find_parting(train(mlp("tanh"), monitor, scale=1000.0))
     assert parting is not None
     assert (parting.layer, parting.cause) == ("dense_0", "data")
-    assert "inputs have RMS 998" in str(parting)
+    assert "inputs are of the size of 998" in str(parting)
     assert parting.factor < 0.2
 
 

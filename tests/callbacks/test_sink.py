@@ -51,12 +51,17 @@ def test_the_log_is_the_history_at_the_end_of_every_training(tmp_path, histogram
             train(sink, steps, FAULTS[i : i + 1])
             for history in (sink.history, read_log(tmp_path)):
                 assert history.steps.tolist() == list(range(steps.stop))
+                assert history.ended
             assert tags(tmp_path).count("initkit/end") == i + 1
             assert tags(tmp_path)[-1] == "initkit/end"
     assert sink.history.findings == read_log(tmp_path).findings == FAULTS
     assert [from_json(text) for text in read_findings(tmp_path)] == [FAULTS[:1], FAULTS]
     (path,) = event_file.event_files(tmp_path / "gradients")
     assert (b"log10_gradient/dense" in path.read_bytes()) == bool(histograms)
+    sink.take(chunk_at(60), SAMPLES)
+    sink.finish(has_ended=False)  # what records has failed, and the training goes on
+    assert not sink.history.ended
+    assert not read_log(tmp_path).ended
 
 
 def test_nothing_is_written_without_a_log_or_without_records(tmp_path):

@@ -690,8 +690,8 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 facts,
                 "target_shape",
                 f"The {head} has the shape {shapes[0]}, its targets {shapes[1]}, and its loss "
-                f"{f'`{loss}` ' * bool(loss)}is your own; outputs have an sd of "
-                f"{spread[row]:.2g}, targets of {wanted[row]:.2g}.",
+                f"{f'`{loss}` ' * bool(loss)}is your own; outputs differ by "
+                f"{spread[row]:.2g} from sample to sample, targets by {wanted[row]:.2g}.",
                 "If the two have other shapes where the loss takes their difference, such as "
                 "(batch,) and (batch, 1), each output is compared with the targets of all samples: "
                 "then the mean is the best answer.",
@@ -735,8 +735,9 @@ def find_uncounted_classes(facts: Facts) -> Iterator[Finding]:
         seen += f"of 0 up to step {facts.steps[row]}."
         cause = "Samples that do not count teach nothing: these classes are never predicted."
     else:
-        seen = "Sample weights make frequent classes count still more: the entropy of the labels, "
-        seen += f"{entropy[row]:.2g} nats, is {weighted[row]:.2g} with the weights."
+        alone, both = np.exp([entropy[row], weighted[row]])
+        seen = "Sample weights make frequent classes count still more: labels are as varied as "
+        seen += f"{alone:.3g} classes of one size, and with the weights as {both:.3g}."
         cause = "Rare classes hardly count then: the weights are the wrong way round."
     yield tell(
         facts,

@@ -142,7 +142,7 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
         mean, std = mean * scale + offset, std * abs(scale)
         numbers = {"mean": mean, "std": std, "low_std": low_std, "high_std": high_std}
         named = f"inputs `{tensor.name}`" if tensor.name else "inputs"
-        seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and sd {std:.3g}"
+        seen = f"The {named} of step {facts.steps[0]} have mean {mean:.3g} and vary by {std:.3g}"
         if rescalings:
             seen += f" after `{rescalings[-1].path}`"
         if low == high:
@@ -170,7 +170,7 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
             is_extreme = max(abs(mean), std) > extreme or (spread != 0 and abs(mean) > remote * std)
             yield dataclasses.replace(found, confidence="likely") if is_extreme else found
         elif high_std > ratio * low_std > _ROUNDING * ratio * high_std:
-            seen = f"The features of the {named} have sds from {low_std:.2g} to {high_std:.2g}."
+            seen = f"The features of the {named} vary by {low_std:.2g} to {high_std:.2g}."
             yield _tell(facts, "feature_scales", seen, numbers)
 
 
@@ -188,9 +188,9 @@ def find_useless_normalizations(facts: Facts) -> Iterator[Finding]:
         held = item.arguments.get("mean"), item.arguments.get("std")
         is_far = max(abs(mean), std) > THRESHOLDS["input_size"].value
         if held == ([0, 0], [1, 1]) and is_far:
-            seen = "has a mean of 0 and an sd of 1, as before `adapt`"
+            seen = "has a mean of 0 and a standard deviation of 1, as before `adapt`"
         elif held[1] == [0, 0] and std > 0:
-            seen = "has an sd of 0, as after `adapt` on a single sample"
+            seen = "has a standard deviation of 0, as after `adapt` on a single sample"
         else:
             continue
         seen = f"`{item.path}` {seen}; the inputs of step {facts.steps[0]} have mean {mean:.3g} "
@@ -199,7 +199,7 @@ def find_useless_normalizations(facts: Facts) -> Iterator[Finding]:
             "and compile the model, or use `keras_initkit.with_normalization(model, x)`."
         )
         numbers = {"mean": mean, "std": std}
-        yield _tell(facts, "input_scale", f"{seen}and sd {std:.3g}.", numbers, fix, item.path)
+        yield _tell(facts, "input_scale", f"{seen}and vary by {std:.3g}.", numbers, fix, item.path)
 
 
 def find_value_ranges(facts: Facts) -> Iterator[Finding]:
@@ -235,8 +235,8 @@ def find_rare_classes(facts: Facts) -> Iterator[Finding]:
         and loss.over[last]
         and loss.recent[last] > (THRESHOLDS["loss_halved"].value * loss.guess[last])
     ):
-        seen = f"Most labels of the {heads[0]} are of one class: their entropy is "
-        seen += f"{entropy[last]:.2g} nats, and the loss in the end {loss.recent[last]:.2g}."
+        seen = f"Most labels of the {heads[0]} are of one class{_tell_others(entropy[last])}; "
+        seen += f"the loss in the end is {loss.recent[last]:.2g}."
         numbers = {"entropy": float(entropy[last]), "loss": float(loss.recent[last])}
         severity: Severity = "warning" if loss.failed[last] else "note"
         layer = heads[0].path
@@ -307,7 +307,7 @@ def find_target_scales(facts: Facts) -> Iterator[Finding]:
     gone = facts.steps - facts.steps[:1]
     planned = facts.setup.steps - int(facts.steps[:1].sum())
     for head, mean, std in _list_large_targets(facts):
-        seen = f"The targets have mean {mean:.3g} and sd {std:.3g}, the {head} begins near 0."
+        seen = f"The targets have mean {mean:.3g} and vary by {std:.3g}, the {head} begins near 0."
         fix = Fix(
             f"Use `y = (y - {mean:.3g}) / {max(std, 1e-3 * abs(mean)):.3g}`, and undo it after "
             "`predict`; `keras_initkit.with_normalization(model, x, y)` does both.",
@@ -395,9 +395,16 @@ def find_few_classes(facts: Facts) -> Iterator[Finding]:
             seen = f"Up to step {step} all labels of the {head} are of one class."
             yield _tell(facts, "one_class", seen, numbers, fix, head.path, row)
         else:
-            seen = f"Up to step {step} nearly all labels of the {head} are of one class: their "
-            seen += f"entropy is {entropy[row]:.2g} nats."
+            seen = f"Up to step {step} nearly all labels of the {head} are of one class"
+            seen += f"{_tell_others(entropy[row])}."
             yield _tell(facts, "rare_classes", seen, numbers, fix, head.path, row)
+
+
+def _tell_others(entropy: float) -> str:
+    """Tell how many labels are not of the most frequent class, at most: as many as of two."""
+    share = np.linspace(1e-6, 0.5, 5000)
+    known = -share * np.log(share) - (1 - share) * np.log1p(-share)
+    return f", and at most {np.interp(entropy, known, share):.1%} of others"
 
 
 def count_classes(facts: Facts, head: Head, labels: Tensor) -> tuple[Floats, Floats]:
@@ -498,7 +505,7 @@ _NORMALIZE = Fix(
 _REASONS: dict[str, tuple[str, str | Fix]] = {
     "constant_input": ("Nothing can be learned from a constant input.", "Print `x`."),
     "input_scale": (
-        "Initial weights suit inputs of mean 0 and standard deviation (sd) 1: with others, units "
+        "Initial weights suit inputs of mean 0 and standard deviation 1: with others, units "
         "begin far to one side, and no learning rate suits all weights.",
         _NORMALIZE,
     ),

@@ -61,9 +61,9 @@ def find_saturated_units(facts: Facts) -> Iterator[Finding]:
         variance = read_variance(text, fan_in, item.shape[-1]) if fan_in and item.shape else None
         norm = float(np.sqrt(fan_in * (variance or 0.0)))
         if norm > THRESHOLDS["saturating_norm"].value:
-            seen = f"The weights of a unit of `{item.path}` begin with a norm of {norm:.3g}, by "
+            seen = f"The weights of `{item.path}` begin {norm:.3g} times as large as usual, by "
             fix = Fix(
-                "Leave `kernel_initializer` out: that of Keras begins with a norm of about 1.",
+                "Leave `kernel_initializer` out: that of Keras suits the number of inputs.",
                 {"reinitialize": {"layers": hidden, "initializer": "GlorotUniform"}},
             )
             yield tell(
@@ -151,13 +151,13 @@ def find_large_weights(facts: Facts) -> Iterator[Finding]:
         yield tell(
             facts,
             "bad_start",
-            f"`{path}` begins with numbers of RMS {write_number(float(initial[column]), 2)}.",
+            f"`{path}` begins with numbers of size {write_number(float(initial[column]), 2)}.",
             "Those of Keras's initializers are about 1 or less: what these are added to or "
             "multiplied with drowns in them, or the activation behind them is saturated.",
             "Leave out its initializer, or use one of less than 1: "
             "`keras.initializers.RandomNormal(stddev=0.05)`.",
             facts.layers[facts.layer_of[column]],
-            {"rms": initial[column]},
+            {"size": initial[column]},
         )
 
 

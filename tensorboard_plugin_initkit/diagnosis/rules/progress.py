@@ -159,8 +159,8 @@ def _tell_rise(facts: Facts, row: int) -> tuple[str, Fix]:
     before, now = np.median(size[:records]), np.median(size[-records:])
     if now > (1 + THRESHOLDS["loss_risen"].value) * before:
         return (
-            f"The targets grow: at first their RMS is {before:.3g}, now {now:.3g}. They are made "
-            "of the model's own outputs, as in Q-learning, or come in order of size.",
+            f"The targets grow: at first they are of the size of {before:.3g}, now of {now:.3g}. "
+            "They are made of the model's own outputs, as in Q-learning, or come in order of size.",
             Fix(
                 "In Q-learning take targets from a copy of the model that seldom changes, "
                 "`target.set_weights(model.get_weights())`, with a discount below 1 and the "
@@ -234,8 +234,7 @@ def find_oscillation(facts: Facts) -> Iterator[Finding]:
         f"between {low:.3g} and {top:.3g}, and its mean, {now[row]:.3g}, does not fall; always "
         f"predicting the same gives {guess[row]:.3g}.",
         {"swings": float(count), "low": float(low), "high": float(top), "mean": float(now[row])},
-        cause="Each update overshoots the minimum: the learning rate is too large for the "
-        "curvature of the loss.",
+        cause="Each update overshoots the minimum: the learning rate is too large.",
         fix=change_rate(facts, row, 0.1),
     )
 

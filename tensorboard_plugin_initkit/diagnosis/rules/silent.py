@@ -169,7 +169,7 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             own = "In a `train_step` of your own call `self.zero_grad()` before `loss.backward()`, "
             fix = Fix(f"{fix} {own}not after it.")
         return Finding("no_gradient", "", step, message, evidence, cause=cause, fix=fix)
-    layer, fix = facts.layers[end], Fix()
+    layer = facts.layers[end]
     others = f" and in the {count_layers(end - begin)} before it" if end > begin else ""
     message = f"{since} the gradient is exactly zero in `{layer}`{others}"
     known = facts.receivers[end]
@@ -178,6 +178,7 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
     if behind and all(_is_all_zero(facts, row, other) for other in behind):
         after = facts.layers[behind[0]]
         message = f"No gradient: {message}; the weights of `{after}` after it are all zero."
+        cause = "The gradient comes through these weights: multiplied by 0, nothing of it is left."
         fix = Fix(
             f"Begin `{after}` with other weights than zeros: leave out its `kernel_initializer`.",
             {"reinitialize": {"layers": [after], "initializer": "GlorotUniform"}},
@@ -185,7 +186,6 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
     elif _is_before_step(facts, layer):
         cause, fix = _tell_break(facts)
         message = f"No gradient: {message}."
-        return Finding("no_gradient", layer, step, message, evidence, cause=cause, fix=fix)
     elif heard and not any(known[other].startswith(_NEVER_FLAT) for other in heard):
         if (overshot := _find_overshoot(facts, row, message)) is not None:
             return overshot
@@ -194,9 +194,10 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
         share = {"share": 1.0}
         return Finding("dead_units", layer, step, message, evidence | share, cause=cause, fix=fix)
     else:
-        message = (
-            f"No gradient: {message}; what follows multiplies its units by 0, as a closed gate or "
-            "a loss weight of 0 does, or all of them are inactive or saturated."
+        message = f"No gradient: {message}."
+        cause = (
+            "What follows multiplies its units by 0, as a closed gate or a loss weight of 0 does, "
+            "or all of them are inactive or saturated."
         )
         fix = Fix(
             f"Look at what `{layer}` gives to the layers after it: where a ReLU of its own makes "
@@ -204,7 +205,7 @@ def _finding(facts: Facts, silent: Bools, row: int, begin: int, end: int) -> Fin
             "generator; leave out `round`, `argmax` and comparisons; begin gates with other "
             "numbers than 0, or train them: `trainable=True`."
         )
-    return Finding("no_gradient", layer, step, message, evidence, fix=fix)
+    return Finding("no_gradient", layer, step, message, evidence, cause=cause, fix=fix)
 
 
 def _is_before_step(facts: Facts, layer: str) -> bool:
@@ -231,7 +232,7 @@ def _find_overshoot(facts: Facts, row: int, seen: str) -> Finding | None:
         "",
         int(facts.steps[row]),
         f"Large updates: the one of step {facts.steps[largest]} changed the weights of half of the "
-        f"layers by {write_number(value, 2)} of their norm or more, where 0.001 is usual; "
+        f"layers by {write_number(value, 2)} of their size or more, where 0.001 is usual; "
         f"{seen.rstrip('.')}.",
         {"update_ratio": value},
         cause="An update went so far that since then units are inactive or saturated for every "

@@ -23,6 +23,11 @@ from tensorboard_plugin_initkit.safe_text import write_number
 _FLAT = ("sigmoid", "hard_sigmoid", "tanh", "softsign")
 _DATA = {"x": "inputs", "y": "targets", "sample_weight": "sample weights"}
 _OVERFLOW = "On its way to the output the signal becomes too large for its number format."
+_UNSEEN = (
+    "Updates are too large, so that numbers grow until they have no place in their format; or the "
+    "data contain such numbers, or something is divided by 0. Which of these came first is not "
+    "seen: the step calls no `compute_loss`."
+)
 _UNDEFINED = (
     "No update was made yet: no learning rate can help. Something has no value: a division by 0, "
     "or a logarithm or root of 0 or less, as of a count, a norm or a mask of nothing but 0; or an "
@@ -35,6 +40,10 @@ _VALUELESS = re.compile(
 _LOWER = Fix(
     "Lower the learning rate, set `clipnorm=1.0` in the optimizer, and scale the inputs.",
     {"restart": {}, "learning_rate": {"factor": 0.1}, "clip": {"norm": 1.0}},
+)
+_FIND = (
+    "Look for NaN and infinity in the data with `np.isfinite(data).all()`, and fill or drop these "
+    "samples."
 )
 _SMALLER = Fix("Begin with smaller weights, such as `kernel_initializer=HeNormal()`.")
 _HALF = (
@@ -66,7 +75,7 @@ def _finding(facts: Facts, judgement: Judgement, kind: str, row: int) -> Finding
         kind,
         first,
         step,
-        f"{kind.capitalize()} gradients: by step {step} the RMS gradient {changes} on its way back "
+        f"{kind.capitalize()} gradients: by step {step} the gradient {changes} on its way back "
         f"from `{last}` to `{first}`, by ×{line.factor:.2g} per layer and "
         f"×{write_number(line.total, 2)} over {between} layers.",
         {"ratio": line.total, "factor": line.factor, "layers": float(between)},
@@ -106,10 +115,11 @@ def find_growth(facts: Facts) -> Iterator[Finding]:
         "exploding",
         "",
         step,
-        f"Exploding gradients: at step {step} the norm of all gradients is "
-        f"{write_number(factor, 2)} times what it was up to step {facts.steps[ready]}, and the "
+        f"Exploding gradients: at step {step} all gradients together are "
+        f"{write_number(factor, 2)} times as large as up to step {facts.steps[ready]}, and the "
         "loss has doubled.",
         {"factor": factor, "norm": float(norm[row])},
+        cause="Updates overshoot: each makes the loss larger, and with it the next gradient.",
         fix=_LOWER,
     )
 
@@ -230,9 +240,7 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
             return (
                 f"{words} have {count:,.0f} NaN or infinite elements; ",
                 f"The {words} contain them, and everything computed from them does, too.",
-                Fix(
-                    "Look for them with `np.isfinite(data).all()`, and fill or drop these samples."
-                ),
+                Fix(_FIND),
             )
     if any(bad[facts.ports_of("y_pred")]):
         if lost:
@@ -243,23 +251,27 @@ def _tell_origin(facts: Facts, bad: Bools, row: int) -> tuple[str, str, Fix]:
         return origin, *_tell_forward(facts, row)
     if facts.ports_of("y_pred"):
         return "the output is finite; ", *_tell_backward(facts, row)
-    return "", "", Fix()
+    return "", *_tell_forward(facts, row)
 
 
 def _tell_forward(facts: Facts, row: int) -> tuple[str, Fix]:
-    """Return why numbers are lost on the way to the output, and the fix."""
+    """Return why numbers are lost on the way to the output, and the fix; it may not be seen."""
+    is_seen = bool(facts.ports_of("y_pred"))
     if _list_half(facts):
         return _HALF
     if row or not facts.is_begin:
-        return _tell_scales(facts, _OVERFLOW)
+        if is_seen:
+            return _tell_scales(facts, _OVERFLOW)
+        return _tell_scales(facts, _UNSEEN, Fix(f"{_FIND} {_LOWER}", _LOWER.repairs))
     found = {
         f"`{item.path}`": 0
         for item in facts.setup.layers
         if _VALUELESS.fullmatch(item.type) or (item.arguments.get("is_own") and item.path)
     }
-    if facts.setup.has_graph and not found:
+    if facts.setup.has_graph and not found and is_seen:
         return _tell_scales(facts, _OVERFLOW, _SMALLER)
     guards = Fix(
+        f"{'' if is_seen else f'{_FIND} '}"
         f"Look into {', '.join(found) or '`call` of the model'}, and keep away from 0 what is "
         "divided by, or taken a root or logarithm of: `a / keras.ops.maximum(count, 1)`, "
         "`keras.ops.sqrt(x + 1e-7)`, `keras.ops.divide_no_nan(a, b)`."

@@ -511,7 +511,7 @@ def find_tight_constraints(facts: Facts) -> Iterator[Finding]:
                 continue
             value = read_initializer(str(text))[1].get("max_value")
             if isinstance(value, int | float) and value < THRESHOLDS["constraint_norm"].value:
-                seen = f"`{name}` of `{item.path}` is `{text}`: it holds weights to a norm of "
+                seen = f"`{name}` of `{item.path}` is `{text}`: it holds weights to a size of "
                 seen += f"{value:.2g} a unit."
                 cause = "Hardly anything of a signal is left behind weights next to zero."
                 fix = "Leave the constraint out, or use `keras.constraints.MaxNorm(3)`."

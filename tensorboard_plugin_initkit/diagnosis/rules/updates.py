@@ -47,7 +47,7 @@ def find_large_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Large updates: from step {facts.steps[0]} to {step} the weights of half of the layers "
-        f"or more grew to {write_number(value, 2)} times their norm or more: the initial weights "
+        f"or more grew to {write_number(value, 2)} times their size or more: the initial weights "
         "are lost.",
         {"growth": value},
         cause="Each update is so large that it overshoots.",
@@ -81,7 +81,7 @@ def find_small_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Small updates: from step {facts.steps[facts.start[row]]} to {step} an update changes "
-        f"the weights of no layer by more than {write_number(value, 2)} of their norm, which "
+        f"the weights of no layer by more than {write_number(value, 2)} of their size, which "
         "float32 rounds away.",
         {"update_ratio": value},
         cause=cause,
@@ -132,7 +132,7 @@ def find_unfit_updates(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"{'Small' if is_slow else 'Large'} updates: up to step {step} an update changes the "
-        f"weights of half of the layers by {write_number(value, 2)} of their norm or "
+        f"weights of half of the layers by {write_number(value, 2)} of their size or "
         f"{'less' if is_slow else 'more'}, where 0.001 is usual.",
         {"update_ratio": value},
         cause=cause,
@@ -216,7 +216,7 @@ def _tell_small(facts: Facts, row: int, factor: float) -> tuple[str, Fix]:
     """Return why updates are too small, and the fix: clipping, a rate that fell, or a low one."""
     if (clipped := _measure_clipping(facts, row)) is not None:
         part = write_number(clipped[0], 2)
-        return f"Gradients are clipped to {part} of their norm, nearly always.", clipped[1]
+        return f"Gradients are clipped to {part} of their size, nearly always.", clipped[1]
     rates = facts.total("learning_rate")[: row + 1]
     most, rate = float(np.fmax.reduce(rates)), float(rates[-1])
     if rate < THRESHOLDS["rate_fallen"].value * most:

@@ -44,17 +44,17 @@ FOLDED = {
     "a contract and lesser causes": (
         VANISHES,
         (CONTRACT, DATA, STRUCTURE),
-        [("logits", 0, ["Large", "Sigmoids.", "Vanishing", "No better"])],
+        [("logits", 0, ["Also", "Also", "Vanishing", "No better"])],
     ),
     "a cause of data": (
         CONSTANT,
         (None, DATA, STRUCTURE),
-        [("input_scale", 30, ["Sigmoids.", "Constant", "No better"])],
+        [("input_scale", 30, ["Also", "Constant", "No better"])],
     ),
     "a slope is not made by data": (
         VANISHES,
         (None, DATA, STRUCTURE),
-        [("deep_sigmoids", 30, ["Vanishing", "Large", "No better"])],
+        [("deep_sigmoids", 30, ["Vanishing", "Also", "No better"])],
     ),
     "a hint is no root of faults": (
         VANISHES,
@@ -62,7 +62,7 @@ FOLDED = {
         [("loss_choice", 0, ["No better"]), ("vanishing", 30, [])],
     ),
     "causes without a symptom": (GOOD, (None, DATA, STRUCTURE), []),
-    "a contract that does no harm": (GOOD, (CONTRACT, DATA, None), [("logits", 0, ["Large"])]),
+    "a contract that does no harm": (GOOD, (CONTRACT, DATA, None), [("logits", 0, ["Also"])]),
     "a fault": (VANISHES, (None, None, None), [("vanishing", 30, ["No better"])]),
 }
 
@@ -88,6 +88,36 @@ def test_one_root_is_told_with_what_follows_from_it(name, monkeypatch):
     assert found == [
         (kind, step, [text.split(" ")[0] for text in texts]) for kind, step, texts in expected
     ]
+
+
+LEFT_OUT = {
+    ("input_scale",): [("deep_sigmoids", 30, ["Constant", "No"])],
+    ("deep_sigmoids",): [("input_scale", 30, ["Constant", "No"])],
+    ("constant_output",): [("input_scale", 30, ["Also:", "No"])],
+    ("input_scale", "deep_sigmoids"): [("constant_output", 30, ["No"])],
+    ("no_better_than_guessing",): [("input_scale", 30, ["Also:", "Constant"])],
+    ("input_scale", "deep_sigmoids", "constant_output"): [("not_learning", 120, ["No"])],
+}
+
+
+@pytest.mark.parametrize("ignore", LEFT_OUT)
+def test_what_follows_from_an_ignored_kind_is_told_by_itself(ignore, monkeypatch):
+    with_rules(monkeypatch, None, DATA, STRUCTURE)
+    record = made(EVERY_10)
+    CONSTANT(record)
+    found = judge(record.history(), True, ignore)
+    assert [
+        (f.kind, f.step, [text.split(" ")[0] for text in f.consequences]) for f in found
+    ] == LEFT_OUT[ignore]
+
+
+@pytest.mark.parametrize(("contract", "is_ruled_out"), [(None, True), (CONTRACT, False)])
+def test_a_contract_that_is_ignored_is_not_ruled_out(contract, is_ruled_out, monkeypatch):
+    with_rules(monkeypatch, contract, None, None)
+    GUESSES(record := made(EVERY_10))
+    (finding,) = judge(record.history(), True, ["logits"])
+    assert finding.kind == "not_learning"
+    assert ("output, loss and targets fit each other" in finding.cause) == is_ruled_out
 
 
 def test_a_symptom_that_was_told_alone_is_told_again_with_its_cause():

@@ -71,6 +71,8 @@ def test_a_fault_is_said_once_with_its_layer_the_step_and_the_numbers(name):
     assert "\n" not in finding.message
     assert str(finding.step) in finding.message
     assert f"`{finding.layer}`" in finding.message or not finding.layer
+    assert finding.cause
+    assert finding.fix
     assert finding.evidence
     assert all(isinstance(value, float) for value in finding.evidence.values())
 

@@ -81,14 +81,14 @@ def test_embeddings_beside_other_inputs():
 CAUSES: dict[str, Any] = {
     "large": (REGRESSION, Y, 40 * X, "input_scale", "far from 0 and 1.", "with_normalization("),
     "far": (REGRESSION, Y, X + 4, "input_scale", "mean 4", "with_normalization(model, x)"),
-    "small": (REGRESSION, Y, X / 1000, "input_scale", "sd 0.001", "with_normalization(model, x)"),
+    "small": (REGRESSION, Y, X / 1000, "input_scale", "by 0.001", "with_normalization(model, x)"),
     "pixels": (CONVOLUTION, None, PICTURES, "input_scale", "mean 12", "Rescaling(1 / 255)"),
     "scaled twice": (
         chain(layer("Rescaling", 8, scale=1 / 255, offset=0), dense(1), loss=SQUARED),
         Y,
         X,
         "input_scale",
-        "sd 0.00397 after `rescaling_0`",
+        "vary by 0.00397 after `rescaling_0`",
         "Remove `rescaling_0`",
     ),
     "never adapted": (
@@ -96,7 +96,7 @@ CAUSES: dict[str, Any] = {
         Y,
         40 * X,
         "input_scale",
-        "an sd of 1, as before `adapt`; the inputs of step 0 have mean",
+        "a standard deviation of 1, as before `adapt`; the inputs of step 0 have mean",
         "`adapt(x)` of `normalization_0` with all inputs",
     ),
     "adapted to one sample": (
@@ -104,7 +104,7 @@ CAUSES: dict[str, Any] = {
         Y,
         X,
         "input_scale",
-        "an sd of 0, as after `adapt` on a single sample",
+        "a standard deviation of 0, as after `adapt` on a single sample",
         "with all inputs",
     ),
     "a series of prices": (
@@ -115,7 +115,7 @@ CAUSES: dict[str, Any] = {
         "mean 300",
         "with_normalization(model, x, y)",
     ),
-    "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "sds from", "normaliz"),
+    "scales": (REGRESSION, Y, X * np.logspace(-4, 0, 8), "feature_scales", "vary by", "normaliz"),
     "constant": (REGRESSION, Y, X * 0 + 0.5, "constant_input", "inputs are all 0.5.", "Print `x`"),
     "constant tokens": (embedding(), Y, INDEX[:, None] * 0, "constant_input", "all 0.", "Print"),
     "targets": (REGRESSION, 40 * Y, X, "target_scale", "begins near 0", "`y = (y - "),
@@ -330,9 +330,10 @@ def test_data_that_is_right(name):
 def test_one_class_takes_a_window_and_nearly_one_is_told_apart():
     assert find(DATA_CAUSES, CLASSES, BITS * 0, steps=(0,)) == []
     facts = facts_of(CLASSES, BITS, steps=WINDOW)
-    facts.records._joined().ports["entropy"][:] = 0.03
+    facts.records._joined().ports["entropy"][:] = 0.098  # of one in fifty
     (finding,) = DATA_CAUSES[0](facts)
     assert finding.kind == "rare_classes"
+    assert finding.message.endswith("are of one class, and at most 2.0% of others.")
     assert "class_weight" in str(finding.fix)
 
 
@@ -407,7 +408,7 @@ def test_rare_classes_are_noted_at_the_end():
         found = find([find_rare_classes], setup, y, steps=steps, loss=loss)
         return [(f.kind, f.severity) for f in found]
 
-    rare = (INDEX < 2).astype(int)  # 0.23 nats
+    rare = (INDEX < 2).astype(int)  # an entropy of 0.23
     assert told(rare, 0.2) == [("rare_classes", "note")]
     assert told(rare, 0.1) == told(BITS, 0.6) == told(rare, 0.2, BIT) == []
 

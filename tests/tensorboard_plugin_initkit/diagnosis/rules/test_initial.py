@@ -36,7 +36,7 @@ def test_weights_that_drown_all_else(rms, told):
     assert bool(found) is told
     if told:
         assert (found[0].kind, found[0].layer) == ("bad_start", "net/dense_3")
-        assert found[0].message == f"`net/dense_3/kernel` begins with numbers of RMS {rms}."
+        assert found[0].message == f"`net/dense_3/kernel` begins with numbers of size {rms}."
         assert "RandomNormal(stddev=0.05)" in str(found[0].fix)
 
 

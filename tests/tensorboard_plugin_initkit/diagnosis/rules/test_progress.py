@@ -427,7 +427,7 @@ def test_a_rate_that_has_fallen_is_the_cause_of_small_updates():
         record.rate = np.where(record.elapsed < 50, 1e-3, end)
         (finding,) = judge(record.history())
         assert finding.kind == "small_updates"
-        assert "by 2.9e-7 of their norm" in finding.message
+        assert "by 2.9e-7 of their size" in finding.message
         assert words in finding.cause
         rate = "learning_rate=0.001" if end < 1e-4 else "Raise the learning rate"
         assert rate in str(finding.fix)
@@ -547,7 +547,7 @@ CLIMBS = both(supervised(), loss(lambda s: 0.7 * 1.006**s))
         (both(CLIMBS, put(0.03, "update")), "overshoot", "Lower the learning rate"),
         (
             both(CLIMBS, port("y", std=0.5 * 1.02**EVERY_10)),
-            "at first their RMS is 0.788, now 3.01",
+            "at first they are of the size of 0.788, now of 3.01",
             "Q-learning",
         ),
         (both(CLIMBS, port("y", std=0.5 * 1.004**EVERY_10)), "go uphill", "signs"),

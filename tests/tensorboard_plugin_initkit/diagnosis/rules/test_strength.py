@@ -175,6 +175,19 @@ def test_before_the_first_update_no_learning_rate_is_to_blame(change, cause, fix
     assert "No update was made yet" not in judge(record.history())[-1].cause
 
 
+@pytest.mark.parametrize(
+    ("change", "cause", "is_rate"),
+    [(put(8, "nonfinite"), "No update was made yet", False), (GRADIENTS, "Updates are too", True)],
+)
+def test_where_outputs_are_not_seen_all_that_it_may_be_is_told(change, cause, is_rate):
+    change(record := made())
+    (finding,) = judge(record.history())
+    assert finding.cause.startswith(cause)
+    assert "`np.isfinite(data).all()`" in str(finding.fix)
+    assert ("Lower the learning rate" in str(finding.fix)) == is_rate
+    assert bool(finding.fix.repairs) == is_rate
+
+
 @pytest.mark.parametrize(("role", "size"), [("x", 500.0), ("y", 80.0), ("", 0.0)])
 def test_the_scale_of_data_is_told_where_numbers_overflow(role, size):
     record = made()

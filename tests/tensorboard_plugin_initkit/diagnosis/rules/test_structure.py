@@ -68,7 +68,7 @@ FAULTS = {
         classes(HIDDEN, dense(64, "tanh", kernel_initializer="RandomNormal(stddev=2.0)"), OUT),
         "bad_start",
         "dense_1",
-        "begin with a norm of 16,",
+        "begin 16 times as large as usual,",
         "Leave `kernel_initializer` out",
     ),
     "zeros that are not trained": (
