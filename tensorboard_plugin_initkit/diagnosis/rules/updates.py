@@ -155,7 +155,7 @@ def find_tight_clipping(facts: Facts) -> Iterator[Finding]:
         "",
         step,
         f"Tight clipping: up to step {step} gradients are clipped to {write_number(value, 2)} of "
-        "their norm, nearly always.",
+        "their size, nearly always.",
         {"clip_ratio": value},
         cause="With plain gradient descent, each step is shorter by the same factor.",
         fix=fix,

@@ -159,7 +159,7 @@ CAUSES: dict[str, Any] = {
         (np.arange(128) == 0).astype(int),
         X,
         "rare_classes",
-        "entropy is 0.046 nats",
+        "at most 0.8% of others",
         "class_weight",
     ),
     "fractions": (embedding(), Y, X, "embedding_indices", "with fractions; the", "remove the `Emb"),

@@ -439,7 +439,7 @@ def test_clipping_is_told_with_the_size_of_the_gradients():
     (finding,) = judge(history)
     assert finding.kind == CLIPPING
     assert finding.evidence == pytest.approx({"clip_ratio": 0.05})
-    assert "up to step 100 gradients are clipped to 0.05 of their norm" in finding.message
+    assert "up to step 100 gradients are clipped to 0.05 of their size" in finding.message
     size = float(f"{history['global_raw_norm'][:11].max():.1g}")
     assert finding.fix.repairs == {"clip": {"norm": size}}
 

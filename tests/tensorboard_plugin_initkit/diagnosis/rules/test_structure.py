@@ -259,7 +259,7 @@ FAULTS = {
         classes(dense(16, "relu", kernel_constraint="MaxNorm(max_value=0.001, axis=0)"), OUT),
         "strong_penalty",
         "dense_0",
-        "it holds weights to a norm of 0.001 a unit.",
+        "it holds weights to a size of 0.001 a unit.",
         "MaxNorm(3)",
     ),
     "weights in float16": (
