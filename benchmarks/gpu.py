@@ -1,21 +1,26 @@
 """Cost of GradientMonitor on a GPU, on JAX and PyTorch: three models, a table of ratios.
 
-    benchmarks/gpu.sh [--wheels FOLDER]     # all of it
-    python -m benchmarks.gpu --backends torch --models mlp
+    benchmarks/gpu.sh [--wheels FOLDER]     # all of it, in 280 seconds
+    python -m benchmarks.gpu --backends torch --models mlp --deadline 60
 
 On JAX each model has two processes. The first trains without the monitor, the second with it: both
 measure the time from `fit` to the end of step 40, compiling included, and the peak of the device's
-memory. On PyTorch, where nothing is compiled, one process does. It then trains on in turns of 50
-steps (of 20, where a step takes long): without the monitor, and with it at every 50th step (as by
-default after the first 200), every 10th, every step, and every 50th with `spikes=True`. A figure is
-the median time of a step relative to the median without; behind ± is half the distance of the
-quartiles. Records are read after a turn, in training every few seconds: how long that takes for one
-record, of a turn with one at every step, has its own column. Batches lie on the device, so that no
-copy from the host hides the monitor's cost.
+memory. On PyTorch, where nothing is compiled, one process does. It then trains on in turns of 20
+steps (of 10, where a step takes long): without the monitor; with it, between two records; with a
+record at every step; and between two records with `spikes=True`. From the medians of turns follows
+what a schedule costs, weighted by its records: a figure is that relative to the median without, and
+behind ± is half the distance of the quartiles of the rounds. Records are read after a turn, in
+training every few seconds: how long that takes for one record, of a turn with one at every step,
+has its own column. Batches lie on the device, so that no copy from the host hides the monitor's
+cost.
 
-Counted are the reads of the device in steps, which wait for it. And the recorded norms of the dense
-layers are compared with gradients computed by the framework itself: before the turns, since a batch
-that is learned by heart has gradients which the rounding of another program changes.
+Counted are the reads of the device in steps, which wait for it. And the norms that are recorded of
+a few dense layers are compared with gradients computed by the framework itself.
+
+All ends by the deadline. Each process has its share of the time that is left when it begins, and
+half as much again before it is stopped: what it has found until then is told, and a row says so if
+there is nothing. What takes longest to compile, `spikes` on JAX, is left out if there is no time.
+Seconds of the parts go to stderr, and all figures to `$OUT/gpu.json` if `OUT` is set.
 
 What is not timed is kept short. A process imports what it needs while the one before it measures.
 The plain step that the first process on JAX has compiled is not compiled again by the second, whose
@@ -24,7 +29,9 @@ own steps are: only whole programs that take a second are kept, and no tuning of
 
 import argparse
 import contextlib
+import importlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -42,11 +49,28 @@ TITLES = {
     "gpt": "GPT of 12 blocks of 768, 8 x 512 tokens, mixed_bfloat16",
     "resnet50": "ResNet50, batch 64, mixed_bfloat16",
 }
-# Steps from one record to the next; 0 is without the monitor.
-EVERY = {"without": 0, "by default": 50, "every 10th step": 10, "every step": 1, "spikes": 50}
-TURN, SHORT_TURN, UNTIMED, FIRST = 50, 20, 5, 40
+KINDS = ("without", "between", "every step", "spikes")  # of turns
+# Steps that are not recorded, and from one record to the next.
+SCHEDULES = {
+    "by default": ("between", 50),
+    "every 10th step": ("between", 10),
+    "every step": ("every step", 1),
+    "spikes": ("spikes", 50),
+}
+TURN, SHORT_TURN, UNTIMED, FIRST = 20, 10, 3, 40
 # Seconds of a step from which on turns are short; the least and greatest number of turns of a kind.
-LONG_STEP, ROUNDS = 0.02, (3, 9)
+LONG_STEP, ROUNDS = 0.05, (3, 9)
+# The most valuable rows first: what has changed since the last table, or was not in it.
+ORDER = (
+    ("torch", "resnet50"),
+    ("jax", "mlp"),
+    ("torch", "mlp"),
+    ("jax", "resnet50"),
+    ("jax", "gpt"),
+    ("torch", "gpt"),
+)
+# Parts of a backend's process, and how much time they take relative to each other.
+PARTS = {"jax": {"without": 1.0, "with": 3.0}, "torch": {"with": 2.0}}
 
 
 class Job(NamedTuple):
@@ -58,13 +82,12 @@ class Job(NamedTuple):
 
 
 def import_all(backend: str) -> None:
-    """Import what a measurement needs; the device is not touched."""
+    """Import what a measurement needs, the log's packages as well; the device is not touched."""
     import keras
 
-    import keras_initkit.callbacks
-
+    for module in ("keras_initkit.callbacks", "tensorboard_plugin_initkit.log.gradient_log"):
+        importlib.import_module(module)
     assert keras.backend.backend() == backend
-    assert keras_initkit.callbacks is not None
 
 
 def make_model(name: str, small: bool) -> tuple[Any, Any, Any]:
@@ -77,8 +100,8 @@ def make_model(name: str, small: bool) -> tuple[Any, Any, Any]:
     if name != "mlp":
         keras.config.set_dtype_policy("mixed_bfloat16")
     if name == "mlp":
-        width = 32 if small else 4096
-        hidden = [layers.Dense(width, "relu", kernel_initializer="he_normal") for _ in range(20)]
+        width, depth = (32, 4) if small else (4096, 20)
+        hidden = [layers.Dense(width, "relu", kernel_initializer="he_normal") for _ in range(depth)]
         model = keras.Sequential([keras.Input((width,)), *hidden, layers.Dense(10)])
         x = rng.normal(size=(512, width)).astype("float32")
         y = rng.integers(0, 10, len(x))
@@ -196,9 +219,10 @@ class Training:
     """A model that trains on one batch, with monitors in turn.
 
     Attributes:
-        seconds: Times of a step in the turns, by name.
+        kinds: Kinds of turns.
+        seconds: Times of a step in the turns, by kind.
         reading: Seconds to read a record, in the turns with one at every step.
-        waits: Numbers of reads in steps, but for the read of all records, by name.
+        waits: Numbers of reads in steps, but for the read of all records, by kind.
         records: The same of recorded steps.
     """
 
@@ -206,16 +230,19 @@ class Training:
         from keras_initkit.callbacks import GradientMonitor
 
         self.model, self.x, self.y = make_model(name, small)
-        self.every = 1
+        self.records_all = True
+        self.monitor = GradientMonitor(log_dir / "usual", lambda step: self.records_all)
+        self.spikes = GradientMonitor(
+            log_dir / "spikes", lambda step: self.records_all, spikes=True
+        )
+        self.kinds = list(KINDS)
+        self.forget()
 
-        def is_due(step: int) -> bool:
-            return step % self.every == 0
-
-        self.monitor = GradientMonitor(log_dir / "usual", is_due)
-        self.spikes = GradientMonitor(log_dir / "spikes", is_due, spikes=True)
-        self.seconds: dict[str, list[float]] = {kind: [] for kind in EVERY}
+    def forget(self) -> None:
+        """Begin to measure anew."""
+        self.seconds: dict[str, list[float]] = {kind: [] for kind in self.kinds}
         self.reading: list[float] = []
-        self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
+        self.waits, self.records = dict.fromkeys(self.kinds, 0), dict.fromkeys(self.kinds, 0)
 
     def fit(self, steps: int, callbacks: Sequence[Any]) -> None:
         """Train for some steps."""
@@ -226,23 +253,17 @@ class Training:
 
         self.model.fit(batches(), steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
 
-    def prepare(self, kind: str) -> list[Any]:
-        """Return the callbacks of a kind of turn, and have all steps recorded."""
-        self.every = 1
-        if kind == "spikes":
-            return [self.spikes]
-        return [self.monitor] if EVERY[kind] else []
-
     def take_turn(self, kind: str, steps: int) -> float:
         """Train for some steps, and keep how long each took; return it."""
         import keras
 
-        callbacks, begun, before = self.prepare(kind), [0.0, 0.0], [0]
+        monitors = {"without": [], "spikes": [self.spikes]}.get(kind, [self.monitor])
+        self.records_all, begun, before = True, [0.0, 0.0], [0]
 
         def begin(batch: int, logs: Any) -> None:
             if batch == UNTIMED:  # until then all are recorded, and the first is read
-                self.every = EVERY[kind] or 1
-                before[0] = sum(len(monitor.history) for monitor in callbacks)
+                self.records_all = kind == "every step"
+                before[0] = sum(len(monitor.history) for monitor in monitors)
                 wait()
                 begun[:] = [time.perf_counter(), count()]
 
@@ -252,7 +273,7 @@ class Training:
             over = time.perf_counter()
             self.seconds[kind].append((over - begun[0]) / steps)
             # All that waits on the device is read.
-            records = sum(len(monitor.history) for monitor in callbacks) - before[0]
+            records = sum(len(monitor.history) for monitor in monitors) - before[0]
             if kind == "every step":
                 self.reading.append((time.perf_counter() - over) / max(1, records))
             self.records[kind] += records
@@ -260,24 +281,21 @@ class Training:
         timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_epoch_end=end)
         timer.async_safe = True
         with counted_reads() as count:
-            self.fit(UNTIMED + steps, [timer, *callbacks])
+            self.fit(UNTIMED + steps, [timer, *monitors])
         return self.seconds[kind][-1]
 
-    def take_turns(self, seconds: float) -> None:
-        """Train in turns for about so many seconds."""
-        for kind in EVERY:  # what is not compiled yet is
-            self.take_turn(kind, 2)
-        is_long = self.take_turn("without", SHORT_TURN) > LONG_STEP
-        steps = dict.fromkeys(EVERY, SHORT_TURN if is_long else TURN) | {"by default": TURN}
-        start, rounds = time.perf_counter(), 0
-        self.seconds, self.reading = {kind: [] for kind in EVERY}, []
-        self.waits, self.records = dict.fromkeys(EVERY, 0), dict.fromkeys(EVERY, 0)
-        while rounds < ROUNDS[0] or (
-            rounds < ROUNDS[1] and (time.perf_counter() - start) * (1 + 1 / rounds) < seconds
-        ):
-            for kind in EVERY:
-                self.take_turn(kind, steps[kind])
-            rounds += 1
+    def take_turns(self, until: float) -> Iterator[None]:
+        """Train in turns until about a time; yield after each round."""
+        steps = SHORT_TURN if self.seconds["without"][-1] > LONG_STEP else TURN
+        self.forget()
+        start = time.perf_counter()
+        for done in range(ROUNDS[1]):
+            now = time.perf_counter()
+            if done >= ROUNDS[0] and now + (now - start) / done > until:
+                return
+            for kind in self.kinds:
+                self.take_turn(kind, steps)
+            yield
 
 
 def compare_norms(training: Training) -> float:
@@ -286,7 +304,7 @@ def compare_norms(training: Training) -> float:
 
     model, x, y = training.model, training.x, training.y
     weights = model.get_weights()
-    training.fit(1, training.prepare("every step"))
+    training.fit(1, [training.monitor])
     model.set_weights(weights)
     if os.environ["KERAS_BACKEND"] == "torch":
         model.zero_grad()
@@ -310,28 +328,50 @@ def compare_norms(training: Training) -> float:
     return float(np.max(np.abs(history.per_variable("norm")[-1] / np.array(own) - 1)))
 
 
-def measure(job: Job, seconds: float, small: bool) -> dict[str, Any]:
-    """Measure a model in this process; with the monitor all, without it what needs its own."""
-    training = Training(job.model, small, Path(os.environ["INITKIT_LOG_DIR"]))
-    found: dict[str, Any] = {"card": name_card()}
+def measure(job: Job, small: bool, seconds: float) -> Iterator[dict[str, Any]]:
+    """Measure a model in this process, in about so many seconds; yield all found so far."""
+    log_dir, begun = Path(os.environ["INITKIT_LOG_DIR"]), time.perf_counter()
+    parts: dict[str, float] = {}
+    found: dict[str, Any] = {"parts": parts}
+
+    def ends(part: str) -> dict[str, Any]:
+        spent = time.perf_counter() - begun - sum(parts.values())
+        parts[part] = parts.get(part, 0.0) + spent
+        return found
+
+    training = Training(job.model, small, log_dir)
+    found["card"] = name_card()
+    yield ends("build")
     if job.backend == "jax":
-        callbacks = [training.monitor] if job.part == "with" else []
-        start = time.perf_counter()
-        training.fit(FIRST, callbacks)
+        training.fit(FIRST, [training.monitor] if job.part == "with" else [])
         wait()
-        found["seconds_to_step_40"] = time.perf_counter() - start
         found["peaks"] = [read_peak()]
+        found["seconds_to_step_40"] = ends("first steps")["parts"]["first steps"]
     else:
         for callbacks in ([], [], [training.monitor]):  # first the optimizer's state is made
             read_peak(reset=True)
-            training.fit(5, callbacks)
+            training.fit(2, callbacks)
             found["peaks"] = [*found.get("peaks", []), read_peak()]
-    if job.part == "with":
-        if job.model == "mlp":
-            found["norms"] = compare_norms(training)
-        training.take_turns(seconds)
+        ends("first steps")
+    yield found
+    if job.part == "without":
+        return
+    # `spikes` is compiled as long as the first steps were.
+    for kind in KINDS:
+        left = begun + seconds - time.perf_counter()
+        if kind == "spikes" and job.backend == "jax" and left < 1.5 * found["seconds_to_step_40"]:
+            training.kinds.remove(kind)
+        else:
+            training.take_turn(kind, 2)
+    ends("warm-up")
+    for _ in training.take_turns(begun + seconds):
         found |= {key: getattr(training, key) for key in ("seconds", "reading", "waits", "records")}
-    return found
+        yield ends("turns")
+    if not [*(log_dir / "usual").rglob("events.*")]:
+        raise RuntimeError("GradientMonitor has written no log: its warning above says why.")
+    if job.model == "mlp":
+        found["norms"] = compare_norms(Training(job.model, True, log_dir / "norms"))
+        yield ends("norms")
 
 
 def start(job: Job, options: list[str], folder: str) -> Any:
@@ -357,35 +397,64 @@ def start(job: Job, options: list[str], folder: str) -> Any:
         )
 
 
-def run_jobs(jobs: Sequence[Job], options: list[str]) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Yield what each job has found, one after the other."""
+def run_jobs(
+    jobs: Sequence[Job], options: list[str], deadline: float
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield what each job has found, one after the other, until a time."""
+    weights = [PARTS[job.backend][job.part] for job in jobs]
     with tempfile.TemporaryDirectory() as folder:
         following = start(jobs[0], options, folder)
         for i, job in enumerate(jobs):
             process = following
             following = start(jobs[i + 1], options, folder) if i + 1 < len(jobs) else None
-            output, _ = process.communicate("\n")
-            if process.returncode:
+            left = max(0.0, deadline - time.perf_counter())
+            share = left * weights[i] / sum(weights[i:])
+            found = {"error": "out of time"}
+            try:
+                output, _ = process.communicate(f"{share}\n", timeout=min(left, 1.5 * share))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, _ = process.communicate()
+            if lines := [line for line in output.splitlines() if line.endswith("}")]:
+                found = json.loads(lines[-1])
+            if process.returncode > 0:  # it was not killed
                 lines = Path(folder, "-".join(job)).read_text().strip().splitlines()
                 print("\n".join(lines[-20:]), file=sys.stderr)
-                yield job, {"error": (lines or ["?"])[-1]}
-            else:
-                yield job, json.loads(output.strip().splitlines()[-1])
+                found = {"error": (lines or ["?"])[-1]}
+            elif "seconds" not in found and job.part == "with":
+                found["error"] = "out of time"
+            yield job, found
+
+
+def ratios(seconds: dict[str, list[float]], kind: str, every: int) -> tuple[float, float]:
+    """Return the time of a step by a schedule relative to one without, and its error.
+
+    The schedule records every so many steps; the others are those of a kind of turns.
+    """
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+
+    def of(other: float, recorded: float) -> float:
+        return ((every - 1) * other + recorded) / every / middle["without"]
+
+    rounds = [of(*pair) for pair in zip(seconds[kind], seconds["every step"], strict=True)]
+    low, _, high = statistics.quantiles(rounds, n=4) if len(rounds) > 1 else [0.0, 0.0, math.inf]
+    return of(middle[kind], middle["every step"]), (high - low) / 2
 
 
 def tell_row(job: Job, without: dict[str, Any], found: dict[str, Any]) -> None:
     """Print the row of a model."""
-    middle = statistics.median(found["seconds"]["without"])
-    cells = [f"{TITLES[job.model]}, {job.backend}", f"{1000 * middle:.1f} ms"]
-    for kind, values in found["seconds"].items():
-        low, median, high = (value / middle for value in statistics.quantiles(values, n=4))
-        if EVERY[kind]:
-            cells.append(f"{median:.3f} ± {(high - low) / 2:.3f}")
+    seconds = found["seconds"]
+    step = 1000 * statistics.median(seconds["without"])
+    cells = [f"{TITLES[job.model]}, {job.backend}", f"{step:.1f} ms"]
+    for kind, every in SCHEDULES.values():
+        is_there = kind in seconds
+        ratio, error = ratios(seconds, kind, every) if is_there else (0.0, 0.0)
+        cells.append(f"{ratio:.3f} ± {error:.3f}" if is_there else "out of time")
     cells.append(f"{1000 * statistics.median(found['reading']):.2f} ms")
     first = [result.get("seconds_to_step_40") for result in (without, found)]
-    cells.append(f"{first[0]:.1f} → {first[1]:.1f} s" if without else "")
+    cells.append(f"{first[0]:.1f} → {first[1]:.1f} s" if first[0] else "")
     peaks = [*without.get("peaks", []), *found["peaks"]][-2:]
-    cells.append(f"{peaks[0]:.2f} → {peaks[1]:.2f} GB")
+    cells.append(" → ".join(f"{peak:.2f}" for peak in peaks) + " GB")
     of_kinds = zip(found["waits"].values(), found["records"].values(), strict=True)
     cells.append(", ".join(f"{waits} / {records}" for waits, records in of_kinds))
     cells.append(f"{found['norms']:.0e}" if "norms" in found else "")
@@ -393,47 +462,51 @@ def tell_row(job: Job, without: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run all, and print a table."""
+    """Run all, and print a table; fail if a process has."""
+    begun = time.perf_counter()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backends", nargs="+", choices=("jax", "torch"), default=["jax", "torch"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--seconds", type=float, default=12, help="of a model's turns, about")
+    parser.add_argument("--deadline", type=float, default=280, help="seconds of all, at most")
     parser.add_argument("--small", action="store_true", help="small models, to try the script")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         job = Job(*arguments.measure)
         import_all(job.backend)
-        sys.stdin.readline()
-        print(json.dumps(measure(job, arguments.seconds, arguments.small)))
+        for found in measure(job, arguments.small, float(sys.stdin.readline())):
+            print(json.dumps(found), flush=True)
         return
-    options = ["--seconds", str(arguments.seconds), *(["--small"] if arguments.small else [])]
-    parts = {"jax": ("without", "with"), "torch": ("with",)}
     jobs = [
         Job(backend, model, part)
-        for backend in arguments.backends
-        for model in arguments.models
-        for part in parts[backend]
+        for backend, model in ORDER
+        for part in PARTS[backend]
+        if backend in arguments.backends and model in arguments.models
     ]
-    begun, card = time.perf_counter(), ""
+    options = ["--small"] if arguments.small else []
     without: dict[str, Any] = {}
-    heading = ["model", "step", *(kind for kind in EVERY if EVERY[kind])]
-    heading += ["reading a record", f"to step {FIRST}"]
-    heading += ["peak of memory", f"reads in steps / records: {', '.join(EVERY)}", "error of norms"]
+    results: list[dict[str, Any]] = []
+    heading = ["model", "step", *SCHEDULES, "reading a record", f"to step {FIRST}"]
+    heading += ["peak of memory", f"reads in steps / records: {', '.join(KINDS)}", "error of norms"]
     print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|", flush=True)
-    for job, found in run_jobs(jobs, options):
-        if "error" in found:
-            print(f"| {TITLES[job.model]}, {job.backend}, {job.part} | {found['error']} |")
-            without = {}
-        elif job.part == "without":
+    for job, found in run_jobs(jobs, options, begun + arguments.deadline):
+        results.append(job._asdict() | found)
+        parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in found.get("parts", {}).items())
+        print(f"{' '.join(job)}: {parts} ({found.get('card', '?')})", file=sys.stderr, flush=True)
+        if out := os.environ.get("OUT"):
+            Path(out, "gpu.json").write_text(json.dumps(results))
+        if job.part == "without":
             without = found
+            continue
+        if "error" in found:
+            title = f"{TITLES[job.model]}, {job.backend}"
+            print(f"| {title} | not measured: {found['error']} |", flush=True)
         else:
             tell_row(job, without, found)
-            without = {}
-        if found.get("card", card) != card:
-            card = found["card"]
-            print(card, file=sys.stderr, flush=True)
+        without = {}
     print(f"{time.perf_counter() - begun:.0f} s in all", file=sys.stderr)
+    failed = [result for result in results if result.get("error", "out of time") != "out of time"]
+    sys.exit(f"{len(failed)} processes have failed: see above." if failed else 0)
 
 
 if __name__ == "__main__":

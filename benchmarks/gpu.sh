@@ -3,8 +3,10 @@
 #
 #   benchmarks/gpu.sh [--wheels FOLDER] [OPTIONS OF gpu.py]
 #
-# Without a network, packages that are missing travel as wheels in a folder:
-#   pip download --no-deps -d FOLDER keras namex optree google-crc32c bokeh xyzservices narwhals
+# Without a network, packages that are missing travel as wheels in a folder. Beside the framework and
+# NumPy these are what Keras and the monitor's log import:
+#   pip download --no-deps -d FOLDER keras absl-py h5py ml-dtypes namex optree packaging rich \
+#     typing-extensions google-crc32c protobuf tensorboard
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

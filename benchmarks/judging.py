@@ -2,15 +2,22 @@
 
     python -m benchmarks.judging
     python -m benchmarks.judging --layers 200 --milliseconds 2
+    python -m benchmarks.judging --every-step
 
 Records of dense layers that do not learn are handed to `Judge` as `GradientMonitor` does. Its
 clock is moved on by what the training steps would take, so that ten minutes of training are
 measured in seconds. "Share" is the time in `Judge` of the time of training; the last judgement,
-when the training has ended, is not in it, but in a column of its own.
+when the training has ended, is not in it, but in a column of its own. Figures are medians; behind ±
+is half the distance of the extremes. The peak of memory, of the kept records as well, is that of
+another round, as counting it takes time.
 """
 
 import argparse
+import dataclasses
+import statistics
 import time
+import tracemalloc
+from collections.abc import Sequence
 from unittest import mock
 
 import numpy as np
@@ -18,7 +25,8 @@ import numpy as np
 from keras_initkit.callbacks import judge
 from tests.tensorboard_plugin_initkit.diagnosis.made import made, supervised
 
-RECORDS_A_READ = 16
+# Records that are read at once: by default, and if every step is recorded; and those that differ.
+USUAL_READ, FULL_READ, PATTERN = 16, 64, 1024
 
 
 class Clock:
@@ -32,27 +40,40 @@ class Clock:
         return time.monotonic() + self.trained
 
 
-def measure(layers: int, step: float, minutes: float) -> tuple[float, float, float]:
-    """Return the seconds of training, and in `Judge`: while training, and at its end."""
-    steps = int(60 * minutes / step)
-    # The first 100 steps are recorded, then every 50th.
-    recorded = np.concatenate([np.arange(100), np.arange(100, steps, 50)])
-    record = made(recorded, layers)
+def measure(layers: int, step: float, minutes: float, every_step: bool) -> tuple[float, float, int]:
+    """Return the share of the time that is spent in `Judge`, seconds at the end, and peak bytes.
+
+    The peak is 0 unless memory is traced.
+    """
+    steps, at_once = int(60 * minutes / step), FULL_READ if every_step else USUAL_READ
+    # By default the first 100 steps are recorded, then (nearly) every 50th.
+    recorded = np.concatenate([np.arange(100), np.arange(100, steps, 1 if every_step else 50)])
+    record = made(recorded[:PATTERN], layers)
     supervised("sparse_categorical_crossentropy", 2.3, integers=1.0)(record)
     whole = record.chunk()
     clock, spent, judged = Clock(), 0.0, judge.Judge()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
     with mock.patch.object(judge, "time", clock):
         assert record.setup is not None
         judged.describe(record.setup)
-        for begin in range(0, len(recorded), RECORDS_A_READ):
-            chunk = whole.select(slice(begin, begin + RECORDS_A_READ))
-            clock.trained = step * float(chunk.steps[-1])
+        for begin in range(0, len(recorded), at_once):
+            of = recorded[begin : begin + at_once]
+            rows = np.arange(begin, begin + len(of)) % len(whole.steps)
+            chunk = dataclasses.replace(whole.select(rows), steps=of)
+            clock.trained = step * float(of[-1])
             start = time.monotonic()
             judged.add(chunk)
             spent += time.monotonic() - start
         start = time.monotonic()
         judged.finish()
-        return clock.trained, spent, time.monotonic() - start
+    peak = tracemalloc.get_traced_memory()[1] - before
+    return spent / clock.trained, time.monotonic() - start, peak
+
+
+def tell(values: Sequence[float], unit: str) -> str:
+    """Tell the median of figures, and half the distance of the extremes."""
+    return f"{statistics.median(values):.2f} ± {(max(values) - min(values)) / 2:.2f} {unit}"
 
 
 def main() -> None:
@@ -63,15 +84,21 @@ def main() -> None:
         "--milliseconds", type=float, default=0.05, help="of a training step, a layer"
     )
     parser.add_argument("--minutes", type=float, default=10, help="of training")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--every-step", action="store_true", help="have every step recorded")
     arguments = parser.parse_args()
-    print("| layers | a step | training | judging it, share | at its end |\n|---|---|---|---|---|")
+    print("| layers | a step | judging, share of training | at its end | peak of memory |")
+    print("|---|---|---|---|---|")
     for layers in arguments.layers:
         step = layers * arguments.milliseconds / 1e3
-        trained, spent, end = measure(layers, step, arguments.minutes)
-        share = 100 * spent / trained
-        print(
-            f"| {layers:,} | {1e3 * step:.0f} ms | {trained:.0f} s | {share:.2f} % | {end:.2f} s |"
-        )
+        case = layers, step, arguments.minutes, arguments.every_step
+        shares, ends, _ = zip(*(measure(*case) for _ in range(arguments.rounds)), strict=True)
+        tracemalloc.start()
+        peak = measure(*case)[-1]
+        tracemalloc.stop()
+        cells = [f"{layers:,}", f"{1e3 * step:.0f} ms"]
+        cells += [tell([100 * share for share in shares], "%"), tell(ends, "s")]
+        print(f"| {' | '.join(cells)} | {peak / 1e6:.0f} MB |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 Random values are written in chunks, as GradientMonitor does. "6 statistics" are those that are
 always recorded; "all" are those of `RECORDED`. What is read is all of them, and one is looked at.
-"Columns that change" are those of another layout in each chunk, of two in turn. Figures are
-medians over the repeats.
+"Columns that change" are those of another layout in each chunk, of two in turn; "new columns" are
+of a layer in each chunk that no other has. All has its turn in each round. Figures are medians;
+behind ± is half the distance of the extremes. The last column is the median of ratios in a round.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +35,19 @@ CASES = {
     "all and all scalars": (RECORDED, (*STATISTICS, *TOTAL_STATISTICS), 0),
     "all and histograms at every 10th": (RECORDED, None, 10),
 }
+# Layers of a chunk beside the usual ones, by the chunk's number.
+CHANGES: dict[str, Callable[[int], tuple[str, ...]]] = {
+    "": lambda chunk: (),
+    ", columns that change": lambda chunk: ("other",) * (chunk % 2),
+    ", new columns": lambda chunk: (f"new_{chunk}",),
+}
 
 
-def layout_of(layers: int) -> Layout:
-    """Dense layers of 256 units."""
+def layout_of(layers: int, more: Sequence[str] = ()) -> Layout:
+    """Dense layers of 256 units, and more of these names."""
     variables = [
-        Variable(f"sequential/dense_{i}/{name}", f"sequential/dense_{i}", shape)
-        for i in range(layers)
+        Variable(f"sequential/{layer}/{name}", f"sequential/{layer}", shape)
+        for layer in (*(f"dense_{i}" for i in range(layers)), *more)
         for name, shape in (("kernel", (256, 256)), ("bias", (256,)))
     ]
     return Layout(tuple(variables))
@@ -83,23 +91,29 @@ def cost(
         return 1e3 * seconds / steps, path.stat().st_size / steps
 
 
-def cost_of_reading(layers: int, chunk: int, steps: int, repeats: int, changes: bool) -> list[str]:
-    """CPU milliseconds for 1,000 steps: all of them, and at most 512 and 64."""
-    layouts = [layout_of(layers), layout_of(layers + changes)]
-    parts = [chunk_of(layout, RECORDED, range(chunk)) for layout in layouts]
-    with tempfile.TemporaryDirectory() as log_dir:
-        writer = LogWriter(log_dir, None)
-        for i, start in enumerate(range(0, steps, chunk)):
-            steps_of = np.arange(start, start + chunk)
-            writer.write(dataclasses.replace(parts[i % 2], steps=steps_of))
-        figures: list[list[float]] = []
-        for _ in range(repeats):
-            figures.append([])
-            for most in (None, 512, 64):
-                began = time.process_time()
-                read_log(log_dir, most)["norm"]
-                figures[-1].append(1e6 * (time.process_time() - began) / steps)
-    return [f"{statistics.median(column):.0f}" for column in zip(*figures, strict=True)]
+def write_log(log_dir: str, layers: int, chunk: int, steps: int, changes: str) -> None:
+    """Write all statistics of some steps."""
+    more, writer = CHANGES[changes], LogWriter(log_dir, None)
+    parts = [chunk_of(layout_of(layers, more(i)), RECORDED, range(chunk)) for i in range(2)]
+    for i, start in enumerate(range(0, steps, chunk)):
+        layout, steps_of = layout_of(layers, more(i)), np.arange(start, start + chunk)
+        writer.write(dataclasses.replace(parts[i % 2], layout=layout, steps=steps_of))
+
+
+def cost_of_reading(log_dir: str, steps: int) -> list[float]:
+    """CPU milliseconds for 1,000 steps: all of them, at most 512 and 64; 512 relative to all."""
+    figures = []
+    for most in (None, 512, 64):
+        began = time.process_time()
+        read_log(log_dir, most)["norm"]
+        figures.append(1e6 * (time.process_time() - began) / steps)
+    return [*figures, figures[1] / figures[0]]
+
+
+def tell(values: Sequence[float], digits: int) -> str:
+    """Tell the median, and half the distance of the extremes."""
+    error = (max(values) - min(values)) / 2
+    return f"{statistics.median(values):.{digits}f} ± {error:.{digits}f}"
 
 
 def main() -> None:
@@ -108,29 +122,34 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=200)
     parser.add_argument("--chunk", type=int, default=64, help="recorded steps a chunk")
     parser.add_argument("--steps", type=int, default=2_560)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"{arguments.layers} layers, two variables each, {arguments.chunk} steps a chunk\n")
+    layers, chunk, steps = arguments.layers, arguments.chunk, arguments.steps
+    print(f"{layers} layers, two variables each, {chunk} steps a chunk\n")
     print("| what is written | CPU ms a step | bytes a layer and step |\n|---|---|---|")
-    for case, (names, scalars, histograms) in CASES.items():
-        figures = [
-            cost(arguments.layers, names, scalars, histograms, arguments.chunk, arguments.steps)
-            for _ in range(arguments.repeats)
+    rounds = [
+        [cost(layers, *case, chunk, steps) for case in CASES.values()]
+        for _ in range(arguments.rounds)
+    ]
+    for case, of_case in zip(CASES, zip(*rounds, strict=True), strict=True):
+        milliseconds, sizes = zip(*of_case, strict=True)
+        size = statistics.median(sizes) / layers
+        print(f"| {case} | {tell(milliseconds, 2)} | {size:.0f} |", flush=True)
+    print("\n| CPU ms to read 1,000 steps | all | `max_steps=512` | `max_steps=64` | 512 : all |")
+    print("|---|---|---|---|---|")
+    cases = [(length, changes) for changes in CHANGES for length in (steps, 4 * steps)]
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [str(Path(folder, str(i))) for i in range(len(cases))]
+        for log_dir, (length, changes) in zip(logs, cases, strict=True):
+            write_log(log_dir, layers, chunk, length, changes)
+        readings = [
+            [cost_of_reading(log, length) for log, (length, _) in zip(logs, cases, strict=True)]
+            for _ in range(arguments.rounds)
         ]
-        milliseconds, size = (statistics.median(column) for column in zip(*figures, strict=True))
-        print(f"| {case} | {milliseconds:.2f} | {size / arguments.layers:.0f} |", flush=True)
-    print("\n| CPU ms to read 1,000 steps | all | `max_steps=512` | `max_steps=64` |")
-    print("|---|---|---|---|")
-    for case, times, changes in (
-        (f"{arguments.steps:,} steps", 1, False),
-        (f"{4 * arguments.steps:,} steps", 4, False),
-        (f"{arguments.steps:,} steps, columns that change", 1, True),
-        (f"{4 * arguments.steps:,} steps, columns that change", 4, True),
-    ):
-        row = cost_of_reading(
-            arguments.layers, arguments.chunk, times * arguments.steps, arguments.repeats, changes
-        )
-        print(f"| {case} | {' | '.join(row)} |", flush=True)
+    for (length, changes), of_log in zip(cases, zip(*readings, strict=True), strict=True):
+        *times, ratio = zip(*of_log, strict=True)
+        cells = [f"{length:,} steps{changes}", *(tell(t, 0) for t in times), tell(ratio, 2)]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

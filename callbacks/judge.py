@@ -12,8 +12,9 @@ from tensorboard_plugin_initkit.record.setup import Setup
 
 # The largest share of the time to spend on judging.
 _TIME_SHARE = 0.002
-# The greatest number of records to judge, fewer where they have many columns: together these are a
-# second and 200 MB. The least number of records; and the seconds that a column of a record takes.
+# The greatest number of records to judge, fewer where they have many columns: so many numbers are
+# about a second and 250 MB. The least number of records, for the rules' windows, however many
+# columns they have; and the seconds that a column of a record takes.
 _MAX_STEPS, _MAX_NUMBERS, _MIN_STEPS, _SECONDS = 512, 2**21, 64, 4e-7
 # A model that takes so long to give no answer is not asked again.
 _ASK_SECONDS = 0.5

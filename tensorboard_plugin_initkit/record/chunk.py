@@ -96,13 +96,17 @@ class Chunk:
         )
         return Chunk(self.layout, self.steps[rows], values, totals, ports)
 
-    def spread(self, layout: Layout) -> "Chunk":
-        """Return the same steps on the columns of a larger layout; new columns are NaN."""
+    def spread(self, layout: Layout, names: Sequence[str] = RECORDED) -> "Chunk":
+        """Return the same steps on the columns of a larger layout; new columns are NaN.
+
+        Of values, only those named need be there.
+        """
         if layout == self.layout:
             return self
         variables = layout.columns_of(self.layout)
         optimizers = positions(layout.optimizers, self.layout.optimizers)
-        values = _widen(self.values, variables, len(layout.variables))
+        named = {name: self.values[name] for name in names if name in self.values}
+        values = _widen(named, variables, len(layout.variables))
         totals = _widen(self.totals, optimizers, len(layout.optimizers))
         places = positions(layout.ports, self.layout.ports)
         ports = _widen(self.ports, places, len(layout.ports))
@@ -155,7 +159,7 @@ def join(chunks: Sequence[Chunk], names: Sequence[str] = RECORDED) -> Chunk:
     for chunk in chunks[1:]:
         if chunk.layout != layout:
             layout = layout.union(chunk.layout)
-    spread = [chunk.spread(layout) for chunk in chunks]
+    spread = [chunk.spread(layout, names) for chunk in chunks]
     return Chunk(
         layout,
         np.concatenate([chunk.steps for chunk in spread]),

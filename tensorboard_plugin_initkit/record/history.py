@@ -78,10 +78,11 @@ class GradientHistory:
     a history that grows.
 
     A long history thins itself. All of the newest steps stay, and so do the first one and, for each
-    layer, the steps of its largest and smallest norm and the first one without a finite gradient;
-    of the others the most prominent stay, evenly over the training. A thinned history keeps at most
-    `max_steps`, or more if there are many layers with extremes. `noise_scale` is then averaged over
-    the kept steps.
+    layer, the steps of its largest and smallest norm and the first one without a finite gradient
+    (of many layers, those that stand out most); of the others the most prominent stay, evenly over
+    the training. A thinned history keeps about `max_steps`: at most a quarter more, and a few dozen
+    more if that is small, whatever the number of layers. `noise_scale` is then averaged over the
+    kept steps.
 
     Example:
     ```python

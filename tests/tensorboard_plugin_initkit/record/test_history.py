@@ -181,14 +181,14 @@ def test_threads_that_read_a_growing_history_lose_no_record():
 # Thinning.
 
 LAYERS = 3
-KERNELS = Layout(tuple(Variable(f"{i}/kernel", f"{i}", (2,)) for i in range(LAYERS)))
 
 
 def norms_of(norm, start=0, stride=1):
     """Make a chunk of norms; those that are not finite count so."""
     norm = np.asarray(norm, np.float32)
+    kernels = (Variable(f"{i}/kernel", f"{i}", (2,)) for i in range(norm.shape[1]))
     values = {"norm": norm, "nonfinite": (~np.isfinite(norm)).astype(np.float32)}
-    return Chunk(KERNELS, start + stride * np.arange(len(norm)), values)
+    return Chunk(Layout(tuple(kernels)), start + stride * np.arange(len(norm)), values)
 
 
 def append_in_pieces(history, chunk, size):
@@ -297,16 +297,27 @@ def test_each_span_keeps_two_rows(rng):
     assert (per_span[1:] == 2).all()
 
 
-def test_more_layers_than_steps_are_bounded_by_their_extremes_and_thinning_is_cheap(rng):
-    layers = 100
-    layout = Layout(tuple(Variable(f"{i}/kernel", f"{i}", (2,)) for i in range(layers)))
-    history = GradientHistory(8)
+@pytest.mark.parametrize("max_steps", [1, 8, 104, 512])
+def test_rows_are_bounded_however_many_layers_are_noisy(rng, max_steps):
+    norm = rng.lognormal(size=(2_000, 600))
+    norm[np.arange(100, 700), np.arange(600)] = np.nan  # each layer at another row
+    norm[50, 7], norm[60, 8] = 1e6, 1e-6
+    kept = np.flatnonzero(rows_to_keep(norms_of(norm), max_steps))
+    assert len(kept) <= max_steps + 27
+    assert {0, 50, 60, 100} <= set(kept)
+    np.testing.assert_array_equal(kept[-max_steps // 2 :], np.arange(2_000)[-max_steps // 2 :])
+
+
+def test_of_many_noisy_layers_thinning_wears_out_no_part_and_is_cheap(rng):
+    history, n = GradientHistory(104), 3_000
+    norm = rng.lognormal(size=(n, 1_000))
+    norm[500, 7], norm[600, 8], norm[700, 9] = 1e6, 1e-6, np.inf
     start = time.process_time()
-    for first in range(0, 8_000, 50):
-        norm = rng.lognormal(size=(50, layers))
-        history.append(ones(layout, range(first, first + 50), norm=norm, nonfinite=0))
-        assert len(history) <= 1.25 * (8 + 2 * layers + 3)
-    assert time.process_time() - start < 5  # far less on an idle machine
+    assert append_in_pieces(history, norms_of(norm), 16) <= 1.25 * 106
+    assert time.process_time() - start < 10  # far less on an idle machine
+    assert {500, 600, 700} <= set(history.steps)
+    in_fifths, _ = np.histogram(history.steps, 5, (0, n))
+    assert in_fifths[:-1].min() >= 6
 
 
 def test_all_steps_are_kept_on_demand():
