@@ -26,6 +26,8 @@ from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS,
 # Numbers of a batch on the device. It is fixed: a compiled step carries them before it is traced.
 BATCH_SIZE = 2048
 _LOSSES = 2
+# Two ways to compute one loss differ by less.
+_SAME_LOSS = 1e-3
 
 
 class BatchPlan(NamedTuple):
@@ -42,6 +44,7 @@ class BatchListener:
         plan: The order of the numbers of the batch heard last.
         own_loss: The loss of Keras's that the user's code computes of it; `None` if it is not
             known, or if there are several.
+        is_whole: Whether the loss heard is all that the first step reports; `None` before it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class BatchListener:
     ) -> None:
         self.plan = BatchPlan()
         self.own_loss: OwnLoss | None = None
+        self.is_whole: bool | None = None
         self._model = model
         self._store = store
         self._measure_port = measure_port
@@ -221,6 +225,11 @@ class BatchListener:
         numbers.append(ops.zeros((room,), "float32") * math.nan)
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))
+
+    def compare(self, reported: float, heard: float) -> None:
+        """Compare the loss that a step reports with the one heard, if it is the first."""
+        if self.is_whole is None:
+            self.is_whole = bool(np.isclose(reported, heard, rtol=_SAME_LOSS))
 
     def read(self, batches: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Take the numbers of n batches apart: float32 (n, BATCH_SIZE).

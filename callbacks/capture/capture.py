@@ -24,9 +24,6 @@ from keras_initkit.callbacks.measures.directions import DirectionTracker
 from tensorboard_plugin_initkit.record.chunk import Chunk
 from tensorboard_plugin_initkit.record.layout import Layout
 
-# Two ways to compute one loss differ by less.
-_SAME_LOSS = 1e-3
-
 
 class Capture:
     """Measures each update of a model as requested; the backend's storage keeps the rows."""
@@ -60,7 +57,6 @@ class Capture:
         self._batches = BatchListener(
             target.model, storage.store_batch, storage.arrays.measure_port
         )
-        self._is_whole: bool | None = None  # whether the loss of the batch is all of it, if known
         self._directions = DirectionTracker()
         self._calls: list[tuple[int, Call]] = []
         self._plain = plain_function(target.model)
@@ -75,7 +71,7 @@ class Capture:
     @property
     def own_loss(self) -> OwnLoss | None:
         """The loss of Keras's that code of the user's computes, if it is all that is reported."""
-        return self._batches.own_loss if self._is_whole else None
+        return self._batches.own_loss if self._batches.is_whole else None
 
     def fits(self, model: Any) -> bool:
         """Check that a model is still the captured one, with the same optimizers."""
@@ -186,9 +182,7 @@ class Capture:
         if layout.ports:
             losses, ports = self._batches.read(batches[due])
             losses["batch_loss"] = losses["batch_loss"] * self._storage.replicas
-            if self._is_whole is None:
-                first = totals["loss"][0, 0], losses["batch_loss"][0, 0]
-                self._is_whole = bool(np.isclose(*first, rtol=_SAME_LOSS))
+            self._batches.compare(totals["loss"][0, 0], losses["batch_loss"][0, 0])
             totals |= {name: np.repeat(array, len(parts), 1) for name, array in losses.items()}
         return Chunk(layout, steps[due], values, totals, ports), samples
 
