@@ -168,10 +168,12 @@ def find_noisy_gradient(facts: Facts) -> Iterator[Finding]:
 
     Where there is nothing to learn, they are noise as well, at the best constant.
     """
-    loss = facts.loss
+    loss, ratio = facts.loss, lower_median(facts.per_variable("snr"))
+    if not ratio.size:
+        return
     with np.errstate(invalid="ignore"):
         above = loss.recent > loss.guess + THRESHOLDS["guess_margin"].value * loss.reach
-        ratio = window_mean(lower_median(facts.per_variable("snr")), facts.start)
+        ratio = window_mean(ratio, facts.start)
         row = find_first(loss.still & above & (ratio < THRESHOLDS["noise_ratio"].value))
     if row is None:
         return
