@@ -12,8 +12,8 @@ import torch
 
 from keras_initkit.callbacks.measures.gradients import Measured, Reductions, each, measure_twice
 
-# Of so many elements `dot` is exact to 1e-7, in a tenth of the time of squares and their sum; of ten
-# million at once it loses 1e-4.
+# Of so many elements `dot` is exact to 1e-7, and quicker than squares and their sum; of ten million
+# at once it loses 1e-4.
 _BLOCK = 2**16
 
 
@@ -21,7 +21,10 @@ def _sum_squares(stack: Any) -> Any:
     """Sum the squares of each tensor; of one, which is large, by blocks."""
     if len(stack) > 1:
         return stack.square().sum(dim=1)
-    blocks = [torch.dot(block, block) for block in stack[0].split(_BLOCK)]
+    tensor = stack[0]
+    if len(tensor) <= _BLOCK:
+        return torch.dot(tensor, tensor).unsqueeze(0)
+    blocks = [torch.dot(block, block) for block in tensor.split(_BLOCK)]
     return torch.stack(blocks).sum(dim=0, keepdim=True)
 
 
@@ -31,7 +34,7 @@ _ON_CPU = Reductions(
     each(_sum_squares),
     each(lambda x: torch.maximum(x.amax(dim=1), -x.amin(dim=1))),
     each(lambda x: x.abs().sum(dim=1)),
-    each(lambda x: torch.sign(x).abs().sum(dim=1)),
+    each(lambda x: _sum_squares(torch.sign(x))),
 )
 
 
