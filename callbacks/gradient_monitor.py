@@ -412,18 +412,19 @@ class GradientMonitor(GuardedCallback):
         """Move the records from the device to the history and the log, and judge them."""
         if self._capture is None or not self._clock.waiting:
             return
+        former = self._capture.own_loss if self._recorded else None
         chunk, samples = self._capture.read()
         self._clock.read()
         self._last_read = time.monotonic()
         if len(chunk.steps):
-            hears_loss = not self._recorded and self._capture.own_loss is not None
             self._recorded += len(chunk.steps)
             if self._fit is not None:
                 self._fit.needs_its_thread = False
             chunk = dataclasses.replace(chunk, steps=chunk.steps + self._clock.offset)
             self._sink.take(chunk, samples, self._clock.resumes)
             self._reporter.take(chunk)
-            if self._judge.setup is None or hears_loss:  # the model has been built since
+            # The model has been built since, or its loss is known, or is not any more.
+            if self._judge.setup is None or self._capture.own_loss != former:
                 self._describe()
             self._report(self._judge.add(chunk, _ask_by(self._watched, self._fit)))
 

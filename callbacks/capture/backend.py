@@ -157,6 +157,10 @@ class Storage:
         """Have the model's state take rows along inside the context."""
         return contextlib.nullcontext()
 
+    def find_trace(self) -> Any:
+        """Return what operations are now made in, as a graph; `None` if they are carried out."""
+        return None
+
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:
         """Keep a function of the step out of compiled code."""
         return function

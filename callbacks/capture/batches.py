@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_initkit.anatomy.replacing import replaced_methods
-from keras_initkit.callbacks.capture.own_loss import LossCall, OwnLoss, hearing_losses
+from keras_initkit.callbacks.capture.own_loss import UNKNOWN, LossCall, OwnLoss, hearing_losses
 from keras_initkit.statistics.batch import (
     MEASURED_OF_PORTS,
     ROLES,
@@ -26,8 +26,8 @@ from tensorboard_plugin_initkit.record.port_statistics import TARGET_STATISTICS,
 # Numbers of a batch on the device. It is fixed: a compiled step carries them before it is traced.
 BATCH_SIZE = 2048
 _LOSSES = 2
-# Two ways to compute one loss differ by less.
-_SAME_LOSS = 1e-3
+# Two ways to compute one loss differ by less, also if one is taken from running sums.
+_SAME_LOSS = 0.01
 
 
 class BatchPlan(NamedTuple):
@@ -36,31 +36,58 @@ class BatchPlan(NamedTuple):
     ports: tuple[Port, ...] = ()
     profiles: tuple[tuple[int, Profile], ...] = ()  # with the positions of the targets
 
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """What must not change from step to step, for numbers to be taken apart."""
+        return [(port.role, port.name) for port in self.ports], self.profiles
+
+
+class _Step(NamedTuple):
+    """A step of the model's own: its data, and what the model's last call took and gave."""
+
+    is_begun: bool = False
+    data: Any = None
+    trace: Any = None
+    inputs: Any = None
+    outputs: Any = None
+    is_computed: bool = False  # whether its loss is, by `compute_loss`
+    is_heard: bool = False  # whether its batch has been, or is to be, heard there
+
 
 class BatchListener:
     """Measures the batch of a step where the model, or a step of its own, computes its loss of it.
 
+    Args:
+        model: The model.
+        store: Keeps the numbers of a batch.
+        measure_port: Measures a tensor.
+        find_trace: Returns what operations are now made in, as a graph: a function that the user
+            compiles is one of its own, in which nothing is measured.
+
     Attributes:
         plan: The order of the numbers of the batch heard last.
-        own_loss: The loss of Keras's that the user's code computes of it; `None` if it is not
-            known, or if there are several.
-        is_whole: Whether the loss heard is all that the first step reports; `None` before it.
+        own_loss: The loss of Keras's that the user's code computes of an output, as long as it is
+            all that steps report; `UNKNOWN` for a step of its own with another one; `None` for a
+            loss as compiled, or if nothing is heard.
     """
 
     def __init__(
-        self, model: Any, store: Callable[[Any], None], measure_port: Callable[[Any], Any]
+        self,
+        model: Any,
+        store: Callable[[Any], None],
+        measure_port: Callable[[Any], Any],
+        find_trace: Callable[[], Any] = lambda: None,
     ) -> None:
         self.plan = BatchPlan()
         self.own_loss: OwnLoss | None = None
-        self.is_whole: bool | None = None
         self._model = model
         self._store = store
         self._measure_port = measure_port
+        self._find_trace = find_trace
         self._targets: dict[Port, TargetStatistics] = {}
-        # Of a step of its own: the data, and inputs and outputs of the model's last call in it.
-        self._data: Any = None
-        self._called: tuple[Any, Any] = None, None
-        self._losses_heard = 0.0  # in it; infinitely many where none is to be heard
+        self._step = _Step()  # the one of the model's own under way
+        self._hears_steps = True  # whether those of its own can be heard
+        self._is_known = True  # whether their loss can be
 
     @contextlib.contextmanager
     def listening(self, attempt: Callable[..., None], in_own_step: bool = False) -> Iterator[None]:
@@ -80,50 +107,49 @@ class BatchListener:
                 step = self._hear_step(model.train_step, attempt)
                 call = self._hear_call(model.call)
                 stack.enter_context(replaced_methods(model, train_step=step, call=call))
-                if keras.backend.backend() != "jax":  # there it is known in a function of its own
-                    apply = self._hear_update(model.optimizer.apply, attempt)
-                    stack.enter_context(replaced_methods(model.optimizer, apply=apply))
+                apply = self._hear_update(model.optimizer.apply, attempt)
+                stack.enter_context(replaced_methods(model.optimizer, apply=apply))
             yield
 
     def _hear_model(
         self, compute: Callable[..., Any], attempt: Callable[..., None]
     ) -> Callable[..., Any]:
         """Return `compute_loss` of the model, with its batch heard."""
+        is_own = type(self._model).compute_loss is not keras.Model.compute_loss
 
         def compute_loss(
             x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any
         ) -> Any:
             calls: list[LossCall] = []
-            with hearing_losses(calls.append):
+            self._step = self._step._replace(is_computed=True, is_heard=True)
+            with hearing_losses(calls.append) if is_own else contextlib.nullcontext():
                 loss = compute(x, y, y_pred, *args, **kwargs)
             weight = args[0] if args else kwargs.get("sample_weight")
-            inputs = self._called[0] if x is None else x
-            attempt(self._hear_computed, loss, calls, inputs, y, y_pred, weight)
+            attempt(self._hear_computed, calls, loss, x, y, y_pred, weight)
             return loss
 
         return compute_loss
 
     def _hear_computed(
-        self, loss: Any, calls: Sequence[LossCall], x: Any, y: Any, y_pred: Any, weight: Any
+        self, calls: Sequence[LossCall], loss: Any, x: Any, y: Any, y_pred: Any, weight: Any
     ) -> None:
-        """Measure and store the batch of `compute_loss`; in one of its own, of its only loss."""
-        self._losses_heard, self.own_loss = math.inf, None
-        is_own = type(self._model).compute_loss is not keras.Model.compute_loss
-        if is_own and len(calls) == 1:
-            (call,) = calls
-            self.own_loss = OwnLoss(
-                call.loss, 0 if call.y_pred is y_pred else -1, tuple(call.y_pred.shape)
-            )
-            y, y_pred, weight = call.y_true, call.y_pred, call.sample_weight
-        self._hear(loss, self._model.losses, x, y, y_pred, weight)
+        """Measure and store the batch of `compute_loss`."""
+        step = self._step
+        if step.trace is not None and step.trace is not self._find_trace():
+            return
+        for call in calls:  # in one of the model's own: it is known if it is the only one
+            is_all = call.value is loss and call.y_true is y and call.y_pred is y_pred
+            self._name(call, 0 if is_all and len(calls) == 1 else -1)
+        self._hear(loss, self._model.losses, step.inputs if x is None else x, y, y_pred, weight)
 
     def _hear_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `call` of the model, with inputs and outputs kept."""
+        """Return `call` of the model, with inputs and outputs kept while a step is under way."""
 
         @functools.wraps(call)
         def heard_call(*args: Any, **kwargs: Any) -> Any:
             outputs = call(*args, **kwargs)
-            self._called = next(iter(args), None), outputs
+            if self._step.is_begun:
+                self._step = self._step._replace(inputs=next(iter(args), None), outputs=outputs)
             return outputs
 
         return heard_call
@@ -133,14 +159,14 @@ class BatchListener:
     ) -> Callable[..., Any]:
         """Return `train_step` of the model, with the batch of its only loss heard."""
 
-        def train_step(*args: Any) -> Any:
-            self._losses_heard = 0 if math.isfinite(self._losses_heard) else math.inf
-            self._data = args[-1]
-            with hearing_losses(functools.partial(attempt, self._hear_own)):
-                try:
-                    return train(*args)
-                finally:
-                    self._data, self._called = None, (None, None)
+        def train_step(*args: Any, **kwargs: Any) -> Any:
+            data = next(reversed([*args, *kwargs.values()]), None)
+            self._step = _Step(self._hears_steps, data, self._find_trace())
+            try:
+                with hearing_losses(functools.partial(attempt, self._hear_own)):
+                    return train(*args, **kwargs)
+            finally:
+                self._step = _Step()
 
         return train_step
 
@@ -151,45 +177,62 @@ class BatchListener:
 
         @functools.wraps(apply)
         def heard_apply(*args: Any, **kwargs: Any) -> Any:
-            if self._losses_heard == 0 and self._called[1] is not None:
+            step = self._step
+            if step.is_begun and not step.is_heard and step.outputs is not None:
                 attempt(self._hear_unknown)
             return apply(*args, **kwargs)
 
         return heard_apply
 
     def _hear_own(self, call: LossCall) -> None:
-        """Measure and store the batch of a loss; of several in one step none is known any more."""
-        if math.isinf(self._losses_heard):
+        """Measure and store the batch of a loss of an output; of several none is known any more."""
+        step = self._step
+        if step.is_computed or not step.is_begun:
             return
-        self._losses_heard += 1
-        if self._losses_heard > 1:
-            self._stop_hearing()
-            return
-        inputs, outputs = self._called
-        outputs = keras.tree.flatten(outputs)
+        outputs = keras.tree.flatten(step.outputs)
         place = next((i for i, output in enumerate(outputs) if output is call.y_pred), -1)
-        x = None if place < 0 else inputs
-        with self._stopping():
-            self.own_loss = OwnLoss(call.loss, place, tuple(call.y_pred.shape))
-            self._hear(ops.mean(call.value), (), x, call.y_true, call.y_pred, call.sample_weight)
+        self._hears_steps &= place >= 0 and not step.is_heard
+        self._name(call, place)
+        self.own_loss = self.own_loss or UNKNOWN
+        self._hear_in_step(call.value, call.y_true, call.y_pred, call.sample_weight)
 
     def _hear_unknown(self) -> None:
         """Measure and store the batch of a step, and what the model made of it."""
-        with self._stopping():
-            _, y, weight = keras.utils.unpack_x_y_sample_weight(self._data)
-            inputs, outputs = self._called
-            self._hear(math.nan, (), inputs, y, outputs, weight)
+        self.own_loss = UNKNOWN
+        _, y, weight = keras.utils.unpack_x_y_sample_weight(self._step.data)
+        self._hear_in_step(math.nan, y, self._step.outputs, weight)
 
-    @contextlib.contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """Stop hearing steps with tensors that only they can use; training is still measured."""
+    def _hear_in_step(self, loss: Any, *structures: Any) -> None:
+        """Measure a batch, if all are alike; else no more are, and training is measured without."""
+        former, step = self.plan, self._step
+        self._step = step._replace(is_heard=True)
         try:
-            yield
-        except Exception:
-            self._stop_hearing()
+            self._hears_steps &= step.trace is self._find_trace()
+            if self._hears_steps:
+                self._hear(ops.mean(loss), (), step.inputs, *structures)
+                self._hears_steps = not former.ports or former.order == self.plan.order
+        except Exception:  # of data that only the user's code understands
+            self._hears_steps = False
+        if not self._hears_steps:
+            self._is_known, self.own_loss = False, None
+            self.plan, self._step = BatchPlan(), _Step()
 
-    def _stop_hearing(self) -> None:
-        self._losses_heard, self.own_loss, self.plan = math.inf, None, BatchPlan()
+    def _name(self, call: LossCall, place: int) -> None:
+        """Keep the only loss that the user's code computes, at its output's place, or forget it."""
+        self._is_known &= place >= 0
+        if self._is_known:
+            self.own_loss = OwnLoss(call.loss, place, (None, *call.y_pred.shape[1:]))
+        else:
+            self.own_loss = None
+
+    def compare(self, reported: np.ndarray, heard: np.ndarray) -> None:
+        """Compare the losses that steps report with those heard: float32 (n,), NaN if unknown."""
+        if (
+            self._is_known
+            and self.own_loss is not None
+            and not np.allclose(reported, heard, _SAME_LOSS, 0, equal_nan=True)
+        ):
+            self._is_known, self.own_loss = False, UNKNOWN
 
     def _hear(self, loss: Any, penalties: Sequence[Any], *structures: Any) -> None:
         """Measure and store a batch."""
@@ -225,11 +268,6 @@ class BatchListener:
         numbers.append(ops.zeros((room,), "float32") * math.nan)
         self.plan = BatchPlan(tuple(ports), tuple(profiles))
         self._store(ops.concatenate(numbers, axis=0))
-
-    def compare(self, reported: float, heard: float) -> None:
-        """Compare the loss that a step reports with the one heard, if it is the first."""
-        if self.is_whole is None:
-            self.is_whole = bool(np.isclose(reported, heard, rtol=_SAME_LOSS))
 
     def read(self, batches: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Take the numbers of n batches apart: float32 (n, BATCH_SIZE).

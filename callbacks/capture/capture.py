@@ -55,7 +55,7 @@ class Capture:
         # What watches the steps in between for spikes, or `None`.
         self.spikes: Any = None  # `spikes.Spikes`, which imports this file
         self._batches = BatchListener(
-            target.model, storage.store_batch, storage.arrays.measure_port
+            target.model, storage.store_batch, storage.arrays.measure_port, storage.find_trace
         )
         self._directions = DirectionTracker()
         self._calls: list[tuple[int, Call]] = []
@@ -71,7 +71,7 @@ class Capture:
     @property
     def own_loss(self) -> OwnLoss | None:
         """The loss of Keras's that code of the user's computes, if it is all that is reported."""
-        return self._batches.own_loss if self._batches.is_whole else None
+        return self._batches.own_loss
 
     def fits(self, model: Any) -> bool:
         """Check that a model is still the captured one, with the same optimizers."""
@@ -182,7 +182,9 @@ class Capture:
         if layout.ports:
             losses, ports = self._batches.read(batches[due])
             losses["batch_loss"] = losses["batch_loss"] * self._storage.replicas
-            self._batches.compare(totals["loss"][0, 0], losses["batch_loss"][0, 0])
+            # The loss of others is the mean of the steps since the record before.
+            alone = np.diff(steps[due], prepend=-1) == 1
+            self._batches.compare(totals["loss"][alone, 0], losses["batch_loss"][alone, 0])
             totals |= {name: np.repeat(array, len(parts), 1) for name, array in losses.items()}
         return Chunk(layout, steps[due], values, totals, ports), samples
 

@@ -57,6 +57,9 @@ class _Places(NamedTuple):
 class JaxStorage(Storage):
     """Rows, returned by the training function with the state. See `backend.Storage`."""
 
+    # What is known inside of a function that is differentiated is not to be used after it.
+    hears_own_steps = False
+
     def __init__(self, target: Target) -> None:
         on_cpu = jax.default_backend() == "cpu"
         super().__init__(target, Arrays(measure_scaled if on_cpu else measure_at_once))
@@ -155,7 +158,7 @@ class JaxStorage(Storage):
     def store_batch(self, numbers: Any) -> None:
         """Keep the numbers of the batch of the update to come in the state, or send them."""
         if self._target.own_step and self._shardings is None:
-            jax.debug.callback(self._sent.append, numbers)
+            jax.debug.callback(self._receive, numbers)
         elif self._tracker is not None:
             self._batch.assign(numbers)
 
@@ -177,6 +180,10 @@ class JaxStorage(Storage):
             tables[optimizer] = tables[optimizer][made]
         batches = self.to_host(self._take_sent(len(taken)) or [stored.batch for stored in taken])
         return Stored(steps[made], tables, batches[made])
+
+    def _receive(self, numbers: Any) -> None:
+        if len(self._sent) < self.capacity:  # a function that the user compiles sends for good
+            self._sent.append(numbers)
 
     def _take_sent(self, count: int) -> list[Any]:
         """Return what was sent by steps, if each has sent its batch."""

@@ -1,11 +1,11 @@
 """Hearing losses of Keras where a step, or a `compute_loss`, of the user's computes them.
 
-Losses are objects, with the method `Loss.__call__` of their class, or functions of `keras.losses`.
+Keras internals: `Loss.__call__`, which all its loss objects share.
 """
 
 import contextlib
 import functools
-import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import keras
 
 
 class LossCall(NamedTuple):
-    """A call of a loss: a `keras.losses.Loss`, or a function with its arguments; and its value."""
+    """A call of a `keras.losses.Loss`, and its value."""
 
     loss: Any
     y_true: Any
@@ -24,11 +24,11 @@ class LossCall(NamedTuple):
 
 
 class OwnLoss(NamedTuple):
-    """The only loss that a step of the user's computes.
+    """The only loss that a step of the user's computes, in place of a compiled one.
 
     Attributes:
-        loss: The `keras.losses.Loss`, or a function with its arguments.
-        output: Place among the model's outputs of what it is computed of; -1 for something else.
+        loss: The `keras.losses.Loss`; `None` for an unknown one.
+        output: Place among the model's outputs of what it is computed of.
         shape: Shape of that, the batch first.
     """
 
@@ -38,9 +38,10 @@ class OwnLoss(NamedTuple):
 
 
 _Hear = Callable[[LossCall], None]
+UNKNOWN = OwnLoss(None, 0, ())
+_PLAIN = keras.losses.Loss.__call__
 _lock = threading.Lock()
 _hearers: dict[int, _Hear] = {}  # by the threads that train
-_replaced: list[tuple[Any, str, Any]] = []  # what is replaced while there are any
 
 
 @contextlib.contextmanager
@@ -48,10 +49,9 @@ def hearing_losses(hear: _Hear) -> Iterator[None]:
     """Hear the losses that this thread computes in the context; not those inside of others."""
     thread = threading.get_ident()
     with _lock:
-        if not _hearers:
-            _replace()
         former = _hearers.get(thread)
-        _hearers[thread] = hear
+        _hearers[thread] = hear if former is None else functools.partial(_tell_both, former, hear)
+        _replace(_call)
     try:
         yield
     finally:
@@ -60,34 +60,31 @@ def hearing_losses(hear: _Hear) -> Iterator[None]:
             if former is not None:
                 _hearers[thread] = former
             if not _hearers:
-                for place, name, plain in _replaced:
-                    setattr(place, name, plain)
+                _replace(_PLAIN)
 
 
-def _replace() -> None:
-    """Replace the losses of Keras by those that are heard."""
-    losses = keras.losses
-    _replaced[:] = [(losses.Loss, "__call__", losses.Loss.__call__)]
-    for name, function in vars(losses).items():
-        if inspect.isfunction(function) and "y_true" in inspect.signature(function).parameters:
-            _replaced.append((losses, name, function))
-    for place, name, plain in _replaced:
-        setattr(place, name, _hear_call(plain, is_method=place is losses.Loss))
+def _tell_both(first: _Hear, second: _Hear, call: LossCall) -> None:
+    first(call)
+    second(call)
 
 
-def _hear_call(plain: Callable[..., Any], is_method: bool) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        hear = _hearers.get(threading.get_ident())
-        if hear is None:
-            return plain(*args, **kwargs)
-        with hearing_losses(lambda call: None):
-            value = plain(*args, **kwargs)
-        given = inspect.signature(plain).bind(*args, **kwargs).arguments
-        weight = given.pop("sample_weight", None)
-        y_true, y_pred = given.pop("y_true"), given.pop("y_pred")
-        loss = args[0] if is_method else functools.partial(plain, **given)
-        hear(LossCall(loss, y_true, y_pred, weight, value))
-        return value
+def _replace(method: Callable[..., Any]) -> None:
+    keras.losses.Loss.__call__ = method
 
-    return call
+
+@functools.wraps(_PLAIN)
+def _call(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():  # what compiles a loss is the user's
+        return _PLAIN(self, y_true, y_pred, sample_weight)
+    thread = threading.get_ident()
+    hear = _hearers.get(thread)
+    if hear is None:
+        return _PLAIN(self, y_true, y_pred, sample_weight)
+    _hearers[thread] = lambda call: None
+    try:
+        value = _PLAIN(self, y_true, y_pred, sample_weight)
+    finally:
+        _hearers[thread] = hear
+    hear(LossCall(self, y_true, y_pred, sample_weight, value))
+    return value

@@ -187,6 +187,10 @@ class TensorFlowStorage(Storage):
             rows[:, own] = np.sqrt(np.mean(np.square(tables[:, :, own], dtype=np.float64), axis=0))
         return rows
 
+    def find_trace(self) -> Any:
+        """Return the graph that operations are now made in; `None` if they are carried out."""
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
     def iterations(self, optimizer: Any) -> int:
         """Count the batches with gradients given to an optimizer."""
         return int(self._on_replicas(optimizer._iterations.value)[0])

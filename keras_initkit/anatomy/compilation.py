@@ -75,16 +75,18 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
 def name_own_loss(
     heads: Sequence[HeadSetup], loss: Any, output: int, shape: Sequence[int | None]
 ) -> tuple[HeadSetup, ...]:
-    """Describe what a step of the user's computes its only loss of.
+    """Describe the output of which a step of the user's computes its only loss.
 
     Args:
-        heads: Outputs of the model.
-        loss: A `keras.losses.Loss`.
-        output: The place of the output that it is given; -1 for something else.
+        heads: Outputs of the model; none if they are not known.
+        loss: A `keras.losses.Loss`; `None` for an unknown one, which takes all losses away.
+        output: The place of the output that it is given.
         shape: The shape of that, the batch first.
     """
+    if loss is None:
+        return tuple(head._replace(loss="", arguments={}) for head in heads)
     name, arguments = _describe_loss(loss)
-    known = heads[output] if 0 <= output < len(heads) else HeadSetup()
+    known = heads[output] if output < len(heads) else HeadSetup()
     sizes = known.shape or tuple(ANY_SIZE if size is None else int(size) for size in shape)
     return (known._replace(name="", shape=sizes, loss=name, arguments=arguments),)
 

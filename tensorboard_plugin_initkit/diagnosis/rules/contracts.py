@@ -679,8 +679,9 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
         is_function = bool(loss) and "reduction" not in head.setup.arguments and "." not in loss
         if (loss and not is_own_loss(head.setup)) or not (is_function or y.shape != y_pred.shape):
             continue
+        is_doubtful = is_function or not loss  # of a step of one's own targets may be anything
         late = patient | over
-        if is_function:
+        if is_doubtful:
             late = facts.loss.flat | over & (facts.loss.fell < THRESHOLDS["loss_fell"].value)
         shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
         spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
@@ -700,7 +701,7 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
                 head.path,
                 {"spread": spread[row], "wanted": wanted[row]},
                 row=row,
-                confidence="possible" if is_function else "likely",
+                confidence="possible" if is_doubtful else "likely",
             )
 
 
