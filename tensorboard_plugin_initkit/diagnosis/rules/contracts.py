@@ -682,7 +682,9 @@ def find_broadcast_losses(facts: Facts) -> Iterator[Finding]:
         is_doubtful = is_function or not loss  # of a step of one's own targets may be anything
         late = patient | over
         if is_doubtful:
-            late = facts.loss.flat | over & (facts.loss.fell < THRESHOLDS["loss_fell"].value)
+            late = (facts.loss.still if not loss else facts.loss.flat) | over & (
+                facts.loss.fell < THRESHOLDS["loss_fell"].value
+            )
         shapes = [_write_batch(tensor.shape or ()) for tensor in (y_pred, y)]
         spread, wanted = (read(facts, tensor, "batch_std", np.fmax) for tensor in (y_pred, y))
         row = find_first(late & (spread < THRESHOLDS["broadcast_spread"].value * wanted))
