@@ -158,7 +158,7 @@ class Storage:
         return contextlib.nullcontext()
 
     def find_trace(self) -> Any:
-        """Return what operations are now made in, as a graph; `None` if they are carried out."""
+        """Return the graph of the operations made now; `None` if they are carried out."""
         return None
 
     def untraced(self, function: Callable[..., None]) -> Callable[..., None]:

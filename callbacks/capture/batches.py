@@ -38,12 +38,12 @@ class BatchPlan(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """What must not change from step to step, for numbers to be taken apart."""
+        """The same for all steps, or their numbers cannot be taken apart."""
         return [(port.role, port.name) for port in self.ports], self.profiles
 
 
 class _Step(NamedTuple):
-    """A step of the model's own: its data, and what the model's last call took and gave."""
+    """A step of the model's own: its data, and the arguments and results of the model's call."""
 
     is_begun: bool = False
     data: Any = None
@@ -61,8 +61,8 @@ class BatchListener:
         model: The model.
         store: Keeps the numbers of a batch.
         measure_port: Measures a tensor.
-        find_trace: Returns what operations are now made in, as a graph: a function that the user
-            compiles is one of its own, in which nothing is measured.
+        find_trace: Returns the graph of the operations made now. A function compiled by the user
+            has one of its own, in which nothing is measured.
 
     Attributes:
         plan: The order of the numbers of the batch heard last.

@@ -28,8 +28,8 @@ class OwnLoss(NamedTuple):
 
     Attributes:
         loss: The `keras.losses.Loss`; `None` for an unknown one.
-        output: Place among the model's outputs of what it is computed of.
-        shape: Shape of that, the batch first.
+        output: Place of its predictions among the model's outputs.
+        shape: Their shape, the batch first.
     """
 
     loss: Any

@@ -188,7 +188,7 @@ class TensorFlowStorage(Storage):
         return rows
 
     def find_trace(self) -> Any:
-        """Return the graph that operations are now made in; `None` if they are carried out."""
+        """Return the graph of the operations made now; `None` if they are carried out."""
         return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
     def iterations(self, optimizer: Any) -> int:

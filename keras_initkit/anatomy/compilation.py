@@ -75,13 +75,13 @@ def read_heads(model: Any, outputs: Sequence[Sequence[str]] | None) -> dict[str,
 def name_own_loss(
     heads: Sequence[HeadSetup], loss: Any, output: int, shape: Sequence[int | None]
 ) -> tuple[HeadSetup, ...]:
-    """Describe the output of which a step of the user's computes its only loss.
+    """Describe the output of a model with the only loss of a step of the user's.
 
     Args:
         heads: Outputs of the model; none if they are not known.
-        loss: A `keras.losses.Loss`; `None` for an unknown one, which takes all losses away.
-        output: The place of the output that it is given.
-        shape: The shape of that, the batch first.
+        loss: A `keras.losses.Loss`; `None` for an unknown one: then no output has a loss.
+        output: The place of the output.
+        shape: Its shape, the batch first.
     """
     if loss is None:
         return tuple(head._replace(loss="", arguments={}) for head in heads)
