@@ -38,7 +38,7 @@ class BatchPlan(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The same for all steps, or their numbers cannot be taken apart."""
+        """Return all that must stay the same, for the numbers of steps to be taken apart."""
         return [(port.role, port.name) for port in self.ports], self.profiles
 
 
