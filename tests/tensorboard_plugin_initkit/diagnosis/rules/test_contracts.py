@@ -425,12 +425,14 @@ def test_a_loss_of_ones_own_may_compare_each_output_with_all_targets():
     y, output = X[:, 0], 0.1 * X[:, 1:2]
     expected = [("target_shape", 100, "warning")]
     assert told(y, output, reduction="sum") == told(y, output, "Net.compute_loss") == expected
-    assert told(y, output, "") == expected  # a `compute_loss` of one's own
     assert told(y, output) == []  # Keras makes the shapes of a function's arguments alike
     # Though in it a function may change one of them: asked where the loss falls no more.
     long = np.arange(0, 200, 10)
     assert told(y, output, steps=long) == told(y[:, None], output, steps=long) == expected
     assert told(y, output, steps=long, course=0.99**long) == []
+    # A `compute_loss` or a step of one's own, in which targets may be anything, as numbers of rows.
+    assert told(y, output, "", steps=long) == expected
+    assert told(y, output, "", steps=long, course=0.99**long) == []
     assert told(y, output, "mean_squared_error", steps=long) == []
     assert told(y, 10 * output, steps=long) == []
     assert told(y[:, None], output, reduction="sum") == []
