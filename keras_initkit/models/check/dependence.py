@@ -29,8 +29,9 @@ from keras_initkit.statistics.batch import list_ports
 from tensorboard_plugin_initkit.record.setup import InputUse, Setup
 
 # Factors of the usual weights, and if inputs are scaled: what is lost with some, as by saturated
-# units or over many layers, is not with others.
-_DRAWS = (1.0, False), (1.0, True), (4.0, False), (1.5, False), (0.2, False)
+# units or over many layers, is not with others. Many sigmoids in a row pass it on above 9 alone,
+# where σ² E[φ'²] is more than 1 (Poole et al., 2016, with φ the sigmoid).
+_DRAWS = (1.0, False), (1.0, True), *((gain, False) for gain in (4.0, 1.5, 0.2, 16.0, 12.0, 24.0))
 # Rows of a call, which outputs hardly have as another size; at most so many parts of an axis; the
 # seconds after which it is given up, and the most weights to draw.
 _ROWS, _PARTS, _SECONDS, _MOST_WEIGHTS = 11, 16, 3.0, 10_000_000

@@ -92,6 +92,7 @@ MODELS = {
     ),
     "a deep chain of ReLUs": (lambda: deep_plain("relu"), NUMBERS, "1 111111111111"),
     "a deep chain of sigmoids": (lambda: deep_plain("sigmoid", 12), NUMBERS, "1 111111111111"),
+    "thirty sigmoids": (lambda: deep_plain("sigmoid", 30), NUMBERS, "1 111111111111"),
     "a layer of one's own": (lambda: sequential(Scaled()), NUMBERS, "1 111111111111"),
     "zeros by design": (lambda: called(Gated()), NUMBERS, "1 111111111111"),
     "a normalization by batches": (
