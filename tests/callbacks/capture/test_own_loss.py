@@ -168,6 +168,7 @@ UNKNOWN = {
 }
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_of_a_loss_that_is_not_known_no_verdict_is_given(kind):
     if BACKEND == "jax" and kind not in (WithPenalty, ComputeLossWithPenalty):
@@ -204,6 +205,7 @@ def test_batches_of_other_sizes_and_steps_that_are_called_by_name():
     assert [port.role for port in listener.plan.ports] == ["x", "y", "y_pred"]
 
 
+@pytest.mark.newest
 @pytest.mark.backends("tensorflow")
 def test_a_custom_step_is_heard_under_xla():
     _, monitor = trained(OneLoss, jit_compile=True)
