@@ -199,7 +199,9 @@ class BatchListener:
     def _hear_unknown(self) -> None:
         """Measure and store the batch of a step, and what the model made of it."""
         self.own_loss = UNKNOWN
-        _, y, weight = keras.utils.unpack_x_y_sample_weight(self._step.data)
+        y, weight = None, None  # data of a step of one's own may have any form
+        with contextlib.suppress(ValueError):
+            _, y, weight = keras.utils.unpack_x_y_sample_weight(self._step.data)
         self._hear_in_step(math.nan, y, self._step.outputs, weight)
 
     def _hear_in_step(self, loss: Any, *structures: Any) -> None:
@@ -219,7 +221,7 @@ class BatchListener:
 
     def _name(self, call: LossCall, place: int) -> None:
         """Keep the only loss that the user's code computes, at its output's place, or forget it."""
-        self._is_known &= place >= 0
+        self._is_known &= place >= 0 and hasattr(call.y_pred, "shape")  # it may be a structure
         if self._is_known:
             self.own_loss = OwnLoss(call.loss, place, (None, *call.y_pred.shape[1:]))
         else:

@@ -74,6 +74,20 @@ class CompiledByItself(CustomStep):
         return own_trace(LOSS)(y, y_pred)
 
 
+class OfFourArrays(OfPlainOperations):
+    def train_step(self, data):
+        return self._torch_step(data[:2])
+
+
+class OfStructures(keras.Model):
+    class Sum(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return sum(map(LOSS, y_true.values(), y_pred.values()))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.Sum(reduction=None)(y, y_pred)
+
+
 class OwnComputeLoss(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return LOSS(y, y_pred)
@@ -114,6 +128,15 @@ def trained(kind, **compile_args):
     assert keras.losses.Loss.__call__ is PLAIN
     np.testing.assert_array_equal(monitor.history.steps, np.arange(STEPS))
     return model, monitor
+
+
+def hear_step(model, *arrays):
+    """Hear one step, called by name, in which nothing that fails is kept from the training."""
+    listener = BatchListener(model, lambda numbers: None, lambda tensor: keras.ops.zeros((10,)))
+    tensors = tuple(keras.ops.convert_to_tensor(array[:BATCH]) for array in arrays)
+    with listener.listening(lambda action, *args: action(*args), in_own_step=True):
+        model.train_step(data=tensors)
+    return listener
 
 
 def names_of_losses(monitor):
@@ -198,11 +221,19 @@ def test_batches_of_other_sizes_and_steps_that_are_called_by_name():
     monitor = GradientMonitor(every_n_steps=1)
     model.fit(x[:40], y[:40], BATCH, verbose=0, callbacks=[monitor])
     assert len(monitor.history) == 3
-    listener = BatchListener(model, lambda numbers: None, lambda tensor: keras.ops.zeros((10,)))
-    x, y = (keras.ops.convert_to_tensor(array[:BATCH]) for array in (x, y))
-    with listener.listening(lambda action, *args: action(*args), in_own_step=True):
-        model.train_step(data=(x, y))
+    listener = hear_step(model, x, y)
     assert [port.role for port in listener.plan.ports] == ["x", "y", "y_pred"]
+
+
+@pytest.mark.backends("torch")
+def test_data_and_outputs_of_any_form_are_no_reason_to_stop():
+    plain, (x, y), monitor = mlp(), data(), GradientMonitor(every_n_steps=1)
+    model = OfStructures(plain.inputs, {"a": plain.outputs[0]})
+    model.compile("sgd")
+    model.fit(x, {"a": y}, BATCH, verbose=0, callbacks=[monitor])
+    assert len(monitor.history) == STEPS
+    listener = hear_step(made(OfFourArrays), x, y, y, y)
+    assert [port.role for port in listener.plan.ports] == ["x", "y_pred"]
 
 
 @pytest.mark.newest
