@@ -1,9 +1,10 @@
 """Time from `fit` to the end of step 40 with GradientMonitor, relative to without.
 
-    python benchmarks/first_steps.py                       # every model, graph and XLA
-    python benchmarks/first_steps.py --models mlp --modes graph
-    KERAS_BACKEND=jax python benchmarks/first_steps.py     # or torch
-    python benchmarks/first_steps.py --rounds 5 --seconds 600   # of a row, at most about so many
+    python -m benchmarks.first_steps                       # every model, graph and XLA
+    python -m benchmarks.first_steps --models mlp --modes graph
+    KERAS_BACKEND=jax python -m benchmarks.first_steps     # or torch
+    python -m benchmarks.first_steps --rounds 5 --seconds 600   # of a row, at most about so many
+    python -m benchmarks.first_steps --write               # the rows into the docs, too
 
 What a user feels first is tracing and compiling. Each figure is of fresh processes, with and
 without in turn: the ratio of the medians, of seconds and of CPU seconds. A callback on both sides
@@ -28,8 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from monitor_overhead import BACKEND, BATCH, MODELS, MODES, encoder
 
+from benchmarks.monitor_overhead import BACKEND, BATCH, MODELS, MODES, TITLES, encoder
+from benchmarks.tables import print_row
 from keras_initkit.callbacks import GradientMonitor
 
 STEPS = 40
@@ -50,7 +52,12 @@ def resnet50() -> keras.Model:
 ALL_MODELS: dict[str, Callable[[], keras.Model]] = {
     **MODELS,
     "resnet50": resnet50,
-    "encoder": lambda: encoder(12, 16),  # 12 blocks on 16 tokens
+    "encoder": lambda: encoder(12, 16),
+}
+ALL_TITLES = {
+    **TITLES,
+    "resnet50": "ResNet50 on 32x32, batches of 8",
+    "encoder": "encoder of 12 blocks, 16 tokens",
 }
 
 
@@ -95,7 +102,7 @@ def measure(name: str, mode: str, rounds: int, most: float) -> list[str]:
         if found["without"] and time.monotonic() - begun > most:
             break
         for way in ways:
-            command = [sys.executable, __file__, "--one", name, mode, way]
+            command = [sys.executable, "-m", "benchmarks.first_steps", "--one", name, mode, way]
             try:
                 result = subprocess.run(
                     command, capture_output=True, text=True, check=True, timeout=most
@@ -120,17 +127,16 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=600, help="of a row, at most")
+    parser.add_argument("--write", action="store_true", help="write the rows into the docs")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(train(*arguments.one)))
         return
-    print(f"| to step {STEPS}: time, CPU time | {BACKEND} | without | default | every step |")
-    print("|---|---|---|---|---|")
     for name in arguments.models:
         for mode in arguments.modes:
-            cells = " | ".join(measure(name, mode, arguments.rounds, arguments.seconds))
-            print(f"| {name} | {mode} | {cells} |", flush=True)
+            cells = measure(name, mode, arguments.rounds, arguments.seconds)
+            print_row("first steps", [ALL_TITLES[name], MODES[mode], *cells], arguments.write)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m benchmarks.judging
     python -m benchmarks.judging --layers 200 --milliseconds 2
     python -m benchmarks.judging --every-step
+    python -m benchmarks.judging --write               # the rows into the docs, too
 
 Records of dense layers that do not learn are handed to `Judge` as `GradientMonitor` does. Its
 clock is moved on by what the training steps would take, so that ten minutes of training are
@@ -22,6 +23,7 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks.tables import print_row
 from keras_initkit.callbacks import judge
 from tests.tensorboard_plugin_initkit.diagnosis.made import made, supervised
 
@@ -86,9 +88,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of training")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--every-step", action="store_true", help="have every step recorded")
+    parser.add_argument("--write", action="store_true", help="write the rows into the docs")
     arguments = parser.parse_args()
-    print("| layers | a step | judging, share of training | at its end | peak of memory |")
-    print("|---|---|---|---|---|")
     for layers in arguments.layers:
         step = layers * arguments.milliseconds / 1e3
         case = layers, step, arguments.minutes, arguments.every_step
@@ -96,9 +97,10 @@ def main() -> None:
         tracemalloc.start()
         peak = measure(*case)[-1]
         tracemalloc.stop()
-        cells = [f"{layers:,}", f"{1e3 * step:.0f} ms"]
-        cells += [tell([100 * share for share in shares], "%"), tell(ends, "s")]
-        print(f"| {' | '.join(cells)} | {peak / 1e6:.0f} MB |", flush=True)
+        recorded = "every step" if arguments.every_step else "by default"
+        told = [tell([100 * share for share in shares], "%"), tell(ends, "s")]
+        row = [f"{layers:,} layers", f"{1e3 * step:g} ms, {recorded}", *told, f"{peak / 1e6:.0f} MB"]
+        print_row("judging", row, arguments.write)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Cost of GradientMonitor and of its peers: step time with each, relative to without.
 
-    python benchmarks/monitor_overhead.py                      # every model, graph and XLA
-    python benchmarks/monitor_overhead.py --models mlp cnn --modes graph --peers
-    KERAS_BACKEND=jax python benchmarks/monitor_overhead.py    # or torch
+    python -m benchmarks.monitor_overhead                      # every model, graph and XLA
+    python -m benchmarks.monitor_overhead --models mlp cnn --modes graph --peers
+    KERAS_BACKEND=jax python -m benchmarks.monitor_overhead    # or torch
+    python -m benchmarks.monitor_overhead --write              # the rows into the docs, too
 
 One `fit` trains a model on batches of 64, in epochs of 50 steps. Every five steps another one has
 its turn, in random order: no callback, the monitor with some settings, a peer; so what else the
 machine does falls on all alike. A figure is the time of a step relative to one without: the median
 of steps that are recorded and that of the others, weighted as the settings say; and the mean of
-the time in the callback (which moves records to the host, judges and logs them). All that is on
-the training thread: what the log's own thread does is measured by `log.py`. Behind ± is
+the time in the callback (which moves records to the host, judges and logs them), after the first
+tenth of the run: a training begins once, and its first record is judged at once. All that is on the
+training thread: what the log's own thread does is measured by `log.py`. Behind ± is
 the standard error, from ten parts of the run. Beside them is the step itself, and the limit: one
 pass over the gradients, of which every norm is made, at the speed of a plain sum over an array that
 no cache holds (NumPy, one core).
@@ -36,11 +38,35 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import keras
 import numpy as np
 
+from benchmarks.tables import print_row
 from keras_initkit.callbacks import GradientMonitor
 
 BATCH, STEPS, TURN, PARTS, FIRST_STEP = 64, 50, 5, 10, 225
 BACKEND = keras.backend.backend()
-MODES = {"tensorflow": ("graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
+MODES = {
+    "tensorflow": {"graph": "TensorFlow, graph", "xla": "TensorFlow, XLA"},
+    "jax": {"jit": "JAX"},
+    "torch": {"eager": "PyTorch"},
+}[BACKEND]
+TITLES = {
+    "mlp": "20 dense layers of 256",
+    "thin": "200 thin layers",
+    "cnn": "residual network of 14 convolutions",
+    "transformer": "two transformer blocks",
+}
+# The columns of the first table in the docs, and those of the peers'.
+OURS = (
+    "by default",
+    "every 10th step",
+    "`spikes=True`",
+    "every step, gradients only",
+    "every step, all",
+)
+PEERS = (
+    "`keras.callbacks.TensorBoard(histogram_freq=1)`",
+    "gradients anew, every 10th step",
+    "`WandbMetricsLogger`, offline",
+)
 layers = keras.layers
 
 
@@ -158,13 +184,19 @@ class TakingTurns(keras.callbacks.Callback):
         """The variant on turn."""
         return self.order[min(self.step, len(self.order) - 1)]
 
+    @property
+    def part(self) -> int:
+        """The part of the run."""
+        return self.step * PARTS // len(self.order)
+
     def pass_on(self, hook: str, *args: Any, seconds: dict[str, float], name: str = "") -> None:
         """Call a hook of one callback, or of all, and add the time to `seconds`."""
         for key in [name] if name else self.measured:
             if callback := self.measured[key].callback:
                 start = time.perf_counter()
                 getattr(callback, hook)(*args)
-                seconds[key] += time.perf_counter() - start
+                if self.part:
+                    seconds[key] += time.perf_counter() - start
 
     def set_model(self, model: Any) -> None:
         """Pass on."""
@@ -191,10 +223,9 @@ class TakingTurns(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.start
         every_n_steps = self.measured[self.name].every_n_steps
         acts = every_n_steps is not None and (FIRST_STEP + self.step) % every_n_steps == 0
-        part = self.step * PARTS // len(self.order)
         # The first that is recorded is compiled.
         if self.name in self.compiled or not acts:
-            self.steps[self.name].append(Step(part, acts, seconds))
+            self.steps[self.name].append(Step(self.part, acts, seconds))
         if acts:
             self.compiled.add(self.name)
         hook = "on_train_batch_end"
@@ -217,7 +248,9 @@ class TakingTurns(keras.callbacks.Callback):
         for name in self.measured:
             if name == "without":
                 continue
-            hooks = self.batches[name] / len(self.steps[name]) + self.epochs[name] / self.step
+            turns = sum(step.part > 0 for step in self.steps[name])
+            all_turns = self.step * (PARTS - 1) / PARTS
+            hooks = self.batches[name] / turns + self.epochs[name] / all_turns
             ratio = (self.seconds(name, whole) + hooks) / without
             ratios = [self.seconds(name, [i]) / self.seconds("without", [i]) for i in whole]
             figures[name] = ratio, statistics.stdev(ratios) / PARTS**0.5
@@ -249,25 +282,25 @@ def compared(log_dir: Path, x: np.ndarray, y: np.ndarray, peers: bool) -> dict[s
     """Return the measured variants by the heading of their column."""
     free = ["max_abs", "zeros", "dead_units"]
     every_step = GradientMonitor(log_dir / "free", every_n_steps=1, statistics=free)
-    measured = {
-        "without": Measured(None),
-        "default": Measured(GradientMonitor(log_dir / "default"), 50),
-        "every 10th step": Measured(GradientMonitor(log_dir / "tenth", every_n_steps=10), 10),
-        "spikes": Measured(GradientMonitor(log_dir / "spikes", spikes=True), 50),
-        "every step, gradients only": Measured(every_step, 1),
-        "every step, all": Measured(GradientMonitor(log_dir / "all", every_n_steps=1), 1),
-    }
+    ours = (
+        Measured(GradientMonitor(log_dir / "default"), 50),
+        Measured(GradientMonitor(log_dir / "tenth", every_n_steps=10), 10),
+        Measured(GradientMonitor(log_dir / "spikes", spikes=True), 50),
+        Measured(every_step, 1),
+        Measured(GradientMonitor(log_dir / "all", every_n_steps=1), 1),
+    )
+    measured = {"without": Measured(None), **dict(zip(OURS, ours, strict=True))}
     if peers:
         tensorboard = keras.callbacks.TensorBoard(log_dir / "keras", histogram_freq=1)
-        measured["TensorBoard(histogram_freq=1)"] = Measured(tensorboard)
+        measured[PEERS[0]] = Measured(tensorboard)
         if BACKEND == "tensorflow":
-            measured["GradientTape, every 10th"] = Measured(RecomputedGradients(x, y, 10))
+            measured[PEERS[1]] = Measured(RecomputedGradients(x, y, 10))
         if importlib.util.find_spec("wandb"):
             import wandb
             from wandb.integration.keras import WandbMetricsLogger
 
             wandb.init(project="overhead", dir=log_dir)
-            measured["WandbMetricsLogger"] = Measured(WandbMetricsLogger(log_freq=10))
+            measured[PEERS[2]] = Measured(WandbMetricsLogger(log_freq=10))
     return measured
 
 
@@ -308,17 +341,18 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--peers", action="store_true", help="measure the peers as well")
+    parser.add_argument("--write", action="store_true", help="write the rows into the docs")
     arguments = parser.parse_args()
-    heading = True
     for name in arguments.models:
         for mode in arguments.modes:
             step, limit, measured = figures(MODELS[name], mode, arguments.rounds, arguments.peers)
-            if heading:
-                print(f"| model | {BACKEND} | step | one pass | {' | '.join(measured)} |")
-                print("|---" * (len(measured) + 4) + "|")
-            heading = False
-            cells = " | ".join(f"{ratio:.3f} ± {error:.3f}" for ratio, error in measured.values())
-            print(f"| {name} | {mode} | {1e3 * step:.2f} ms | {limit:.3f} | {cells} |", flush=True)
+            told = {key: f"{ratio:.2f} ± {error:.2f}" for key, (ratio, error) in measured.items()}
+            row = [TITLES[name], MODES[mode]]
+            ours = [f"{1e3 * step:.1f} ms", f"{limit:.2f}", *(told[key] for key in OURS)]
+            print_row("step", [*row, *ours], arguments.write)
+            if arguments.peers:
+                theirs = [told.get(key, "not measured") for key in PEERS]
+                print_row("peers", [*row, told[OURS[0]], *theirs], arguments.write)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ _TIME_SHARE = 0.002
 # about a second and 250 MB. The least number of records, for the rules' windows, however many
 # columns they have; and the seconds that a column of a record takes.
 _MAX_STEPS, _MAX_NUMBERS, _MIN_STEPS, _SECONDS = 512, 2**21, 64, 4e-7
+# Records that wait to come into the history, and numbers in them, at most: many at once are thinned
+# in less time.
+_MAX_WAITING, _MAX_WAITING_NUMBERS = 2048, 2**18
 # A model that takes so long to give no answer is not asked again.
 _ASK_SECONDS = 0.5
 
@@ -40,6 +43,7 @@ class Judge:
     def restart(self) -> None:
         """Forget the training: the records to come are of another one."""
         self._history = GradientHistory(_MAX_STEPS)
+        self._waiting: list[Chunk] = []  # records to come into the history
         self._reported: list[Finding] = []
         self._is_behind = False
         self._has_answer: bool | None = None  # not asked yet
@@ -64,20 +68,30 @@ class Judge:
         The model is asked with the first fault that is no error; and at the end, if it has not
         answered.
         """
-        width, former = len(chunk.layout.variables), self._history
-        if len(former) and former.frozen != list(chunk.layout.frozen):
+        before = self._waiting[-1].layout.frozen if self._waiting else self._history.frozen
+        if (self._waiting or len(self._history)) and list(before) != list(chunk.layout.frozen):
+            setup = self.setup
             self.restart()
-        if not len(self._history):
-            steps = max(_MIN_STEPS, min(_MAX_STEPS, _MAX_NUMBERS // max(1, width)))
-            self._history = GradientHistory(steps)
-            self._history.setup = former.setup
-        self._history.append(chunk)
+            self._history.setup = setup
+        self._waiting.append(chunk)
         self._is_behind = True
+        width, waiting = len(chunk.layout.variables), sum(len(c.steps) for c in self._waiting)
         # More records take longer than they did.
-        grown = max(0, len(self._history) * width - self._judged) if self._judged else 0
+        length = min(len(self._history) + waiting, _most_steps(chunk))
+        grown = max(0, length * width - self._judged) if self._judged else 0
         expected = self._took + _SECONDS * grown
-        is_due = time.monotonic() - self._last >= expected / _TIME_SHARE
-        return self._find(ask, ended=False) if is_due else []
+        if time.monotonic() - self._last >= expected / _TIME_SHARE:
+            return self._find(ask, ended=False)
+        if waiting > _MAX_WAITING or waiting * width > _MAX_WAITING_NUMBERS:
+            self._take_waiting()
+        return []
+
+    def _take_waiting(self) -> None:
+        if self._waiting and not len(self._history):
+            setup, self._history = self.setup, GradientHistory(_most_steps(self._waiting[0]))
+            self._history.setup = setup
+        self._history.append(*self._waiting)
+        self._waiting = []
 
     def finish(self, ask: Ask = lambda setup: None) -> list[Finding]:
         """Return the new faults, now that the training has ended."""
@@ -96,6 +110,7 @@ class Judge:
 
     def _judge_anew(self, ended: bool) -> list[Finding]:
         start = time.monotonic()
+        self._take_waiting()
         found = news(self._reported, judge(self._history, ended, self._ignore))
         self._last = time.monotonic()
         self._took = self._last - start
@@ -112,3 +127,8 @@ class Judge:
         self._has_answer = answer is not None or time.monotonic() - begin > _ASK_SECONDS
         self._history.setup = answer or self._history.setup
         return answer is not None
+
+
+def _most_steps(chunk: Chunk) -> int:
+    columns = max(1, len(chunk.layout.variables))
+    return max(_MIN_STEPS, min(_MAX_STEPS, _MAX_NUMBERS // columns))

@@ -1,6 +1,7 @@
 """What is new, and how often is looked."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -96,6 +97,27 @@ def test_what_was_not_judged_in_time_is_judged_at_the_end(clock):
     assert judge.add(chunk(1, 2, infinite=[2])) == []
     assert clock.judged == 1
     assert kinds(judge.finish()) == NONFINITE
+    assert judge.finish() == []
+
+
+@pytest.mark.parametrize(("columns", "most"), [(2, 2048), (2000, 2**18 // 2000)])
+def test_records_wait_to_be_judged_in_bounded_memory(clock, columns, most):
+    judge, clock.judging = Judge(), 1e9
+    record, waiting = wide_chunk(0, columns), []
+    for step in range(most + 500):
+        added = dataclasses.replace(record, steps=np.array([step]))
+        judge.add(added)
+        waiting.append(weakref.ref(added))
+    assert clock.judged == 1
+    assert sum(reference() is not None for reference in waiting) < most
+
+
+def test_records_of_other_layers_are_of_another_training_even_if_none_was_judged(clock):
+    judge, clock.judging = Judge(), 50.0
+    judge.add(chunk(0))
+    judge.add(chunk(1, 2, infinite=[2]))
+    layout = dataclasses.replace(LAYOUT, frozen=("first",))
+    judge.add(dataclasses.replace(chunk(3), layout=layout))
     assert judge.finish() == []
 
 
