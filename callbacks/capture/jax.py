@@ -30,8 +30,7 @@ from keras_initkit.callbacks.capture.batches import BATCH_SIZE
 from keras_initkit.callbacks.capture.model_parts import Leaf, Target
 from keras_initkit.callbacks.capture.recorded_step import Call
 from keras_initkit.callbacks.capture.row import RowLayout
-from keras_initkit.callbacks.measures.gradients import measure_scaled
-from keras_initkit.callbacks.measures.jax import measure_at_once
+from keras_initkit.callbacks.measures.jax import measure_at_once, measure_on_cpu
 
 _NO_UPDATE = -1
 
@@ -62,7 +61,7 @@ class JaxStorage(Storage):
 
     def __init__(self, target: Target) -> None:
         on_cpu = jax.default_backend() == "cpu"
-        super().__init__(target, Arrays(measure_scaled if on_cpu else measure_at_once))
+        super().__init__(target, Arrays(measure_on_cpu if on_cpu else measure_at_once))
         self._rows: list[_OnDevice] = []
         self._next_step = 0
         # The variables that the state has more, and the values that they begin a step with: the

@@ -4,12 +4,13 @@ Every function takes *stacks*: arrays of shape (k, size), each k tensors of one 
 One set of operations then serves all the small tensors of a shape, whatever their number.
 
 Gradients of deep networks reach 1e-30 and 1e+30: their squares are not float32 numbers. There are
-two ways around, of which a backend takes the one that is quicker to compile and to run:
+two ways around:
 
-- where a compiler makes one loop of several operations, elements are taken relative to the largest
-  magnitude: ‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|;
-- where each operation is a pass of its own, sums are taken plainly, and once more in float64 if
-  they turn out to be no ordinary numbers.
+- elements are taken relative to the largest magnitude: ‖x‖ = m · sqrt(Σ (x/m)²), m = max|x|;
+- sums are taken in float64.
+
+Nearly always squares are ordinary numbers. Where it can be chosen in the step, at no cost, sums are
+taken plainly, and again in one of these ways if they turn out not to be.
 
 Only wanted statistics are computed: each costs a pass over the gradients, next to the training
 step. The elements are read in `Reductions` alone, where the time goes.
@@ -169,11 +170,12 @@ def measure_twice(
     wanted: Collection[str],
     reductions: Reductions,
     choose: Callable[..., tuple[Array, ...]],
+    again: Measure,
 ) -> Measured:
-    """Measure in float32, and again in float64 if need be; see `gradient_statistics`.
+    """Measure by plain sums, and again if need be; see `gradient_statistics`.
 
     `choose(is_ordinary, plain, careful, stacks)` returns `plain` if ordinary, as nearly always;
-    else `careful(stacks)`.
+    else `careful(stacks)`, which measures `again`.
     """
     names = [name for name in GRADIENT_STATISTICS if name in wanted]
     squares = reductions.squares(stacks)
@@ -184,26 +186,33 @@ def measure_twice(
         plain["zeros"] = _share_of_zeros(reductions.nonzeros(stacks), stacks)
     if "mean_abs" in wanted:
         plain["mean_abs"] = reductions.magnitudes(stacks) / _sizes(stacks)
-    largest = plain.get("max_abs", squares)
 
-    def careful(stacks: Sequence[Array], largest: Array) -> tuple[Array, ...]:
-        wide = [ops.cast(stack, "float64") for stack in stacks]
-        measured = {"norm": ops.sqrt(reductions.squares(wide))}
-        if "mean_abs" in wanted:
-            sizes = ops.cast(_sizes(stacks), "float64")
-            measured["mean_abs"] = reductions.magnitudes(wide) / sizes
-        measured = {name: ops.cast(array, "float32") for name, array in measured.items()}
-        if "max_abs" in wanted:
-            measured["max_abs"] = _pass_on_nan(measured["norm"], largest)
-        if "zeros" in wanted:
-            measured["zeros"] = _share_of_zeros(PLAIN.nonzeros(stacks), stacks)
-        if "nonfinite" in wanted:
-            measured["nonfinite"] = _count_nonfinite(stacks)
+    def careful(stacks: Sequence[Array]) -> tuple[Array, ...]:
+        measured = again(stacks, names)
         return tuple(measured[name] for name in names)
 
     is_ordinary = ops.all(_are_ordinary(squares, plain))
-    columns = choose(is_ordinary, tuple(plain[name] for name in names), careful, stacks, largest)
+    columns = choose(is_ordinary, tuple(plain[name] for name in names), careful, stacks)
     return dict(zip(names, columns, strict=True))
+
+
+def measure_wide(
+    stacks: Sequence[Array], wanted: Collection[str], reductions: Reductions
+) -> Measured:
+    """Measure in float64; see `gradient_statistics`."""
+    wide = [ops.cast(stack, "float64") for stack in stacks]
+    measured = {"norm": ops.sqrt(reductions.squares(wide))}
+    if "mean_abs" in wanted:
+        sizes = ops.cast(_sizes(stacks), "float64")
+        measured["mean_abs"] = reductions.magnitudes(wide) / sizes
+    measured = {name: ops.cast(array, "float32") for name, array in measured.items()}
+    if "max_abs" in wanted:
+        measured["max_abs"] = _pass_on_nan(measured["norm"], reductions.largest(stacks))
+    if "zeros" in wanted:
+        measured["zeros"] = _share_of_zeros(PLAIN.nonzeros(stacks), stacks)
+    if "nonfinite" in wanted:
+        measured["nonfinite"] = _count_nonfinite(stacks)
+    return measured
 
 
 def gradient_statistics(

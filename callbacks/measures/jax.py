@@ -1,17 +1,26 @@
-"""Measuring on JAX's accelerators: plain sums, which the compiler joins with the step's own passes.
+"""Measuring on JAX: on a CPU by plain sums, and again if need be; on accelerators at once.
 
-A branch costs there more than it saves: the device waits for the host to choose, and what both
+On accelerators plain sums are joined by the compiler with the step's own passes. A branch costs there more than it saves: the device waits for the host to choose, and what both
 ways read is kept until then. Masks are stored, and keep the weights from being updated in place. So
 squares are summed three times, of all elements times a factor each, and one of the sums is taken;
 as J. L. Blue, "A Portable Fortran Program to Find the Euclidean Norm of a Vector", ACM TOMS 4(1),
 1978, but with factors for whole tensors.
 """
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from keras_initkit.callbacks.measures.gradients import (
+    PLAIN,
+    WIDTHS,
+    Measured,
+    measure_scaled,
+    measure_twice,
+)
 
 # Where the sum of squares is below or above, elements are taken times a factor: then of 2³⁰
 # elements nothing overflows, and what underflows is below 1e-9 of the sum.
@@ -43,7 +52,25 @@ _PARTS = {
 }
 
 
-def measure_at_once(stacks: Sequence[jax.Array], wanted: Collection[str]) -> dict[str, jax.Array]:
+def measure_on_cpu(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Measured:
+    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does.
+
+    What is rarely taken is measured in rows of all tensors: that is soon compiled.
+    """
+
+    def choose(
+        is_ordinary: jax.Array,
+        plain: tuple[jax.Array, ...],
+        careful: Callable[..., tuple[jax.Array, ...]],
+        stacks: Sequence[jax.Array],
+    ) -> tuple[jax.Array, ...]:
+        return jax.lax.cond(is_ordinary, lambda stacks: plain, careful, stacks)
+
+    again = functools.partial(measure_scaled, widths=WIDTHS)
+    return measure_twice(stacks, wanted, PLAIN, choose, again)
+
+
+def measure_at_once(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Measured:
     """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
     names = [name for name in _PARTS if name in wanted]
     parts = [*_SQUARES, *(_PARTS[name] for name in names)]

@@ -20,6 +20,7 @@ from keras_initkit.callbacks.measures.gradients import (
     each,
     measure_scaled,
     measure_twice,
+    measure_wide,
 )
 from keras_initkit.statistics import batch
 
@@ -51,23 +52,24 @@ _GRAPH = Reductions(
     lambda stacks: _squares([tf.sign(stack) for stack in stacks]),
 )
 
+_measure_wide = functools.partial(measure_wide, reductions=_GRAPH)
+
 
 def _choose(
     is_ordinary: Any,
     plain: tuple[Any, ...],
     careful: Callable[..., tuple[Any, ...]],
     stacks: Sequence[Any],
-    largest: Any,
 ) -> tuple[Any, ...]:
     if tf.executing_eagerly():
-        return plain if is_ordinary else careful(stacks, largest)
+        return plain if is_ordinary else careful(stacks)
     # `tf.cond` becomes part of the graph, all of whose nodes are visited in every step, be
     # they of the branch that is taken or not; this operation calls the one or the other.
-    count, inputs = len(plain), [*plain, largest, *stacks]
+    count, inputs = len(plain), [*plain, *stacks]
     signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
     branches = [
         tf.function(branch, autograph=False).get_concrete_function(*signature)
-        for branch in (lambda *x: x[:count], lambda *x: careful(x[count + 1 :], x[count]))
+        for branch in (lambda *x: x[:count], lambda *x: careful(x[count:]))
     ]
     types = [tensor.dtype for tensor in plain]
     chosen = tf.raw_ops.StatelessIf(
@@ -101,7 +103,7 @@ def _traced_once(measure: Callable[..., Measured]) -> Callable[..., Measured]:
 @_traced_once
 def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
-    return measure_twice(stacks, wanted, _GRAPH, _choose)
+    return measure_twice(stacks, wanted, _GRAPH, _choose, _measure_wide)
 
 
 @_traced_once

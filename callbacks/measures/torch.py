@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-from keras_initkit.callbacks.measures.gradients import Measured, Reductions, each, measure_twice
+from keras_initkit.callbacks.measures.gradients import (
+    Measured,
+    Reductions,
+    each,
+    measure_twice,
+    measure_wide,
+)
 
 # Of so many elements `dot` is exact to 1e-7, and quicker than squares and their sum; of ten million
 # at once it loses 1e-4.
@@ -44,7 +50,8 @@ def measure_on_cpu(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
         stacks,
         wanted,
         _ON_CPU,
-        lambda is_ordinary, plain, careful, *inputs: plain if is_ordinary else careful(*inputs),
+        lambda is_ordinary, plain, careful, stacks: plain if is_ordinary else careful(stacks),
+        functools.partial(measure_wide, reductions=_ON_CPU),
     )
 
 

@@ -36,9 +36,10 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
-    from keras_initkit.callbacks.measures.jax import measure_at_once
+    from keras_initkit.callbacks.measures.jax import measure_at_once, measure_on_cpu
 
-    CASES = {"scaled": (jax.jit, measure_scaled), "at once": (jax.jit, measure_at_once)}
+    on_jax = (measure_on_cpu, measure_at_once, measure_scaled)
+    CASES = {way.__name__: (jax.jit, way) for way in on_jax}
 else:
     from keras_initkit.callbacks.measures.torch import measure_on_cpu, measure_together
 
