@@ -16,6 +16,7 @@ Only wanted statistics are computed: each costs a pass over the gradients, next 
 step. The elements are read in `Reductions` alone, where the time goes.
 """
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -213,6 +214,10 @@ def measure_wide(
     if "nonfinite" in wanted:
         measured["nonfinite"] = _count_nonfinite(stacks)
     return measured
+
+
+# In rows of all tensors: quick to compile, for what is rarely run.
+MEASURE_IN_ROWS = functools.partial(measure_scaled, reductions=FOLDED, widths=WIDTHS)
 
 
 def gradient_statistics(

@@ -1,13 +1,13 @@
 """Measuring on JAX: on a CPU by plain sums, and again if need be; on accelerators at once.
 
-On accelerators plain sums are joined by the compiler with the step's own passes. A branch costs there more than it saves: the device waits for the host to choose, and what both
-ways read is kept until then. Masks are stored, and keep the weights from being updated in place. So
-squares are summed three times, of all elements times a factor each, and one of the sums is taken;
-as J. L. Blue, "A Portable Fortran Program to Find the Euclidean Norm of a Vector", ACM TOMS 4(1),
-1978, but with factors for whole tensors.
+On accelerators the compiler joins plain sums with the step's own passes. A branch costs there more
+than it saves: the device waits for the host to choose, and what both ways read is kept until then.
+Masks are stored, and keep the weights from being updated in place. So squares are summed three
+times, of all elements times a factor each, and one of the sums is taken; as J. L. Blue, "A Portable
+Fortran Program to Find the Euclidean Norm of a Vector", ACM TOMS 4(1), 1978, but with factors for
+whole tensors.
 """
 
-import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from keras_initkit.callbacks.measures.gradients import (
+    MEASURE_IN_ROWS,
     PLAIN,
-    WIDTHS,
     Measured,
-    measure_scaled,
     measure_twice,
 )
 
@@ -53,10 +52,7 @@ _PARTS = {
 
 
 def measure_on_cpu(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Measured:
-    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does.
-
-    What is rarely taken is measured in rows of all tensors: that is soon compiled.
-    """
+    """Measure each tensor of all stacks, float32 (k, size), as `gradient_statistics` does."""
 
     def choose(
         is_ordinary: jax.Array,
@@ -66,8 +62,7 @@ def measure_on_cpu(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Meas
     ) -> tuple[jax.Array, ...]:
         return jax.lax.cond(is_ordinary, lambda stacks: plain, careful, stacks)
 
-    again = functools.partial(measure_scaled, widths=WIDTHS)
-    return measure_twice(stacks, wanted, PLAIN, choose, again)
+    return measure_twice(stacks, wanted, PLAIN, choose, MEASURE_IN_ROWS)
 
 
 def measure_at_once(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Measured:

@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from keras_initkit.callbacks.measures.gradients import (
     FOLDED,
-    WIDTHS,
+    MEASURE_IN_ROWS,
     Measured,
     Reductions,
     each,
-    measure_scaled,
     measure_twice,
     measure_wide,
 )
@@ -43,6 +42,8 @@ def _largest(stacks: Sequence[Any]) -> Any:
     highest = _each(stacks, tf.reduce_max, tf.reduce_max)
     return tf.maximum(highest, -_each(stacks, tf.reduce_min, tf.reduce_min))
 
+
+_OF_EACH = frozenset(("norm", "nonfinite"))
 
 # As few operations, and as few copies, as can be.
 _GRAPH = Reductions(
@@ -109,7 +110,11 @@ def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured
 @_traced_once
 def measure_by_xla(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure the same by operations that XLA compiles together."""
-    return measure_scaled(stacks, wanted, FOLDED, WIDTHS)
+    # Rows of all tensors are the soonest compiled. Each tensor by itself takes less time in a step
+    # for few statistics, such as those that are measured between records.
+    if set(wanted) == _OF_EACH:
+        return measure_twice(stacks, wanted, FOLDED, _choose, MEASURE_IN_ROWS)
+    return MEASURE_IN_ROWS(stacks, wanted)
 
 
 def measure_port(tensor: Any) -> Any:

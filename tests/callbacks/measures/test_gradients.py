@@ -89,6 +89,9 @@ def test_every_statistic_at_every_scale(rng, way):
         stack = (rng.normal(size=(3, 1000)) * scale).astype("float32")
         stack[:, ::7] = 0
         assert_right(way, stack)
+        between_records = measure(way, stack, wanted=("norm", "nonfinite"))
+        np.testing.assert_allclose(between_records["norm"], expected(stack)["norm"], rtol=1e-6)
+        np.testing.assert_array_equal(between_records["nonfinite"], 0)
 
 
 @ways
