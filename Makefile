@@ -60,16 +60,19 @@ lint: .venv/ready
 measure:
 	$(PYTHON) -m benchmarks.measure
 
-# The tables of docs/measurements.md but for the GPU's and the demo's; hours on a quiet machine.
+# The figures of docs/measurements.md but for the GPU's and the demo's; hours on a quiet machine. The
+# tables that have a name there are written anew.
 bench: .venv/ready .venv-jax/ready .venv-torch/ready
 	.venv/bin/python benchmarks/import_time.py
-	.venv/bin/python benchmarks/monitor_overhead.py --peers
-	KERAS_BACKEND=jax .venv-jax/bin/python benchmarks/monitor_overhead.py
-	KERAS_BACKEND=torch .venv-torch/bin/python benchmarks/monitor_overhead.py
-	.venv/bin/python benchmarks/first_steps.py
-	KERAS_BACKEND=jax .venv-jax/bin/python benchmarks/first_steps.py
+	.venv/bin/python -m benchmarks.monitor_overhead --write
+	.venv/bin/python -m benchmarks.monitor_overhead --write --peers --models mlp
+	KERAS_BACKEND=jax .venv-jax/bin/python -m benchmarks.monitor_overhead --write
+	KERAS_BACKEND=torch .venv-torch/bin/python -m benchmarks.monitor_overhead --write
+	.venv/bin/python -m benchmarks.first_steps --write
+	KERAS_BACKEND=jax .venv-jax/bin/python -m benchmarks.first_steps --write
 	.venv/bin/python benchmarks/log.py
-	.venv/bin/python -m benchmarks.judging
+	.venv/bin/python -m benchmarks.judging --write
+	.venv/bin/python -m benchmarks.judging --write --every-step --layers 20 200
 	.venv/bin/python benchmarks/normalization.py
 	.venv/bin/python benchmarks/initialization.py
 	.venv/bin/python benchmarks/orthogonal.py

@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from benchmarks.monitor_overhead import BACKEND, BATCH, MODELS, MODES, TITLES, encoder
+from benchmarks.monitor_overhead import BATCH, MODELS, MODES, TITLES, encoder
 from benchmarks.tables import print_row
 from keras_initkit.callbacks import GradientMonitor
 

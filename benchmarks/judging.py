@@ -98,8 +98,9 @@ def main() -> None:
         peak = measure(*case)[-1]
         tracemalloc.stop()
         recorded = "every step" if arguments.every_step else "by default"
-        told = [tell([100 * share for share in shares], "%"), tell(ends, "s")]
-        row = [f"{layers:,} layers", f"{1e3 * step:g} ms, {recorded}", *told, f"{peak / 1e6:.0f} MB"]
+        row = [f"{layers:,} layers", f"{1e3 * step:g} ms, {recorded}"]
+        row += [tell([100 * share for share in shares], "%"), tell(ends, "s")]
+        row += [f"{peak / 1e6:.0f} MB"]
         print_row("judging", row, arguments.write)
 
 

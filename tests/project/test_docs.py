@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import pytest
 
+from benchmarks.tables import put_row
 from keras_initkit import initializers, read_log
 from tests import ROOT
 
@@ -101,3 +102,24 @@ def test_every_initializer_is_in_the_catalogue():
     catalogue = page.partition("## The initializers")[2].partition("## Three ways")[0]
     listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", catalogue, re.MULTILINE)))
     assert sorted(listed) == sorted(initializers.__all__)
+
+
+TABLE = """# Costs
+
+<!-- table: step -->
+| model | backend | step |
+|---|---|---|
+| a | JAX | 1 |
+
+Text.
+"""
+
+
+def test_a_benchmark_puts_a_row_in_the_place_of_its_own():
+    other = put_row(TABLE, "step", ["a", "PyTorch", "2"])
+    assert other == TABLE.replace("| 1 |\n", "| 1 |\n| a | PyTorch | 2 |\n")
+    assert put_row(other, "step", ["a", "JAX", "3"]) == other.replace("| 1 |", "| 3 |")
+    with pytest.raises(ValueError, match=r"must have 3 cells\. Received: 2"):
+        put_row(TABLE, "step", ["a", "JAX"])
+    with pytest.raises(ValueError, match="must have a line '<!-- table: other -->'"):
+        put_row(TABLE, "other", ["a", "JAX", "3"])
