@@ -1,7 +1,7 @@
 """Judge the trainings of `benchmarks.mutants` by what others publish, beside our own diagnosis.
 
     pip install '.[torch]' torchmortem
-    KERAS_BACKEND=torch python benchmarks/diagnosis_peers.py [--processes 2] [--faults NAME ...]
+    KERAS_BACKEND=torch python -m benchmarks.diagnosis_peers [--processes 2] [--faults NAME ...]
 
 Each healthy program and each mutant is trained once, and looked at by all: by `torchmortem`, whose
 hooks get what Keras layers take and give; and by rules that are stated here again in short, with
@@ -30,7 +30,7 @@ from typing import Any
 import keras
 import numpy as np
 import torch
-from mutants import FAULT_BY_NAME, FAULTS, look, make_mutant, programs, train
+from benchmarks.mutants import FAULT_BY_NAME, FAULTS, look, make_mutant, programs, train
 
 Array = np.ndarray
 EVERY = 10  # steps between two looks

@@ -4,15 +4,11 @@
 """
 
 import functools
-import importlib
-from typing import Any
 
 import pytest
 
 import keras_initkit
-
-benchmark: Any = importlib.import_module("benchmarks.propagation")
-FAMILIES, compare = benchmark.FAMILIES, benchmark.compare
+from benchmarks.propagation import FAMILIES, compare
 
 # Few draws of narrow layers are off by less than this; most without normalization.
 SIGNALS, GRADIENTS = 0.3, 0.25
