@@ -30,6 +30,7 @@ from typing import Any
 import keras
 import numpy as np
 import torch
+
 from benchmarks.mutants import FAULT_BY_NAME, FAULTS, look, make_mutant, programs, train
 
 Array = np.ndarray
