@@ -8,7 +8,7 @@ from typing import Any
 from tensorboard_plugin_initkit.stored_json import Checks, check_fields, is_text
 
 # Learning rates to begin with: that of an optimizer, and of all others.
-USUAL_RATES, USUAL_RATE = {"SGD": 1e-2}, 1e-3
+USUAL_RATES, USUAL_RATE = {"SGD": 1e-2, "Adadelta": 1.0}, 1e-3
 
 
 @dataclasses.dataclass(frozen=True)

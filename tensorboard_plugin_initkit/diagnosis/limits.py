@@ -35,6 +35,12 @@ def list_limits(facts: Facts) -> Iterator[str]:
             f"If texts are padded with 0 at their end, `{recurrent[0].type}` has forgotten them "
             'there: use `Embedding(..., mask_zero=True)`, or `pad_sequences(padding="pre")`.'
         )
+    for item in layers:
+        if item.type == "Masking":
+            yield (
+                f"`{item.path}` hides each step of nothing but {item.arguments.get('mask_value')}: "
+                "leave it out where that is a value of the data, not of padding."
+            )
     shapes = [tensor.shape for tensor in inputs if tensor.shape]
     steps = max((shape[0] for shape in shapes), default=0)
     if recurrent and steps >= THRESHOLDS["memory_steps"].value:

@@ -422,16 +422,23 @@ def count_classes(facts: Facts, head: Head, labels: Tensor) -> tuple[Floats, Flo
 
 
 def find_other_losses(facts: Facts) -> Iterator[Finding]:
-    """Find losses for other targets, which work less well: for exclusive classes."""
+    """Find losses for other targets, which work less well: for exclusive classes.
+
+    With a question about each class networks mostly learn, and begin slowly: it is told late.
+    """
+    late = find_first(facts.find_late("verdict_steps") | facts.loss.over)
     for head, target in _list_targets(facts):
-        loss, seen = head.setup.loss, ""
+        loss, seen, row = head.setup.loss, "", 0
         if loss in BINARY and target.is_one_hot and head.units == target.width:
             seen = f"The targets of the {head} have one class per row, but `{loss}` asks about "
             seen += f"each of the {head.units} classes separately."
+            if late is None:
+                continue
+            row = late
         elif loss in REGRESSION and (target.is_one_hot or _are_labels(head, target)):
             seen = f"The targets of the {head} are classes, but `{loss}` is for numbers."
         if seen and not _are_two(head, target):
-            yield _tell_loss(facts, head, target, seen)
+            yield _tell_loss(facts, head, target, seen, row)
 
 
 def find_losses_of_two_classes(facts: Facts) -> Iterator[Finding]:
@@ -471,10 +478,10 @@ def _list_targets(facts: Facts) -> Iterator[tuple[Head, Target]]:
             yield head, target
 
 
-def _tell_loss(facts: Facts, head: Head, target: Target, seen: str) -> Finding:
+def _tell_loss(facts: Facts, head: Head, target: Target, seen: str, row: int = 0) -> Finding:
     numbers = {"low": target.low, "high": target.high, "units": float(head.units)}
     fix = suggest(head, target).as_fix()
-    return _tell(facts, "loss_choice", seen, numbers, fix, head.path)
+    return _tell(facts, "loss_choice", seen, numbers, fix, head.path, row)
 
 
 def _are_two(head: Head, target: Target) -> bool:

@@ -375,8 +375,8 @@ def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
     cause = "The weights were updated too few times."
     if is_stopped:
         cause += " You or a callback, such as `EarlyStopping`, stopped the training."
-        text = "Train to the end: give `EarlyStopping` more `patience`, and for a loss "
-        fix = Fix(f'{text}`mode="min"`.')
+        text = "Train to the end: give `EarlyStopping` more `patience`, and `mode=\"min\"` for a "
+        fix = Fix(f'{text}loss, `mode="max"` for an accuracy.')
     ratios = facts.median_update[int(facts.start[last]) :]
     ratio = float(np.median(ratios)) if ratios.size else math.nan
     factor = THRESHOLDS["update_usual"].value / ratio if ratio > 0 else 1.0

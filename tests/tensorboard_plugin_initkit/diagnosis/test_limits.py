@@ -38,6 +38,11 @@ SAID = {
         WORDS,
         "",
     ),
+    "hidden": (
+        chain(layer("Masking", (12, 1), mask_value=-1.0), layer("LSTM", 9), END),
+        SHORT,
+        "hides each step of nothing but -1.0",
+    ),
     "place": (
         chain(layer("GlobalAveragePooling2D", 8), END),
         np.zeros((BATCH, 9, 9, 8)),

@@ -130,14 +130,6 @@ CAUSES: dict[str, Any] = {
     "mean": (REGRESSION, Y + 500, X, "target_scale", "mean 500", "undo it after `predict`"),
     "one class": (CLASSES, BITS * 0, X, "one_class", "Up to step 20 all labels", "shuffle"),
     "one": (BIT, BITS * 0, X, "one_class", "all labels of the output", "permutation"),
-    "exclusive": (
-        chain(dense(4, "sigmoid"), loss=BINARY),
-        np.eye(4)[INDEX % 4],
-        X,
-        "loss_choice",
-        "one class per row",
-        CATEGORICAL,
-    ),
     "numbers of classes": (
         chain(dense(4, "softmax"), loss=SQUARED),
         np.eye(4)[INDEX % 4],
@@ -199,6 +191,14 @@ SURE = {
     "zero_sample_weights": ("error", "certain"),
 }
 ALL_RULES = [*DATA_CAUSES, find_other_losses, *CONTRACT_RULES]
+
+
+def test_a_question_about_each_of_exclusive_classes_is_told_late():
+    setup, y = chain(dense(4, "sigmoid"), loss=BINARY), np.eye(4)[INDEX % 4]
+    assert find(ALL_RULES, setup, y, steps=WINDOW) == []
+    (finding,) = find(ALL_RULES, setup, y, steps=(*WINDOW, 300))
+    assert "one class per row" in finding.message
+    assert CATEGORICAL in str(finding.fix)
 
 
 @pytest.mark.parametrize("name", CAUSES)

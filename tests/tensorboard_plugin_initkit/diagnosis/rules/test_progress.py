@@ -418,6 +418,7 @@ def test_a_training_that_a_callback_stops_is_told_with_both_numbers():
     assert "after 121 of 900 planned updates while" in finding.message
     assert "`EarlyStopping`" in finding.cause
     assert "more `patience`" in str(finding.fix)
+    assert '`mode="max"` for an accuracy' in str(finding.fix)
 
 
 def test_a_rate_that_has_fallen_is_the_cause_of_small_updates():
@@ -507,6 +508,10 @@ def test_small_updates_are_told_with_an_early_end(ratio, rate):
     put(1e-9, "update")(record)  # rates beyond thirty usual ones are of no use
     (finding,) = judge(record.history(), ended=True)
     assert (finding.kind, "learning_rate=0.03" in str(finding.fix)) == ("small_updates", True)
+    assert record.setup is not None
+    record.setup = dataclasses.replace(record.setup, optimizer="Adadelta")
+    (finding,) = judge(record.history(), ended=True)
+    assert "Adadelta(learning_rate=1)" in str(finding.fix)
 
 
 def test_what_a_model_can_hardly_learn_is_told_with_an_early_end_at_guessing():
