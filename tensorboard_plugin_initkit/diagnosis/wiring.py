@@ -132,18 +132,25 @@ def list_heads(facts: Facts) -> list[Head]:
     setups, layers = facts.setup.heads, facts.setup.layers
     heads = []
     for k, setup in enumerate(setups):
-        y, y_pred = (
-            tensors[k]
-            if len(tensors) == len(setups)
-            else next((tensor for tensor in tensors if tensor.name == setup.name), None)
-            for tensors in (list_tensors(facts, role) for role in ("y", "y_pred"))
-        )
+        y, y_pred = (_choose_tensor(facts, role, k) for role in ("y", "y_pred"))
         shape = y_pred.shape if y_pred else setup.shape[1:] if setup.shape else None
         way = list(trace_back(facts.setup, setup.layer))
         layer = layers[setup.layer] if way else None
         kernel = next((layers[i] for i in way if DENSE.fullmatch(layers[i].type)), None)
         heads.append(Head(setup, layer, kernel, shape, y, y_pred))
     return heads
+
+
+def _choose_tensor(facts: Facts, role: str, k: int) -> Tensor | None:
+    """Return the target or prediction of an output: by name where they have the names of outputs.
+
+    A dictionary of targets is in the order of its keys, whatever the order of the outputs.
+    """
+    tensors, heads = list_tensors(facts, role), facts.setup.heads
+    named = {tensor.name: tensor for tensor in tensors}
+    if len(tensors) != len(heads) or named.keys() == {head.name for head in heads}:
+        return named.get(heads[k].name)
+    return tensors[k]
 
 
 def list_hidden(facts: Facts) -> list[LayerSetup]:

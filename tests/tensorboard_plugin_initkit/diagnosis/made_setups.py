@@ -60,9 +60,9 @@ def facts_of(
     batches = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
     ports, columns = [], []
     for role, batch in batches.items():
-        arrays = batch if isinstance(batch, list) else [] if batch is None else [batch]
-        for i, array in enumerate(map(np.asarray, arrays)):
-            name = str(i) if len(arrays) > 1 else ""
+        several = dict(enumerate(batch)) if isinstance(batch, list) else batch
+        named = several if isinstance(several, dict) else {} if batch is None else {"": batch}
+        for name, array in ((str(name), np.asarray(array)) for name, array in named.items()):
             ports.append(Port(role, name, array.shape[1:], array.dtype.name))
             columns.append(measure(array))
     rows = np.ones((len(steps), 1), np.float32)

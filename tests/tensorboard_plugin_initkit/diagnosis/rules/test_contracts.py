@@ -311,6 +311,7 @@ def test_each_of_several_outputs_is_judged_by_its_own_targets():
     setup = dataclasses.replace(setup, heads=(setup.heads[0]._replace(name="a"), other))
     preds = [BITS[:, None], X[:, :1]]
     assert find(setup, [BITS, NUMBERS], y_pred=preds) == []
+    assert find(setup, {"b": NUMBERS, "a": BITS}, y_pred=preds) == []  # in whatever order
     (finding,) = find(setup, [DIGITS, NUMBERS], y_pred=preds)
     assert finding.message.startswith(
         "The targets go from 0 to 9; the output `a` (layer `dense_1`)"
