@@ -224,7 +224,7 @@ def find_first_layers(setup: Setup) -> list[LayerSetup]:
         return []
     for position, layer in enumerate(layers):
         if layer.type == "InputLayer" or reached.intersection(layer.takes):
-            if is_passing(layer) or layer.type == "Rescaling":
+            if is_passing(layer) or layer.type in ("Rescaling", "Concatenate"):
                 reached.add(position)
             else:
                 first.append(layer)

@@ -125,9 +125,12 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
     if not layers or not len(facts.steps):
         return
     records, inputs = int(THRESHOLDS["window_records"].value), list_tensors(facts, "x")
-    scale, offset, rescalings = find_rescaling(facts.setup)
-    kernels &= not np.isnan([scale, offset]).any()
+    rescaled = find_rescaling(facts.setup)
+    kernels &= not np.isnan(rescaled[:2]).any()
     for tensor in inputs:
+        # Of several inputs those are rescaled that have the layer's shape.
+        is_other = len(inputs) > 1 and any(x.shape[1:] != tensor.shape for x in rescaled[2])
+        scale, offset, rescalings = (1.0, 0.0, []) if is_other else rescaled
         mean, std, low_std, high_std, whole, spread = (
             float(read(facts, tensor, name, np.fmax)[0])
             for name in ("mean", "std", "low_std", "high_std", "integers", "batch_std")

@@ -375,7 +375,7 @@ def _tell_end(facts: Facts, is_stopped: bool) -> tuple[str, Fix, float]:
     cause = "The weights were updated too few times."
     if is_stopped:
         cause += " You or a callback, such as `EarlyStopping`, stopped the training."
-        text = "Train to the end: give `EarlyStopping` more `patience`, and `mode=\"min\"` for a "
+        text = 'Train to the end: give `EarlyStopping` more `patience`, and `mode="min"` for a '
         fix = Fix(f'{text}loss, `mode="max"` for an accuracy.')
     ratios = facts.median_update[int(facts.start[last]) :]
     ratio = float(np.median(ratios)) if ratios.size else math.nan

@@ -599,7 +599,7 @@ def find_learning_rates(facts: Facts) -> Iterator[Finding]:
     if zero is not None:
         seen = "The learning rate is 0."
         cause, value = "No weight changes.", 0.0
-        text += " If a schedule or a callback makes it 0, as `epoch // 10` does at first, mend that."
+        text += " If a schedule or a callback makes it 0, as `epoch // 10` does, mend that."
     elif large is not None:
         value = float(rate[large])
         seen = f"The learning rate is {value:.3g}, with {name}."

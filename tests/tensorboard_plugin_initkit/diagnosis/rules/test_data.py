@@ -193,6 +193,19 @@ SURE = {
 ALL_RULES = [*DATA_CAUSES, find_other_losses, *CONTRACT_RULES]
 
 
+def test_numbers_beside_a_picture_have_a_scale_of_their_own():
+    rescaling = layer("Rescaling", (8, 8, 3), scale=1 / 255, offset=0.0)
+    convolved = (layer("Conv2D", (8, 8, 4), "relu"), layer("GlobalAveragePooling2D", 4))
+    setup = chain(rescaling, *convolved, layer("Concatenate", 6), dense(1, "sigmoid"), loss=BINARY)
+    layers = [x._replace(takes=(2, -1)) if x.type == "Concatenate" else x for x in setup.layers]
+    setup = dataclasses.replace(setup, layers=tuple(layers))
+    pictures = RNG.uniform(0, 255, (BATCH, 8, 8, 3))
+    for numbers, kinds in ((1e6 + 1e4 * X[:, :2], ["input_scale"]), (X[:, :2], [])):
+        found = find(ALL_RULES, setup, BITS, [pictures, numbers], steps=WINDOW)
+        assert [finding.kind for finding in found] == kinds
+        assert all("mean 1e+06" in finding.message for finding in found)
+
+
 def test_a_question_about_each_of_exclusive_classes_is_told_late():
     setup, y = chain(dense(4, "sigmoid"), loss=BINARY), np.eye(4)[INDEX % 4]
     assert find(ALL_RULES, setup, y, steps=WINDOW) == []

@@ -486,7 +486,7 @@ def test_a_warm_up_begins_with_a_rate_of_0():
     for setup, steps in ((GOOD, WINDOW), (compiled(GOOD, "Adam", 0.0), (0,))):
         (finding,) = find(setup, steps=steps, learning_rate=0.0)
         assert finding.message == "The learning rate is 0."
-        assert "as `epoch // 10` does at first" in str(finding.fix)
+        assert "as `epoch // 10` does" in str(finding.fix)
 
 
 def test_a_warm_up_that_the_training_never_leaves():
