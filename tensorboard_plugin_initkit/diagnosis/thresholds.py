@@ -207,7 +207,8 @@ THRESHOLDS: dict[str, Threshold] = {
     "verdict_steps": Threshold(
         200,
         "A training without any cause to be found may well be a slow starter, as with rare "
-        "classes: the verdict can wait.",
+        "classes: the verdict can wait. So can that on exclusive classes under binary "
+        "cross-entropy: networks learn with it, and begin slowly.",
     ),
     "plateau_steps": Threshold(
         1000,
