@@ -94,7 +94,8 @@ def train(name: str, mode: str, callback: str) -> tuple[float, float]:
 def measure(name: str, mode: str, rounds: int, most: float) -> list[str]:
     """Run processes in turn; return a cell for each way to monitor, and the seconds without.
 
-    No round begins after `most` seconds, and a process is stopped that takes as long.
+    No round begins after `most` seconds, and a process is stopped that takes as long: then there
+    are no cells.
     """
     ways, begun = ("without", "default", "every step"), time.monotonic()
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -108,7 +109,7 @@ def measure(name: str, mode: str, rounds: int, most: float) -> list[str]:
                     command, capture_output=True, text=True, check=True, timeout=most
                 )
             except subprocess.TimeoutExpired:
-                return [f"{way}: more than {most:.0f} s", "", ""]
+                return []
             found[way].append(json.loads(result.stdout.splitlines()[-1]))
     medians = {way: [statistics.median(c) for c in zip(*found[way], strict=True)] for way in ways}
     seconds, cpu = medians["without"]
@@ -135,8 +136,12 @@ def main() -> None:
         return
     for name in arguments.models:
         for mode in arguments.modes:
+            row = [ALL_TITLES[name], MODES[mode]]
             cells = measure(name, mode, arguments.rounds, arguments.seconds)
-            print_row("first steps", [ALL_TITLES[name], MODES[mode], *cells], arguments.write)
+            if cells:
+                print_row("first steps", [*row, *cells], arguments.write)
+            else:
+                print(f"| {' | '.join(row)} | more than {arguments.seconds:.0f} s |", flush=True)
 
 
 if __name__ == "__main__":

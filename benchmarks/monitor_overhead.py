@@ -349,7 +349,7 @@ def main() -> None:
             told = {key: f"{ratio:.2f} ± {error:.2f}" for key, (ratio, error) in measured.items()}
             row = [TITLES[name], MODES[mode]]
             ours = [f"{1e3 * step:.1f} ms", f"{limit:.2f}", *(told[key] for key in OURS)]
-            print_row("step", [*row, *ours], arguments.write)
+            print_row("step", [*row, *ours], arguments.write and not arguments.peers)
             if arguments.peers:
                 theirs = [told.get(key, "not measured") for key in PEERS]
                 print_row("peers", [*row, told[OURS[0]], *theirs], arguments.write)

@@ -15,12 +15,11 @@ from keras_initkit.callbacks.capture.model_parts import Target
 from keras_initkit.callbacks.capture.recorded_step import Call, record_next_step
 from keras_initkit.callbacks.capture.spikes import Spikes
 from keras_initkit.callbacks.capture.watch import Watch
+from keras_initkit.callbacks.measures.gradients import OF_SPIKES
 
 __all__ = ["BACKENDS", "Call", "Capture", "Watch", "open_capture", "record_next_step"]
 
 BACKENDS = {"tensorflow": "TensorFlowStorage", "jax": "JaxStorage", "torch": "TorchStorage"}
-# What a spike needs.
-_OF_SPIKES = frozenset(("norm", "nonfinite"))
 
 
 def open_capture(model: Any, watch: Watch, spikes: bool = False) -> Capture:
@@ -31,7 +30,7 @@ def open_capture(model: Any, watch: Watch, spikes: bool = False) -> Capture:
     if not spikes:
         return _open(model, watch)
     capture = _open(model, watch._replace(is_due=lambda step: True))
-    light = Watch(watch.select, _OF_SPIKES, per=watch.per, hears_batch=False)
+    light = Watch(watch.select, OF_SPIKES, per=watch.per, hears_batch=False)
     capture.spikes = Spikes(_open(model, light), watch.is_due)
     return capture
 

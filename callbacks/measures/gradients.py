@@ -25,6 +25,8 @@ import numpy as np
 from keras import ops
 
 GRADIENT_STATISTICS = ("norm", "mean_abs", "max_abs", "zeros", "nonfinite")
+# What is measured between records, for spikes.
+OF_SPIKES = frozenset(("norm", "nonfinite"))
 Array = Any
 Reduction = Callable[[Sequence[Array]], Array]
 Measured = dict[str, Array]
@@ -32,8 +34,9 @@ Measure = Callable[[Sequence[Array], Collection[str]], Measured]
 
 # Largest magnitudes to which the others are taken relative: both they and 1/m are float32 numbers.
 _SCALES = 1e-37, 1e37
-# A sum of squares in between lost no square to underflow that matters, and none to overflow.
-_ORDINARY = 1e-20, 1e30
+# A sum of squares below the second number lost none to overflow; above the first, times the number
+# of elements, squares that were lost to underflow do not matter: each was below 1.2e-38.
+_ORDINARY = 1e-31, 1e30
 # Tensors of up to so many elements can lie together in rows of such a width: few rows for each, as
 # their numbers are summed one by one.
 WIDTHS = (2**14, 256), (2**20, 4096)
@@ -192,7 +195,7 @@ def measure_twice(
         measured = again(stacks, names)
         return tuple(measured[name] for name in names)
 
-    is_ordinary = ops.all(_are_ordinary(squares, plain))
+    is_ordinary = ops.all(_are_ordinary(squares, plain, stacks))
     columns = choose(is_ordinary, tuple(plain[name] for name in names), careful, stacks)
     return dict(zip(names, columns, strict=True))
 
@@ -272,10 +275,10 @@ def _count(x: Array) -> Array:
 _count_nonfinite = each(_count)
 
 
-def _are_ordinary(squares: Array, plain: Measured) -> Array:
+def _are_ordinary(squares: Array, plain: Measured, stacks: Sequence[Array]) -> Array:
     """Check for tensors with right plain statistics."""
     low, high = _ORDINARY
-    ordinary = ops.logical_and(squares > low, squares < high)
+    ordinary = ops.logical_and(squares > low * _sizes(stacks), squares < high)
     # Gradients that are all zero, as a dead layer's, are ordinary.
     if "max_abs" in plain:
         zero = plain["max_abs"] == 0

@@ -60,6 +60,8 @@ def measure_on_cpu(stacks: Sequence[jax.Array], wanted: Collection[str]) -> Meas
         careful: Callable[..., tuple[jax.Array, ...]],
         stacks: Sequence[jax.Array],
     ) -> tuple[jax.Array, ...]:
+        if not isinstance(is_ordinary, jax.core.Tracer):  # a step that is not compiled
+            return plain if is_ordinary else careful(stacks)
         return jax.lax.cond(is_ordinary, lambda stacks: plain, careful, stacks)
 
     return measure_twice(stacks, wanted, PLAIN, choose, MEASURE_IN_ROWS)

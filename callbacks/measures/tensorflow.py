@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_initkit.callbacks.measures.gradients import (
     FOLDED,
     MEASURE_IN_ROWS,
+    OF_SPIKES,
     Measured,
     Reductions,
     each,
@@ -42,8 +43,6 @@ def _largest(stacks: Sequence[Any]) -> Any:
     highest = _each(stacks, tf.reduce_max, tf.reduce_max)
     return tf.maximum(highest, -_each(stacks, tf.reduce_min, tf.reduce_min))
 
-
-_OF_EACH = frozenset(("norm", "nonfinite"))
 
 # As few operations, and as few copies, as can be.
 _GRAPH = Reductions(
@@ -110,9 +109,9 @@ def measure_in_graph(stacks: Sequence[Any], wanted: Collection[str]) -> Measured
 @_traced_once
 def measure_by_xla(stacks: Sequence[Any], wanted: Collection[str]) -> Measured:
     """Measure the same by operations that XLA compiles together."""
-    # Rows of all tensors are the soonest compiled. Each tensor by itself takes less time in a step
-    # for few statistics, such as those that are measured between records.
-    if set(wanted) == _OF_EACH:
+    # Rows of all tensors are the soonest compiled; each tensor by itself takes less time in a step,
+    # if few statistics are measured. On a GPU a branch would wait for the host.
+    if set(wanted) == OF_SPIKES and not tf.config.list_physical_devices("GPU"):
         return measure_twice(stacks, wanted, FOLDED, _choose, MEASURE_IN_ROWS)
     return MEASURE_IN_ROWS(stacks, wanted)
 

@@ -33,7 +33,7 @@ from tensorboard_plugin_initkit.record.setup import (
 _ARGUMENTS = [
     *("units", "filters", "axis", "rate", "use_bias", "kernel_size", "strides", "padding"),
     *("data_format", "momentum", "epsilon", "input_dim", "output_dim", "mask_zero"),
-    *("return_sequences", "scale", "offset", "value_range"),
+    *("return_sequences", "scale", "offset", "value_range", "mask_value"),
 ]
 _WEIGHTS = ("kernel", "recurrent", "bias", "depthwise", "pointwise", "embeddings", "gamma", "beta")
 _CONFIGURED = [

@@ -16,7 +16,7 @@ from tensorboard_plugin_initkit.diagnosis.windows import (
     window_mean,
 )
 from tensorboard_plugin_initkit.record.history import GradientHistory
-from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup
+from tensorboard_plugin_initkit.record.setup import HeadSetup, Setup, match_heads
 
 CROSSENTROPIES = {
     "binary_crossentropy",
@@ -234,9 +234,12 @@ def _best_constant(history: GradientHistory, setup: Setup) -> tuple[Floats, Floa
         or any(item.type == "Masking" or item.arguments.get("mask_zero") for item in setup.layers)
     ):
         return total[0] * np.nan, total[1] * np.nan
-    for head, column in zip(heads, targets, strict=True):
+    places = match_heads(heads, [history.ports[i].name for i in targets])
+    for head, place in zip(heads, places, strict=True):
+        if place is None:
+            continue
         weight = head.arguments.get("loss_weight", 1)
-        total += weight * np.stack(_best_constant_of(history, head, column))
+        total += weight * np.stack(_best_constant_of(history, head, targets[place]))
     return total[0], total[1]
 
 

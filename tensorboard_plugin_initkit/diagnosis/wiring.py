@@ -16,6 +16,7 @@ from tensorboard_plugin_initkit.record.setup import (
     LayerSetup,
     Setup,
     Shape,
+    match_heads,
 )
 
 LINEAR, SIGMOIDS = ("", "linear"), ("sigmoid", "hard_sigmoid")
@@ -130,9 +131,9 @@ def read(facts: Facts, tensor: Tensor, statistic: str, combine: np.ufunc) -> Flo
 def list_heads(facts: Facts) -> list[Head]:
     """List the outputs of a model, each with its target and prediction."""
     setups, layers = facts.setup.heads, facts.setup.layers
-    heads = []
+    heads, matched = [], {role: _match_tensors(facts, role) for role in ("y", "y_pred")}
     for k, setup in enumerate(setups):
-        y, y_pred = (_choose_tensor(facts, role, k) for role in ("y", "y_pred"))
+        y, y_pred = matched["y"][k], matched["y_pred"][k]
         shape = y_pred.shape if y_pred else setup.shape[1:] if setup.shape else None
         way = list(trace_back(facts.setup, setup.layer))
         layer = layers[setup.layer] if way else None
@@ -141,16 +142,11 @@ def list_heads(facts: Facts) -> list[Head]:
     return heads
 
 
-def _choose_tensor(facts: Facts, role: str, k: int) -> Tensor | None:
-    """Return the target or prediction of an output: by name where they have the names of outputs.
-
-    A dictionary of targets is in the order of its keys, whatever the order of the outputs.
-    """
-    tensors, heads = list_tensors(facts, role), facts.setup.heads
-    named = {tensor.name: tensor for tensor in tensors}
-    if len(tensors) != len(heads) or named.keys() == {head.name for head in heads}:
-        return named.get(heads[k].name)
-    return tensors[k]
+def _match_tensors(facts: Facts, role: str) -> list[Tensor | None]:
+    """Return the target or prediction of each output."""
+    tensors = list_tensors(facts, role)
+    places = match_heads(facts.setup.heads, [tensor.name for tensor in tensors])
+    return [None if place is None else tensors[place] for place in places]
 
 
 def list_hidden(facts: Facts) -> list[LayerSetup]:
@@ -241,7 +237,7 @@ def find_rescaling(setup: Setup) -> tuple[float, float, list[LayerSetup]]:
                 break
             scale, offset = scale * factor, offset * factor + shift
             layers.append(layer)
-        elif not is_passing(layer):
+        elif not is_passing(layer) and layer.type != "Concatenate":
             break
     return scale, offset, layers
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from tensorboard_plugin_initkit.stored_json import (
@@ -219,3 +220,15 @@ _SETUP: Checks = {
     "uses": is_list_of(lambda item: isinstance(item, dict)),
     "mixes_samples": lambda value: isinstance(value, bool),
 }
+
+
+def match_heads(heads: Sequence[HeadSetup], names: Sequence[str]) -> list[int | None]:
+    """Return for each output the place of its target among named ones, `None` if it has none.
+
+    A dictionary of targets is in the order of its keys, whatever the order of the outputs: names
+    decide where they are those of outputs.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    if len(names) != len(heads) or places.keys() == {head.name for head in heads}:
+        return [places.get(head.name) for head in heads]
+    return list(range(len(heads)))

@@ -35,7 +35,7 @@ from tensorboard_plugin_initkit.diagnosis.wiring import (
     list_tensors,
     read,
 )
-from tensorboard_plugin_initkit.record.setup import LayerSetup
+from tensorboard_plugin_initkit.record.setup import MODEL_INPUT, LayerSetup
 
 # Constant features that were standardized have standard deviations as small as this.
 _ROUNDING = 1e-6
@@ -128,8 +128,10 @@ def find_input_scales(facts: Facts) -> Iterator[Finding]:
     rescaled = find_rescaling(facts.setup)
     kernels &= not np.isnan(rescaled[:2]).any()
     for tensor in inputs:
-        # Of several inputs those are rescaled that have the layer's shape.
-        is_other = len(inputs) > 1 and any(x.shape[1:] != tensor.shape for x in rescaled[2])
+        # Beside pictures, which a model begins by rescaling, features are others.
+        is_other = len(tensor.shape or ()) == 1 and any(
+            x.takes == (MODEL_INPUT,) and len(x.shape or ()) > 2 for x in rescaled[2]
+        )
         scale, offset, rescalings = (1.0, 0.0, []) if is_other else rescaled
         mean, std, low_std, high_std, whole, spread = (
             float(read(facts, tensor, name, np.fmax)[0])

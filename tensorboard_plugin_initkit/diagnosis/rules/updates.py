@@ -248,7 +248,7 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
     """Return the fix to multiply the learning rate at a record by a factor, to one digit.
 
     It becomes not less than a usual one where it is too small, and not more where it is too large;
-    nor more than thirty usual ones: gradients as small as that need another mend.
+    nor more than thirty usual ones, or 1: gradients as small as that need another mend.
     """
     rate: Any = facts.total("learning_rate")[row]
     way = "Raise" if factor > 1 else "Lower"
@@ -257,7 +257,7 @@ def change_rate(facts: Facts, row: int, factor: float) -> Fix:
     name = facts.setup.optimizer or "Adam"
     usual, value = USUAL_RATES.get(name, USUAL_RATE), float(f"{rate * factor:.0e}")
     most = THRESHOLDS["rate_raised"].value
-    value = max(rate, usual, min(value, most * usual)) if factor > 1 else min(value, usual)
+    value = max(rate, usual, min(value, most * usual, 1.0)) if factor > 1 else min(value, usual)
     return Fix(
         f"{way} the learning rate: `keras.optimizers.{name}(learning_rate={value:g})`.",
         {"learning_rate": {"value": value}},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from keras_initkit.callbacks.measures.gradients import (
     GRADIENT_STATISTICS,
+    OF_SPIKES,
     Measure,
     gradient_statistics,
     measure_scaled,
@@ -89,9 +90,6 @@ def test_every_statistic_at_every_scale(rng, way):
         stack = (rng.normal(size=(3, 1000)) * scale).astype("float32")
         stack[:, ::7] = 0
         assert_right(way, stack)
-        between_records = measure(way, stack, wanted=("norm", "nonfinite"))
-        np.testing.assert_allclose(between_records["norm"], expected(stack)["norm"], rtol=1e-6)
-        np.testing.assert_array_equal(between_records["nonfinite"], 0)
 
 
 @ways
@@ -100,7 +98,12 @@ def test_stacks_of_one_and_of_several_keep_their_order(rng, way):
     normal = [rng.normal(size=shape) for shape in shapes]
     for scales in ((1, 1, 1, 1, 1), (TINY,) * 5, (1, TINY, 1, 1, 1)):
         pairs = zip(normal, scales, strict=True)
-        assert_right(way, *((x * scale).astype("float32") for x, scale in pairs))
+        stacks = [(x * scale).astype("float32") for x, scale in pairs]
+        assert_right(way, *stacks)
+        between_records = measure(way, *stacks, wanted=tuple(OF_SPIKES))
+        for name in OF_SPIKES:
+            want = expected(*stacks)[name]
+            np.testing.assert_allclose(between_records[name], want, rtol=1e-6, err_msg=name)
 
 
 @settings(max_examples=30, deadline=None)
@@ -119,9 +122,33 @@ def test_nan_infinity_and_all_zeros(way):
     stack = np.array([[1, nan, 3, inf], [nan, 1, 2, 0], [1, 2, -inf, 0], [0, 0, 0, 0]], "float32")
     got = measure(way, stack)
     np.testing.assert_array_equal(got["nonfinite"], [2, 1, 1, 0])
+    between_records = measure(way, stack, stack[3:], wanted=tuple(OF_SPIKES))
+    np.testing.assert_array_equal(between_records["nonfinite"], [2, 1, 1, 0, 0])
+    np.testing.assert_array_equal(between_records["norm"], [nan, nan, inf, 0, 0])
     np.testing.assert_array_equal(got["zeros"], [0, 0.25, 0.25, 1])
     for statistic in (got["norm"], got["mean_abs"], got["max_abs"]):
         np.testing.assert_array_equal(statistic, [nan, nan, inf, 0])
+
+
+@ways
+def test_squares_that_are_lost_are_noticed_whatever_the_number_of_elements(rng, way):
+    for size in (64, 2**16):
+        for scale in (1e-16, 1e-18, 1e-19, 3e-20):
+            assert_right(way, (rng.normal(size=(1, size)) * scale).astype("float32"))
+
+
+@pytest.mark.backends("jax")
+def test_what_is_not_compiled_as_a_whole_is_compiled_once(rng, caplog):
+    import jax
+
+    stack = keras.ops.convert_to_tensor(rng.normal(size=(2, 77)).astype("float32"))
+    counts = []
+    for _ in range(2):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            gradient_statistics([stack], OF_SPIKES, CASES["measure_on_cpu"][1])
+        counts.append(len(caplog.records))
+    assert counts[0] > counts[1] == 0
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -338,3 +338,8 @@ def test_it_takes_little_time():
     assert min(times) < 0.05
     assert len(setup.layers) == 176
     assert setup.heads == (HeadSetup("", 175, "softmax", (-1, 1000)),)
+
+
+def test_the_value_that_a_masking_hides_is_known():
+    model = keras.Sequential([keras.Input((5, 2)), layers.Masking(-1.0), layers.GRU(3)])
+    assert read_setup(model).layers[0].arguments["mask_value"] == -1.0

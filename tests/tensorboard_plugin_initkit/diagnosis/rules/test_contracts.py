@@ -318,6 +318,17 @@ def test_each_of_several_outputs_is_judged_by_its_own_targets():
     )
 
 
+def test_the_best_constant_of_each_output_has_the_weight_of_its_own():
+    (head_of_one,) = head("linear", 1, SQUARED).heads
+    weights = {"a": 100, "b": 1}
+    heads = [head_of_one._replace(name=k, arguments={"loss_weight": weights[k]}) for k in "ab"]
+    setup = dataclasses.replace(head("linear", 1, SQUARED), heads=tuple(heads))
+    small, large = X[:, :1], 20 * X[:, :1]
+    want = 100 * small.var() + large.var()
+    for y in ([small, large], {"a": small, "b": large}, {"b": large, "a": small}):
+        assert facts_of(setup, y, y_pred=[small, small]).loss.guess[0] == pytest.approx(want)
+
+
 def test_it_is_told_when_it_is_first_seen():
     setup = head("softmax", 9, SPARSE)
     facts = facts_of(setup, DIGITS, steps=(0, 10, 20))
