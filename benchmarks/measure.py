@@ -26,7 +26,7 @@ PACKAGES = ("keras_initkit/", "callbacks/", "tensorboard_plugin_initkit/")
 # layers, bad input, patterns of trainings (19,000 and 19,400); then the diagnosis: setups, ports,
 # contracts, causes and symptoms, a check before training (24,200 and 23,000); then repairs of a
 # model and fixes tried on copies. A bound is raised for what is new alone.
-PACKAGE_LINES, TEST_LINES, README_LINES = 36_994, 29_380, 110
+PACKAGE_LINES, TEST_LINES, README_LINES = 37_090, 29_500, 110
 FUNCTION_LINES, PRIVATE_ATTRIBUTES, METHODS = 60, 12, 20
 RELATIVE_WORDS, NOUN_DOCSTRINGS = 1.5, 3.0
 
