@@ -1,5 +1,6 @@
 """The recorded steps to keep of a `GradientHistory` that has grown too long."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,10 +12,11 @@ from tensorboard_plugin_initkit.record.statistics import per_layer
 def thin(chunks: Sequence[Chunk], max_steps: int) -> Chunk:
     """Return one chunk of the rows of the chunks to keep, on the union of their columns."""
     # Only what chooses the rows is joined whole: most of the rest is dropped.
-    keep = rows_to_keep(join(chunks, ("norm", "nonfinite")), max_steps)
+    bare = [dataclasses.replace(chunk, totals={}, ports={}) for chunk in chunks]
+    keep = rows_to_keep(join(bare, ("norm", "nonfinite")), max_steps)
     ends = np.cumsum([len(chunk.steps) for chunk in chunks])
-    rows_of = zip(chunks, np.split(keep, ends[:-1]), strict=True)
-    return join([chunk if rows.all() else chunk.select(rows) for chunk, rows in rows_of])
+    rows_of = zip(chunks, map(np.flatnonzero, np.split(keep, ends[:-1])), strict=True)
+    return join([c if len(rows) == len(c.steps) else c.select(rows) for c, rows in rows_of])
 
 
 def rows_to_keep(chunk: Chunk, max_steps: int) -> np.ndarray:
