@@ -117,8 +117,13 @@ def measure(name: str, mode: str, rounds: int, most: float) -> list[str]:
     for way in ways[1:]:
         spread = [max(c) - min(c) for c in zip(*found[way], strict=True)]
         triples = zip(medians[way], (seconds, cpu), spread, strict=True)
-        cells.append(", ".join(f"{x / plain:.2f} ± {s / 2 / plain:.2f}" for x, plain, s in triples))
+        cells.append(", ".join(_tell(x / plain, s / 2 / plain) for x, plain, s in triples))
     return cells
+
+
+def _tell(ratio: float, error: float) -> str:
+    """Tell a ratio; of a single round no error is known."""
+    return f"{ratio:.2f} ± {error:.2f}" if error else f"{ratio:.2f}"
 
 
 def main() -> None:
