@@ -76,7 +76,7 @@ bench: .venv/ready .venv-jax/ready .venv-torch/ready
 	.venv/bin/python benchmarks/normalization.py
 	.venv/bin/python benchmarks/initialization.py
 	.venv/bin/python benchmarks/orthogonal.py
-	.venv/bin/python benchmarks/normalization_peers.py
+	.venv/bin/python -m benchmarks.normalization_peers
 	.venv/bin/python -m benchmarks.tab
 	.venv/bin/python -m benchmarks.kill_and_resume
 

@@ -1,8 +1,8 @@
 """Variance after He initialization in Keras, PyTorch, JAX and with ours, layer by layer.
 
     pip install '.[jax,torch]'
-    python benchmarks/initializers_table.py            # prints the tables, in some minutes
-    python benchmarks/initializers_table.py --write    # replaces those of the docs
+    python -m benchmarks.initializers_table            # prints the tables, in some minutes
+    python -m benchmarks.initializers_table --write    # replaces those of the docs
 
 Each weight is drawn as a user of the library draws it: by Keras for a Keras layer, by
 `torch.nn.init` for the module of PyTorch, by `jax.nn.initializers` for the shape in Flax's
@@ -17,7 +17,6 @@ import importlib.metadata
 import itertools
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from keras import layers
 from torch import nn
 
 import keras_initkit
+from benchmarks.tables import replace_lines
 from keras_initkit.initializers import Dirac, HeNormal, Orthogonal
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanations" / "initializers.md"
@@ -426,16 +426,6 @@ def format_factor(factor: float | None) -> str:
         return "–"
     number = f"{factor:.2f}" if factor > 0.095 else f"{factor:.2g}"
     return number if abs(factor - 1.0) < 0.03 else f"**{number}**"
-
-
-def replace_lines(page: str, name: str, lines: Iterable[str]) -> str:
-    """Return a page with other lines between the marks of a name."""
-    first, last = (f"<!-- {name}: {edge} -->" for edge in ("begin", "end"))
-    pattern = re.compile(f"(?<={re.escape(first)}\n).*?(?={re.escape(last)})", re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"There must be {first} and {last} in {PAGE}.")
-    text = "".join(f"{line}\n" for line in lines)
-    return pattern.sub(lambda _: text, page)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Plant one known fault at a time in healthy trainings, and see if the diagnosis finds it.
 
-    python -m benchmarks.mutants [--faults NAME ...] [--programs NAME ...] [--processes 2] [--fix]
+    python -m benchmarks.mutants [--faults NAME ...] [--programs NAME ...] [--processes 2]
+                                [--fix] [--most 100]
 
 Each healthy program is trained for 120 steps as it is, and then with each fault that it can have.
 Printed are, for every fault, the share of programs in which something was found, in which the
@@ -20,7 +21,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
+import functools
 import multiprocessing
 import sys
 import warnings
@@ -496,11 +497,16 @@ def make_mutant(name: str, fault: str) -> tuple[Program, Program]:
 
 
 def train(
-    program: Program, fix: Any = None, steps: int = STEPS, others: Sequence[Any] = ()
+    program: Program,
+    fix: Any = None,
+    steps: int = STEPS,
+    others: Sequence[Any] = (),
+    most: int = 0,
 ) -> tuple[GradientMonitor, Any]:
     """Train a program, with a fix made before; return its monitor and model.
 
-    Other callbacks come after the monitor.
+    Other callbacks come after the monitor. Trained are whole epochs: for `steps` or more, or for
+    `most` steps or fewer.
 
     Raises:
         ValueError: If the fix is to be made by hand.
@@ -508,7 +514,8 @@ def train(
     keras.utils.set_random_seed(0)
     keras.backend.clear_session()
     monitor, model = GradientMonitor(), program.build()
-    epochs = -(-steps * BATCH // len(program.x))
+    batches = -(-len(program.x) // BATCH)
+    epochs = max(1, most // batches) if most else -(-steps * BATCH // len(program.x))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if fix is not None:
@@ -580,10 +587,10 @@ class Verdict:
         return self.kind in FAULT_BY_NAME[self.fault].kinds
 
 
-def judge_program(name: str, fault: str = "", fix: bool = False) -> Verdict:
+def judge_program(name: str, fault: str = "", fix: bool = False, most: int = 0) -> Verdict:
     """Train a program, healthy or with a fault, and judge it; with `fix`, make the fix, too."""
     program, mutant = make_mutant(name, fault)
-    found = look(train(mutant)[0])
+    found = look(train(mutant, most=most)[0])
     verdict = Verdict(name, fault, told=[finding.text for finding in found])
     if found:
         verdict.kind, verdict.layer = found[0].kind, found[0].layer
@@ -597,6 +604,7 @@ def main() -> int:
     parser.add_argument("--faults", nargs="*", default=[])
     parser.add_argument("--programs", nargs="*", default=[])
     parser.add_argument("--fix", action="store_true", help="make the fixes and train again")
+    parser.add_argument("--most", type=int, default=0, help="steps of a training, at most")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     chosen = [p for p in programs() if not options.programs or p.name in options.programs]
@@ -606,14 +614,16 @@ def main() -> int:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(options.processes, spawn) as pool:
         if not options.faults:
-            healthy = list(pool.map(judge_program, [p.name for p in chosen]))
+            judge_healthy = functools.partial(judge_program, most=options.most)
+            healthy = list(pool.map(judge_healthy, [p.name for p in chosen]))
             for told in (verdict for verdict in healthy if verdict.told):
                 sys.stdout.write(f"FALSE ALARM on {told.program}: {told.told[0]}\n")
             alarms = sum(bool(verdict.told) for verdict in healthy)
             sys.stdout.write(f"false alarms: {alarms} of {len(chosen)}\n")
         names, planted = [p.name for _, p in pairs], [fault.name for fault, _ in pairs]
         verdicts = []
-        for verdict in pool.map(judge_program, names, planted, itertools.repeat(options.fix)):
+        judge = functools.partial(judge_program, fix=options.fix, most=options.most)
+        for verdict in pool.map(judge, names, planted):
             verdicts.append(verdict)
             if not verdict.is_right or verdict.after == "not mended":
                 text = verdict.told[0] if verdict.told else "nothing"

@@ -1,8 +1,8 @@
 """How Keras, scikit-learn and River compute mean and variance of awkward data, and ours.
 
     pip install river scikit-learn
-    python benchmarks/normalization_peers.py            # prints the table
-    python benchmarks/normalization_peers.py --write    # replaces that of the docs
+    python -m benchmarks.normalization_peers            # prints the table
+    python -m benchmarks.normalization_peers --write    # replaces that of the docs
 
 A figure is the largest error of a mean, in true standard deviations, and that of a standard
 deviation, relative to the true one; both against float64 in two passes. "error" is an exception.
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.tables import replace_lines
 from keras_initkit.layers import Normalization
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanations" / "normalization.md"
@@ -251,16 +251,6 @@ def table(shrink: int, repeats: int) -> Iterable[str]:
         yield f"| {case.name} | {' | '.join(cells)} |"
 
 
-def replaced(page: str, lines: Iterable[str]) -> str:
-    """A page with other lines between the marks."""
-    first, last = (f"<!-- {MARK}: {edge} -->" for edge in ("begin", "end"))
-    pattern = re.compile(f"(?<={re.escape(first)}\n).*?(?={re.escape(last)})", re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"There must be {first} and {last} in {PAGE}.")
-    text = "".join(f"{line}\n" for line in lines)
-    return pattern.sub(lambda _: text, page)
-
-
 def main() -> None:
     """Print the table, or write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -274,7 +264,7 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
     if arguments.write:
-        PAGE.write_text(replaced(PAGE.read_text(), lines))
+        PAGE.write_text(replace_lines(PAGE.read_text(), MARK, lines))
 
 
 if __name__ == "__main__":

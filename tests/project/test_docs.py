@@ -106,10 +106,11 @@ def test_every_initializer_is_in_the_catalogue():
 
 TABLE = """# Costs
 
-<!-- table: step -->
+<!-- step: begin -->
 | model | backend | step |
 |---|---|---|
 | a | JAX | 1 |
+<!-- step: end -->
 
 Text.
 """
@@ -121,5 +122,5 @@ def test_a_benchmark_puts_a_row_in_the_place_of_its_own():
     assert put_row(other, "step", ["a", "JAX", "3"]) == other.replace("| 1 |", "| 3 |")
     with pytest.raises(ValueError, match=r"must have 3 cells\. Received: 2"):
         put_row(TABLE, "step", ["a", "JAX"])
-    with pytest.raises(ValueError, match="must have a line '<!-- table: other -->'"):
+    with pytest.raises(ValueError, match="must have the lines <!-- other: begin -->"):
         put_row(TABLE, "other", ["a", "JAX", "3"])
